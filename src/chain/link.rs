@@ -1,0 +1,81 @@
+//! One link: the hash of an event's canonical bytes and of the hash before it.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+/// Names an agent in keys of fixed width: the first 16 bytes of SHA-256 over its id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AgentKey(pub [u8; 16]);
+
+impl AgentKey {
+    /// The key of the agent with this id.
+    pub fn of(agent_id: &str) -> AgentKey {
+        let digest = Sha256::digest(agent_id.as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        AgentKey(key)
+    }
+}
+
+impl fmt::Debug for AgentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// An event's place in its agent's chain: 1, 2, 3 ... without a gap. 0 stands before the first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// The place after this one.
+    pub fn next(self) -> Sequence {
+        Sequence(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A SHA-256 hash; shown, hashed and sent as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// What stands before the first event of every chain: 64 zeros.
+    pub const GENESIS: Hash = Hash([0; 32]);
+
+    /// The hash of the event with these canonical bytes, behind the event with the hash `prev`.
+    pub fn of_event(canonical: &[u8], prev: &Hash) -> Hash {
+        let mut hasher = Sha256::new();
+        hasher.update(canonical);
+        hasher.update(prev.hex());
+        Hash(hasher.finalize().into())
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        hex
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,25 @@
+//! What a verifier needs, and nothing else: events, their canonical bytes, and the chain that links them.
+//!
+//! Everything here is pure. There is no I/O, no async, no clock and no randomness; time and ids come from the
+//! caller. The rules are those of RFC 8785 (JSON Canonicalization Scheme) with one difference, described in
+//! [`number`], and of the README's section "The rules a verifier needs".
+
+pub mod event;
+pub mod fields;
+pub mod json;
+pub mod link;
+pub mod number;
+pub mod scan;
+pub mod string;
+pub mod time;
+mod validate;
+pub mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use event::{Content, EventError, Holes, Reader, WayIn};
+pub use fields::Field;
+pub use json::canonicalize;
+pub use link::{AgentKey, Hash, Sequence};
+pub use walk::{Break, BreakKind, Link, Walk};

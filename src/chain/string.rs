@@ -1,0 +1,99 @@
+//! Strings on their way into canonical bytes: escapes are undone and only those that RFC 8785 wants are written.
+
+use super::json::{Error, Parser};
+use super::scan;
+
+impl Parser<'_> {
+    /// Reads a string, its opening quote next, and appends its canonical form.
+    pub fn string(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let bytes = self.text.as_bytes();
+        out.push(b'"');
+        self.at += 1;
+        loop {
+            let run = scan::plain_run(&bytes[self.at..]);
+            out.extend_from_slice(&bytes[self.at..self.at + run]);
+            self.at += run;
+            match bytes.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    let c = self.escape()?;
+                    write_char(c, out);
+                }
+                Some(_) => return Err(self.syntax("a control character in a string must be escaped")),
+                None => return Err(self.syntax("the string does not end")),
+            }
+        }
+        self.at += 1;
+        out.push(b'"');
+        Ok(())
+    }
+
+    fn escape(&mut self) -> Result<char, Error> {
+        let c = match self.text.as_bytes().get(self.at + 1) {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => return self.unicode_escape(),
+            _ => return Err(self.syntax("an unknown escape in a string")),
+        };
+        self.at += 2;
+        Ok(c)
+    }
+
+    fn unicode_escape(&mut self) -> Result<char, Error> {
+        let high = self.hex4()?;
+        let code = match high {
+            0xD800..=0xDBFF if self.text.as_bytes()[self.at..].starts_with(b"\\u") => {
+                let back = self.at;
+                match self.hex4()? {
+                    low @ 0xDC00..=0xDFFF => 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00),
+                    _ => {
+                        self.at = back;
+                        high
+                    }
+                }
+            }
+            _ => high,
+        };
+        char::from_u32(code).ok_or_else(|| self.content("a lone surrogate in a string".into()))
+    }
+
+    /// Reads `\uXXXX`.
+    fn hex4(&mut self) -> Result<u32, Error> {
+        let digits = self.text.as_bytes().get(self.at + 2..self.at + 6);
+        let mut code = 0;
+        for digit in digits.ok_or_else(|| self.syntax("an escape in a string is cut off"))? {
+            let value = char::from(*digit).to_digit(16);
+            code = code * 16 + value.ok_or_else(|| self.syntax("`\\u` must be followed by four hex digits"))?;
+        }
+        self.at += 6;
+        Ok(code)
+    }
+}
+
+/// Appends `c` as it stands in a canonical string.
+fn write_char(c: char, out: &mut Vec<u8>) {
+    match c {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\u{8}' => out.extend_from_slice(b"\\b"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\u{c}' => out.extend_from_slice(b"\\f"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        c if c < ' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+/// Appends `text` as a canonical string.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    text.chars().for_each(|c| write_char(c, out));
+    out.push(b'"');
+}

@@ -1,0 +1,83 @@
+//! Times as events have them: RFC 3339.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// How long [`format_ms`] is: `2026-02-17T10:30:00.250Z`.
+pub const LEN: usize = 24;
+
+/// The last millisecond of the year 9999, the last that RFC 3339 can write.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// Nanoseconds since 1970 of an RFC 3339 time; `None` if `text` is none.
+pub fn parse(text: &str) -> Option<i128> {
+    // RFC 3339, section 5.6: the separator is `T`; the library also lets other characters pass.
+    if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
+        return None;
+    }
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp_nanos)
+}
+
+/// `ms` since 1970 in RFC 3339, UTC, with milliseconds. Times after the year 9999 stop at its last millisecond.
+pub fn format_ms(ms: u64) -> [u8; LEN] {
+    let ms = ms.min(LAST_MS);
+    // In range by the line above.
+    let time = OffsetDateTime::from_unix_timestamp((ms / 1000) as i64).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    write_digits(&mut text[0..4], time.year().unsigned_abs());
+    write_digits(&mut text[5..7], u32::from(u8::from(time.month())));
+    write_digits(&mut text[8..10], u32::from(time.day()));
+    write_digits(&mut text[11..13], u32::from(time.hour()));
+    write_digits(&mut text[14..16], u32::from(time.minute()));
+    write_digits(&mut text[17..19], u32::from(time.second()));
+    write_digits(&mut text[20..23], (ms % 1000) as u32);
+    text
+}
+
+/// The milliseconds since 1970 of a time that [`format_ms`] wrote.
+pub fn parse_ms(text: &str) -> Option<u64> {
+    u64::try_from(parse(text)?.div_euclid(1_000_000)).ok()
+}
+
+fn write_digits(place: &mut [u8], mut value: u32) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_survive_the_way_through_text() {
+        for ms in [0, 1, 999, 1_771_324_200_250, 4_107_542_400_000, LAST_MS] {
+            let text = format_ms(ms);
+            assert_eq!(parse_ms(std::str::from_utf8(&text).unwrap()), Some(ms));
+        }
+        assert_eq!(&format_ms(1_771_324_200_250), b"2026-02-17T10:30:00.250Z");
+        assert_eq!(&format_ms(u64::MAX), b"9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn only_rfc_3339_is_a_time() {
+        for text in ["2026-02-17T10:30:00Z", "2026-02-17t10:30:00.123456789z", "2026-02-17T10:30:00+05:30"] {
+            assert!(parse(text).is_some(), "{text}");
+        }
+        let wrong = [
+            "",
+            "2026-02-17",
+            "2026-02-17 10:30:00Z",
+            "2026-02-17T10:30:00",
+            "2026-02-30T10:30:00Z",
+            "2026-02-17T25:30:00Z",
+            "2026-02-17T10:30:00Z ",
+            "2026-02-17T10:30:00+0530",
+            "20260217T103000Z",
+        ];
+        for text in wrong {
+            assert!(parse(text).is_none(), "{text}");
+        }
+    }
+}

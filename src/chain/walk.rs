@@ -1,0 +1,145 @@
+//! Walking a chain from its first event to its head, and naming the first break.
+
+use std::fmt;
+
+use super::json::{Canonicalizer, Parser};
+use super::link::{AgentKey, Hash, Sequence};
+use super::{Field, scan};
+
+/// What a chain says of one event.
+#[derive(Debug, Clone, Copy)]
+pub struct Link<'a> {
+    /// The agent whose chain it stands in.
+    pub agent: AgentKey,
+    /// Its place there.
+    pub sequence: Sequence,
+    /// The hash of the event before it.
+    pub prev_hash: Hash,
+    /// Its own hash.
+    pub hash: Hash,
+    /// Its content.
+    pub canonical: &'a [u8],
+}
+
+/// The first event of a chain that does not follow from the one before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Break {
+    /// The place in the chain where it breaks.
+    pub sequence: Sequence,
+    /// Which rule failed.
+    pub kind: BreakKind,
+}
+
+/// The rule that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BreakKind {
+    /// Another sequence stands where this one belongs.
+    SequenceGap {
+        /// What stands there.
+        found: Sequence,
+    },
+    /// `prev_hash` is not the hash of the event before.
+    BrokenLink,
+    /// The hash is not that of the canonical bytes and `prev_hash`.
+    HashMismatch,
+    /// The hash is right, but the bytes are no event in canonical form: what is wrong with them.
+    NotAnEvent(String),
+    /// There is no such event, or what is stored cannot be read: why.
+    Unreadable(String),
+    /// The chain ends here, or goes on, against what is stored about its head: what that says.
+    WrongHead(String),
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sequence = self.sequence;
+        match &self.kind {
+            BreakKind::SequenceGap { found } => write!(f, "sequence gap: expected {sequence}, found {found}"),
+            BreakKind::BrokenLink => write!(f, "broken link at sequence {sequence}"),
+            BreakKind::HashMismatch => write!(f, "hash mismatch at sequence {sequence}"),
+            BreakKind::NotAnEvent(why) => write!(f, "not an event at sequence {sequence}: {why}"),
+            BreakKind::Unreadable(why) => write!(f, "unreadable at sequence {sequence}: {why}"),
+            BreakKind::WrongHead(why) => write!(f, "wrong head at sequence {sequence}: {why}"),
+        }
+    }
+}
+
+/// A chain that has been followed so far without a break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// The last event's place; 0 at the start.
+    pub sequence: Sequence,
+    /// The last event's hash; [`Hash::GENESIS`] at the start.
+    pub hash: Hash,
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        Walk { sequence: Sequence(0), hash: Hash::GENESIS }
+    }
+}
+
+impl Walk {
+    /// Takes the next event: its sequence, its link, its hash, and then what the hashed bytes say.
+    ///
+    /// # Errors
+    /// The first of these that fails. The walk is over then.
+    pub fn step(&mut self, link: &Link<'_>, checker: &mut Checker) -> Result<(), Break> {
+        let sequence = self.sequence.next();
+        let broken = |kind| Err(Break { sequence, kind });
+        if link.sequence != sequence {
+            return broken(BreakKind::SequenceGap { found: link.sequence });
+        }
+        if link.prev_hash != self.hash {
+            return broken(BreakKind::BrokenLink);
+        }
+        if Hash::of_event(link.canonical, &self.hash) != link.hash {
+            return broken(BreakKind::HashMismatch);
+        }
+        if let Err(why) = checker.check(link.canonical, link.agent) {
+            return broken(BreakKind::NotAnEvent(why));
+        }
+        *self = Walk { sequence, hash: link.hash };
+        Ok(())
+    }
+}
+
+/// Checks that bytes are an event in canonical form, with memory that is reused from one event to the next.
+#[derive(Default)]
+pub struct Checker {
+    memory: Canonicalizer,
+    again: Vec<u8>,
+}
+
+impl Checker {
+    /// Bytes are an event of `agent` if they are their own canonical form, have no fields but those of the
+    /// schema, and name that agent.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&mut self, canonical: &[u8], agent: AgentKey) -> Result<(), String> {
+        let text = std::str::from_utf8(canonical).map_err(|error| error.to_string())?;
+        self.again.clear();
+        let mut parser = Parser::new(text, 0, &mut self.memory, usize::MAX);
+        parser.value(&mut self.again).and_then(|()| parser.end()).map_err(|error| error.to_string())?;
+        if self.again != canonical {
+            return Err("not in canonical form".to_owned());
+        }
+        if canonical.first() != Some(&b'{') {
+            return Err("not an object".to_owned());
+        }
+        let mut agent_id = None;
+        for (key, value) in scan::members(canonical) {
+            match Field::from_name(key) {
+                Some(Field::AgentId) => agent_id = scan::text(value),
+                Some(_) => {}
+                None => return Err(format!("unknown field {:?}", String::from_utf8_lossy(key))),
+            }
+        }
+        let agent_id = agent_id.ok_or("no agent_id")?;
+        if AgentKey::of(&agent_id) != agent {
+            return Err(format!("it is an event of agent {agent_id:?}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Keys and values of the column families, but for records ([`super::record`]). The table is in [`super`].
+//!
+//! All integers are big-endian, so that keys sort in the order of what they say.
+
+use uuid::Uuid;
+
+use crate::chain::{AgentKey, Hash, Sequence};
+
+/// Which shard an event stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// An event's place in its shard: 0, 1, 2 ... in the order of commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its position there.
+    pub position: Position,
+}
+
+/// Joins the parts of a key or value. The parts' lengths have to add up to `N`.
+fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut joined = [0; N];
+    let mut rest = &mut joined[..];
+    for part in parts {
+        let (place, after) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = after;
+    }
+    debug_assert!(rest.is_empty());
+    joined
+}
+
+/// Takes `N` bytes off the front of `bytes`.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    take(bytes).map(u64::from_be_bytes)
+}
+
+impl Place {
+    /// The key in `events`, and the value in `client_ids`.
+    pub fn encode(self) -> [u8; 10] {
+        join(&[&self.shard.0.to_be_bytes(), &self.position.0.to_be_bytes()])
+    }
+
+    /// Reads what [`Place::encode`] wrote.
+    pub fn decode(mut bytes: &[u8]) -> Option<Place> {
+        let shard = ShardId(take(&mut bytes).map(u16::from_be_bytes)?);
+        let position = Position(take_u64(&mut bytes)?);
+        bytes.is_empty().then_some(Place { shard, position })
+    }
+}
+
+/// A run of one agent's events that stand together: a row of `chain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first event's sequence.
+    pub first: Sequence,
+    /// Where the first event stands; the others follow.
+    pub place: Place,
+    /// How many events there are.
+    pub count: u32,
+}
+
+impl Run {
+    /// The key of the run of `agent` that starts at `first`.
+    pub fn key(agent: AgentKey, first: Sequence) -> [u8; 24] {
+        join(&[&agent.0, &first.0.to_be_bytes()])
+    }
+
+    /// The value.
+    pub fn encode(self) -> [u8; 14] {
+        join(&[&self.place.encode(), &self.count.to_be_bytes()])
+    }
+
+    /// Reads a row.
+    pub fn decode(key: &[u8], value: &[u8]) -> Option<(AgentKey, Run)> {
+        let mut key = key;
+        let agent = AgentKey(take(&mut key)?);
+        let first = Sequence(take_u64(&mut key)?);
+        let (place, count) = value.split_at_checked(10)?;
+        let place = Place::decode(place)?;
+        let count = u32::from_be_bytes(count.try_into().ok()?);
+        key.is_empty().then_some((agent, Run { first, place, count }))
+    }
+}
+
+/// What is known of an agent: a row of `agents`, whose key is the agent key.
+///
+/// Sequences have no gaps, so the head's sequence is the count of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// The last event's sequence.
+    pub sequence: Sequence,
+    /// The last event's hash.
+    pub hash: Hash,
+    /// When the first event was received, in ms since 1970.
+    pub first_ms: u64,
+    /// When the last event was received, in ms since 1970.
+    pub last_ms: u64,
+    /// The agent's id.
+    pub agent_id: Box<str>,
+}
+
+impl Agent {
+    /// The value.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(56 + self.agent_id.len());
+        value.extend_from_slice(&self.sequence.0.to_be_bytes());
+        value.extend_from_slice(&self.hash.0);
+        value.extend_from_slice(&self.first_ms.to_be_bytes());
+        value.extend_from_slice(&self.last_ms.to_be_bytes());
+        value.extend_from_slice(self.agent_id.as_bytes());
+        value
+    }
+
+    /// Reads a value.
+    pub fn decode(mut value: &[u8]) -> Option<Agent> {
+        Some(Agent {
+            sequence: Sequence(take_u64(&mut value)?),
+            hash: Hash(take(&mut value)?),
+            first_ms: take_u64(&mut value)?,
+            last_ms: take_u64(&mut value)?,
+            agent_id: std::str::from_utf8(value).ok()?.into(),
+        })
+    }
+}
+
+/// The key in `times` of the first event that `shard` received in the millisecond `ms`. The value is its
+/// position, as [`Position::encode`] writes it.
+pub fn time_key(ms: u64, shard: ShardId) -> [u8; 10] {
+    join(&[&ms.to_be_bytes(), &shard.0.to_be_bytes()])
+}
+
+/// Reads a key of `times`.
+pub fn decode_time_key(mut key: &[u8]) -> Option<(u64, ShardId)> {
+    Some((take_u64(&mut key)?, ShardId(take(&mut key).map(u16::from_be_bytes)?)))
+}
+
+impl Position {
+    /// A value that is a position.
+    pub fn encode(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
+    /// Reads what [`Position::encode`] wrote.
+    pub fn decode(mut value: &[u8]) -> Option<Position> {
+        take_u64(&mut value).map(Position)
+    }
+
+    /// The position behind this one.
+    pub fn next(self) -> Position {
+        Position(self.0 + 1)
+    }
+}
+
+/// An id that the server gave: a UUIDv7 (RFC 9562, section 5.7) that leads to its event without a row of its own.
+///
+/// Behind the milliseconds stands a counter of 26 bits, as in method 1 of section 6.2: how many events the shard
+/// had received before in that millisecond, so that ids rise within a shard and `times` leads to the event. The
+/// other 48 bits are random.
+pub mod server_id {
+    use super::{Position, Uuid};
+
+    const COUNTER_BITS: u32 = 26;
+    const LOW_COUNTER_BITS: u32 = 14;
+
+    /// The id of the event at `position` that was received in the millisecond `ms`, whose first event stands at
+    /// `first_of_ms`.
+    pub fn make(ms: u64, first_of_ms: Position, position: Position, random: u64) -> Uuid {
+        let counter = u128::from((position.0 - first_of_ms.0) & ((1 << COUNTER_BITS) - 1));
+        let low = counter & ((1 << LOW_COUNTER_BITS) - 1);
+        Uuid::from_u128(
+            u128::from(ms) << 80
+                | 0x7 << 76
+                | (counter >> LOW_COUNTER_BITS) << 64
+                | 0b10 << 62
+                | low << 48
+                | u128::from(random) & ((1 << 48) - 1),
+        )
+    }
+
+    /// The milliseconds and the counter; `None` for an id that cannot be the server's.
+    pub fn parts(id: Uuid) -> Option<(u64, u64)> {
+        if id.get_version_num() != 7 {
+            return None;
+        }
+        let bits = id.as_u128();
+        let counter = (bits >> 64 & 0xFFF) << LOW_COUNTER_BITS | bits >> 48 & ((1 << LOW_COUNTER_BITS) - 1);
+        Some(((bits >> 80) as u64, counter as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_read_back_as_they_were_written() {
+        let place = Place { shard: ShardId(3), position: Position(1 << 40) };
+        assert_eq!(Place::decode(&place.encode()), Some(place));
+        assert_eq!(Place::decode(&place.encode()[..9]), None);
+        let run = Run { first: Sequence(7), place, count: 12 };
+        let key = AgentKey::of("a");
+        assert_eq!(Run::decode(&Run::key(key, run.first), &run.encode()), Some((key, run)));
+        let agent =
+            Agent { sequence: Sequence(9), hash: Hash([7; 32]), first_ms: 1, last_ms: 2, agent_id: "агент".into() };
+        assert_eq!(Agent::decode(&agent.encode()), Some(agent));
+        assert_eq!(decode_time_key(&time_key(5, ShardId(2))), Some((5, ShardId(2))));
+    }
+
+    #[test]
+    fn server_ids_are_version_7_rise_and_say_where_their_event_is() {
+        let mut last = Uuid::nil();
+        for offset in [0, 1, 16_383, 16_384, (1 << 26) - 1] {
+            let id = server_id::make(1_771_324_200_250, Position(100), Position(100 + offset), u64::MAX);
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+            assert_eq!(server_id::parts(id), Some((1_771_324_200_250, offset)));
+            assert!(id > last);
+            last = id;
+        }
+        assert_eq!(server_id::parts(Uuid::nil()), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! The record: one event as it is stored in `events`.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format, 1 |
+//! | 16 | agent key |
+//! | 8 | sequence |
+//! | 32 | previous hash |
+//! | 32 | hash |
+//! | 4 | length of the warnings, 0 if there are none |
+//! | ... | warnings: a JSON array of strings, then the first 4 bytes of its SHA-256 |
+//! | ... | canonical bytes of the content |
+//!
+//! No hash of the chain covers the warnings. The 4 bytes behind them show damage; they do not show intent.
+//!
+//! Ingest lays the whole record out once, in one allocation, with room behind it for the answer. The shard fills
+//! in what only it knows, and the same bytes are hashed, stored and answered.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::keys::{Position, server_id};
+use crate::chain::event::UUID_LEN;
+use crate::chain::fields::Kind;
+use crate::chain::{AgentKey, Content, Field, Hash, Holes, Link, Sequence, scan, time};
+
+const FORMAT: u8 = 1;
+const AGENT: usize = 1;
+const SEQUENCE: usize = AGENT + 16;
+const PREV_HASH: usize = SEQUENCE + 8;
+const HASH: usize = PREV_HASH + 32;
+const WARNINGS_LEN: usize = HASH + 32;
+const WARNINGS: usize = WARNINGS_LEN + 4;
+const WARNINGS_CHECK: usize = 4;
+
+/// What the answer has beyond the content, its numbers at their longest and without warnings.
+const ANSWER_ROOM: usize = r#","hash":"","prev_hash":"","sequence":18446744073709551615}"#.len() + 2 * 64;
+
+/// A record that waits for its shard: everything is in its place but for what only the shard knows.
+pub struct Draft {
+    bytes: Vec<u8>,
+    canonical_at: usize,
+    holes: Holes,
+    /// Whose event it is.
+    pub agent: AgentKey,
+    /// The id that the client sent, if it did.
+    pub client_id: Option<Uuid>,
+}
+
+/// What the shard adds to a draft.
+pub struct Seal {
+    /// When the event was received, in RFC 3339.
+    pub received_at: [u8; time::LEN],
+    /// That time in ms since 1970.
+    pub ms: u64,
+    /// The first position of that millisecond.
+    pub first_of_ms: Position,
+    /// Where the event will stand.
+    pub position: Position,
+    /// Random bits for the id.
+    pub random: u64,
+    /// The event's place in its chain.
+    pub sequence: Sequence,
+    /// The hash of the event before it.
+    pub prev_hash: Hash,
+}
+
+impl Draft {
+    /// Lays out the record of an event.
+    pub fn new(content: &Content<'_>) -> Draft {
+        let warnings = if content.warnings.is_empty() { Vec::new() } else { warnings_section(content.warnings) };
+        let canonical_at = WARNINGS + warnings.len();
+        let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
+        let mut bytes = Vec::with_capacity(canonical_at + content.len() + room);
+        bytes.resize(WARNINGS, 0);
+        bytes[0] = FORMAT;
+        bytes[AGENT..SEQUENCE].copy_from_slice(&content.agent.0);
+        // A body is shorter than 4 GiB, and so are its warnings.
+        bytes[WARNINGS_LEN..WARNINGS].copy_from_slice(&(warnings.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&warnings);
+        let holes = content.write(&mut bytes);
+        Draft { bytes, canonical_at, holes, agent: content.agent, client_id: content.client_id }
+    }
+
+    /// The memory that the draft holds, in bytes.
+    pub fn cost(&self) -> usize {
+        self.bytes.capacity() + size_of::<Draft>()
+    }
+
+    /// The agent's id.
+    pub fn agent_id(&self) -> Box<str> {
+        let canonical = &self.bytes[self.canonical_at..];
+        let id = scan::member(canonical, Field::AgentId.name()).and_then(scan::text);
+        id.unwrap_or_default().into()
+    }
+
+    /// Fills the holes, hashes, and so makes the record that is stored.
+    pub fn seal(mut self, seal: &Seal) -> Record {
+        let canonical = &mut self.bytes[self.canonical_at..];
+        if let Some(at) = self.holes.id {
+            let id = server_id::make(seal.ms, seal.first_of_ms, seal.position, seal.random);
+            id.hyphenated().encode_lower(&mut canonical[at..at + UUID_LEN]);
+        }
+        for at in [Some(self.holes.received_at), self.holes.timestamp].into_iter().flatten() {
+            canonical[at..at + time::LEN].copy_from_slice(&seal.received_at);
+        }
+        let hash = Hash::of_event(canonical, &seal.prev_hash);
+        self.bytes[SEQUENCE..PREV_HASH].copy_from_slice(&seal.sequence.0.to_be_bytes());
+        self.bytes[PREV_HASH..HASH].copy_from_slice(&seal.prev_hash.0);
+        self.bytes[HASH..WARNINGS_LEN].copy_from_slice(&hash.0);
+        Record { bytes: self.bytes, canonical_at: self.canonical_at }
+    }
+
+    /// Whether this is the event that `stored` holds: the same agent and content, but for what the server filled
+    /// in.
+    pub fn is_same_event(&self, stored: RecordRef<'_>) -> bool {
+        let told = |canonical| {
+            scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
+                Some(Field::Timestamp) => self.holes.timestamp.is_none(),
+                Some(field) => field.kind() != Kind::ServerSet,
+                None => true,
+            })
+        };
+        told(&self.bytes[self.canonical_at..]).eq(told(stored.canonical()))
+    }
+}
+
+const WARNINGS_KEY: &str = r#","validation_warnings":"#;
+
+fn warnings_section(warnings: &[String]) -> Vec<u8> {
+    let mut section = vec![b'['];
+    for (index, warning) in warnings.iter().enumerate() {
+        section.extend_from_slice(if index == 0 { b"" } else { b"," });
+        crate::chain::string::write_string(warning, &mut section);
+    }
+    section.push(b']');
+    let check = Sha256::digest(&section);
+    section.extend_from_slice(&check[..WARNINGS_CHECK]);
+    section
+}
+
+/// A sealed record that owns its bytes.
+#[derive(Clone)]
+pub struct Record {
+    bytes: Vec<u8>,
+    canonical_at: usize,
+}
+
+impl Record {
+    /// A copy of a record that was read.
+    pub fn copy(record: RecordRef<'_>) -> Record {
+        let mut bytes = Vec::with_capacity(record.bytes.len() + record.answer_room());
+        bytes.extend_from_slice(record.bytes);
+        Record { bytes, canonical_at: record.canonical_at }
+    }
+
+    /// The record, to read.
+    pub fn as_ref(&self) -> RecordRef<'_> {
+        RecordRef { bytes: &self.bytes, canonical_at: self.canonical_at }
+    }
+
+    /// The stored event as it is answered, from the same bytes that were stored.
+    pub fn into_answer(mut self) -> Bytes {
+        let beside = self.as_ref().beside_content();
+        let warnings = self.as_ref().warnings().map(<[u8]>::to_vec);
+        self.bytes.pop();
+        beside.write(warnings.as_deref(), &mut self.bytes);
+        Bytes::from(self.bytes).slice(self.canonical_at..)
+    }
+}
+
+/// A sealed record, borrowed from where it was read.
+#[derive(Clone, Copy)]
+pub struct RecordRef<'a> {
+    bytes: &'a [u8],
+    canonical_at: usize,
+}
+
+impl<'a> RecordRef<'a> {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong with it, if it is no record or its warnings are damaged.
+    pub fn parse(bytes: &'a [u8]) -> Result<RecordRef<'a>, &'static str> {
+        let (header, rest) = bytes.split_first_chunk::<WARNINGS>().ok_or("the record is cut off")?;
+        if header[0] != FORMAT {
+            return Err("unknown record format");
+        }
+        let len = u32::from_be_bytes([header[89], header[90], header[91], header[92]]) as usize;
+        let section = rest.get(..len).ok_or("the record's warnings are cut off")?;
+        let record = RecordRef { bytes, canonical_at: WARNINGS + len };
+        match section.split_last_chunk::<WARNINGS_CHECK>() {
+            Some((warnings, check)) if Sha256::digest(warnings)[..WARNINGS_CHECK] != check[..] => {
+                Err("the warnings are damaged")
+            }
+            None if len > 0 => Err("the warnings are damaged"),
+            _ => Ok(record),
+        }
+    }
+
+    /// The whole record.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The canonical bytes of the content.
+    pub fn canonical(self) -> &'a [u8] {
+        &self.bytes[self.canonical_at..]
+    }
+
+    /// The canonical value of a field.
+    pub fn value(self, field: Field) -> Option<&'a [u8]> {
+        scan::member(self.canonical(), field.name())
+    }
+
+    /// What the chain says of the event.
+    pub fn link(self) -> Link<'a> {
+        Link {
+            agent: self.agent(),
+            sequence: self.sequence(),
+            prev_hash: self.prev_hash(),
+            hash: self.hash(),
+            canonical: self.canonical(),
+        }
+    }
+
+    /// Whose event it is.
+    pub fn agent(self) -> AgentKey {
+        AgentKey(self.array(AGENT).unwrap_or_default())
+    }
+
+    /// The event's place in its chain.
+    pub fn sequence(self) -> Sequence {
+        Sequence(self.array(SEQUENCE).map_or(0, u64::from_be_bytes))
+    }
+
+    fn prev_hash(self) -> Hash {
+        self.array(PREV_HASH).map_or(Hash::GENESIS, Hash)
+    }
+
+    /// The event's hash.
+    pub fn hash(self) -> Hash {
+        self.array(HASH).map_or(Hash::GENESIS, Hash)
+    }
+
+    /// When the event was received, in ms since 1970.
+    pub fn received_ms(self) -> Option<u64> {
+        self.value(Field::ReceivedAt).and_then(scan::text).and_then(|text| time::parse_ms(&text))
+    }
+
+    /// The warnings: a JSON array.
+    pub fn warnings(self) -> Option<&'a [u8]> {
+        let end = self.canonical_at.checked_sub(WARNINGS_CHECK).filter(|&end| end > WARNINGS)?;
+        Some(&self.bytes[WARNINGS..end])
+    }
+
+    /// Appends the stored event as it is answered.
+    pub fn write_answer(self, out: &mut Vec<u8>) {
+        let canonical = self.canonical();
+        out.reserve(canonical.len() + self.answer_room());
+        out.extend_from_slice(&canonical[..canonical.len().saturating_sub(1)]);
+        self.beside_content().write(self.warnings(), out);
+    }
+
+    fn beside_content(self) -> BesideContent {
+        BesideContent { hash: self.hash(), prev_hash: self.prev_hash(), sequence: self.sequence() }
+    }
+
+    fn answer_room(self) -> usize {
+        ANSWER_ROOM + self.warnings().map_or(0, |warnings| WARNINGS_KEY.len() + warnings.len())
+    }
+
+    /// `N` bytes of the header; `parse` has made sure that they are there.
+    fn array<const N: usize>(self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..at + N)?.try_into().ok()
+    }
+}
+
+/// What an answer has beyond the content.
+struct BesideContent {
+    hash: Hash,
+    prev_hash: Hash,
+    sequence: Sequence,
+}
+
+impl BesideContent {
+    /// Appends it behind the content, whose closing brace the caller has left out.
+    fn write(&self, warnings: Option<&[u8]>, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#","hash":""#);
+        out.extend_from_slice(&self.hash.hex());
+        out.extend_from_slice(br#"","prev_hash":""#);
+        out.extend_from_slice(&self.prev_hash.hex());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, r#"","sequence":{}"#, self.sequence);
+        if let Some(warnings) = warnings {
+            out.extend_from_slice(WARNINGS_KEY.as_bytes());
+            out.extend_from_slice(warnings);
+        }
+        out.push(b'}');
+    }
+}

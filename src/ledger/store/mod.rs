@@ -1,0 +1,281 @@
+//! The database: the only place that knows RocksDB.
+//!
+//! It offers rows by family and key, a batch that is written as one, and nothing that knows what rows mean.
+
+mod open;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
+
+use super::commit::{Commit, CommitError};
+use crate::ledger::StorageConfig;
+
+/// A column family. The table of what is in them is in [`crate::ledger`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+#[expect(missing_docs, reason = "the table in `ledger` says what is in them")]
+pub enum Family {
+    Events,
+    Chain,
+    Agents,
+    Times,
+    ClientIds,
+    Index,
+    Meta,
+}
+
+impl Family {
+    const ALL: [Family; 7] = [
+        Family::Events,
+        Family::Chain,
+        Family::Agents,
+        Family::Times,
+        Family::ClientIds,
+        Family::Index,
+        Family::Meta,
+    ];
+
+    /// The families that verification reads. A secondary cannot see the others whole: rows written without the
+    /// write-ahead log are missing there.
+    pub const OF_THE_COMMIT: [Family; 6] =
+        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Meta];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Family::Events => "events",
+            Family::Chain => "chain",
+            Family::Agents => "agents",
+            Family::Times => "times",
+            Family::ClientIds => "client_ids",
+            Family::Index => "index",
+            Family::Meta => "meta",
+        }
+    }
+}
+
+/// Why the database could not do something. For the operator; the sender learns that it is not their fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said so.
+    #[error("the database in {path} failed: {message}")]
+    Database {
+        /// The data directory.
+        path: PathBuf,
+        /// RocksDB's own words.
+        message: String,
+    },
+    /// Another process has it open for writing.
+    #[error("the data directory {0} is in use by another process: stop it, or set storage.data_dir to another one")]
+    InUse(PathBuf),
+    /// The directory cannot be used.
+    #[error("the data directory {path} cannot be used (storage.data_dir): {source}")]
+    Directory {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no ledger there.
+    #[error("there is no ledger in {0}: has `cairn serve` run with this storage.data_dir?")]
+    Missing(PathBuf),
+    /// What is stored is not what the program wrote.
+    #[error("the ledger in {path} is damaged: {message}")]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The ledger is of another version, or was made with other settings.
+    #[error("the ledger in {path} does not fit: {message}")]
+    Mismatch {
+        /// The data directory.
+        path: PathBuf,
+        /// What is different.
+        message: String,
+    },
+}
+
+/// An open database. Shared by all threads; RocksDB does its own locking.
+pub struct Store {
+    db: DB,
+    path: PathBuf,
+    /// Whether a commit waits for the disk: `storage.sync`.
+    sync: bool,
+}
+
+/// Rows that are written together or not at all.
+pub struct Batch {
+    rows: WriteBatch,
+}
+
+impl Store {
+    /// The data directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
+        let missing = || self.failed(&format!("column family {} is missing", family.name()));
+        self.db.cf_handle(family.name()).ok_or_else(missing)
+    }
+
+    /// Says that the database failed, in its own words.
+    fn failed(&self, message: &str) -> StoreError {
+        StoreError::Database { path: self.path.clone(), message: message.to_owned() }
+    }
+
+    /// Says that what is stored is not what the program wrote.
+    pub fn damaged(&self, message: impl Into<String>) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), message: message.into() }
+    }
+
+    /// The value of a row, borrowed from the database's memory.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        self.db.get_pinned_cf(self.family(family)?, key).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// The rows of a family, in the order of their keys, as they are now.
+    pub fn rows(&self, family: Family) -> Result<Rows<'_>, StoreError> {
+        let rows = self.db.raw_iterator_cf(self.family(family)?);
+        Ok(Rows { rows, store: self })
+    }
+
+    /// The rows of a family for a reader that passes over them once: blocks are read ahead and not kept in memory.
+    pub fn scan(&self, family: Family) -> Result<Rows<'_>, StoreError> {
+        const READ_AHEAD_BYTES: usize = 1 << 20;
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(READ_AHEAD_BYTES);
+        let rows = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        Ok(Rows { rows, store: self })
+    }
+
+    /// An empty batch with room for that many bytes.
+    pub fn batch(&self, capacity_bytes: usize) -> Batch {
+        Batch { rows: WriteBatch::with_capacity_bytes(capacity_bytes) }
+    }
+
+    /// Adds a row to a batch, or replaces it.
+    pub fn put(&self, batch: &mut Batch, family: Family, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        batch.rows.put_cf(self.family(family)?, key, value);
+        Ok(())
+    }
+
+    /// Writes rows that can be derived again, without the write-ahead log: a crash may lose the latest of them.
+    pub fn write_derived(&self, batch: Batch) -> Result<(), StoreError> {
+        self.db.write_without_wal(batch.rows).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// Removes every row of a family.
+    pub fn clear(&self, family: Family) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        let beyond_every_key = [0xFF; 64];
+        self.db
+            .delete_range_cf(handle, &[][..], &beyond_every_key[..])
+            .map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// Removes a row, at once and synced. Nothing does this but tests of what verification finds.
+    pub fn remove(&self, family: Family, key: &[u8]) -> Result<(), StoreError> {
+        let mut batch = self.batch(key.len());
+        batch.rows.delete_cf(self.family(family)?, key);
+        self.commit(batch).map_err(|error| self.failed(&error.to_string()))
+    }
+
+    /// Stops flushes and compactions, so that closing does not wait for them.
+    pub fn stop_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    /// For a secondary: takes in what the primary has written since.
+    pub fn catch_up(&self) -> Result<(), StoreError> {
+        self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))
+    }
+}
+
+impl Commit for Store {
+    fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.sync);
+        self.db.write_opt(batch.rows, &options).map_err(|error| {
+            // The binding has no sub-codes: the message is all there is.
+            let message = String::from(error);
+            if message.contains("No space left") || message.contains("Disk quota exceeded") {
+                CommitError::NoSpace(message)
+            } else {
+                CommitError::Failed(message)
+            }
+        })
+    }
+}
+
+impl Batch {
+    /// How many bytes the batch has.
+    pub fn len(&self) -> usize {
+        self.rows.size_in_bytes()
+    }
+
+    /// Whether there is no row in it.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// A place among the rows of a family.
+pub struct Rows<'s> {
+    rows: DBRawIterator<'s>,
+    store: &'s Store,
+}
+
+impl Rows<'_> {
+    /// Goes to the first row whose key is `key` or comes after it.
+    pub fn seek(&mut self, key: &[u8]) {
+        self.rows.seek(key);
+    }
+
+    /// Goes to the last row whose key is `key` or comes before it.
+    pub fn seek_back(&mut self, key: &[u8]) {
+        self.rows.seek_for_prev(key);
+    }
+
+    /// Goes to the first row.
+    pub fn seek_first(&mut self) {
+        self.rows.seek_to_first();
+    }
+
+    /// Goes to the last row.
+    pub fn seek_last(&mut self) {
+        self.rows.seek_to_last();
+    }
+
+    /// Goes one row on.
+    pub fn next(&mut self) {
+        if self.rows.valid() {
+            self.rows.next();
+        }
+    }
+
+    /// Goes one row back.
+    pub fn back(&mut self) {
+        if self.rows.valid() {
+            self.rows.prev();
+        }
+    }
+
+    /// The row at this place; `None` beyond the ends.
+    ///
+    /// # Errors
+    /// When the database could not read on: not the same as an end.
+    pub fn row(&self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+        match self.rows.item() {
+            Some(row) => Ok(Some(row)),
+            None => self.rows.status().map(|()| None).map_err(|error| self.store.failed(error.as_ref())),
+        }
+    }
+}
+
+/// How long a data directory may stay locked by a process that is on its way out.
+const LOCK_WAIT: Duration = Duration::from_secs(5);

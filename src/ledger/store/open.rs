@@ -1,0 +1,154 @@
+//! Opening the database: its settings, and why they are what they are.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, Options, WriteBufferManager,
+};
+
+use super::{Family, LOCK_WAIT, Store, StoreError};
+use crate::ledger::StorageConfig;
+
+/// The write-ahead log is capped, so that a start after a crash has little to replay.
+const WAL_BYTES: u64 = 32 << 20;
+
+/// Small enough that a compaction fits into `storage.min_free_bytes`.
+const TABLE_FILE_BYTES: u64 = 32 << 20;
+
+const OPEN_FILES: i32 = 512;
+
+impl Store {
+    /// Opens the ledger's database for writing, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// When the directory or the database in it cannot be used.
+    pub fn open(config: &StorageConfig) -> Result<Store, StoreError> {
+        let path = &config.data_dir;
+        make_directory(path)?;
+        let memory = Memory::new(config.memory_bytes.as_u64());
+        let deadline = Instant::now() + LOCK_WAIT;
+        let db = loop {
+            let families = Family::ALL.map(|family| descriptor(family, &memory));
+            match DB::open_cf_descriptors(&database_options(&memory), path, families) {
+                Ok(db) => break db,
+                Err(error) if is_locked(error.as_ref()) && Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_WAIT / 50);
+                }
+                Err(error) if is_locked(error.as_ref()) => return Err(StoreError::InUse(path.clone())),
+                Err(error) => return Err(StoreError::Database { path: path.clone(), message: error.into() }),
+            }
+        };
+        Ok(Store { db, path: path.clone(), sync: config.sync })
+    }
+
+    /// Opens the database for reading, also while another process writes to it.
+    ///
+    /// `private` is a directory of this reader's own, for the notes that RocksDB keeps. Opening it read-only
+    /// instead would fail whenever the writer removes a file at the wrong moment.
+    ///
+    /// # Errors
+    /// When there is no database, or it cannot be read.
+    pub fn open_secondary(path: &Path, private: &Path) -> Result<Store, StoreError> {
+        if !path.join("CURRENT").exists() {
+            return Err(StoreError::Missing(path.to_owned()));
+        }
+        const READER_MEMORY_BYTES: u64 = 32 << 20;
+        let memory = Memory::new(READER_MEMORY_BYTES);
+        let mut options = database_options(&memory);
+        // RocksDB requires a secondary to keep all files open, because the primary may remove them.
+        options.set_max_open_files(-1);
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let families = Family::OF_THE_COMMIT.map(|family| descriptor(family, &memory));
+        let db = DB::open_cf_descriptors_as_secondary(&options, path, private, families)
+            .map_err(|error| StoreError::Database { path: path.to_owned(), message: error.into() })?;
+        let store = Store { db, path: path.to_owned(), sync: true };
+        store.catch_up()?;
+        Ok(store)
+    }
+}
+
+fn is_locked(message: &str) -> bool {
+    message.contains("lock") && (message.contains("LOCK") || message.contains("unavailable"))
+}
+
+/// The directory holds what agents did, in clear: nobody else may look into one that we make.
+fn make_directory(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Directory { path: path.to_owned(), source };
+    if path.exists() {
+        let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
+        if mode & 0o007 != 0 {
+            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "the data directory is open to other users");
+        }
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+}
+
+/// The memory that all families share: `storage.memory_bytes` is the bound of blocks and write buffers together.
+struct Memory {
+    cache: Cache,
+    buffers: WriteBufferManager,
+    buffer_bytes: usize,
+}
+
+impl Memory {
+    fn new(bytes: u64) -> Memory {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let cache = Cache::new_lru_cache(bytes);
+        // Charged to the cache: what write buffers take, blocks give back.
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, cache.clone());
+        Memory { cache, buffers, buffer_bytes: bytes / 4 }
+    }
+}
+
+fn database_options(memory: &Memory) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_write_buffer_manager(&memory.buffers);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_total_wal_size(WAL_BYTES);
+    options.set_max_background_jobs(2);
+    // Spread what flushes and compactions write, so that a commit's sync does not wait behind all of it.
+    options.set_bytes_per_sync(1 << 20);
+    // RocksDB's own log: a few small files, no statistics.
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(3);
+    options.set_max_log_file_size(1 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    // Not set, on purpose: recycled log files (a secondary could not open the database), and manual flushing of
+    // the log (it would make every error of the log fatal).
+    options
+}
+
+fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&memory.cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    match family {
+        // Long rows, read in order.
+        Family::Events => table.set_block_size(16 << 10),
+        // Looked up by a key that is often not there.
+        Family::Agents | Family::ClientIds => {
+            table.set_bloom_filter(10.0, false);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.02);
+        }
+        Family::Chain | Family::Times | Family::Index | Family::Meta => {}
+    }
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
+    options.set_target_file_size_base(TABLE_FILE_BYTES);
+    options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    ColumnFamilyDescriptor::new(family.name(), options)
+}

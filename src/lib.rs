@@ -1,0 +1,2 @@
+//! Cairn makes what AI agents did provable.
+pub mod chain;
