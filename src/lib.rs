@@ -1,2 +1,33 @@
-//! Cairn makes what AI agents did provable.
+//! Cairn makes what AI agents did provable: it takes each event of an agent, links it into that agent's SHA-256
+//! chain, has it on disk before it answers, and lets anybody verify it.
+//!
+//! The modules stand in the order of an event's way; [`chain`] is what all of them share.
+
+/// The rules: events, canonical bytes, chains. Pure.
 pub mod chain;
+
+/// Connections, answers and errors, for every port.
+pub mod http;
+
+/// Accept, validate, dispatch.
+pub mod ingest;
+
+/// Seal, commit, index; and reading what was committed.
+pub mod ledger;
+
+/// Query and verify.
+pub mod audit;
+
+/// Metrics and probes.
+pub mod admin;
+
+/// All settings, and where they came from.
+pub mod config;
+/// Sizes and times in settings.
+pub mod units;
+
+/// Puts it all together, runs it, shuts it down.
+pub mod serve;
+
+/// The command line.
+pub mod cli;

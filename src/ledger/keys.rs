@@ -214,7 +214,9 @@ mod tests {
         let key = AgentKey::of("a");
         assert_eq!(Run::decode(&Run::key(key, run.first), &run.encode()), Some((key, run)));
         let agent =
-            Agent { sequence: Sequence(9), hash: Hash([7; 32]), first_ms: 1, last_ms: 2, agent_id: "агент".into() };
+            Agent {
+                sequence: Sequence(9), hash: Hash([7; 32]), first_ms: 1, last_ms: 2, agent_id: "агент".into()
+            };
         assert_eq!(Agent::decode(&agent.encode()), Some(agent));
         assert_eq!(decode_time_key(&time_key(5, ShardId(2))), Some((5, ShardId(2))));
     }

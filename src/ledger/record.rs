@@ -201,6 +201,11 @@ impl<'a> RecordRef<'a> {
         }
     }
 
+    /// Whose event a record is that cannot be read whole.
+    pub fn agent_of_damaged(bytes: &[u8]) -> Option<AgentKey> {
+        bytes.get(AGENT..SEQUENCE)?.try_into().ok().map(AgentKey)
+    }
+
     /// The whole record.
     pub fn bytes(self) -> &'a [u8] {
         self.bytes

@@ -10,7 +10,6 @@ use std::time::Duration;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
 use super::commit::{Commit, CommitError};
-use crate::ledger::StorageConfig;
 
 /// A column family. The table of what is in them is in [`crate::ledger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +26,8 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Family; 7] = [
-        Family::Events,
-        Family::Chain,
-        Family::Agents,
-        Family::Times,
-        Family::ClientIds,
-        Family::Index,
-        Family::Meta,
-    ];
+    const ALL: [Family; 7] =
+        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Index, Family::Meta];
 
     /// The families that verification reads. A secondary cannot see the others whole: rows written without the
     /// write-ahead log are missing there.
@@ -123,7 +115,7 @@ impl Store {
     }
 
     /// Says that the database failed, in its own words.
-    fn failed(&self, message: &str) -> StoreError {
+    pub(super) fn failed(&self, message: &str) -> StoreError {
         StoreError::Database { path: self.path.clone(), message: message.to_owned() }
     }
 
@@ -173,16 +165,7 @@ impl Store {
     pub fn clear(&self, family: Family) -> Result<(), StoreError> {
         let handle = self.family(family)?;
         let beyond_every_key = [0xFF; 64];
-        self.db
-            .delete_range_cf(handle, &[][..], &beyond_every_key[..])
-            .map_err(|error| self.failed(error.as_ref()))
-    }
-
-    /// Removes a row, at once and synced. Nothing does this but tests of what verification finds.
-    pub fn remove(&self, family: Family, key: &[u8]) -> Result<(), StoreError> {
-        let mut batch = self.batch(key.len());
-        batch.rows.delete_cf(self.family(family)?, key);
-        self.commit(batch).map_err(|error| self.failed(&error.to_string()))
+        self.db.delete_range_cf(handle, &[][..], &beyond_every_key[..]).map_err(|error| self.failed(error.as_ref()))
     }
 
     /// Stops flushes and compactions, so that closing does not wait for them.

@@ -1,0 +1,134 @@
+//! `GET /v1/agents`, `GET /v1/stats` and `GET /v1/verify`.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use serde_json::json;
+
+use super::params::Params;
+use super::{Audit, store_failed, verify};
+use crate::chain::{AgentKey, time};
+use crate::http::{Problem, json_response};
+use crate::ledger::keys::Agent;
+use crate::ledger::read;
+use crate::ledger::store::Family;
+
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// `GET /v1/agents`: in the order of their keys, which is none that people know, but a stable one.
+pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
+    let cursor = params.take_as("cursor", "a cursor from a Link header", parse_key)?;
+    params.end()?;
+    let (agents, next) = audit.read(move |audit, _| page(audit, limit, cursor)).await?;
+    let mut response = json_response(StatusCode::OK, agents.to_string());
+    if let Some(next) = next {
+        let link = format!("<{}?limit={limit}&cursor={next:?}>; rel=\"next\"", uri.path());
+        response.headers_mut().extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
+    }
+    Ok(response)
+}
+
+/// Reads an agent key as it stands in a cursor: 32 hex digits.
+fn parse_key(text: &str) -> Option<AgentKey> {
+    let bits = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
+    Some(AgentKey(bits.to_be_bytes()))
+}
+
+fn page(
+    audit: &Audit,
+    limit: usize,
+    cursor: Option<AgentKey>,
+) -> Result<(serde_json::Value, Option<AgentKey>), Problem> {
+    let mut rows = audit.ledger.store().rows(Family::Agents).map_err(store_failed)?;
+    match cursor {
+        // The last agent of the page before is not shown again.
+        Some(AgentKey(key)) => rows.seek(&[&key[..], &[0]].concat()),
+        None => rows.seek_first(),
+    }
+    let mut agents = Vec::new();
+    let mut last = None;
+    while let Some((key, row)) = rows.row().map_err(store_failed)? {
+        if agents.len() == limit {
+            return Ok((agents.into(), last));
+        }
+        if let (Ok(key), Some(agent)) = (key.try_into().map(AgentKey), Agent::decode(row)) {
+            agents.push(describe(&agent, audit.verdict(key)));
+            last = Some(key);
+        }
+        rows.next();
+    }
+    Ok((agents.into(), None))
+}
+
+fn describe(agent: &Agent, chain_valid: Option<bool>) -> serde_json::Value {
+    let text = |ms: u64| String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
+    json!({
+        "agent_id": agent.agent_id,
+        "event_count": agent.sequence.0,
+        "first_activity": text(agent.first_ms),
+        "last_activity": text(agent.last_ms),
+        "head_sequence": agent.sequence.0,
+        "head_hash": agent.hash.to_string(),
+        "chain_valid": chain_valid,
+    })
+}
+
+/// `GET /v1/stats`
+pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    Params::of(&uri)?.end()?;
+    let stats = audit.read(|audit, _| totals(audit)).await?;
+    Ok(json_response(StatusCode::OK, stats.to_string()))
+}
+
+fn totals(audit: &Audit) -> Result<serde_json::Value, Problem> {
+    let ledger = &audit.ledger;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let yesterday_ms = now_ms.saturating_sub(DAY_MS);
+    let (mut total, mut last_day) = (0, 0);
+    for shard in ledger.committed().shards() {
+        let end = ledger.committed().next(shard);
+        let first = read::first_since(ledger.store(), shard, yesterday_ms).map_err(store_failed)?;
+        total += end.0;
+        last_day += first.map_or(0, |first| end.0.saturating_sub(first.0));
+    }
+    let mut active = 0u64;
+    let mut rows = ledger.store().scan(Family::Agents).map_err(store_failed)?;
+    rows.seek_first();
+    while let Some((_, row)) = rows.row().map_err(store_failed)? {
+        active += u64::from(Agent::decode(row).is_some_and(|agent| agent.last_ms >= yesterday_ms));
+        rows.next();
+    }
+    Ok(json!({
+        "total_events": total,
+        "events_last_24h": last_day,
+        "active_agents": active,
+        "chain_health": audit.health(),
+    }))
+}
+
+/// `GET /v1/verify?agent_id=`
+pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let agent_id = params.take("agent_id")?;
+    params.end()?;
+    let agent_id = agent_id.ok_or_else(|| Problem::bad_request("agent_id: expected the id of an agent"))?;
+    let verdict = audit
+        .read(move |audit, cancelled| {
+            let agent = AgentKey::of(&agent_id);
+            let walked = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
+            let verdict = walked.map_err(store_failed)?;
+            let verdict = verdict.ok_or_else(|| Problem::not_found(format!("there is no agent {agent_id:?}")))?;
+            audit.remember(agent, verdict.broken.is_none());
+            Ok(verdict)
+        })
+        .await?;
+    Ok(json_response(StatusCode::OK, verdict.to_json().to_string()))
+}

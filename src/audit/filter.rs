@@ -1,0 +1,91 @@
+//! Which events a list shows.
+
+use super::params::Params;
+use crate::chain::{AgentKey, Field, scan, time};
+use crate::http::Problem;
+use crate::ledger::record::RecordRef;
+use crate::ledger::terms::Term;
+
+/// All that an event has to be.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this agent.
+    pub agent: Option<AgentKey>,
+    /// With these texts in these fields.
+    fields: Vec<(Field, String)>,
+    /// With these labels.
+    labels: Vec<(String, String)>,
+    /// Received at this millisecond or later.
+    pub since_ms: Option<u64>,
+    /// Received before this millisecond.
+    pub until_ms: Option<u64>,
+    /// With a time-stamp at this nanosecond or later.
+    timestamp_since: Option<i128>,
+    /// With a time-stamp before this nanosecond.
+    timestamp_until: Option<i128>,
+}
+
+const TIME: &str = "an RFC 3339 time such as 2026-02-17T10:30:00Z (a + in it is written %2B)";
+const NS_PER_MS: i128 = 1_000_000;
+
+impl Filter {
+    /// Takes the parameters that say which events.
+    ///
+    /// # Errors
+    /// 400 for a value that makes no sense.
+    pub fn take(params: &mut Params) -> Result<Filter, Problem> {
+        let mut filter = Filter { agent: params.take("agent_id")?.map(|id| AgentKey::of(&id)), ..Filter::default() };
+        for field in [Field::SessionId, Field::ActionType, Field::ActionStatus] {
+            filter.fields.extend(params.take(field.name())?.map(|text| (field, text)));
+        }
+        filter.labels = params.take_prefixed("label.");
+        // A time between two milliseconds: the later one is the first that is not before it.
+        let to_ms = |ns: i128| u64::try_from((ns + NS_PER_MS - 1).div_euclid(NS_PER_MS)).unwrap_or(0);
+        filter.since_ms = params.take_as("since", TIME, time::parse)?.map(to_ms);
+        filter.until_ms = params.take_as("until", TIME, time::parse)?.map(to_ms);
+        filter.timestamp_since = params.take_as("timestamp_since", TIME, time::parse)?;
+        filter.timestamp_until = params.take_as("timestamp_until", TIME, time::parse)?;
+        Ok(filter)
+    }
+
+    /// The term that probably has the fewest events, if there is one.
+    pub fn rarest_term(&self) -> Option<Term> {
+        let session = self.fields.iter().find(|(field, _)| *field == Field::SessionId);
+        let label = self.labels.first().map(|(key, value)| Term::label(key, value));
+        let field = |(field, text): &(Field, String)| Term::field(*field, text);
+        // A status other than success is rarer than most types.
+        session.map(field).or(label).or_else(|| self.fields.last().map(field))
+    }
+
+    /// Whether the list shows this event.
+    pub fn shows(&self, record: RecordRef<'_>) -> bool {
+        if self.agent.is_some_and(|agent| agent != record.agent()) {
+            return false;
+        }
+        let has_text =
+            |value: Option<&[u8]>, text: &str| value.and_then(scan::text_or_literal).is_some_and(|found| found == text);
+        if !self.fields.iter().all(|(field, text)| has_text(record.value(*field), text)) {
+            return false;
+        }
+        if !self.labels.is_empty() {
+            let labels = record.value(Field::Labels).unwrap_or_default();
+            let label =
+                |wanted: &str| scan::members(labels).find(|(key, _)| is_key(key, wanted)).map(|(_, value)| value);
+            if !self.labels.iter().all(|(key, text)| has_text(label(key), text)) {
+                return false;
+            }
+        }
+        if self.timestamp_since.is_none() && self.timestamp_until.is_none() {
+            return true;
+        }
+        let stamp = record.value(Field::Timestamp).and_then(scan::text).and_then(|text| time::parse(&text));
+        stamp.is_some_and(|stamp| {
+            self.timestamp_since.is_none_or(|since| stamp >= since)
+                && self.timestamp_until.is_none_or(|until| stamp < until)
+        })
+    }
+}
+
+fn is_key(canonical: &[u8], wanted: &str) -> bool {
+    std::str::from_utf8(canonical).ok().and_then(scan::unescape).is_some_and(|key| key == wanted)
+}

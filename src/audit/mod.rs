@@ -1,0 +1,119 @@
+//! Reading what is stored: lists, single events, agents, totals, verification.
+//!
+//! Reads of the database happen on threads made for blocking; answers that may be long are made piece by piece as
+//! the reader takes them.
+
+mod agents;
+mod events;
+mod filter;
+mod params;
+mod source;
+pub mod verify;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::routing::get;
+use lru::LruCache;
+use tokio::sync::Semaphore;
+
+use crate::chain::AgentKey;
+use crate::http::{Inflight, Problem};
+use crate::ledger::Ledger;
+use crate::ledger::store::StoreError;
+
+/// How many reads of the database go on at once. More would only wait for each other, and starve ingest.
+const CONCURRENT_READS: usize = 4;
+/// How many verdicts are remembered.
+const VERDICTS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// What the calls of this stage share.
+pub struct Audit {
+    ledger: Arc<Ledger>,
+    inflight: Inflight,
+    reads: Arc<Semaphore>,
+    /// The last verdict on each agent's chain. Held for one look-up.
+    verdicts: Mutex<LruCache<AgentKey, bool>>,
+}
+
+impl Audit {
+    /// Over a running ledger.
+    pub fn new(ledger: Arc<Ledger>, inflight: Inflight) -> Arc<Audit> {
+        Arc::new(Audit {
+            ledger,
+            inflight,
+            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
+            verdicts: Mutex::new(LruCache::new(VERDICTS)),
+        })
+    }
+
+    /// Runs a read on a thread made for blocking. If the caller goes away, the read is told so.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Audit>,
+        work: impl FnOnce(&Audit, &Cancelled) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = Arc::clone(&self.reads).acquire_owned().await;
+        let cancelled = Cancelled::default();
+        let _cancel_on_drop = CancelOnDrop(cancelled.clone());
+        let audit = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&audit, &cancelled)
+        });
+        // A panic in a read is a bug, and goes on as one.
+        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    fn remember(&self, agent: AgentKey, is_valid: bool) {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).put(agent, is_valid);
+    }
+
+    /// The share of verified chains that are valid; `None` if none was verified yet.
+    fn health(&self) -> Option<f64> {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let valid = verdicts.iter().filter(|(_, is_valid)| **is_valid).count();
+        (!verdicts.is_empty()).then(|| valid as f64 / verdicts.len() as f64)
+    }
+
+    fn verdict(&self, agent: AgentKey) -> Option<bool> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).peek(&agent).copied()
+    }
+}
+
+/// Whether whoever wanted a read has gone away.
+#[derive(Clone, Default)]
+pub struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    /// Whether to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct CancelOnDrop(Cancelled);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The database could not be read: for the operator, who finds more in the log.
+fn store_failed(error: StoreError) -> Problem {
+    tracing::error!(%error, "a read failed");
+    Problem::unavailable(format!("the ledger could not be read: {error}"))
+}
+
+/// The calls that read.
+pub fn routes(audit: Arc<Audit>) -> Router {
+    Router::new()
+        .route("/v1/events", get(events::list))
+        .route("/v1/events/{id}", get(events::by_id))
+        .route("/v1/agents", get(agents::list))
+        .route("/v1/stats", get(agents::stats))
+        .route("/v1/verify", get(agents::verify))
+        .with_state(audit)
+}

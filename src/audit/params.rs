@@ -1,0 +1,74 @@
+//! The parameters of a call: each is known and has a value that makes sense, or the call is refused.
+
+use axum::extract::Query;
+use axum::http::Uri;
+
+use crate::http::Problem;
+
+/// The parameters that are not taken yet.
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    /// The names that were asked for, to suggest one of them.
+    known: Vec<&'static str>,
+}
+
+impl Params {
+    /// Reads the query of a call.
+    ///
+    /// # Errors
+    /// 400 if it is no query.
+    pub fn of(uri: &Uri) -> Result<Params, Problem> {
+        let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
+        let pairs = query.map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?.0;
+        Ok(Params { pairs, known: Vec::new() })
+    }
+
+    /// Takes the value of a parameter.
+    ///
+    /// # Errors
+    /// 400 if it is there twice.
+    pub fn take(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.known.push(name);
+        let Some(at) = self.pairs.iter().position(|(key, _)| key == name) else { return Ok(None) };
+        let (_, value) = self.pairs.swap_remove(at);
+        if self.pairs.iter().any(|(key, _)| key == name) {
+            return Err(Problem::bad_request(format!("{name}: it is there twice")));
+        }
+        Ok(Some(value))
+    }
+
+    /// Takes the value of a parameter, read by `read`.
+    ///
+    /// # Errors
+    /// 400 if `read` does not take it.
+    pub fn take_as<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.take(name)? else { return Ok(None) };
+        let wrong = || Problem::bad_request(format!("{name}: expected {expected}, found {value:?}"));
+        read(&value).map(Some).ok_or_else(wrong)
+    }
+
+    /// Takes all parameters whose names start with `prefix`, without it.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let (taken, rest) = std::mem::take(&mut self.pairs)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(key, _)| key.len() > prefix.len() && key.starts_with(prefix));
+        self.pairs = rest;
+        taken.into_iter().map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect()
+    }
+
+    /// Nothing may be left.
+    ///
+    /// # Errors
+    /// 400, with the name that was probably meant.
+    pub fn end(self) -> Result<(), Problem> {
+        let Some((name, _)) = self.pairs.first() else { return Ok(()) };
+        let near = self.known.iter().max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
+        let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        Err(Problem::bad_request(format!("unknown parameter {name:?}{hint}")))
+    }
+}

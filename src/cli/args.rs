@@ -1,0 +1,112 @@
+//! The arguments as they are written, and their help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{Exit, complain};
+use crate::config::{self, Flags, Loaded, StorageFlags};
+
+/// Makes what AI agents did provable.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, propagate_version = true, after_help = EXIT_HELP)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_HELP: &str = "Exit status: 0 fine, 1 verified and broken, 2 usage or configuration, 3 could not do it";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take events, keep them, answer questions about them
+    #[command(after_help = "Example:\n  cairn serve --config /etc/cairn/cairn.yaml")]
+    Serve(ConfigArgs),
+    /// Check the configuration, or print what is in force
+    Config(ConfigCommand),
+    /// Show stored events, also while the server runs
+    #[command(after_help = "Examples:\n  cairn log --last 5\n  cairn log --agent-id my-agent --last 1000000 --json")]
+    Log(LogArgs),
+    /// Verify chains, also while the server runs
+    #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
+                            cairn verify --agent-id my-agent --server http://localhost:7600")]
+    Verify(VerifyArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// A YAML file with settings; config/cairn.yaml has all of them
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the ledger is kept: storage.data_dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where events come in: listen
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration, or complains.
+    pub fn load(&self) -> Result<Loaded, Exit> {
+        let flags =
+            Flags { listen: self.listen, storage: self.data_dir.clone().map(|data_dir| StorageFlags { data_dir }) };
+        config::load(self.config.as_deref(), &flags).map_err(|error| complain(Exit::Usage, &error))
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true)]
+pub struct ConfigCommand {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Check the configuration and start nothing
+    #[command(after_help = "Example:\n  cairn config validate --config cairn.yaml")]
+    Validate(ConfigArgs),
+    /// Print what is in force and where each value came from, secrets masked
+    #[command(after_help = "Example:\n  CAIRN_SHARDS=2 cairn config print")]
+    Print(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Only this agent's events
+    #[arg(long, value_name = "ID")]
+    pub agent_id: Option<String>,
+    /// How many events, counted from the newest
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub last: u64,
+    /// One JSON object a line, as GET /v1/events answers it
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["agent_id", "all"])]
+pub struct VerifyArgs {
+    /// This agent's chain
+    #[arg(long, value_name = "ID")]
+    pub agent_id: Option<String>,
+    /// Every agent's chain
+    #[arg(long)]
+    pub all: bool,
+    /// Ask a running server, instead of reading the data directory
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// A file with the server's API key
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub api_key_file: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}

@@ -1,0 +1,41 @@
+//! Reading a ledger that another process may be writing.
+
+use std::path::Path;
+
+use crate::ledger::Meta;
+use crate::ledger::store::{Store, StoreError};
+
+/// A ledger that is only read. Its private directory goes with it.
+pub struct Reader {
+    /// The database, as it was when it was opened.
+    pub store: Store,
+    /// What the ledger says of itself.
+    pub meta: Meta,
+    _private: Private,
+}
+
+/// Removes the reader's private directory when it is dropped.
+struct Private(std::path::PathBuf);
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // It holds nothing but RocksDB's notes; what cannot be removed is left to the system's clean-up.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Reader {
+    /// Opens the ledger in a data directory.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn open(data_dir: &Path) -> Result<Reader, StoreError> {
+        let private = std::env::temp_dir().join(format!("cairn-reader-{}", uuid::Uuid::new_v4()));
+        let failed = |source| StoreError::Directory { path: private.clone(), source };
+        std::fs::create_dir(&private).map_err(failed)?;
+        let guard = Private(private.clone());
+        let store = Store::open_secondary(data_dir, &private)?;
+        let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.to_owned()))?;
+        Ok(Reader { store, meta, _private: guard })
+    }
+}

@@ -1,0 +1,54 @@
+//! The command line. One file per subcommand; each takes its arguments and says how the process ends.
+
+mod args;
+mod config;
+mod ledger;
+mod log;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine,
+    /// It was verified, and it is broken.
+    Broken,
+    /// The arguments or the configuration are wrong.
+    Usage,
+    /// It could not be done.
+    Failed,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Fine => 0,
+            Exit::Broken => 1,
+            Exit::Usage => 2,
+            Exit::Failed => 3,
+        })
+    }
+}
+
+/// Says on standard error why a command did not do it.
+fn complain(exit: Exit, error: &dyn std::fmt::Display) -> Exit {
+    eprintln!("cairn: {error}");
+    exit
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> Exit {
+    match Arguments::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Verify(args) => verify::run(&args),
+    }
+}

@@ -1,0 +1,154 @@
+//! `cairn verify`
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::blocking::Client;
+use serde_json::{Value, json};
+
+use super::args::VerifyArgs;
+use super::ledger::Reader;
+use super::{Exit, complain};
+use crate::audit::verify::{self, Observer};
+use crate::chain::{AgentKey, Break};
+use crate::config::Loaded;
+
+type Error = Box<dyn std::error::Error>;
+
+/// Verifies chains, in the data directory or by asking a server.
+pub fn run(args: &VerifyArgs) -> Exit {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let result = match (&args.server, &args.agent_id) {
+        (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args),
+        (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
+        (None, None) => all(&loaded, args.json),
+    };
+    result.unwrap_or_else(|error| complain(Exit::Failed, &error))
+}
+
+fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
+    let reader = Reader::open(&loaded.config.storage.data_dir)?;
+    let bar = progress_bar();
+    let verdict = verify::agent(&reader.store, AgentKey::of(agent_id), |events| {
+        bar.inc(events);
+        true
+    })?;
+    bar.finish_and_clear();
+    let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
+    Ok(report(&verdict.to_json(), json))
+}
+
+/// Prints a verdict as `GET /v1/verify` answers it.
+fn report(verdict: &Value, json: bool) -> Exit {
+    let is_valid = verdict["valid"] == json!(true);
+    let agent = verdict["agent_id"].as_str().unwrap_or("?");
+    if json {
+        println!("{verdict}");
+    } else if is_valid {
+        let head = verdict["head_hash"].as_str().unwrap_or("?");
+        println!("{agent}: valid, {} events, head {head}", verdict["events_verified"]);
+    } else {
+        println!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"));
+    }
+    if is_valid { Exit::Fine } else { Exit::Broken }
+}
+
+fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
+    let reader = Reader::open(&loaded.config.storage.data_dir)?;
+    let mut printer = Printer { bar: progress_bar(), json };
+    let summary = verify::all(&reader.store, &mut printer)?;
+    printer.bar.finish_and_clear();
+    let is_valid = summary.broken == 0;
+    if json {
+        println!(
+            "{}",
+            json!({"valid": is_valid, "agents": summary.agents, "events_verified": summary.events, "breaks": summary.broken})
+        );
+    } else {
+        let verdict = if is_valid { "all valid".to_owned() } else { format!("{} breaks", summary.broken) };
+        println!("{} agents, {} events verified: {verdict}", summary.agents, summary.events);
+    }
+    Ok(if is_valid { Exit::Fine } else { Exit::Broken })
+}
+
+/// Prints breaks as they are found.
+struct Printer {
+    bar: ProgressBar,
+    json: bool,
+}
+
+impl Observer for Printer {
+    fn progress(&mut self, events: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.inc(events);
+    }
+
+    fn broken(&mut self, agent_id: &str, found: &Break) {
+        let line = if self.json {
+            json!({"valid": false, "agent_id": agent_id, "error": found.to_string(), "sequence": found.sequence.0})
+                .to_string()
+        } else {
+            format!("{agent_id}: BROKEN: {found}")
+        };
+        self.bar.suspend(|| println!("{line}"));
+    }
+}
+
+/// Progress on a terminal, none in a pipe.
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    // The template is a constant, and a wrong one only costs the looks.
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} events, {per_sec}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A chain of a million events takes a while to walk.
+const ANSWER_WAIT: Duration = Duration::from_secs(600);
+
+fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<Exit, Error> {
+    let client = Client::builder().timeout(ANSWER_WAIT).build()?;
+    let key = args.api_key_file.as_ref().map(std::fs::read_to_string).transpose()?;
+    let server = server.trim_end_matches('/');
+    let ask = |path: &str, query: &[(&str, &str)]| -> Result<(Value, Option<String>), Error> {
+        let mut request = client.get(format!("{server}{path}")).query(query);
+        if let Some(key) = &key {
+            request = request.bearer_auth(key.trim());
+        }
+        let response = request.send()?;
+        let status = response.status();
+        let link = response.headers().get(reqwest::header::LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
+        let body = response.text()?;
+        if !status.is_success() {
+            return Err(format!("{server}{path} answered {status}: {body}").into());
+        }
+        Ok((serde_json::from_str(&body)?, link))
+    };
+    if let Some(agent_id) = agent_id {
+        return Ok(report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json));
+    }
+    let mut exit = Exit::Fine;
+    let mut page = "/v1/agents?limit=1000".to_owned();
+    loop {
+        let (agents, next) = ask(&page, &[])?;
+        for agent in agents.as_array().into_iter().flatten() {
+            let agent_id = agent["agent_id"].as_str().unwrap_or_default();
+            if report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json) == Exit::Broken {
+                exit = Exit::Broken;
+            }
+        }
+        // <path>; rel="next"
+        match next.as_deref().and_then(|link| link.strip_prefix('<')?.split_once('>')) {
+            Some((path, _)) => page = path.to_owned(),
+            None => return Ok(exit),
+        }
+    }
+}

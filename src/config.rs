@@ -1,0 +1,276 @@
+//! The configuration: the stages' own settings put together, where each came from, and what is wrong with it.
+//!
+//! Defaults < file < environment < flags. This is the only reader of the environment. Reading and checking a
+//! configuration starts nothing.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::providers::{Env, Format, Serialized, Yaml};
+use figment::{Figment, Metadata, Source, error::Kind};
+use serde::{Deserialize, Serialize};
+
+use crate::ingest::{AuthConfig, LimitsConfig};
+use crate::ledger::{QueueConfig, StorageConfig};
+use crate::units;
+
+/// What variables of the environment start with.
+const ENV_PREFIX: &str = "CAIRN_";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where events come in and are read.
+    pub listen: SocketAddr,
+    /// The port for operators.
+    pub admin: AdminConfig,
+    /// The ledger on disk.
+    pub storage: StorageConfig,
+    /// How many shards a new ledger gets.
+    pub shards: u16,
+    /// What waits in front of each shard.
+    pub queue: QueueConfig,
+    /// What a request may take.
+    pub limits: LimitsConfig,
+    /// Who may call.
+    pub auth: AuthConfig,
+    /// How the process ends.
+    pub shutdown: ShutdownConfig,
+    /// What the process says.
+    pub log: LogConfig,
+}
+
+/// `admin.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Where metrics and probes are answered.
+    pub listen: SocketAddr,
+}
+
+/// `shutdown.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long what is in flight may take to be answered.
+    #[serde(with = "units::time")]
+    pub grace: Duration,
+}
+
+/// `log.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines are written.
+    pub level: String,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7600)),
+            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)) },
+            storage: StorageConfig::default(),
+            shards: 1,
+            queue: QueueConfig::default(),
+            limits: LimitsConfig::default(),
+            auth: AuthConfig::default(),
+            shutdown: ShutdownConfig { grace: Duration::from_secs(20) },
+            log: LogConfig { format: LogFormat::Auto, level: "info".to_owned() },
+        }
+    }
+}
+
+/// Settings that flags override.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Flags {
+    /// `--listen`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// `--data-dir`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageFlags>,
+}
+
+/// Settings of the ledger that flags override.
+#[derive(Debug, Clone, Serialize)]
+pub struct StorageFlags {
+    /// `--data-dir`
+    pub data_dir: PathBuf,
+}
+
+/// A configuration that is not in force, and every reason that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A configuration, and where it came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    sources: Figment,
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// Names every key that is wrong, its value, where it came from, and what was expected.
+pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
+    let mut sources = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(file) = file {
+        if let Err(error) = std::fs::metadata(file) {
+            return Err(ConfigError(vec![format!("{}: {error}", file.display())]));
+        }
+        sources = sources.merge(Yaml::file_exact(file));
+    }
+    let env = Env::prefixed(ENV_PREFIX).filter(|key| !is_not_ours(key.as_str())).split("__");
+    sources = sources.merge(env).merge(Serialized::defaults(flags));
+    let config: Config = sources.extract().map_err(|error| explain(&sources, error))?;
+    let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
+    let wrong = loaded.check();
+    if wrong.is_empty() { Ok(loaded) } else { Err(ConfigError(wrong)) }
+}
+
+/// Variables that start like ours and are not: those that Kubernetes injects for a Service named cairn.
+fn is_not_ours(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let is = |name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
+    is("port") || is("service")
+}
+
+/// Turns the library's errors into sentences.
+fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
+    let lines = errors.into_iter().map(|error| {
+        let mut path = error.path.clone();
+        let mut message = error.kind.to_string();
+        if let Kind::UnknownField(field, known) = &error.kind {
+            path.push(field.clone());
+            let near = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
+            message = near.map_or("unknown key".to_owned(), |near| format!("unknown key; did you mean {near}?"));
+        }
+        let key = path.join(".");
+        let from = error.metadata.clone().or_else(|| sources.find_metadata(&key).cloned());
+        let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
+        format!("{key}: {message}{from}")
+    });
+    ConfigError(lines.collect())
+}
+
+/// Where a value came from.
+fn place(metadata: &Metadata, key: &str) -> String {
+    match &metadata.source {
+        Some(Source::File(path)) => path.display().to_string(),
+        Some(Source::Code(_)) if metadata.name.contains("Flags") => "a flag".to_owned(),
+        Some(Source::Code(_)) => "default".to_owned(),
+        _ if metadata.name.contains("environment") => {
+            format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+        }
+        _ => metadata.name.to_string(),
+    }
+}
+
+impl Loaded {
+    /// Where the value of `key` came from.
+    pub fn source_of(&self, key: &str) -> String {
+        self.sources.find_metadata(key).map_or("default".to_owned(), |metadata| place(metadata, key))
+    }
+
+    /// Everything that is impossible, as sentences.
+    fn check(&self) -> Vec<String> {
+        let config = &self.config;
+        let mut wrong = Vec::new();
+        let mut require = |is_right: bool, key: &str, value: &dyn fmt::Display, expected: &str| {
+            if !is_right {
+                wrong.push(format!("{key}: expected {expected}, found {value} (in {})", self.source_of(key)));
+            }
+        };
+        require((1..=256).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
+        let queue = &config.queue;
+        require((1..=1_000_000).contains(&queue.events), "queue.events", &queue.events, "a number from 1 to 1000000");
+        let bytes = queue.bytes.as_u64();
+        require((64 << 10..4 << 30).contains(&bytes), "queue.bytes", &queue.bytes, "from 64KiB to less than 4GiB");
+        let storage = &config.storage;
+        let memory = storage.memory_bytes;
+        require(memory.as_u64() >= 8 << 20, "storage.memory_bytes", &memory, "at least 8MiB");
+        let limits = &config.limits;
+        let (event, body, inflight) = (limits.event_bytes, limits.body_bytes, limits.inflight_bytes);
+        require(event.as_u64() >= 1 << 10, "limits.event_bytes", &event, "at least 1KiB");
+        require(event <= body, "limits.event_bytes", &event, &format!("at most limits.body_bytes, {body}"));
+        require(body.as_u64() <= 1 << 30, "limits.body_bytes", &body, "at most 1GiB");
+        require(body <= inflight, "limits.body_bytes", &body, &format!("at most limits.inflight_bytes, {inflight}"));
+        require(limits.batch_events > 0, "limits.batch_events", &limits.batch_events, "at least 1");
+        let times = [
+            ("limits.header_timeout", limits.header_timeout),
+            ("limits.body_timeout", limits.body_timeout),
+            ("limits.idle_timeout", limits.idle_timeout),
+        ];
+        for (key, time) in times {
+            require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
+        }
+        let level = &config.log.level;
+        let is_level = tracing_subscriber::EnvFilter::builder().parse(level).is_ok() && !level.trim().is_empty();
+        require(is_level, "log.level", level, "error, warn, info, debug or trace");
+        let auth = &config.auth;
+        let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
+        require(
+            config.listen.ip().is_loopback() || !is_open,
+            "listen",
+            &config.listen,
+            "a loopback address, or auth.api_keys, or auth.allow_anonymous: true",
+        );
+        wrong
+    }
+
+    /// What is in force, as YAML with the origin of each value behind it, secrets masked.
+    pub fn print(&self) -> String {
+        let mut config = self.config.clone();
+        config.auth.api_keys.iter_mut().for_each(|key| *key = "********".to_owned());
+        // The types are our own: they all have a form in JSON.
+        let value = serde_json::to_value(&config).unwrap_or_default();
+        let mut out = String::new();
+        self.print_level(&value, "", 0, &mut out);
+        out
+    }
+
+    fn print_level(&self, value: &serde_json::Value, path: &str, depth: usize, out: &mut String) {
+        let Some(members) = value.as_object() else { return };
+        for (name, value) in members {
+            let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let indent = "  ".repeat(depth);
+            if value.is_object() {
+                out.push_str(&format!("{indent}{name}:\n"));
+                self.print_level(value, &key, depth + 1, out);
+            } else {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                out.push_str(&format!("{:<44} # {}\n", format!("{indent}{name}: {text}"), self.source_of(&key)));
+            }
+        }
+    }
+}

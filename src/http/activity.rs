@@ -1,0 +1,212 @@
+//! What a connection is doing, so that one that does nothing can be told from one that is slow on purpose.
+//!
+//! The library's own timer for request heads also runs on an idle connection, so it is not used: a client may keep
+//! a connection open for longer than it may take to send a head.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connections::Timeouts;
+
+/// How an HTTP/2 connection starts (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI";
+
+/// What a connection is doing. Written by its reader, writer and requests, read by its watcher; a moment's
+/// disagreement between the fields only makes a time-out late by one look.
+pub struct Activity {
+    opened: Instant,
+    /// Requests whose answer is not sent yet.
+    requests: AtomicU32,
+    /// The first bytes of a request have come, and not yet the whole head. HTTP/1 only.
+    in_head: AtomicBool,
+    is_http2: AtomicBool,
+    /// The peer does not take what is written.
+    is_blocked: AtomicBool,
+    /// When the last of these changed, in ms since `opened`.
+    since_ms: AtomicU64,
+}
+
+/// Why a connection is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// Nothing is going on: it is closed in good order.
+    Idle,
+    /// The peer is too slow.
+    Slow,
+}
+
+impl Activity {
+    /// A connection that was just opened.
+    pub fn new() -> Arc<Activity> {
+        Arc::new(Activity {
+            opened: Instant::now(),
+            requests: AtomicU32::new(0),
+            in_head: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
+            since_ms: AtomicU64::new(0),
+        })
+    }
+
+    fn touch(&self) {
+        self.since_ms.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is overdue now, or when to look again.
+    pub fn overdue(&self, timeouts: &Timeouts) -> Result<Duration, Overdue> {
+        let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        let elapsed = self.opened.elapsed().saturating_sub(since);
+        let (limit, kind) = if self.is_blocked.load(Ordering::Relaxed) {
+            (timeouts.body, Overdue::Slow)
+        } else if self.requests.load(Ordering::Relaxed) > 0 {
+            return Ok(timeouts.header);
+        } else if self.in_head.load(Ordering::Relaxed) {
+            (timeouts.header, Overdue::Slow)
+        } else {
+            (timeouts.idle, Overdue::Idle)
+        };
+        // What the connection does may change to something with the shortest limit at any moment.
+        match limit.checked_sub(elapsed) {
+            Some(left) if !left.is_zero() => Ok(left.min(timeouts.header)),
+            _ => Err(kind),
+        }
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        if self.requests.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed) {
+            self.touch();
+            if self.is_http2.load(Ordering::Relaxed) || bytes.starts_with(HTTP2_PREFACE) {
+                self.is_http2.store(true, Ordering::Relaxed);
+            } else {
+                self.in_head.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A request came in; it is over when the guard is dropped.
+    pub fn request(self: &Arc<Activity>) -> RequestGuard {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_head.store(false, Ordering::Relaxed);
+        RequestGuard(Arc::clone(self))
+    }
+}
+
+/// A request whose answer is not sent yet.
+pub struct RequestGuard(Arc<Activity>);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The answer's body, which ends the request when it is sent.
+pub struct Answer<B> {
+    body: B,
+    _request: RequestGuard,
+}
+
+impl<B> Answer<B> {
+    /// Ties the end of the request to the end of its answer.
+    pub fn new(body: B, request: RequestGuard) -> Answer<B> {
+        Answer { body, _request: request }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B>
+where
+    B::Data: Buf,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that tells what passes through it.
+pub struct Watched<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    /// Watches a stream.
+    pub fn new(stream: S, activity: Arc<Activity>) -> Watched<S> {
+        Watched { stream, activity }
+    }
+
+    fn wrote<T>(&self, poll: Poll<T>) -> Poll<T> {
+        let is_blocked = poll.is_pending();
+        if is_blocked != self.activity.is_blocked.load(Ordering::Relaxed) {
+            self.activity.touch();
+            self.activity.is_blocked.store(is_blocked, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let received = &buffer.filled()[before..];
+        if !received.is_empty() {
+            self.activity.received(received);
+        }
+        poll
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(poll)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(poll)
+    }
+}

@@ -1,0 +1,106 @@
+//! Answers and errors, all of them JSON.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+
+/// How long a sender should wait before it tries again, in seconds.
+const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer whose body is JSON already.
+pub fn json_response(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+/// An error, as it is answered: `{"error":"..."}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Who must act: 4xx the sender, 503 the operator or time, 500 the developer.
+    pub status: StatusCode,
+    /// What is wrong, and what was expected.
+    pub message: Cow<'static, str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { status, message: message.into() }
+    }
+
+    /// 400: the request, or the event in it, is wrong.
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 401: no key, or a wrong one.
+    pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 405: the path exists, but not for this method.
+    pub fn method_not_allowed() -> Problem {
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see the Allow header")
+    }
+
+    /// 408: the body came too slowly.
+    pub fn timeout(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, message)
+    }
+
+    /// 409: the id belongs to another event.
+    pub fn conflict(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, message)
+    }
+
+    /// 413: too large, as sent or after inflating.
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    /// 415: a content type or encoding that is not taken.
+    pub fn unsupported(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+    }
+
+    /// 503: not now. The same request may be sent again.
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let body = serde_json::json!({ "error": self.message }).to_string();
+        let mut response = json_response(self.status, body);
+        let headers = response.headers_mut();
+        if self.is_retryable() {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Says that part of an answer may be tried again.
+pub fn retry_after(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);
+}

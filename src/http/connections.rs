@@ -1,0 +1,110 @@
+//! Accepting connections, serving them, and letting them go.
+
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower_service::Service;
+
+use super::activity::{Activity, Answer, Overdue, Watched};
+
+/// How much of a request's head is read at most, in bytes. Also the most that is read at a time.
+const HEAD_BYTES: usize = 64 << 10;
+/// How long to wait before accepting again when the system has no file handle left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a peer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For the head of a request, from its first byte.
+    pub header: Duration,
+    /// For taking any part of an answer.
+    pub body: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+/// Serves connections until `stopping` says true, then lets the requests that came in be answered. Dropping the
+/// future cuts off what is left.
+pub async fn serve(listener: TcpListener, router: Router, timeouts: Timeouts, mut stopping: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let theirs = stopping.clone();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop(&mut stopping) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), timeouts, theirs.clone()));
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Waits until `stopping` says true, or whoever could say so is gone.
+async fn stop(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// The peer has already gone again; the next one is not concerned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, mut stopping: watch::Receiver<bool>) {
+    // Answers are small and complete: waiting for more to send only makes them late.
+    let _ = stream.set_nodelay(true);
+    let activity = Activity::new();
+    let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let guard = activity.request();
+        let mut router = router.clone();
+        async move {
+            let answer = Service::<Request<Incoming>>::call(&mut router, request).await;
+            answer.map(|response| response.map(|body| Answer::new(body, guard)))
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().max_buf_size(HEAD_BYTES).pipeline_flush(true);
+    let connection = builder.serve_connection(stream, service);
+    tokio::pin!(connection);
+    let mut look = timeouts.header;
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            // Errors are the peer's: it has gone, or does not speak HTTP.
+            _ = connection.as_mut() => return,
+            () = stop(&mut stopping), if !is_closing => {
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(look) => match activity.overdue(&timeouts) {
+                Ok(next) => look = next,
+                Err(Overdue::Idle) if !is_closing => {
+                    is_closing = true;
+                    connection.as_mut().graceful_shutdown();
+                    look = timeouts.header;
+                }
+                Err(_) => return,
+            },
+        }
+    }
+}

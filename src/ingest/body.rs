@@ -1,0 +1,164 @@
+//! Reading a request's body: bounded in bytes, in time, and in the memory of all requests together.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use super::config::LimitsConfig;
+use crate::http::{Problem, Reserved};
+
+/// How a body is encoded.
+enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// Checks that a request says its body is JSON.
+///
+/// # Errors
+/// 415 if it says anything else, or nothing.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = sent.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::unsupported(if sent.is_empty() {
+        "Content-Type: expected application/json, found none".to_owned()
+    } else {
+        format!("Content-Type: expected application/json, found {sent}")
+    }))
+}
+
+/// Reads a whole body, inflated.
+///
+/// # Errors
+/// 400 when it cannot be inflated or is cut off, 408 when it is too slow, 413 when it is too large, 415 for an
+/// unknown encoding, 503 when all bodies together are too large.
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &LimitsConfig,
+    reserved: &mut Reserved,
+) -> Result<Bytes, Problem> {
+    let encoding = encoding(headers)?;
+    let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit as u64) {
+        return Err(too_large(limit));
+    }
+    let sent = tokio::time::timeout(limits.body_timeout, collect(body, limit, reserved)).await;
+    let sent = sent.map_err(|_| {
+        Problem::timeout(format!("the body took longer than {:?} (limits.body_timeout)", limits.body_timeout))
+    })??;
+    let inflated = match encoding {
+        Encoding::Identity => return Ok(sent),
+        Encoding::Gzip => off_the_way(&sent, || inflate::gzip(&sent, limit, reserved)),
+        Encoding::Zstd => off_the_way(&sent, || inflate::zstd(&sent, limit, reserved)),
+    };
+    reserved.shrink(sent.len());
+    inflated.map(Bytes::from)
+}
+
+/// Runs what takes long with a long body so that other requests of this thread go on.
+pub fn off_the_way<T>(body: &[u8], work: impl FnOnce() -> T) -> T {
+    const LONG_BYTES: usize = 64 << 10;
+    if body.len() > LONG_BYTES { tokio::task::block_in_place(work) } else { work() }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::too_large(format!("the body is larger than {limit} bytes (limits.body_bytes)"))
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let sent = encodings.next().map(|value| value.to_str().unwrap_or("?").trim());
+    match sent.map(str::to_ascii_lowercase).as_deref() {
+        _ if encodings.next().is_some() => Err(Problem::unsupported("Content-Encoding: expected at most one")),
+        None | Some("" | "identity") => Ok(Encoding::Identity),
+        Some("gzip" | "x-gzip") => Ok(Encoding::Gzip),
+        Some("zstd") => Ok(Encoding::Zstd),
+        Some(other) => {
+            Err(Problem::unsupported(format!("Content-Encoding: expected gzip, zstd or identity, found {other}")))
+        }
+    }
+}
+
+async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, Problem> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Problem::bad_request(format!("the body is cut off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        reserved.grow(data.len())?;
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        // A body that came in one piece is not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Inflating, never beyond the limit of a body.
+mod inflate {
+    use std::io::Read;
+
+    use super::{Problem, Reserved, too_large};
+
+    const STEP: usize = 64 << 10;
+    /// RFC 8878 recommends that decoders support windows of up to 8 MiB; a larger one would cost its size in memory.
+    const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+    pub fn gzip(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, Problem> {
+        let wrong = |error: std::io::Error| Problem::bad_request(format!("the body is no gzip: {error}"));
+        let mut decoder = flate2::read::MultiGzDecoder::new(sent);
+        let mut out = Vec::new();
+        loop {
+            let before = out.len();
+            reserved.grow(STEP)?;
+            let mut step = Read::by_ref(&mut decoder).take(STEP as u64);
+            step.read_to_end(&mut out).map_err(wrong)?;
+            if out.len() > limit {
+                return Err(too_large(limit));
+            }
+            if out.len() == before {
+                return Ok(out);
+            }
+        }
+    }
+
+    pub fn zstd(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, Problem> {
+        let wrong = |code| Problem::bad_request(format!("the body is no zstd: {}", zstd_safe::get_error_name(code)));
+        let mut context = zstd_safe::DCtx::create();
+        context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(wrong)?;
+        let mut input = zstd_safe::InBuffer::around(sent);
+        let mut out: Vec<u8> = Vec::new();
+        let mut step = vec![0; STEP];
+        loop {
+            reserved.grow(STEP)?;
+            let mut output = zstd_safe::OutBuffer::around(&mut step[..]);
+            let missing = context.decompress_stream(&mut output, &mut input).map_err(wrong)?;
+            let written = output.as_slice().len();
+            out.extend_from_slice(output.as_slice());
+            if out.len() > limit {
+                return Err(too_large(limit));
+            }
+            let is_at_end = input.pos() == sent.len() && written < STEP;
+            match missing {
+                0 if is_at_end => return Ok(out),
+                _ if is_at_end => return Err(Problem::bad_request("the body is no zstd: it is cut off")),
+                _ => {}
+            }
+        }
+    }
+}

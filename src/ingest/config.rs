@@ -1,0 +1,61 @@
+//! The settings of the way in.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::units;
+
+/// `limits.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// The longest event, in canonical bytes.
+    #[serde(with = "units::size")]
+    pub event_bytes: ByteSize,
+    /// The longest body, as sent and after inflating.
+    #[serde(with = "units::size")]
+    pub body_bytes: ByteSize,
+    /// The most events of one batch.
+    pub batch_events: usize,
+    /// The most memory that bodies, inflated bodies and answers of all connections take together.
+    #[serde(with = "units::size")]
+    pub inflight_bytes: ByteSize,
+    /// How long the head of a request may take.
+    #[serde(with = "units::time")]
+    pub header_timeout: Duration,
+    /// How long a body may take, and how long a peer may refuse to take an answer.
+    #[serde(with = "units::time")]
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between requests.
+    #[serde(with = "units::time")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> LimitsConfig {
+        LimitsConfig {
+            event_bytes: ByteSize::mib(1),
+            body_bytes: ByteSize::mib(20),
+            batch_events: 10_000,
+            inflight_bytes: ByteSize::mib(64),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `auth.*`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Keys that callers may use. None, and no file: everybody may call.
+    pub api_keys: Vec<String>,
+    /// A file with one key a line.
+    pub api_keys_file: Option<PathBuf>,
+    /// Whether the port may be reached from other machines without keys.
+    pub allow_anonymous: bool,
+}

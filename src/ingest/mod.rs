@@ -1,0 +1,53 @@
+//! Events on their way in: accept, validate, dispatch. One file per wire format.
+//!
+//! Nothing here knows how events are stored: a validated event goes to the queue of its shard, and the answer is
+//! made when its outcome comes back.
+
+mod auth;
+mod body;
+mod config;
+mod dispatch;
+mod metrics;
+mod native;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::post;
+
+pub use auth::{Keys, require_key};
+pub use config::{AuthConfig, LimitsConfig};
+
+use crate::http::Inflight;
+use crate::ledger::{Ledger, QueueConfig};
+use dispatch::Dispatch;
+use metrics::RouteMetrics;
+
+/// What the calls of this stage share.
+pub struct Ingest {
+    ledger: Arc<Ledger>,
+    limits: LimitsConfig,
+    dispatch: Dispatch,
+    inflight: Inflight,
+    events_metrics: RouteMetrics,
+    batch_metrics: RouteMetrics,
+}
+
+impl Ingest {
+    /// Registers its metrics with the recorder that is in force.
+    pub fn new(ledger: Arc<Ledger>, limits: LimitsConfig, queue: &QueueConfig, inflight: Inflight) -> Arc<Ingest> {
+        Arc::new(Ingest {
+            dispatch: Dispatch::new(&ledger, queue.max_wait),
+            inflight,
+            events_metrics: RouteMetrics::register("/v1/events"),
+            batch_metrics: RouteMetrics::register("/v1/batch"),
+            ledger,
+            limits,
+        })
+    }
+}
+
+/// The calls that take events.
+pub fn routes(ingest: Arc<Ingest>) -> Router {
+    Router::new().route("/v1/events", post(native::event)).route("/v1/batch", post(native::batch)).with_state(ingest)
+}

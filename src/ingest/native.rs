@@ -1,0 +1,311 @@
+//! Cairn's own wire format: `POST /v1/events` with one event, `POST /v1/batch` with an array of them.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+
+use super::body;
+use super::dispatch::{Answer, NotStored};
+use super::metrics::{Reason, RouteMetrics};
+use super::{Ingest, dispatch};
+use crate::chain::event::{EventError, skip};
+use crate::chain::json::Fault;
+use crate::chain::{Reader, WayIn};
+use crate::http::{Problem, Reserved, json_response, retry_after};
+use crate::ledger::queue::Refusal;
+use crate::ledger::record::Draft;
+
+thread_local! {
+    /// Memory for reading events, one per thread that reads.
+    static READER: RefCell<Reader> = RefCell::default();
+}
+
+/// A refusal, and what it is counted as.
+type Refused = (Problem, Reason);
+
+/// `POST /v1/events`: 201 and the stored event; 200 if it was stored before under its id.
+pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let metrics = &ingest.events_metrics;
+    let mut reserved = ingest.inflight.reserve();
+    let response = match take_event(&ingest, request, &mut reserved).await {
+        Ok(stored) => {
+            let status = if stored.is_known { StatusCode::OK } else { StatusCode::CREATED };
+            metrics.accepted.increment(u64::from(!stored.is_known));
+            json_response(status, stored.record.into_answer())
+        }
+        Err((problem, reason)) => {
+            metrics.refused(reason);
+            problem.into_response()
+        }
+    };
+    metrics.answered(response.status(), started.elapsed());
+    response
+}
+
+async fn take_event(ingest: &Ingest, request: Request, reserved: &mut Reserved) -> Result<dispatch::Stored, Refused> {
+    let sent = receive(ingest, &ingest.events_metrics, request, reserved).await?;
+    let draft = body::off_the_way(&sent, || {
+        let text = text(&sent)?;
+        READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
+    })?;
+    reserved.grow(draft.cost()).map_err(busy)?;
+    drop(sent);
+    ingest.dispatch.one(draft).await.map_err(|why| explain(ingest, why))
+}
+
+fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft, Refused> {
+    let result = reader.read(text, 0, WayIn::HTTP_API, event_limit(ingest)).and_then(|(content, end)| {
+        let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\r']);
+        if rest.is_empty() {
+            return Ok(Draft::new(&content));
+        }
+        let at = text.len() - rest.len();
+        let message = format!("not JSON: expected the end of the text behind the event (at byte {at})");
+        Err(EventError { fault: Fault::Syntax, message })
+    });
+    reader.trim();
+    result.map_err(|error| invalid(&error))
+}
+
+/// `POST /v1/batch`: 201 if all events were stored, 207 if any was not, with an entry per event in their order.
+pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let metrics = &ingest.batch_metrics;
+    let mut reserved = ingest.inflight.reserve();
+    let response = match take_batch(&ingest, request, &mut reserved).await {
+        Ok(response) => response,
+        Err((problem, reason)) => {
+            metrics.refused(reason);
+            problem.into_response()
+        }
+    };
+    metrics.answered(response.status(), started.elapsed());
+    response
+}
+
+/// One event of a batch: read and on its way to its shard, or refused.
+enum Entry {
+    Sent,
+    Refused(Refused),
+}
+
+async fn take_batch(ingest: &Ingest, request: Request, reserved: &mut Reserved) -> Result<Response<Body>, Refused> {
+    let sent = receive(ingest, &ingest.batch_metrics, request, reserved).await?;
+    let mut entries = Vec::new();
+    let mut drafts = Vec::new();
+    body::off_the_way(&sent, || {
+        let text = text(&sent)?;
+        READER.with_borrow_mut(|reader| read_array(reader, text, ingest, reserved, &mut entries, &mut drafts))
+    })?;
+    reserved.shrink(sent.len());
+    drop(sent);
+    let answers = ingest.dispatch.many(drafts).await;
+    Ok(answer_batch(ingest, entries, answers))
+}
+
+/// Reads the events of an array. One that is refused does not keep the others from being read; a body that is no
+/// JSON is refused as a whole, before anything is queued.
+fn read_array(
+    reader: &mut Reader,
+    text: &str,
+    ingest: &Ingest,
+    reserved: &mut Reserved,
+    entries: &mut Vec<Entry>,
+    drafts: &mut Vec<Draft>,
+) -> Result<(), Refused> {
+    let mut cursor = Cursor { text, at: 0 };
+    cursor.expect(b'[', "an array of events")?;
+    if !cursor.accept(b']') {
+        loop {
+            if entries.len() == ingest.limits.batch_events {
+                let limit = ingest.limits.batch_events;
+                let message = format!("the batch has more than {limit} events (limits.batch_events)");
+                return Err((Problem::too_large(message), Reason::TooLarge));
+            }
+            match reader.read(text, cursor.at, WayIn::HTTP_API, event_limit(ingest)) {
+                Ok((content, end)) => {
+                    let draft = Draft::new(&content);
+                    reserved.grow(draft.cost()).map_err(busy)?;
+                    drafts.push(draft);
+                    entries.push(Entry::Sent);
+                    cursor.at = end;
+                }
+                Err(error) if error.fault == Fault::Syntax => return Err(invalid(&error)),
+                Err(error) => {
+                    entries.push(Entry::Refused(invalid(&error)));
+                    cursor.at = skip(text, cursor.at);
+                }
+            }
+            reader.trim();
+            if !cursor.accept(b',') {
+                break;
+            }
+        }
+        cursor.expect(b']', "`,` or `]`")?;
+    }
+    cursor.end()
+}
+
+fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>) -> Response<Body> {
+    let metrics = &ingest.batch_metrics;
+    let mut answers = answers.into_iter();
+    let (mut stored, mut is_retryable, mut is_whole) = (0, false, true);
+    let mut out = Vec::from(*b"[");
+    for (index, entry) in entries.into_iter().enumerate() {
+        let answer = match entry {
+            Entry::Sent => answers.next().unwrap_or(Err(NotStored::Lost)).map_err(|why| explain(ingest, why)),
+            Entry::Refused(refused) => Err(refused),
+        };
+        if index > 0 {
+            out.push(b',');
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, r#"{{"index":{index},"#);
+        match answer {
+            Ok(answer) => {
+                stored += u64::from(!answer.is_known);
+                out.extend_from_slice(br#""event":"#);
+                answer.record.as_ref().write_answer(&mut out);
+            }
+            Err((problem, reason)) => {
+                metrics.refused(reason);
+                is_whole = false;
+                is_retryable |= problem.is_retryable();
+                let error = serde_json::Value::from(problem.message.as_ref());
+                let _ = write!(out, r#""error":{error},"retryable":{}"#, problem.is_retryable());
+            }
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    metrics.accepted.increment(stored);
+    let status = if is_whole { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
+    let mut response = json_response(status, Bytes::from(out));
+    if is_retryable {
+        retry_after(&mut response);
+    }
+    response
+}
+
+/// Reads the body of a request that brings events, if there is room for events at all.
+async fn receive(
+    ingest: &Ingest,
+    metrics: &RouteMetrics,
+    request: Request,
+    reserved: &mut Reserved,
+) -> Result<Bytes, Refused> {
+    let (parts, body) = request.into_parts();
+    body::require_json(&parts.headers).map_err(|problem| (problem, Reason::Invalid))?;
+    if let Some(why) = ingest.ledger.space().no_room() {
+        return Err((Problem::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
+    }
+    let sent = body::read(&parts.headers, body, &ingest.limits, reserved).await.map_err(|problem| {
+        let reason = match problem.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
+            StatusCode::SERVICE_UNAVAILABLE => Reason::Busy,
+            _ => Reason::Invalid,
+        };
+        (problem, reason)
+    })?;
+    metrics.bytes.increment(sent.len() as u64);
+    Ok(sent)
+}
+
+fn text(sent: &[u8]) -> Result<&str, Refused> {
+    std::str::from_utf8(sent).map_err(|error| {
+        let message = format!("not JSON: not UTF-8 (at byte {})", error.valid_up_to());
+        (Problem::bad_request(message), Reason::Invalid)
+    })
+}
+
+fn event_limit(ingest: &Ingest) -> usize {
+    usize::try_from(ingest.limits.event_bytes.as_u64()).unwrap_or(usize::MAX)
+}
+
+fn invalid(error: &EventError) -> Refused {
+    match error.fault {
+        Fault::TooLong => {
+            let message = format!("{} (limits.event_bytes)", error.message);
+            (Problem::too_large(message), Reason::TooLarge)
+        }
+        Fault::Syntax | Fault::Content => (Problem::bad_request(error.message.clone()), Reason::Invalid),
+    }
+}
+
+fn busy(problem: Problem) -> Refused {
+    (problem, Reason::Busy)
+}
+
+/// Says who must act on an event that was not acknowledged.
+fn explain(ingest: &Ingest, why: NotStored) -> Refused {
+    const UNKNOWN: &str = "it is unknown whether the event is stored: send it again with an id, and it is stored once";
+    match why {
+        NotStored::QueueFull => (
+            Problem::unavailable("the queue is full (queue.events, queue.bytes); the event is not stored"),
+            Reason::Busy,
+        ),
+        NotStored::Draining => {
+            (Problem::unavailable("the server is shutting down; the event is not stored"), Reason::Draining)
+        }
+        NotStored::Lost => (Problem::unavailable(format!("the server is going down; {UNKNOWN}")), Reason::Draining),
+        NotStored::Refused(Refusal::IdTaken) => {
+            (Problem::conflict("id: it belongs to a different event that is already stored"), Reason::IdTaken)
+        }
+        NotStored::Refused(Refusal::IdBusy) => {
+            (Problem::unavailable("id: an event of another agent with this id is being stored"), Reason::Busy)
+        }
+        NotStored::Refused(Refusal::CommitFailed) => {
+            (Problem::unavailable(format!("the commit failed; {UNKNOWN}")), Reason::StoreFailed)
+        }
+        NotStored::Refused(Refusal::NoSpace) => {
+            let room = ingest.ledger.space().no_room().map(|why| ingest.ledger.space().explain(why));
+            let room = room.unwrap_or_else(|| "the disk is full".to_owned());
+            (Problem::unavailable(format!("the commit failed, {room}; {UNKNOWN}")), Reason::NoSpace)
+        }
+        NotStored::Refused(Refusal::Unreadable) => {
+            (Problem::unavailable("the ledger could not be read; the event is not stored"), Reason::StoreFailed)
+        }
+    }
+}
+
+/// A place between the events of an array.
+struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn peek(&mut self) -> Option<u8> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let space = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+        self.at += space;
+        rest.get(space).copied()
+    }
+
+    fn accept(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == Some(byte);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<(), Refused> {
+        if self.accept(byte) { Ok(()) } else { Err(self.unexpected(what)) }
+    }
+
+    fn end(&mut self) -> Result<(), Refused> {
+        if self.peek().is_none() { Ok(()) } else { Err(self.unexpected("the end of the text behind the array")) }
+    }
+
+    fn unexpected(&self, what: &str) -> Refused {
+        let message = format!("not JSON as expected: expected {what} (at byte {})", self.at);
+        (Problem::bad_request(message), Reason::Invalid)
+    }
+}

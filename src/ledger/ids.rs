@@ -1,0 +1,113 @@
+//! Ids that clients sent: a second event with an id that is stored, or about to be, is not stored again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use super::keys::{Place, Position, ShardId, server_id, time_key};
+use super::read;
+use super::record::{Draft, Record};
+use super::store::{Store, StoreError};
+
+/// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
+///
+/// Each lock is held for one look-up.
+#[derive(Clone, Default)]
+pub struct InFlight {
+    ids: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+impl InFlight {
+    /// Claims an id; false if another shard has it.
+    fn claim(&self, id: Uuid) -> bool {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    }
+
+    fn release(&self, ids: impl Iterator<Item = Uuid>) {
+        let mut held = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            held.remove(&id);
+        }
+    }
+}
+
+/// What is known of the id of an event.
+pub enum Known {
+    /// Nothing: the event is new.
+    No,
+    /// It belongs to this stored event.
+    Stored(Record),
+    /// It belongs to the event of this commit that stands here, as an index into its records.
+    InThisCommit(usize),
+    /// Another shard is storing an event with it.
+    Elsewhere,
+}
+
+/// The ids of one shard's commit.
+pub struct Ids {
+    in_flight: InFlight,
+    shards: u16,
+    /// The ids of this commit, and which of its records they belong to.
+    mine: HashMap<Uuid, usize>,
+}
+
+impl Ids {
+    /// For one of `shards` shards.
+    pub fn new(in_flight: InFlight, shards: u16) -> Ids {
+        Ids { in_flight, shards, mine: HashMap::new() }
+    }
+
+    /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn check(&mut self, store: &Store, draft: &Draft, index: usize) -> Result<Known, StoreError> {
+        let Some(id) = draft.client_id else { return Ok(Known::No) };
+        if let Some(&index) = self.mine.get(&id) {
+            return Ok(Known::InThisCommit(index));
+        }
+        // Claimed first, looked up then: another shard that stored it in between has let it go by now.
+        if !self.in_flight.claim(id) {
+            return Ok(Known::Elsewhere);
+        }
+        self.mine.insert(id, index);
+        match find(store, id, self.shards)? {
+            Some(record) => {
+                self.mine.remove(&id);
+                self.in_flight.release([id].into_iter());
+                Ok(Known::Stored(record))
+            }
+            None => Ok(Known::No),
+        }
+    }
+
+    /// The commit is over, one way or the other.
+    pub fn release(&mut self) {
+        if !self.mine.is_empty() {
+            self.in_flight.release(self.mine.drain().map(|(id, _)| id));
+        }
+    }
+}
+
+/// The event with that id, whoever gave it.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<Record>, StoreError> {
+    if let Some(place) = store.get(super::store::Family::ClientIds, id.as_bytes())? {
+        let place = Place::decode(&place).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
+        return read::record(store, place);
+    }
+    let Some((ms, offset)) = server_id::parts(id) else { return Ok(None) };
+    for shard in (0..shards).map(ShardId) {
+        let Some(first) = store.get(super::store::Family::Times, &time_key(ms, shard))? else { continue };
+        let Some(first) = Position::decode(&first) else { continue };
+        let Some(position) = first.0.checked_add(offset).map(Position) else { continue };
+        let found = read::record(store, Place { shard, position })?;
+        if let Some(record) = found.filter(|record| read::id(record.as_ref()) == Some(id)) {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}

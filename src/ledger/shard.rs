@@ -1,0 +1,325 @@
+//! One shard: a thread that owns the heads of its agents. Nothing else gives a sequence or computes a hash.
+//!
+//! It takes every event that waits, seals them, commits them as one batch and answers all of them. While it waits
+//! for the disk the next batch gathers: that is the group commit, and no timer is needed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::Receiver;
+
+use super::commit::{Commit, CommitError};
+use super::committed::Committed;
+use super::heads::Heads;
+use super::ids::{Ids, Known};
+use super::keys::{Place, Position, Run, ShardId, time_key};
+use super::metrics::ShardMetrics;
+use super::queue::{Message, Outcome, Outcomes, Permit, Refusal, Submission};
+use super::record::{Draft, Record, Seal};
+use super::recover::{self, Tail};
+use super::space::Space;
+use super::store::{Batch, Family, Store, StoreError};
+use crate::chain::{AgentKey, time};
+
+/// The most events of one commit, so that the first of them does not wait for too many others.
+const COMMIT_EVENTS: usize = 8192;
+/// The most bytes of one commit.
+const COMMIT_BYTES: usize = 4 << 20;
+/// The most heads that stay in memory between commits: about 5 MiB.
+const CACHED_HEADS: usize = 16_384;
+/// How long the database may take to go on after there is room again.
+const RESUME_WAIT: Duration = Duration::from_secs(60);
+
+/// The shard cannot go on; the process has to end and start again.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// A commit failed for good.
+    #[error("{0}")]
+    Commit(#[from] CommitError),
+    /// After a failed commit, or in the midst of one, the database could not be read.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What a shard works with.
+pub struct Shard {
+    /// Which one it is.
+    pub id: ShardId,
+    /// Where it reads, and what its batches are made for.
+    pub store: Arc<Store>,
+    /// How it commits.
+    pub commit: Arc<dyn Commit>,
+    /// Whether there is room.
+    pub space: Arc<Space>,
+    /// Whom it tells how far it is.
+    pub committed: Arc<Committed>,
+    /// Its numbers.
+    pub metrics: ShardMetrics,
+    /// The ids that are being stored.
+    pub ids: Ids,
+    /// Where it goes on.
+    pub tail: Tail,
+}
+
+/// What is known of one event before the commit.
+enum Verdict {
+    /// It is in the commit: the next of its records.
+    Fresh,
+    /// It is the same event as the one at this index.
+    SameAs(usize),
+    /// It has the id of another event of the commit.
+    Conflict,
+    Known(Record),
+    Refused(Refusal),
+}
+
+/// One commit in the making.
+struct Round {
+    batch: Batch,
+    records: Vec<Record>,
+    verdicts: Vec<Verdict>,
+    /// How many of the verdicts belong to each submission.
+    counts: Vec<usize>,
+    touched: Vec<AgentKey>,
+    /// Where the shard will be after the commit.
+    tail: Tail,
+    received_at: [u8; time::LEN],
+}
+
+impl Shard {
+    /// Works until the queue says stop.
+    ///
+    /// # Errors
+    /// When the shard cannot go on. Everybody whose events it had was answered.
+    pub fn run(mut self, queue: &Receiver<Message>) -> Result<(), Fatal> {
+        let mut heads = Heads::new(CACHED_HEADS);
+        let mut random = fastrand::Rng::new();
+        let mut waiting = Vec::new();
+        let mut stopped = false;
+        while !stopped {
+            stopped = gather(queue, &mut waiting);
+            if !waiting.is_empty() {
+                self.serve(&mut waiting, &mut heads, &mut random)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals, commits and answers what waits.
+    fn serve(
+        &mut self,
+        waiting: &mut Vec<Submission>,
+        heads: &mut Heads,
+        random: &mut fastrand::Rng,
+    ) -> Result<(), Fatal> {
+        let now = Instant::now();
+        let mut round = self.begin(waiting);
+        for submission in waiting.iter_mut() {
+            self.metrics.queue_wait.record(now.saturating_duration_since(submission.admitted));
+            round.counts.push(submission.drafts.len());
+            for draft in submission.drafts.drain(..) {
+                let verdict = self.take(draft, &mut round, heads, random)?;
+                round.verdicts.push(verdict);
+            }
+        }
+        let result = self.commit(&mut round, heads);
+        self.ids.release();
+        let refusal = result.as_ref().err().map(|error| match error {
+            CommitError::NoSpace(_) => Refusal::NoSpace,
+            CommitError::Failed(_) => Refusal::CommitFailed,
+        });
+        answer(waiting, round, refusal);
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.resume(error, heads),
+        }
+    }
+
+    fn begin(&self, waiting: &[Submission]) -> Round {
+        let drafts = || waiting.iter().flat_map(|submission| &submission.drafts);
+        let mut tail = self.tail;
+        // Never back, whatever the clock does.
+        let now_ms = now_ms().max(tail.last_ms);
+        if now_ms > tail.last_ms {
+            tail.first_of_ms = tail.next;
+            tail.last_ms = now_ms;
+        }
+        Round {
+            batch: self.store.batch(drafts().map(Draft::cost).sum()),
+            records: Vec::with_capacity(drafts().count()),
+            verdicts: Vec::with_capacity(drafts().count()),
+            counts: Vec::with_capacity(waiting.len()),
+            touched: Vec::new(),
+            tail,
+            received_at: time::format_ms(now_ms),
+        }
+    }
+
+    /// Takes one event into the commit, or finds out why not.
+    fn take(
+        &mut self,
+        draft: Draft,
+        round: &mut Round,
+        heads: &mut Heads,
+        random: &mut fastrand::Rng,
+    ) -> Result<Verdict, Fatal> {
+        match self.ids.check(&self.store, &draft, round.records.len()) {
+            Ok(Known::No) => {}
+            Ok(Known::Stored(record)) if draft.is_same_event(record.as_ref()) => return Ok(Verdict::Known(record)),
+            Ok(Known::Stored(_)) => return Ok(Verdict::Refused(Refusal::IdTaken)),
+            Ok(Known::InThisCommit(index)) if draft.is_same_event(round.records[index].as_ref()) => {
+                return Ok(Verdict::SameAs(index));
+            }
+            Ok(Known::InThisCommit(_)) => return Ok(Verdict::Conflict),
+            Ok(Known::Elsewhere) => return Ok(Verdict::Refused(Refusal::IdBusy)),
+            Err(error) => return Ok(unreadable(&error)),
+        }
+        match heads.load(&self.store, draft.agent, || draft.agent_id(), round.tail.last_ms) {
+            Ok((head, is_new)) => {
+                round.tail.agents += u64::from(is_new);
+                let place = Place { shard: self.id, position: round.tail.next };
+                let (agent, client_id) = (draft.agent, draft.client_id);
+                let record = draft.seal(&Seal {
+                    received_at: round.received_at,
+                    ms: round.tail.last_ms,
+                    first_of_ms: round.tail.first_of_ms,
+                    position: place.position,
+                    random: random.u64(..),
+                    sequence: head.agent.sequence.next(),
+                    prev_hash: head.agent.hash,
+                });
+                if head.run.is_none() {
+                    round.touched.push(agent);
+                }
+                let finished = head.advance(place, record.as_ref().hash(), round.tail.last_ms);
+                let batch = &mut round.batch;
+                if let Some(run) = finished {
+                    self.store.put(batch, Family::Chain, &Run::key(agent, run.first), &run.encode())?;
+                }
+                if let Some(id) = client_id {
+                    self.store.put(batch, Family::ClientIds, id.as_bytes(), &place.encode())?;
+                }
+                self.store.put(batch, Family::Events, &place.encode(), record.as_ref().bytes())?;
+                round.tail.next = place.position.next();
+                round.records.push(record);
+                Ok(Verdict::Fresh)
+            }
+            Err(error) => Ok(unreadable(&error)),
+        }
+    }
+
+    /// Adds the rows that stand once in a commit, and puts it on disk.
+    fn commit(&mut self, round: &mut Round, heads: &mut Heads) -> Result<(), CommitError> {
+        if round.records.is_empty() {
+            return Ok(());
+        }
+        self.finish(round, heads).map_err(|error| CommitError::Failed(error.to_string()))?;
+        let started = Instant::now();
+        let batch = std::mem::replace(&mut round.batch, self.store.batch(0));
+        let result = self.commit.commit(batch);
+        self.metrics.committed(round.records.len(), started.elapsed(), result.is_ok());
+        result?;
+        self.tail = round.tail;
+        self.space.commit_succeeded();
+        self.committed.publish(self.id, self.tail.next, self.tail.agents);
+        heads.evict();
+        Ok(())
+    }
+
+    fn finish(&self, round: &mut Round, heads: &mut Heads) -> Result<(), StoreError> {
+        let batch = &mut round.batch;
+        for &agent in &round.touched {
+            let Some(head) = heads.loaded(agent) else { continue };
+            if let Some(run) = head.run.take() {
+                self.store.put(batch, Family::Chain, &Run::key(agent, run.first), &run.encode())?;
+            }
+            self.store.put(batch, Family::Agents, &agent.0, &head.agent.encode())?;
+        }
+        if round.tail.agents != self.tail.agents {
+            let count = Position(round.tail.agents).encode();
+            self.store.put(batch, Family::Meta, &recover::agents_key(self.id), &count)?;
+        }
+        if round.tail.last_ms != self.tail.last_ms {
+            let first = round.tail.first_of_ms.encode();
+            self.store.put(batch, Family::Times, &time_key(round.tail.last_ms, self.id), &first)?;
+        }
+        Ok(())
+    }
+
+    /// After a failed commit: forgets everything and reads from disk where to go on, if that is possible at all.
+    fn resume(&mut self, error: CommitError, heads: &mut Heads) -> Result<(), Fatal> {
+        heads.forget();
+        tracing::error!(shard = self.id.0, %error, "a commit failed: its events were refused");
+        match &error {
+            CommitError::Failed(_) => return Err(error.into()),
+            CommitError::NoSpace(_) if self.space.stuck_for() > RESUME_WAIT => {
+                tracing::error!("there has been room again for {RESUME_WAIT:?}, but the database does not go on");
+                return Err(error.into());
+            }
+            CommitError::NoSpace(_) => {}
+        }
+        self.tail = recover::tail(&self.store, self.id)?;
+        self.committed.publish(self.id, self.tail.next, self.tail.agents);
+        Ok(())
+    }
+}
+
+/// Waits for events, then takes all that are there, up to a commit's bounds. True: the queue said stop.
+fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>) -> bool {
+    waiting.clear();
+    let (mut events, mut bytes) = (0, 0);
+    let mut next = queue.recv().ok();
+    while let Some(message) = next {
+        let Message::Submission(submission) = message else { return true };
+        events += submission.drafts.len();
+        bytes += submission.drafts.iter().map(Draft::cost).sum::<usize>();
+        waiting.push(submission);
+        if events >= COMMIT_EVENTS || bytes >= COMMIT_BYTES {
+            return false;
+        }
+        next = queue.try_recv().ok();
+    }
+    waiting.is_empty()
+}
+
+/// Tells everybody what became of their events, and gives their places back.
+fn answer(waiting: &mut Vec<Submission>, round: Round, failed: Option<Refusal>) {
+    let copies: HashMap<usize, Record> = round
+        .verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::SameAs(index) => Some((*index, round.records[*index].clone())),
+            _ => None,
+        })
+        .collect();
+    let mut records = round.records.into_iter();
+    let mut outcomes = round.verdicts.into_iter().map(|verdict| match (verdict, failed) {
+        (Verdict::Known(record), _) => Outcome::Known(record),
+        (Verdict::Refused(refusal), _) => Outcome::Refused(refusal),
+        (_, Some(refusal)) => Outcome::Refused(refusal),
+        (Verdict::Fresh, None) => records.next().map_or(Outcome::Refused(Refusal::Unreadable), Outcome::Stored),
+        (Verdict::SameAs(index), None) => Outcome::Known(copies[&index].clone()),
+        (Verdict::Conflict, None) => Outcome::Refused(Refusal::IdTaken),
+    });
+    let mut permits: Option<Permit> = None;
+    for (submission, count) in waiting.drain(..).zip(round.counts) {
+        let mine: Outcomes = outcomes.by_ref().take(count).collect();
+        // Nobody may be listening any more. The events are stored all the same.
+        let _ = submission.reply.send(mine);
+        match &mut permits {
+            Some(permits) => permits.merge(submission.permit),
+            None => permits = Some(submission.permit),
+        }
+    }
+}
+
+fn unreadable(error: &StoreError) -> Verdict {
+    tracing::error!(%error, "an event was refused because the ledger could not be read");
+    Verdict::Refused(Refusal::Unreadable)
+}
+
+fn now_ms() -> u64 {
+    // Before 1970 the clock is wrong, and any time will do.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

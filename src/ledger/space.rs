@@ -1,0 +1,147 @@
+//! Whether there is room for new events: what the ledger takes on disk, and what the disk has left.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::config::StorageConfig;
+
+/// How often the disk is measured.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The disk has less left than `storage.min_free_bytes`.
+    DiskReserve,
+    /// The ledger takes more than `storage.max_bytes`.
+    StoreLimit,
+}
+
+/// The last measurement. Read for every request, written once a second.
+pub struct Space {
+    min_free_bytes: u64,
+    max_bytes: u64,
+    free_bytes: AtomicU64,
+    store_bytes: AtomicU64,
+    /// Held for an assignment.
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    /// Since when commits have failed for want of space.
+    failing_since: Option<Instant>,
+    /// Since when the disk has had room, if it has.
+    free_since: Option<Instant>,
+}
+
+impl Space {
+    /// Measures for the first time.
+    ///
+    /// # Errors
+    /// When the data directory cannot be measured.
+    pub fn new(config: &StorageConfig) -> std::io::Result<Space> {
+        let space = Space {
+            min_free_bytes: config.min_free_bytes.as_u64(),
+            max_bytes: config.max_bytes.as_u64(),
+            free_bytes: AtomicU64::new(0),
+            store_bytes: AtomicU64::new(0),
+            trouble: Mutex::default(),
+        };
+        space.measure(&config.data_dir)?;
+        Ok(space)
+    }
+
+    /// Measures again, and says in the log when room is gone or back.
+    ///
+    /// # Errors
+    /// When the data directory cannot be measured; the last measurement stays in force then.
+    pub fn measure(&self, data_dir: &Path) -> std::io::Result<()> {
+        let before = self.no_room();
+        let disk = rustix::fs::statvfs(data_dir)?;
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        self.free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.store_bytes.store(directory_bytes(data_dir)?, Ordering::Relaxed);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.free_since =
+            if free_bytes < self.min_free_bytes { None } else { trouble.free_since.or_else(|| Some(Instant::now())) };
+        drop(trouble);
+        match (before, self.no_room()) {
+            (before, Some(now)) if before != Some(now) => {
+                tracing::error!("new events are refused: {}", self.explain(now));
+            }
+            (Some(_), None) => tracing::info!("there is room again: new events are taken"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Why new events are refused, if they are.
+    pub fn no_room(&self) -> Option<NoRoom> {
+        if self.free_bytes.load(Ordering::Relaxed) < self.min_free_bytes {
+            return Some(NoRoom::DiskReserve);
+        }
+        (self.store_bytes.load(Ordering::Relaxed) > self.max_bytes).then_some(NoRoom::StoreLimit)
+    }
+
+    /// What is missing, and which key to turn.
+    pub fn explain(&self, why: NoRoom) -> String {
+        match why {
+            NoRoom::DiskReserve => format!(
+                "the disk has {} bytes left, less than the {} that storage.min_free_bytes keeps free",
+                self.free_bytes(),
+                self.min_free_bytes
+            ),
+            NoRoom::StoreLimit => format!(
+                "the ledger takes {} bytes, more than the {} of storage.max_bytes",
+                self.store_bytes(),
+                self.max_bytes
+            ),
+        }
+    }
+
+    /// What the disk has left, in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the ledger takes, in bytes, the write-ahead log counted.
+    pub fn store_bytes(&self) -> u64 {
+        self.store_bytes.load(Ordering::Relaxed)
+    }
+
+    /// `storage.max_bytes`.
+    pub fn limit_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// A commit went through.
+    pub fn commit_succeeded(&self) {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).failing_since = None;
+    }
+
+    /// Whether the last commit failed for want of space.
+    pub fn is_failing(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).failing_since.is_some()
+    }
+
+    /// A commit failed for want of space: for how long that has been so although there is room.
+    pub fn stuck_for(&self) -> Duration {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = *trouble.failing_since.get_or_insert_with(Instant::now);
+        trouble.free_since.map_or(Duration::ZERO, |free| failing.max(free).elapsed())
+    }
+}
+
+fn directory_bytes(path: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        // A file that a compaction has just removed takes nothing.
+        if let Ok(metadata) = entry?.metadata() {
+            bytes += metadata.len();
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,204 @@
+//! The composition root: builds the stages in the order of the data's way, runs them, and shuts them down in order.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Admin, Metrics};
+use crate::audit::{self, Audit};
+use crate::config::Config;
+use crate::http::{self, Inflight, Problem, Timeouts};
+use crate::ingest::{self, Ingest, Keys};
+use crate::ledger::commit::Commit;
+use crate::ledger::store::{Store, StoreError};
+use crate::ledger::{Ledger, OnFailure, Threads};
+
+/// How often histograms are tidied up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why the server did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be bound.
+    #[error("{key}: {address} cannot be bound: {source}")]
+    Bind {
+        /// The key that names it.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The keys cannot be read.
+    #[error("auth.api_keys_file: {0}")]
+    Keys(io::Error),
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// A part of the server cannot go on.
+    #[error("{0}; the process ends, and its next start recovers")]
+    Failed(String),
+}
+
+/// A server that is ready to take events.
+pub struct Server {
+    ledger: Arc<Ledger>,
+    threads: Threads,
+    admin: Arc<Admin>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    routes: Router,
+    failed: mpsc::UnboundedReceiver<String>,
+    timeouts: Timeouts,
+    grace: Duration,
+}
+
+impl Server {
+    /// Recovers the ledger and binds the addresses. `commit` says how batches are put on disk: by the store, but for
+    /// tests that make it fail.
+    ///
+    /// # Errors
+    /// When something of the configuration cannot be used, or the ledger is broken.
+    pub async fn start(
+        config: &Config,
+        commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
+    ) -> Result<Server, ServeError> {
+        let keys = Keys::load(&config.auth).map_err(ServeError::Keys)?;
+        let listener = bind("listen", config.listen).await?;
+        let admin_listener = bind("admin.listen", config.admin.listen).await?;
+        let metrics = Arc::new(Metrics::new()?);
+        let (fail, failed) = mpsc::unbounded_channel();
+        let on_failure: OnFailure = Arc::new(move |reason| {
+            // Nobody listens any more when the server is gone already.
+            let _ = fail.send(reason);
+        });
+        let (ledger, threads) = metrics.scope(|| {
+            let store = Arc::new(Store::open(&config.storage)?);
+            let commit = commit(Arc::clone(&store));
+            Ledger::start(store, commit, config.shards, &config.storage, &config.queue, on_failure)
+        })?;
+        let ledger = Arc::new(ledger);
+        let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
+        let ingest =
+            metrics.scope(|| Ingest::new(Arc::clone(&ledger), config.limits.clone(), &config.queue, inflight.clone()));
+        let audit = Audit::new(Arc::clone(&ledger), inflight);
+        Ok(Server {
+            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&metrics)),
+            ledger,
+            threads,
+            metrics,
+            listener,
+            admin_listener,
+            routes: public_routes(ingest, audit, keys),
+            failed,
+            timeouts: Timeouts {
+                header: config.limits.header_timeout,
+                body: config.limits.body_timeout,
+                idle: config.limits.idle_timeout,
+            },
+            grace: config.shutdown.grace,
+        })
+    }
+
+    /// Where events are taken.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where operators look.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin_listener.local_addr()
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Serves until `shutdown` comes, then answers what is in flight, commits, and closes.
+    ///
+    /// # Errors
+    /// When a part of the server cannot go on.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let (stop, stopping) = watch::channel(false);
+        let (stop_admin, admin_stopping) = watch::channel(false);
+        let mut public = tokio::spawn(http::serve(self.listener, self.routes, self.timeouts, stopping));
+        let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
+        let admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
+        let upkeep = tokio::spawn(keep_up(self.metrics));
+        let failure = tokio::select! {
+            () = shutdown => None,
+            reason = self.failed.recv() => reason,
+        };
+        self.admin.drain();
+        stop.send_replace(true);
+        if let Some(reason) = failure {
+            return Err(ServeError::Failed(reason));
+        }
+        let deadline = tokio::time::Instant::now() + self.grace;
+        if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "some requests were not answered within shutdown.grace");
+            public.abort();
+        }
+        let (ledger, threads) = (self.ledger, self.threads);
+        let closed = tokio::task::spawn_blocking(move || {
+            ledger.close();
+            threads.join();
+            ledger.store().stop_background_work();
+        });
+        if tokio::time::timeout_at(deadline + Duration::from_secs(1), closed).await.is_err() {
+            tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers");
+        }
+        stop_admin.send_replace(true);
+        admin.abort();
+        upkeep.abort();
+        match self.failed.try_recv() {
+            Ok(reason) => Err(ServeError::Failed(reason)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+async fn keep_up(metrics: Arc<Metrics>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.upkeep();
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { key, address, source })
+}
+
+/// The calls of the public port. With keys, each of them needs one, also those that do not exist.
+fn public_routes(ingest: Arc<Ingest>, audit: Arc<Audit>, keys: Option<Keys>) -> Router {
+    let routes = json_fallbacks(ingest::routes(ingest).merge(audit::routes(audit)));
+    match keys {
+        Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys, ingest::require_key)),
+        None => routes,
+    }
+}
+
+fn json_fallbacks(routes: Router) -> Router {
+    routes
+        .fallback(|| async { Problem::not_found("there is no such path").into_response() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed().into_response() })
+}
