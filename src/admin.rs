@@ -71,7 +71,7 @@ impl Admin {
             describe_gauge!("cairn_build_info", Unit::Count, "Always 1; what was built is in the labels.");
             let revision = option_env!("CAIRN_REVISION").unwrap_or("unknown");
             gauge!("cairn_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-            let process = metrics_process::Collector::new("cairn_");
+            let process = metrics_process::Collector::default();
             process.describe();
             (LedgerMetrics::register(ledger.committed().shards()), process, gauge!("cairn_ready"))
         });

@@ -171,7 +171,9 @@ fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
         let mut path = error.path.clone();
         let mut message = error.kind.to_string();
         if let Kind::UnknownField(field, known) = &error.kind {
-            path.push(field.clone());
+            if path.last() != Some(field) {
+                path.push(field.clone());
+            }
             let near = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
             message = near.map_or("unknown key".to_owned(), |near| format!("unknown key; did you mean {near}?"));
         }

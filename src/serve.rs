@@ -23,6 +23,9 @@ use crate::ledger::{Ledger, OnFailure, Threads};
 /// How often histograms are tidied up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// How long an operator's last look may take at the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
 /// Why the server did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -141,7 +144,7 @@ impl Server {
         let (stop_admin, admin_stopping) = watch::channel(false);
         let mut public = tokio::spawn(http::serve(self.listener, self.routes, self.timeouts, stopping));
         let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
-        let admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
+        let mut admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
         let upkeep = tokio::spawn(keep_up(self.metrics));
         let failure = tokio::select! {
             () = shutdown => None,
@@ -167,7 +170,9 @@ impl Server {
             tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers");
         }
         stop_admin.send_replace(true);
-        admin.abort();
+        if tokio::time::timeout(ADMIN_GRACE, &mut admin).await.is_err() {
+            admin.abort();
+        }
         upkeep.abort();
         match self.failed.try_recv() {
             Ok(reason) => Err(ServeError::Failed(reason)),

@@ -224,7 +224,7 @@ impl Fields<'_> {
                     break;
                 }
             }
-            parser.expect(b'}')?;
+            parser.require(b'}')?;
         }
         parser.leave();
         Ok(())

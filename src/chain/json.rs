@@ -136,7 +136,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads `byte`, which has to come next.
-    pub fn expect(&mut self, byte: u8) -> Result<(), Error> {
+    pub fn require(&mut self, byte: u8) -> Result<(), Error> {
         if self.accept(byte) { Ok(()) } else { Err(self.unexpected(&format!("`{}`", char::from(byte)))) }
     }
 
@@ -198,7 +198,7 @@ impl<'a> Parser<'a> {
                 self.memory.members.push(member);
                 out.push(b',');
                 if !self.accept(b',') {
-                    self.expect(b'}')?;
+                    self.require(b'}')?;
                     break;
                 }
             }
@@ -229,7 +229,7 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected("a key in double quotes"));
         }
         self.string(out)?;
-        self.expect(b':')
+        self.require(b':')
     }
 
     /// Moves the members from `first` on, which end `out`, to their sorted places.
@@ -266,7 +266,7 @@ impl<'a> Parser<'a> {
                 }
                 out.push(b',');
             }
-            self.expect(b']')?;
+            self.require(b']')?;
         }
         out.push(b']');
         self.leave();

@@ -122,7 +122,7 @@ fn read_array(
     drafts: &mut Vec<Draft>,
 ) -> Result<(), Refused> {
     let mut cursor = Cursor { text, at: 0 };
-    cursor.expect(b'[', "an array of events")?;
+    cursor.require(b'[', "an array of events")?;
     if !cursor.accept(b']') {
         loop {
             if entries.len() == ingest.limits.batch_events {
@@ -149,7 +149,7 @@ fn read_array(
                 break;
             }
         }
-        cursor.expect(b']', "`,` or `]`")?;
+        cursor.require(b']', "`,` or `]`")?;
     }
     cursor.end()
 }
@@ -296,7 +296,7 @@ impl Cursor<'_> {
         is_next
     }
 
-    fn expect(&mut self, byte: u8, what: &str) -> Result<(), Refused> {
+    fn require(&mut self, byte: u8, what: &str) -> Result<(), Refused> {
         if self.accept(byte) { Ok(()) } else { Err(self.unexpected(what)) }
     }
 

@@ -48,7 +48,9 @@ impl Index {
             next.push(AtomicU64::new(cursor.map_or(0, |cursor| cursor.0)));
         }
         if !fits {
-            tracing::info!(events = committed.events(), "the index is derived anew");
+            if committed.events() > 0 {
+                tracing::info!(events = committed.events(), "the index is derived anew");
+            }
             store.clear(Family::Index)?;
             next.iter_mut().for_each(|next| *next.get_mut() = 0);
         }

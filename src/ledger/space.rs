@@ -46,7 +46,7 @@ impl Space {
         let space = Space {
             min_free_bytes: config.min_free_bytes.as_u64(),
             max_bytes: config.max_bytes.as_u64(),
-            free_bytes: AtomicU64::new(0),
+            free_bytes: AtomicU64::new(u64::MAX),
             store_bytes: AtomicU64::new(0),
             trouble: Mutex::default(),
         };

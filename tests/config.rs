@@ -1,0 +1,152 @@
+//! The configuration: every key documented, every mistake named.
+
+use cairn::config::Config;
+use figment::Figment;
+use figment::providers::{Format, Serialized, Yaml};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{cairn, repository, run_text};
+
+/// The names of all settings, with dots between the levels.
+fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().unwrap() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if value.is_object() { keys(value, &path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn the_example_file_documents_every_key_with_its_default() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let text = std::fs::read_to_string(repository("config/cairn.yaml")).unwrap();
+    let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
+    let (mut known, mut documented) = (Vec::new(), Vec::new());
+    keys(&defaults, "", &mut known);
+    keys(&file, "", &mut documented);
+    known.sort();
+    documented.sort();
+    assert_eq!(known, documented);
+    let read: Config = Figment::from(Yaml::string(&text)).extract().unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), defaults, "a default in the file is not the program's");
+    let round: Config = Figment::from(Serialized::defaults(Config::default())).extract().unwrap();
+    assert_eq!(serde_json::to_value(round).unwrap(), defaults);
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    for key in known {
+        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    }
+}
+
+/// What `cairn config validate` says of a file and an environment.
+fn validate(file: &str, environment: &[(&str, &str)]) -> (i32, String) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my.yaml");
+    std::fs::write(&path, file).unwrap();
+    let output = cairn().args(["config", "validate", "--config"]).arg(&path).envs(environment.iter().copied()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
+    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let cases: &[Case] = &[
+        ("storage:\n  data_dri: x\n", &[], &["storage.data_dri: unknown key; did you mean data_dir?", "my.yaml"]),
+        ("lisen: 127.0.0.1:1\n", &[], &["lisen: unknown key; did you mean listen?", "my.yaml"]),
+        (
+            "queue:\n  max_wait: soon\n",
+            &[],
+            &["queue.max_wait: expected a time such as 250ms or 10s, found \"soon\"", "my.yaml"],
+        ),
+        ("queue:\n  bytes: many\n", &[], &["queue.bytes: expected a size such as 64MiB, found \"many\"", "my.yaml"]),
+        ("shards: 0\n", &[], &["shards: expected a number from 1 to 256, found 0", "my.yaml"]),
+        ("shards: few\n", &[], &["shards: ", "few", "my.yaml"]),
+        ("", &[("CAIRN_SHARDS", "999")], &["shards: expected a number from 1 to 256, found 999", "CAIRN_SHARDS"]),
+        (
+            "",
+            &[("CAIRN_STORAGE__DATA_DRI", "x")],
+            &["storage.data_dri: unknown key; did you mean data_dir?", "CAIRN_STORAGE__DATA_DRI"],
+        ),
+        (
+            "",
+            &[("CAIRN_LIMITS__EVENT_BYTES", "40MiB")],
+            &["limits.event_bytes: expected at most limits.body_bytes", "CAIRN_LIMITS__EVENT_BYTES"],
+        ),
+        ("listen: 0.0.0.0:7600\n", &[], &["listen: expected a loopback address, or auth.api_keys", "my.yaml"]),
+        ("listen: here\n", &[], &["listen: invalid socket address syntax", "my.yaml"]),
+        ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
+        ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
+        ("shards: [\n", &[], &["my.yaml"]),
+    ];
+    for (file, environment, expected) in cases {
+        let (code, said) = validate(file, environment);
+        assert_eq!(code, 2, "{file}{environment:?}: {said}");
+        for part in *expected {
+            assert!(said.contains(part), "{file}{environment:?} said\n{said}\nnot {part}");
+        }
+    }
+    let (code, said) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);
+    assert_eq!((code, said.lines().count()), (2, 2), "both mistakes: {said}");
+}
+
+#[test]
+fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
+    let injected = [
+        ("CAIRN_SERVICE_HOST", "10.0.0.1"),
+        ("CAIRN_SERVICE_PORT", "7600"),
+        ("CAIRN_SERVICE_PORT_HTTP", "7600"),
+        ("CAIRN_PORT", "tcp://10.0.0.1:7600"),
+        ("CAIRN_PORT_7600_TCP_ADDR", "10.0.0.1"),
+    ];
+    let (code, said) = validate("", &injected);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  api_keys: [k]\n", &[]).0, 0);
+    assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  allow_anonymous: true\n", &[]).0, 0);
+}
+
+#[test]
+fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my.yaml");
+    std::fs::write(&path, "auth:\n  api_keys: [very-secret]\nqueue:\n  max_wait: 250ms\n").unwrap();
+    let mut command = cairn();
+    command.args(["config", "print", "--data-dir", "/somewhere", "--config"]).arg(&path).env("CAIRN_SHARDS", "3");
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(!said.contains("very-secret"), "{said}");
+    let line =
+        |start: &str| said.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line("shards: 3").ends_with("# CAIRN_SHARDS"), "{said}");
+    assert!(line("max_wait: 250ms").ends_with("my.yaml"), "{said}");
+    assert!(line("data_dir: /somewhere").ends_with("# a flag"), "{said}");
+    assert!(line("events: 10000").ends_with("# default"), "{said}");
+    // What is printed can be read again.
+    let again = folder.path().join("again.yaml");
+    std::fs::write(&again, said.replace("********", "k")).unwrap();
+    assert_eq!(run_text(&["config", "validate", "--config", again.to_str().unwrap()]).0, 0);
+}
+
+#[test]
+fn exit_statuses_tell_usage_from_failure_and_help_has_examples() {
+    assert_eq!(run_text(&["serve", "--config", "/nowhere.yaml"]).0, 2);
+    assert_eq!(run_text(&["verify"]).0, 2);
+    assert_eq!(run_text(&["nonsense"]).0, 2);
+    let folder = TempDir::new().unwrap();
+    let empty = folder.path().to_str().unwrap();
+    for command in [&["verify", "--all"][..], &["log"]] {
+        let (code, _, said) = run_text(&[command, &["--data-dir", empty]].concat());
+        assert_eq!(code, 3);
+        assert!(said.contains("there is no ledger in"), "{said}");
+    }
+    assert_eq!(run_text(&["verify", "--all", "--server", "http://127.0.0.1:1"]).0, 3);
+    for command in ["serve", "log", "verify"] {
+        let (code, said, _) = run_text(&[command, "--help"]);
+        assert!(code == 0 && said.contains("Example"), "{said}");
+    }
+    for action in ["validate", "print"] {
+        assert!(run_text(&["config", action, "--help"]).1.contains("Example"));
+    }
+    let (code, said, _) = run_text(&["--version"]);
+    assert_eq!((code, said), (0, format!("cairn {}\n", env!("CARGO_PKG_VERSION"))));
+}

@@ -1,0 +1,84 @@
+//! A million agents with one event each, and one agent with a million events: neither time nor memory runs away.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::harness::{Process, run_text};
+
+const EVENTS: u64 = 1_000_000;
+const BATCH: u64 = 1000;
+/// storage.memory_bytes and what the rest of the process may take, in bytes.
+const MEMORY_BYTES: u64 = (64 + 128) << 20;
+
+/// Sends a million events; returns how long it took and the most memory that was seen.
+async fn send(server: &Process, agent_of: fn(u64) -> u64) -> (Duration, u64) {
+    let next = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let senders: Vec<_> = (0..4)
+        .map(|_| {
+            let (next, url) = (Arc::clone(&next), format!("{}/v1/batch", server.url));
+            tokio::spawn(async move {
+                let client = reqwest::Client::new();
+                loop {
+                    let first = next.fetch_add(BATCH, Ordering::Relaxed);
+                    if first >= EVENTS {
+                        return;
+                    }
+                    let mut body = String::from("[");
+                    for n in first..first + BATCH {
+                        let comma = if n == first { "" } else { "," };
+                        let agent = agent_of(n);
+                        write!(
+                            body,
+                            r#"{comma}{{"agent_id":"agent-{agent}","action_type":"TOOL_CALL","action_input":{n}}}"#
+                        )
+                        .unwrap();
+                    }
+                    body.push(']');
+                    let request = client.post(&url).header("content-type", "application/json").body(body);
+                    let response = request.send().await.unwrap();
+                    assert_eq!(response.status(), 201);
+                    response.bytes().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while senders.iter().any(|sender| !sender.is_finished()) {
+        most = most.max(server.memory_bytes());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    (started.elapsed(), most)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_agents_cost_at_most_three_times_one_agent_and_memory_stays_bounded() {
+    let mut took = Vec::new();
+    for (name, agent_of) in [("one agent", (|_| 0) as fn(u64) -> u64), ("a million agents", |n| n)] {
+        let data = TempDir::new().unwrap();
+        let server = Process::start(data.path(), &[]);
+        let (time, memory) = send(&server, agent_of).await;
+        println!("{name}: {:.0} events/s, {} MiB at most", EVENTS as f64 / time.as_secs_f64(), memory >> 20);
+        assert!(memory < MEMORY_BYTES, "{name}: {} MiB", memory >> 20);
+        let stats = reqwest::get(format!("{}/v1/stats", server.url)).await.unwrap().text().await.unwrap();
+        assert!(stats.contains("\"total_events\":1000000"), "{stats}");
+        let started = Instant::now();
+        let data_dir = data.path().to_str().unwrap().to_owned();
+        let verified = tokio::task::spawn_blocking(move || run_text(&["verify", "--all", "--data-dir", &data_dir]));
+        let (code, said, _) = verified.await.unwrap();
+        println!("{name}: verified in {:?}: {said}", started.elapsed());
+        assert_eq!(code, 0, "{said}");
+        assert!(server.memory_bytes() < MEMORY_BYTES);
+        took.push(time);
+    }
+    let ratio = took[1].as_secs_f64() / took[0].as_secs_f64();
+    println!("a million agents took {ratio:.2} times as long as one");
+    assert!(ratio <= 3.0, "{ratio:.2}");
+}

@@ -1,0 +1,284 @@
+//! Verification names agent, sequence and kind of break, whatever was done to the database.
+
+use std::path::Path;
+
+use rocksdb::{DB, Options};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Process, Running, config, run_text};
+
+const FAMILIES: [&str; 7] = ["events", "chain", "agents", "times", "client_ids", "index", "meta"];
+
+/// Edits a database that no server has open.
+pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {
+    let db = DB::open_cf(&Options::default(), data_dir, FAMILIES).unwrap();
+    work(&db);
+}
+
+/// Ten events of agent `a` and five of agent `b`, and the server gone. Every third one has warnings.
+async fn ledger() -> TempDir {
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&config(data.path())).await;
+    for n in 0..15 {
+        let mut event = json!({"agent_id": (["a", "b", "a"][n % 3]), "action_name": format!("step {n}")});
+        if n % 3 == 0 {
+            event["odd"] = json!(n);
+        }
+        server.store(&event).await;
+    }
+    server.stop().await.unwrap();
+    data
+}
+
+fn key(position: u64) -> Vec<u8> {
+    [&[0, 0][..], &position.to_be_bytes()].concat()
+}
+
+fn change(data: &TempDir, position: u64, change: impl Fn(&mut Vec<u8>)) {
+    edit(data.path(), |db| {
+        let events = db.cf_handle("events").unwrap();
+        let mut record = db.get_cf(events, key(position)).unwrap().unwrap();
+        change(&mut record);
+        db.put_cf(events, key(position), record).unwrap();
+    });
+}
+
+/// `cairn verify` over the data directory.
+fn verify(data: &TempDir, what: &[&str]) -> (i32, String) {
+    let data_dir = data.path().to_str().unwrap();
+    let (code, out, err) = run_text(&[&["verify", "--data-dir", data_dir], what].concat());
+    (code, out + &err)
+}
+
+/// Both ways to verify have to find the break of agent `a`, and nothing wrong with `b`.
+fn finds(data: &TempDir, sequence: u64, kind: &str, what: &str) {
+    let (code, said) = verify(data, &["--agent-id", "a"]);
+    assert_eq!(code, 1, "{what}: {said}");
+    let (code, all) = verify(data, &["--all"]);
+    assert_eq!(code, 1, "{what}: {all}");
+    for said in [&said, &all] {
+        let line =
+            said.lines().find(|line| line.starts_with("a: BROKEN: ")).unwrap_or_else(|| panic!("{what}: {said}"));
+        assert!(line.contains(&sequence.to_string()), "{what}: {line}, not at {sequence}");
+        assert!(kind.split('|').any(|kind| line.contains(kind)), "{what}: {line}, not {kind}");
+    }
+    assert!(!all.contains("b: BROKEN"), "{what}: {all}");
+    let (code, said) = verify(data, &["--agent-id", "b"]);
+    assert_eq!(code, 0, "{what}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_untouched_ledger_is_valid() {
+    let data = ledger().await;
+    let (code, said) = verify(&data, &["--all"]);
+    assert_eq!((code, said.as_str()), (0, "2 agents, 15 events verified: all valid\n"));
+    let (code, said) = verify(&data, &["--agent-id", "a", "--json"]);
+    let verdict: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &verdict["events_verified"]), (0, &json!(10)));
+    let (code, said) = verify(&data, &["--agent-id", "nobody"]);
+    assert_eq!((code, said.as_str()), (3, "cairn: there is no agent \"nobody\"\n"));
+}
+
+/// Positions 0 to 14 hold a, b, a, a, b, a ...: position 9 holds the seventh event of agent a, which has warnings.
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_any_byte_of_a_record_is_found() {
+    let data = ledger().await;
+    let mut original = Vec::new();
+    edit(data.path(), |db| original = db.get_cf(db.cf_handle("events").unwrap(), key(9)).unwrap().unwrap());
+    let canonical_at = original.windows(2).position(|pair| pair == b"{\"").unwrap();
+    assert!(canonical_at > 97, "the record has warnings");
+    // Every byte of the header, of the warnings, and every seventh of the content; the process is slow to start.
+    let bytes: Vec<usize> =
+        [0, 1, 16, 17, 24, 25, 56, 57, 88, 89, 90, 91, 92, 93, 94, canonical_at - 5, canonical_at - 1]
+            .into_iter()
+            .chain((canonical_at..original.len()).step_by(37))
+            .chain([original.len() - 1])
+            .collect();
+    for at in bytes {
+        change(&data, 9, |record| {
+            record.clone_from(&original);
+            record[at] ^= 1;
+        });
+        let expected = match at {
+            0 => "unknown record format",
+            1..17 => "another agent's event|agent key is not that|gap: expected 7",
+            17..25 => "gap: expected 7",
+            25..57 => "broken link",
+            57..89 => "hash mismatch",
+            89..93 => "cut off|damaged|hash mismatch",
+            _ if at < canonical_at => "warnings are damaged",
+            _ => "hash mismatch",
+        };
+        finds(&data, 7, expected, &format!("byte {at}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
+    let data = ledger().await;
+    let restore = |data: &TempDir, rows: &[(u64, Vec<u8>)]| {
+        edit(data.path(), |db| {
+            for (position, record) in rows {
+                db.put_cf(db.cf_handle("events").unwrap(), key(*position), record).unwrap();
+            }
+        });
+    };
+    let read = |data: &TempDir, positions: &[u64]| {
+        let mut rows = Vec::new();
+        edit(data.path(), |db| {
+            let get = |&position: &u64| {
+                (position, db.get_cf(db.cf_handle("events").unwrap(), key(position)).unwrap().unwrap())
+            };
+            rows = positions.iter().map(get).collect::<Vec<_>>();
+        });
+        rows
+    };
+    let whole = read(&data, &[2, 3, 8, 14]);
+
+    edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), key(8)).unwrap());
+    finds(&data, 6, "event is missing|gap: expected 6, found 7", "an event removed");
+    restore(&data, &whole);
+
+    restore(&data, &[(2, whole[1].1.clone()), (3, whole[0].1.clone())]);
+    finds(&data, 2, "gap: expected 2, found 3", "two events swapped");
+    restore(&data, &whole);
+
+    edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), key(14)).unwrap());
+    finds(&data, 10, "event is missing|wrong head", "the last event removed");
+    restore(&data, &whole);
+
+    // The last event and its run: only the head still tells.
+    let mut run = (Vec::new(), Vec::new());
+    edit(data.path(), |db| {
+        let chain = db.cf_handle("chain").unwrap();
+        let runs = db.iterator_cf(chain, rocksdb::IteratorMode::Start).map(|row| row.unwrap());
+        let last = runs.filter(|(_, value)| value[2..10] == 14u64.to_be_bytes()).next().unwrap();
+        run = (last.0.to_vec(), last.1.to_vec());
+        db.delete_cf(db.cf_handle("events").unwrap(), key(14)).unwrap();
+        db.delete_cf(chain, &run.0).unwrap();
+    });
+    finds(&data, 10, "wrong head", "the tail cut off");
+    restore(&data, &whole);
+    finds(&data, 10, "wrong head|`chain` is missing", "a run removed");
+    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &run.0, &run.1).unwrap());
+
+    // A record with another content whose hash is right: nobody but the next event, or the head, tells.
+    let changed = |record: &[u8]| {
+        let at = record.windows(2).position(|pair| pair == b"{\"").unwrap();
+        let canonical = String::from_utf8(record[at..].to_vec()).unwrap().replace("step", "stop");
+        let prev = cairn::chain::Hash(record[25..57].try_into().unwrap());
+        let hash = cairn::chain::Hash::of_event(canonical.as_bytes(), &prev);
+        [&record[..57], &hash.0, &record[89..at], canonical.as_bytes()].concat()
+    };
+    restore(&data, &[(8, changed(&whole[2].1))]);
+    finds(&data, 7, "broken link", "an event rewritten with its hash");
+    restore(&data, &whole);
+    restore(&data, &[(14, changed(&whole[3].1))]);
+    finds(&data, 11, "wrong head", "the last event rewritten with its hash");
+    restore(&data, &whole);
+    assert_eq!(verify(&data, &["--all"]).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_hashed_right_and_are_no_canonical_event_are_found() {
+    let data = ledger().await;
+    let rewrite = |from: &str, to: &str| {
+        change(&data, 14, |record| {
+            let at = record.windows(2).position(|pair| pair == b"{\"").unwrap();
+            let canonical = String::from_utf8(record[at..].to_vec()).unwrap().replace(from, to);
+            let prev = cairn::chain::Hash(record[25..57].try_into().unwrap());
+            let hash = cairn::chain::Hash::of_event(canonical.as_bytes(), &prev);
+            *record = [&record[..57], &hash.0, &record[89..at], canonical.as_bytes()].concat();
+        });
+    };
+    for (from, to, kind) in [
+        ("\"1.0\"", "\"1.0\" ", "not in canonical form"),
+        ("\"1.0\" ", "\"1.0\"", "wrong head"),
+        ("source", "sourcf", "unknown field"),
+        ("sourcf", "source", "wrong head"),
+        ("\"a\"", "\"c\"", "event of agent \"c\"|agent key is not that"),
+    ] {
+        rewrite(from, to);
+        let (code, said) = verify(&data, &["--agent-id", "a"]);
+        assert_eq!(code, 1);
+        assert!(kind.split('|').any(|kind| said.contains(kind)), "{to}: {said}");
+        let (code, said) = verify(&data, &["--all"]);
+        assert_eq!(code, 1);
+        assert!(kind.split('|').any(|kind| said.contains(kind)), "{to}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_is_verified_and_shown_while_its_server_writes() {
+    let data = TempDir::new().unwrap();
+    let server = Process::start(data.path(), &[]);
+    let client = reqwest::Client::new();
+    let url = server.url.clone();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (stop, client, url) = (stop.clone(), client.clone(), url.clone());
+        async move {
+            let mut sent = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let batch: Vec<Value> =
+                    (0..50).map(|n| json!({"agent_id": format!("a{}", n % 7), "action_input": n})).collect();
+                let request = client.post(format!("{url}/v1/batch")).header("content-type", "application/json");
+                let response = request.body(Value::from(batch).to_string()).send().await.unwrap();
+                assert_eq!(response.status(), 201);
+                sent += 50;
+            }
+            sent
+        }
+    });
+    crate::harness::eventually("some events", async || {
+        let stats = client.get(format!("{url}/v1/stats")).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&stats).unwrap()["total_events"].as_u64().unwrap() > 500
+    })
+    .await;
+    let data_dir = data.path().to_str().unwrap().to_owned();
+    let (code_all, all, log, on_server) = tokio::task::spawn_blocking(move || {
+        let all = run_text(&["verify", "--all", "--data-dir", &data_dir]);
+        let log = run_text(&["log", "--agent-id", "a3", "--last", "20", "--json", "--data-dir", &data_dir]);
+        (all.0, all, log, run_text(&["verify", "--all", "--server", &url]))
+    })
+    .await
+    .unwrap();
+    assert_eq!(code_all, 0, "{all:?}");
+    let sequences: Vec<u64> =
+        log.1.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].as_u64().unwrap()).collect();
+    assert_eq!((log.0, sequences.len()), (0, 20), "{log:?}");
+    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    assert_eq!((on_server.0, on_server.1.lines().count()), (0, 7), "{on_server:?}");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(writer.await.unwrap() > 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_says_which_chain_is_broken_and_a_start_refuses_a_broken_end() {
+    let data = ledger().await;
+    change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
+    // Every event of so small a ledger is near its end, so the start refuses it.
+    let Err(error) = Running::start_with(&config(data.path()), |store| store).await else { panic!("it started") };
+    assert!(error.to_string().contains("hash mismatch at sequence 2"), "{error}");
+    assert!(error.to_string().contains("cairn verify --all"), "{error}");
+
+    // With enough events behind it, the server runs, and tells when it is asked.
+    change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
+    let server = Running::start(&config(data.path())).await;
+    let batch: Vec<Value> = (0..200).map(|_| json!({"agent_id": "b"})).collect();
+    assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
+    server.stop().await.unwrap();
+    change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
+    let server = Running::start(&config(data.path())).await;
+    let verdict = server.get("/v1/verify?agent_id=a").await.json();
+    assert_eq!((&verdict["valid"], &verdict["sequence"]), (&json!(false), &json!(2)));
+    assert_eq!(verdict["error"], "hash mismatch at sequence 2");
+    assert_eq!(server.get("/v1/verify?agent_id=b").await.json()["valid"], true);
+    assert_eq!(server.get("/v1/stats").await.json()["chain_health"], 0.5);
+    let url = server.url.clone();
+    let said = tokio::task::spawn_blocking(move || run_text(&["verify", "--all", "--server", &url])).await.unwrap();
+    assert_eq!(said.0, 1, "{said:?}");
+    assert!(said.1.contains("a: BROKEN: hash mismatch at sequence 2"), "{said:?}");
+    server.stop().await.unwrap();
+}
