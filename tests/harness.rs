@@ -21,8 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A configuration for a server on free ports, with its data in `data_dir`.
 pub fn config(data_dir: &Path) -> Config {
-    let mut config = Config::default();
-    config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
     config.admin.listen = config.listen;
     config.storage.data_dir = data_dir.to_owned();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
@@ -167,19 +166,18 @@ impl Process {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        loop {
-            let line = lines.next().unwrap_or_else(|| panic!("the server ended: {seen:?}")).unwrap();
+        let mut server = Process { child: command.spawn().unwrap(), url: String::new() };
+        let mut lines = BufReader::new(server.child.stdout.take().unwrap()).lines();
+        while server.url.is_empty() {
+            let line = lines.next().expect("the server ended").unwrap();
             let said: Value = serde_json::from_str(&line).unwrap();
             if said["message"] == json!("cairn takes events") {
-                // Goes on reading, so that the server never waits for us.
-                std::thread::spawn(move || lines.for_each(drop));
-                return Process { child, url: format!("http://{}", said["listen"].as_str().unwrap()) };
+                server.url = format!("http://{}", said["listen"].as_str().unwrap());
             }
-            seen.push(line);
         }
+        // Goes on reading, so that the server never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        server
     }
 
     /// `kill -9`

@@ -228,9 +228,9 @@ async fn thousands_of_mixed_events_over_many_connections_make_chains_that_the_re
             "agent_id": format!("agent-{}", (worker * 7 + n) % 13),
             "action_type": (["TOOL_CALL", "LLM_CALL", "ODD"][n % 3]),
             "action_input": {"n": n, "π": [1.5, -0.0, 1e300, "\u{1}\u{2028}"]},
-            "labels": {"worker": worker, "even": n % 2 == 0},
+            "labels": {"worker": worker, "even": n.is_multiple_of(2)},
         });
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             event["unknown"] = json!({"b": 1, "a": 2});
         }
         event

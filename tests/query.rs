@@ -148,9 +148,9 @@ async fn every_read_sees_what_was_answered_before_it() {
         let session = format!("s{n}");
         let stored = server.store(&json!({"agent_id": "a", "session_id": session, "labels": {"n": n}})).await;
         let id = stored["id"].as_str().unwrap();
-        assert_eq!(server.list(&format!("session_id={session}")).await, [stored.clone()]);
-        assert_eq!(server.list(&format!("label.n={n}")).await, [stored.clone()]);
-        assert_eq!(server.list("limit=1").await, [stored.clone()]);
+        for query in [format!("session_id={session}"), format!("label.n={n}"), "limit=1".to_owned()] {
+            assert_eq!(server.list(&query).await, std::slice::from_ref(&stored), "{query}");
+        }
         assert_eq!(server.get(&format!("/v1/events/{id}")).await.json(), stored);
         assert_eq!(server.get("/v1/stats").await.json()["total_events"], n + 1);
     }

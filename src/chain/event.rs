@@ -115,7 +115,7 @@ impl Reader {
         let end = parser.position();
         self.keep_unknown(limit)?;
         let content = self.content(way_in)?;
-        if content.len() > limit {
+        if content.canonical_len() > limit {
             let message = format!("the event is longer than {limit} bytes in canonical form");
             return Err(EventError { fault: Fault::TooLong, message });
         }
@@ -313,7 +313,7 @@ impl Content<'_> {
     }
 
     /// How many bytes [`Content::write`] appends.
-    pub fn len(&self) -> usize {
+    pub fn canonical_len(&self) -> usize {
         let member = |field: Field| {
             let value = match self.part(field) {
                 Part::Value(value) => value.len(),

@@ -105,7 +105,7 @@ fn read(text: &str) -> Result<(String, Vec<String>), String> {
     assert_eq!(end, text.trim_end().len());
     let mut bytes = Vec::new();
     content.write(&mut bytes);
-    assert_eq!(bytes.len(), content.len());
+    assert_eq!(bytes.len(), content.canonical_len());
     assert_eq!(bytes, canonicalize(std::str::from_utf8(&bytes).unwrap()).unwrap(), "canonical");
     Ok((String::from_utf8(bytes).unwrap(), content.warnings.to_vec()))
 }

@@ -74,7 +74,7 @@ impl Draft {
         let warnings = if content.warnings.is_empty() { Vec::new() } else { warnings_section(content.warnings) };
         let canonical_at = WARNINGS + warnings.len();
         let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
-        let mut bytes = Vec::with_capacity(canonical_at + content.len() + room);
+        let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + room);
         bytes.resize(WARNINGS, 0);
         bytes[0] = FORMAT;
         bytes[AGENT..SEQUENCE].copy_from_slice(&content.agent.0);

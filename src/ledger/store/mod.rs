@@ -207,6 +207,9 @@ impl Batch {
     }
 }
 
+/// A key and its value.
+pub type Row<'a> = (&'a [u8], &'a [u8]);
+
 /// A place among the rows of a family.
 pub struct Rows<'s> {
     rows: DBRawIterator<'s>,
@@ -252,7 +255,7 @@ impl Rows<'_> {
     ///
     /// # Errors
     /// When the database could not read on: not the same as an end.
-    pub fn row(&self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+    pub fn row(&self) -> Result<Option<Row<'_>>, StoreError> {
         match self.rows.item() {
             Some(row) => Ok(Some(row)),
             None => self.rows.status().map(|()| None).map_err(|error| self.store.failed(error.as_ref())),

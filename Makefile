@@ -1,0 +1,30 @@
+# Two commands on a fresh machine that has Rust: `make run` and `make test`. They share everything they compile.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
+
+.PHONY: run build install test bench-ratio setup
+
+PREFIX ?= $(HOME)/.cargo
+
+run: build
+	$(CARGO_TARGET_DIR)/release/cairn serve --config config/cairn.yaml
+
+build: setup
+	cargo build --release --locked
+
+install: build
+	install -D -m 755 $(CARGO_TARGET_DIR)/release/cairn $(PREFIX)/bin/cairn
+
+# The tests are compiled with the profile of the product, so that the database is compiled once. Those
+# that measure run alone.
+test: setup
+	cargo test --release --locked -- --skip scale::
+	cargo test --release --locked --test promises -- --nocapture scale::
+
+# Durable single events at 128 connections, beside a bare echo of the same body on the same machine.
+bench-ratio: setup
+	cargo build --release --locked --benches
+	sh benches/ratio.sh
+
+setup:
+	@sh deploy/setup.sh

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs what the build and the tests need from the system, if it is missing. Debian and its relatives.
+set -eu
+
+missing=
+need() { # command package
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need c++ g++
+need make make
+need curl curl
+need python3 python3
+need sha256sum coreutils
+need wrk wrk
+# The database's bindings are made with libclang.
+if ! ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1; then
+    missing="$missing libclang-dev"
+fi
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "please install:$missing" >&2
+    exit 1
+fi
+echo "installing:$missing"
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+$sudo apt-get update -qq
+# $missing is a list of packages.
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
