@@ -18,10 +18,13 @@ use crate::http::{self, Inflight, Problem, Timeouts};
 use crate::ingest::{self, Ingest, Keys};
 use crate::ledger::commit::Commit;
 use crate::ledger::store::{Store, StoreError};
-use crate::ledger::{Ledger, OnFailure, Threads};
+use crate::ledger::{Clock, Ledger, OnFailure, Outside, Threads};
 
 /// How often histograms are tidied up.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long answers may take to be sent when a part of the server cannot go on.
+const FAILURE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long an operator's last look may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
@@ -69,13 +72,14 @@ pub struct Server {
 
 impl Server {
     /// Recovers the ledger and binds the addresses. `commit` says how batches are put on disk: by the store, but for
-    /// tests that make it fail.
+    /// tests that make it fail; `clock` is the system's, but for tests that turn it back.
     ///
     /// # Errors
     /// When something of the configuration cannot be used, or the ledger is broken.
     pub async fn start(
         config: &Config,
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
+        clock: Clock,
     ) -> Result<Server, ServeError> {
         let keys = Keys::load(&config.auth).map_err(ServeError::Keys)?;
         let listener = bind("listen", config.listen).await?;
@@ -88,8 +92,8 @@ impl Server {
         });
         let (ledger, threads) = metrics.scope(|| {
             let store = Arc::new(Store::open(&config.storage)?);
-            let commit = commit(Arc::clone(&store));
-            Ledger::start(store, commit, config.shards, &config.storage, &config.queue, on_failure)
+            let outside = Outside { commit: commit(Arc::clone(&store)), clock, on_failure };
+            Ledger::start(store, outside, config.shards, &config.storage, &config.queue)
         })?;
         let ledger = Arc::new(ledger);
         let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
@@ -152,13 +156,15 @@ impl Server {
         };
         self.admin.drain();
         stop.send_replace(true);
+        // After a failure there is nothing to wait for but the answers that say so.
+        let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
+        let deadline = tokio::time::Instant::now() + grace;
+        if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
+            tracing::warn!(?grace, "some requests were not answered in time");
+            public.abort();
+        }
         if let Some(reason) = failure {
             return Err(ServeError::Failed(reason));
-        }
-        let deadline = tokio::time::Instant::now() + self.grace;
-        if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
-            tracing::warn!(grace = ?self.grace, "some requests were not answered within shutdown.grace");
-            public.abort();
         }
         let (ledger, threads) = (self.ledger, self.threads);
         let closed = tokio::task::spawn_blocking(move || {

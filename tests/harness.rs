@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cairn::config::Config;
 use cairn::ledger::commit::Commit;
 use cairn::ledger::store::Store;
+use cairn::ledger::{Clock, system_clock};
 use cairn::serve::{ServeError, Server};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -69,7 +70,16 @@ impl Running {
         config: &Config,
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
     ) -> Result<Running, ServeError> {
-        let server = Server::start(config, commit).await?;
+        Running::start_at(config, commit, system_clock()).await
+    }
+
+    /// The same, with a clock of the test's own.
+    pub async fn start_at(
+        config: &Config,
+        commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
+        clock: Clock,
+    ) -> Result<Running, ServeError> {
+        let server = Server::start(config, commit, clock).await?;
         let url = format!("http://{}", server.address().unwrap());
         let admin_url = format!("http://{}", server.admin_address().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,6 +1,8 @@
 //! What was acknowledged survives `kill -9`, once each and unaltered, and the chains go on behind it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -117,6 +119,31 @@ async fn times_and_chains_go_on_after_a_restart_and_another_number_of_shards_is_
     config.shards = 2;
     let Err(error) = Running::start_with(&config, |store| store).await else { panic!("it started") };
     assert!(error.to_string().contains("it was made with shards: 1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_goes_back_takes_neither_times_nor_ids_with_it() {
+    let data = TempDir::new().unwrap();
+    let hour_ms = 3_600_000;
+    let now_ms = Arc::new(AtomicU64::new(1_800_000_000_000));
+    let (mut times, mut ids) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let clock = Arc::clone(&now_ms);
+        let clock: cairn::ledger::Clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        let server = Running::start_at(&config(data.path()), |store| store, clock).await.unwrap();
+        for _ in 0..3 {
+            let event = server.store(&json!({"agent_id": "a"})).await;
+            times.push(event["received_at"].as_str().unwrap().to_owned());
+            ids.push(event["id"].as_str().unwrap().to_owned());
+            now_ms.fetch_sub(hour_ms, Ordering::Relaxed);
+        }
+        for id in &ids {
+            assert_eq!(server.get(&format!("/v1/events/{id}")).await.status, 200, "{id}");
+        }
+        server.stop().await.unwrap();
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    assert!(ids.is_sorted(), "{ids:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,6 @@
 //! `cairn serve`
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -9,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::args::ConfigArgs;
 use super::{Exit, complain};
 use crate::config::{Loaded, LogConfig, LogFormat};
+use crate::ledger::system_clock;
 use crate::serve::Server;
 
 /// Runs the server until SIGTERM or SIGINT.
@@ -37,7 +37,7 @@ pub fn run(args: &ConfigArgs) -> Exit {
 async fn serve(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&loaded.config, |store| Arc::clone(&store) as _).await?;
+    let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
     announce(loaded, &server)?;
     let shutdown = async {
         let name = tokio::select! {

@@ -44,6 +44,7 @@ pub mod terms;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
 use uuid::Uuid;
@@ -83,20 +84,38 @@ pub struct Threads {
 /// Called once, from a thread that cannot go on, with the reason. The process has to end then.
 pub type OnFailure = Arc<dyn Fn(String) + Send + Sync>;
 
+/// Tells the time, in ms since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What a ledger has from outside, and a test replaces.
+pub struct Outside {
+    /// How batches are put on disk: the store itself, but for tests that make it fail.
+    pub commit: Arc<dyn Commit>,
+    /// The system's clock, but for tests that turn it back.
+    pub clock: Clock,
+    /// Who hears that the process has to end.
+    pub on_failure: OnFailure,
+}
+
+/// The system's clock.
+pub fn system_clock() -> Clock {
+    // Before 1970 the clock is wrong, and any time will do.
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
 impl Ledger {
-    /// Recovers the ledger in `store` and starts its threads. `commit` is how shards put their batches on disk:
-    /// the store itself, but for tests that make it fail.
+    /// Recovers the ledger in `store` and starts its threads.
     ///
     /// # Errors
     /// When the ledger does not fit the settings, cannot be read, or is broken at its end.
     pub fn start(
         store: Arc<Store>,
-        commit: Arc<dyn Commit>,
+        outside: Outside,
         shards: u16,
         storage: &StorageConfig,
         queue: &QueueConfig,
-        on_failure: OnFailure,
     ) -> Result<(Ledger, Threads), StoreError> {
+        let Outside { commit, clock, on_failure } = outside;
         let meta = Meta::open(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(Space::new(storage).map_err(directory)?);
@@ -116,6 +135,7 @@ impl Ledger {
                 id,
                 store: Arc::clone(&store),
                 commit: Arc::clone(&commit),
+                clock: Arc::clone(&clock),
                 space: Arc::clone(&space),
                 committed: Arc::clone(&committed),
                 metrics: metrics::ShardMetrics::register(),

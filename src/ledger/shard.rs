@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use super::Clock;
 use super::commit::{Commit, CommitError};
 use super::committed::Committed;
 use super::heads::Heads;
@@ -50,6 +51,8 @@ pub struct Shard {
     pub store: Arc<Store>,
     /// How it commits.
     pub commit: Arc<dyn Commit>,
+    /// What tells the time.
+    pub clock: Clock,
     /// Whether there is room.
     pub space: Arc<Space>,
     /// Whom it tells how far it is.
@@ -140,7 +143,7 @@ impl Shard {
         let drafts = || waiting.iter().flat_map(|submission| &submission.drafts);
         let mut tail = self.tail;
         // Never back, whatever the clock does.
-        let now_ms = now_ms().max(tail.last_ms);
+        let now_ms = (self.clock)().max(tail.last_ms);
         if now_ms > tail.last_ms {
             tail.first_of_ms = tail.next;
             tail.last_ms = now_ms;
@@ -319,9 +322,4 @@ fn answer(waiting: &mut Vec<Submission>, round: Round, failed: Option<Refusal>) 
 fn unreadable(error: &StoreError) -> Verdict {
     tracing::error!(%error, "an event was refused because the ledger could not be read");
     Verdict::Refused(Refusal::Unreadable)
-}
-
-fn now_ms() -> u64 {
-    // Before 1970 the clock is wrong, and any time will do.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
