@@ -178,6 +178,10 @@ fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
             message = near.map_or("unknown key".to_owned(), |near| format!("unknown key; did you mean {near}?"));
         }
         let key = path.join(".");
+        if key.starts_with("auth.api_keys") {
+            // The library's words hold the value.
+            message = "expected a list of strings".to_owned();
+        }
         let from = error.metadata.clone().or_else(|| sources.find_metadata(&key).cloned());
         let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
         format!("{key}: {message}{from}")
@@ -237,7 +241,11 @@ impl Loaded {
             require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
         }
         let level = &config.log.level;
-        let is_level = tracing_subscriber::EnvFilter::builder().parse(level).is_ok() && !level.trim().is_empty();
+        // A single word that is no level would be taken for the name of a module, and silence all others.
+        let is_level = match level.contains(['=', '[', ',']) {
+            true => tracing_subscriber::EnvFilter::builder().parse(level).is_ok(),
+            false => level.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+        };
         require(is_level, "log.level", level, "error, warn, info, debug or trace");
         let auth = &config.auth;
         let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;

@@ -76,6 +76,13 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ("listen: 0.0.0.0:7600\n", &[], &["listen: expected a loopback address, or auth.api_keys", "my.yaml"]),
         ("listen: here\n", &[], &["listen: invalid socket address syntax", "my.yaml"]),
         ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
+        ("log:\n  level: inof\n", &[], &["log.level: expected error, warn", "inof"]),
+        ("auth:\n  api_keys: hush\n", &[], &["auth.api_keys: expected a list of strings", "my.yaml"]),
+        (
+            "",
+            &[("CAIRN_AUTH__API_KEYS", "hush")],
+            &["auth.api_keys: expected a list of strings", "CAIRN_AUTH__API_KEYS"],
+        ),
         ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
         ("shards: [\n", &[], &["my.yaml"]),
     ];
@@ -84,6 +91,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         assert_eq!(code, 2, "{file}{environment:?}: {said}");
         for part in *expected {
             assert!(said.contains(part), "{file}{environment:?} said\n{said}\nnot {part}");
+            assert!(!said.contains("hush"), "a secret: {said}");
         }
     }
     let (code, said) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);

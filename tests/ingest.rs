@@ -166,6 +166,9 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
         out
     };
     let event = json!({"agent_id": "a", "action_input": "x".repeat(200_000)}).to_string();
+    // As long as one step of inflating, to the byte.
+    let mut padded = json!({"agent_id": "a"}).to_string();
+    padded.extend(std::iter::repeat_n(' ', 131_072 - padded.len()));
     let bomb = vec![b' '; 64 << 20];
     let cut = |mut bytes: Vec<u8>| {
         bytes.truncate(bytes.len() / 2);
@@ -175,6 +178,8 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
         ("gzip", gzip(event.as_bytes()), 201),
         ("zstd", zstd(event.as_bytes()), 201),
         ("identity", event.clone().into_bytes(), 201),
+        ("gzip", gzip(padded.as_bytes()), 201),
+        ("zstd", zstd(padded.as_bytes()), 201),
         ("gzip", gzip(&bomb), 413),
         ("zstd", zstd(&bomb), 413),
         ("gzip", cut(gzip(event.as_bytes())), 400),
@@ -214,6 +219,10 @@ async fn what_is_too_large_is_refused_with_the_limit_that_it_passed() {
     assert_eq!(answer.status, 207);
     assert!(answer.json()[1]["error"].as_str().unwrap().contains("limits.event_bytes"));
     assert_eq!(server.get("/v1/stats").await.json()["total_events"], 1);
+
+    // An answer that only just fits can be sent back, although it is longer than what was sent.
+    let stored = server.store(&json!({"agent_id": "a", "action_input": "x".repeat(1700)})).await;
+    assert_eq!(server.send("/v1/events", &stored).await.status, 200);
     server.stop().await.unwrap();
 }
 

@@ -167,6 +167,7 @@ async fn a_parameter_that_makes_no_sense_is_refused_with_what_was_expected() {
         ("/v1/events?order=up", "order: expected asc or desc"),
         ("/v1/events?since=yesterday", "since: expected an RFC 3339 time"),
         ("/v1/events?cursor=x", "cursor: expected a cursor from a Link header"),
+        ("/v1/events?cursor=18446744073709551616", "cursor: expected a cursor from a Link header"),
         ("/v1/events?agentid=a", "unknown parameter \"agentid\"; did you mean agent_id?"),
         ("/v1/events?agent_id=a&agent_id=b", "agent_id: it is there twice"),
         ("/v1/agents?cursor=zz", "cursor: expected"),
@@ -179,6 +180,12 @@ async fn a_parameter_that_makes_no_sense_is_refused_with_what_was_expected() {
         assert!(answer.error().contains(expected), "{call}: {}", answer.error());
     }
     assert_eq!(server.get("/v1/verify?agent_id=nobody").await.status, 404);
+    for cursor in ["18446744073709551615", "0-0-18446744073709551615", "0"] {
+        for order in ["asc", "desc"] {
+            let answer = server.get(&format!("/v1/events?cursor={cursor}&order={order}")).await;
+            assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, "[]"), "{cursor}");
+        }
+    }
     server.stop().await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! `GET /v1/events` and `GET /v1/events/{id}`.
 
 use std::fmt;
+use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,12 @@ use uuid::Uuid;
 
 use super::filter::Filter;
 use super::params::Params;
-use super::source::{Hit, Order, Stream};
+use super::source::{Order, Stream};
 use super::{Audit, Cancelled, store_failed};
-use crate::http::{Problem, Reserved, json_response};
+use crate::http::{Problem, json_response};
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
+use crate::ledger::record::Record;
 use crate::ledger::store::StoreError;
 
 /// How many events a page has, if the call does not say.
@@ -36,8 +38,8 @@ struct ListCall {
     order: Order,
     limit: usize,
     offset: u64,
-    /// Go on behind this event.
-    cursor: Option<Hit>,
+    /// Go on from here.
+    cursor: Option<Cursor>,
 }
 
 impl ListCall {
@@ -64,25 +66,23 @@ impl ListCall {
     }
 }
 
-/// A cursor is the event that it stands behind: `ms-shard-position`.
-impl fmt::Display for Hit {
+/// Where a list goes on: a position in each shard. Times would not do: shards commit side by side, so an event may
+/// come into sight after others that were received later, and must not be passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cursor(Vec<Position>);
+
+impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.ms, self.place.shard.0, self.place.position.0)
+        let positions: Vec<String> = self.0.iter().map(|position| position.0.to_string()).collect();
+        f.write_str(&positions.join("-"))
     }
 }
 
-impl FromStr for Hit {
-    type Err = ();
+impl FromStr for Cursor {
+    type Err = ParseIntError;
 
-    fn from_str(text: &str) -> Result<Hit, ()> {
-        let mut numbers = text.split('-').map(str::parse::<u64>);
-        let mut next = || numbers.next().and_then(Result::ok).ok_or(());
-        let (ms, shard, position) = (next()?, next()?, next()?);
-        if numbers.next().is_some() {
-            return Err(());
-        }
-        let shard = ShardId(u16::try_from(shard).map_err(|_| ())?);
-        Ok(Hit { ms, place: Place { shard, position: Position(position) } })
+    fn from_str(text: &str) -> Result<Cursor, ParseIntError> {
+        text.split('-').map(|position| position.parse().map(Position)).collect::<Result<_, _>>().map(Cursor)
     }
 }
 
@@ -91,7 +91,8 @@ pub async fn by_id(State(audit): State<Arc<Audit>>, Path(id): Path<String>) -> R
     let not_found = || Problem::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
-    found.map(|record| json_response(StatusCode::OK, record.into_answer())).ok_or_else(not_found)
+    let held = |record: Record| json_response(StatusCode::OK, audit.inflight.reserve().hold(record.into_answer()));
+    found.map(held).ok_or_else(not_found)
 }
 
 /// `GET /v1/events`
@@ -105,8 +106,8 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     }
     let (mut writer, next) = audit
         .read(move |audit, cancelled| {
-            let (hits, next) = page(audit, &call, cancelled).map_err(store_failed)?;
-            let mut writer = Writer::new(audit, hits);
+            let (places, next) = page(audit, &call, cancelled).map_err(store_failed)?;
+            let mut writer = Writer::new(places);
             writer.write_piece(audit)?;
             Ok((writer, next))
         })
@@ -124,8 +125,8 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     Ok(response)
 }
 
-/// The same call, behind the last event of this page.
-fn next_page(uri: &Uri, cursor: &Hit) -> String {
+/// The same call, from where this page ended.
+fn next_page(uri: &Uri, cursor: &Cursor) -> String {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
         !matches!(name, "" | "cursor" | "offset")
@@ -136,7 +137,7 @@ fn next_page(uri: &Uri, cursor: &Hit) -> String {
 }
 
 /// Finds the events of a page, and the cursor of the next one if there is one.
-fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Place>, Option<Hit>), StoreError> {
+fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Place>, Option<Cursor>), StoreError> {
     let ledger = &audit.ledger;
     let mut streams = Vec::new();
     for shard in ledger.committed().shards() {
@@ -145,7 +146,7 @@ fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Pl
         let first = stream.next(&call.filter, cancelled)?;
         streams.push((first, stream));
     }
-    let mut hits: Vec<Hit> = Vec::new();
+    let mut places = Vec::new();
     let mut skipped = 0;
     loop {
         // Each shard is in order; the next event is the first of their firsts.
@@ -154,38 +155,31 @@ fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Pl
             Order::Asc => waiting.min_by_key(|(at, ..)| *at),
             Order::Desc => waiting.max_by_key(|(at, ..)| *at),
         };
-        let Some((at, hit, stream)) = next else { break };
+        let Some((at, hit, stream)) = next else { return Ok((places, None)) };
         if skipped < call.offset {
             skipped += 1;
-        } else if hits.len() == call.limit {
-            let cursor = hits.last().copied();
-            return Ok((hits.into_iter().map(|hit| hit.place).collect(), cursor));
+        } else if places.len() == call.limit {
+            let cursor = streams.iter().map(|(hit, stream)| stream.resume_at(*hit)).collect();
+            return Ok((places, Some(Cursor(cursor))));
         } else {
-            hits.push(at);
+            places.push(at.place);
         }
         *hit = stream.next(&call.filter, cancelled)?;
     }
-    Ok((hits.into_iter().map(|hit| hit.place).collect(), None))
 }
 
 /// Between which positions of a shard the call's times and cursor lie.
 fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, Position), StoreError> {
-    let store = audit.ledger.store();
     let end = audit.ledger.committed().next(shard);
-    let since = |ms: u64| read::first_since(store, shard, ms).map(|found| found.unwrap_or(end));
+    let since = |ms: u64| {
+        let found = read::first_since(audit.ledger.store(), shard, ms);
+        found.map(|found| found.unwrap_or(end))
+    };
     let mut low = call.filter.since_ms.map_or(Ok(Position(0)), since)?;
     let mut high = call.filter.until_ms.map_or(Ok(end), since)?;
-    if let Some(Hit { ms, place }) = call.cursor {
-        // Where the cursor's event stands among the events of this shard.
-        let (at, behind) = if shard == place.shard {
-            (place.position, place.position.next())
-        } else {
-            let same_ms_is_before = shard < place.shard;
-            let at = since(if same_ms_is_before { ms + 1 } else { ms })?;
-            (at, at)
-        };
+    if let Some(&at) = call.cursor.as_ref().and_then(|cursor| cursor.0.get(usize::from(shard.0))) {
         match call.order {
-            Order::Asc => low = low.max(behind),
+            Order::Asc => low = low.max(at),
             Order::Desc => high = high.min(at),
         }
     }
@@ -197,17 +191,15 @@ struct Writer {
     places: std::vec::IntoIter<Place>,
     first: bool,
     done: bool,
-    reserved: Reserved,
     piece: Bytes,
 }
 
 impl Writer {
-    fn new(audit: &Audit, places: Vec<Place>) -> Writer {
-        let reserved = audit.inflight.reserve();
-        Writer { places: places.into_iter(), first: true, done: false, reserved, piece: Bytes::new() }
+    fn new(places: Vec<Place>) -> Writer {
+        Writer { places: places.into_iter(), first: true, done: false, piece: Bytes::new() }
     }
 
-    /// Makes the next piece, and gives back the memory of the last one.
+    /// Makes the next piece. Its memory is given back when it is sent.
     fn write_piece(&mut self, audit: &Audit) -> Result<(), Problem> {
         let mut out = Vec::with_capacity(PIECE_BYTES);
         while out.len() < PIECE_BYTES {
@@ -221,9 +213,9 @@ impl Writer {
             self.first = false;
             record.as_ref().write_answer(&mut out);
         }
-        self.reserved = audit.inflight.reserve();
-        self.reserved.grow(out.len())?;
-        self.piece = out.into();
+        let mut reserved = audit.inflight.reserve();
+        reserved.grow(out.len())?;
+        self.piece = reserved.hold(out);
         Ok(())
     }
 }

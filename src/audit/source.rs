@@ -90,13 +90,26 @@ impl<'s> Stream<'s> {
                 continue;
             }
             if let Some((_, value)) = self.rows.row()? {
-                let record = read::parse(self.store, place, value)?;
-                if filter.shows(record) {
-                    return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), place }));
+                match read::parse(self.store, place, value) {
+                    Ok(record) if filter.shows(record) => {
+                        return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), place }));
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "an event is left out of a list: run `cairn verify --all`"),
                 }
             }
         }
         Ok(None)
+    }
+
+    /// From where a later list goes on if it shows everything from `next` on, or from here.
+    pub fn resume_at(&self, next: Option<Hit>) -> Position {
+        match (self.order, next) {
+            (Order::Asc, Some(hit)) => hit.place.position,
+            (Order::Asc, None) => self.high,
+            (Order::Desc, Some(hit)) => hit.place.position.next(),
+            (Order::Desc, None) => self.low,
+        }
     }
 
     /// Takes the next position that may be shown.
@@ -114,7 +127,8 @@ impl<'s> Stream<'s> {
         };
         let found = found.filter(|&found| found >= self.low && found < self.high);
         match (self.order, found) {
-            (_, None) => self.low = self.high,
+            (Order::Asc, None) => self.low = self.high,
+            (Order::Desc, None) => self.high = self.low,
             (Order::Asc, Some(found)) => self.low = found.next(),
             (Order::Desc, Some(found)) => self.high = found,
         }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::fields::{ACTION_STATUSES, ACTION_TYPES, BESIDE_CONTENT, Field, UNKNOWN};
+use super::fields::{ACTION_STATUSES, ACTION_TYPES, BESIDE_CONTENT, Field, Kind, UNKNOWN};
 use super::json::{self, Canonicalizer, Fault, Parser};
 use super::link::AgentKey;
 use super::{scan, string, time, validate};
@@ -250,19 +250,27 @@ impl Fields<'_> {
         })?;
         let value = Span { start: value, end: self.values.len() };
         let is_null = self.values[value.start..] == *b"null";
-        match (field, beside) {
-            (Some(field), _) if field.kind() == super::fields::Kind::ServerSet => self.ignore(field.name(), is_null),
-            (Some(field), _) => self.slots[field as usize] = (!is_null).then_some(value),
-            (None, Some(index)) => self.ignore(BESIDE_CONTENT[index], is_null),
-            (None, None) => self.unknown.push((key, value)),
+        let ignored = match (field, beside) {
+            (Some(field), _) if field.kind() == Kind::ServerSet => Some(field.name()),
+            (Some(_), _) if is_null => Some(""),
+            (Some(field), _) => {
+                self.slots[field as usize] = Some(value);
+                None
+            }
+            (None, Some(index)) => Some(BESIDE_CONTENT[index]),
+            (None, None) => {
+                self.unknown.push((key, value));
+                None
+            }
+        };
+        if let Some(name) = ignored {
+            // What is not kept does not count against the length of the event.
+            self.values.truncate(start);
+            if !is_null {
+                self.warnings.push(format!("{name} is set by the server: what was sent is ignored"));
+            }
         }
         Ok(())
-    }
-
-    fn ignore(&mut self, name: &str, is_null: bool) {
-        if !is_null {
-            self.warnings.push(format!("{name} is set by the server: what was sent is ignored"));
-        }
     }
 }
 

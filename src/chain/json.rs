@@ -358,8 +358,7 @@ fn compare_keys(out: &[u8], a: &Member, b: &Member) -> Ordering {
     if a.sorts_bytewise && b.sorts_bytewise {
         return key(a).cmp(key(b));
     }
-    let text = |member: &Member| key_text(&out[member.start as usize..member.key_end as usize]);
-    text(a).encode_utf16().cmp(text(b).encode_utf16())
+    scan::utf16(key(a)).cmp(scan::utf16(key(b)))
 }
 
 /// A canonical key, quotes included, as people read it.

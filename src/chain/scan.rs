@@ -4,6 +4,7 @@
 //! checking the grammar a second time. On anything else they return `None` or nonsense, but never panic.
 
 use std::borrow::Cow;
+use std::str::Chars;
 
 /// The position of the first byte that ends a run of plain string bytes: a quote, a backslash or a control
 /// character; the length of `bytes` when there is none.
@@ -113,27 +114,47 @@ pub fn unescape(inner: &str) -> Option<Cow<'_, str>> {
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
     }
-    let mut out = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        out.push(match chars.next()? {
+    Unescaped(inner.chars()).collect::<Option<String>>().map(Cow::Owned)
+}
+
+/// The UTF-16 code units of a canonical key, its quotes left out, decoded one by one: two keys that differ early are
+/// compared fast, however long they are.
+pub fn utf16(inner: &[u8]) -> impl Iterator<Item = u16> {
+    let text = std::str::from_utf8(inner).unwrap_or_default();
+    Unescaped(text.chars()).flatten().flat_map(|c| {
+        let mut units = [0; 2];
+        let len = c.encode_utf16(&mut units).len();
+        units.into_iter().take(len)
+    })
+}
+
+/// The characters of a canonical string; `None` for an escape that is none.
+struct Unescaped<'a>(Chars<'a>);
+
+impl Iterator for Unescaped<'_> {
+    type Item = Option<char>;
+
+    fn next(&mut self) -> Option<Option<char>> {
+        let c = self.0.next()?;
+        Some(if c == '\\' { self.escape() } else { Some(c) })
+    }
+}
+
+impl Unescaped<'_> {
+    fn escape(&mut self) -> Option<char> {
+        Some(match self.0.next()? {
             'b' => '\u{8}',
             't' => '\t',
             'n' => '\n',
             'f' => '\u{c}',
             'r' => '\r',
             'u' => {
-                let code: String = chars.by_ref().take(4).collect();
+                let code: String = self.0.by_ref().take(4).collect();
                 char::from_u32(u32::from_str_radix(&code, 16).ok()?)?
             }
             literal => literal,
-        });
+        })
     }
-    Some(Cow::Owned(out))
 }
 
 #[cfg(test)]

@@ -38,4 +38,13 @@ impl Reader {
         let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.to_owned()))?;
         Ok(Reader { store, meta, _private: guard })
     }
+
+    /// Takes in what was written since. Who finds something broken looks again before saying so: a writer that
+    /// removes a log file at the wrong moment lets a reader see families of different moments.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn look_again(&self) -> Result<(), StoreError> {
+        self.store.catch_up()
+    }
 }

@@ -32,12 +32,20 @@ pub fn run(args: &VerifyArgs) -> Exit {
 
 fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
-    let bar = progress_bar();
-    let verdict = verify::agent(&reader.store, AgentKey::of(agent_id), |events| {
-        bar.inc(events);
-        true
-    })?;
-    bar.finish_and_clear();
+    let verify = || {
+        let bar = progress_bar();
+        let verdict = verify::agent(&reader.store, AgentKey::of(agent_id), |events| {
+            bar.inc(events);
+            true
+        });
+        bar.finish_and_clear();
+        verdict
+    };
+    let mut verdict = verify()?;
+    if verdict.as_ref().is_some_and(|verdict| verdict.broken.is_some()) {
+        reader.look_again()?;
+        verdict = verify()?;
+    }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
     Ok(report(&verdict.to_json(), json))
 }
@@ -59,26 +67,36 @@ fn report(verdict: &Value, json: bool) -> Exit {
 
 fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
-    let mut printer = Printer { bar: progress_bar(), json };
-    let summary = verify::all(&reader.store, &mut printer)?;
-    printer.bar.finish_and_clear();
+    let verify = || {
+        let mut printer = Printer { bar: progress_bar(), json, lines: Vec::new() };
+        let summary = verify::all(&reader.store, &mut printer);
+        printer.bar.finish_and_clear();
+        summary.map(|summary| (summary, printer.lines))
+    };
+    let (mut summary, mut lines) = verify()?;
+    if summary.broken > 0 {
+        reader.look_again()?;
+        (summary, lines) = verify()?;
+    }
+    lines.iter().for_each(|line| println!("{line}"));
     let is_valid = summary.broken == 0;
     if json {
         println!(
             "{}",
-            json!({"valid": is_valid, "agents": summary.agents, "events_verified": summary.events, "breaks": summary.broken})
+            json!({"valid": is_valid, "agents": summary.agents, "events_verified": summary.events, "broken": summary.broken})
         );
     } else {
-        let verdict = if is_valid { "all valid".to_owned() } else { format!("{} breaks", summary.broken) };
+        let verdict = if is_valid { "all valid".to_owned() } else { format!("{} BROKEN", summary.broken) };
         println!("{} agents, {} events verified: {verdict}", summary.agents, summary.events);
     }
     Ok(if is_valid { Exit::Fine } else { Exit::Broken })
 }
 
-/// Prints breaks as they are found.
+/// Shows progress, and keeps what there is to say of breaks.
 struct Printer {
     bar: ProgressBar,
     json: bool,
+    lines: Vec<String>,
 }
 
 impl Observer for Printer {
@@ -94,7 +112,7 @@ impl Observer for Printer {
         } else {
             format!("{agent_id}: BROKEN: {found}")
         };
-        self.bar.suspend(|| println!("{line}"));
+        self.lines.push(line);
     }
 }
 

@@ -3,10 +3,11 @@
 //! The library's own timer for request heads also runs on an idle connection, so it is not used: a client may keep
 //! a connection open for longer than it may take to send a head.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connections::Timeouts;
 
 /// How an HTTP/2 connection starts (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI";
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection is doing. Written by its reader, writer and requests, read by its watcher; a moment's
 /// disagreement between the fields only makes a time-out late by one look.
@@ -32,6 +33,10 @@ pub struct Activity {
     is_blocked: AtomicBool,
     /// When the last of these changed, in ms since `opened`.
     since_ms: AtomicU64,
+    /// HTTP/2 only, where each answer has a flow of its own that the socket knows nothing of: since when the peer
+    /// has not taken more of each answer that is ready. Held for one look-up.
+    untaken: Mutex<HashMap<u32, Instant>>,
+    answers: AtomicU32,
 }
 
 /// Why a connection is cut off.
@@ -53,6 +58,8 @@ impl Activity {
             is_http2: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
+            untaken: Mutex::default(),
+            answers: AtomicU32::new(0),
         })
     }
 
@@ -67,7 +74,9 @@ impl Activity {
         let (limit, kind) = if self.is_blocked.load(Ordering::Relaxed) {
             (timeouts.body, Overdue::Slow)
         } else if self.requests.load(Ordering::Relaxed) > 0 {
-            return Ok(timeouts.header);
+            let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+            let longest = untaken.values().map(Instant::elapsed).max().unwrap_or_default();
+            return if longest > timeouts.body { Err(Overdue::Slow) } else { Ok(timeouts.header.min(timeouts.body)) };
         } else if self.in_head.load(Ordering::Relaxed) {
             (timeouts.header, Overdue::Slow)
         } else {
@@ -81,9 +90,11 @@ impl Activity {
     }
 
     fn received(&self, bytes: &[u8]) {
-        if self.requests.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed) {
+        let is_first = self.requests.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed);
+        // On HTTP/2, bytes that open no request do not make a connection less idle.
+        if is_first && !self.is_http2.load(Ordering::Relaxed) {
             self.touch();
-            if self.is_http2.load(Ordering::Relaxed) || bytes.starts_with(HTTP2_PREFACE) {
+            if bytes.starts_with(HTTP2_PREFACE) {
                 self.is_http2.store(true, Ordering::Relaxed);
             } else {
                 self.in_head.store(true, Ordering::Relaxed);
@@ -112,13 +123,37 @@ impl Drop for RequestGuard {
 /// The answer's body, which ends the request when it is sent.
 pub struct Answer<B> {
     body: B,
-    _request: RequestGuard,
+    request: RequestGuard,
+    /// Its name in [`Activity::untaken`], on HTTP/2.
+    name: Option<u32>,
 }
 
 impl<B> Answer<B> {
     /// Ties the end of the request to the end of its answer.
     pub fn new(body: B, request: RequestGuard) -> Answer<B> {
-        Answer { body, _request: request }
+        let activity = &request.0;
+        let is_http2 = activity.is_http2.load(Ordering::Relaxed);
+        let name = is_http2.then(|| activity.answers.fetch_add(1, Ordering::Relaxed));
+        let answer = Answer { body, request, name };
+        answer.is_ready(true);
+        answer
+    }
+
+    /// From now on it is the peer's turn to take more; or it is ours to make more.
+    fn is_ready(&self, is_ready: bool) {
+        let Some(name) = self.name else { return };
+        let mut untaken = self.request.0.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_ready {
+            untaken.insert(name, Instant::now());
+        } else {
+            untaken.remove(&name);
+        }
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.is_ready(false);
     }
 }
 
@@ -133,7 +168,9 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let poll = Pin::new(&mut self.body).poll_frame(context);
+        self.is_ready(poll.is_ready());
+        poll
     }
 
     fn is_end_stream(&self) -> bool {

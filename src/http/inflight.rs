@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+
 use super::Problem;
 
 /// How much memory all requests take.
@@ -34,15 +36,21 @@ impl Reserved {
     /// Takes more memory.
     ///
     /// # Errors
-    /// 503 when all requests together take too much. Waiting could only be for each other.
+    /// 503 when all requests together take too much. Waiting could only be for each other; so a request that is
+    /// alone is never refused, because nobody's end would help it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        let bytes = bytes as u64;
-        let before = self.inflight.used.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        if before + bytes > self.inflight.limit {
+        let before = self.take(bytes);
+        let others = before.saturating_sub(self.bytes - bytes as u64);
+        if others > 0 && before + bytes as u64 > self.inflight.limit {
             return Err(Problem::unavailable("too much is being received at once (limits.inflight_bytes); try again"));
         }
         Ok(())
+    }
+
+    /// Takes more memory, and says how much all requests took before.
+    fn take(&mut self, bytes: usize) -> u64 {
+        self.bytes += bytes as u64;
+        self.inflight.used.fetch_add(bytes as u64, Ordering::Relaxed)
     }
 
     /// Gives some memory back.
@@ -50,6 +58,26 @@ impl Reserved {
         let bytes = (bytes as u64).min(self.bytes);
         self.inflight.used.fetch_sub(bytes, Ordering::Relaxed);
         self.bytes -= bytes;
+    }
+
+    /// Keeps the memory of an answer, and no other, reserved until the last of the answer is sent. It is made
+    /// already, so it is not refused any more.
+    pub fn hold(mut self, answer: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        self.shrink(usize::MAX);
+        self.take(answer.as_ref().len());
+        Bytes::from_owner(Held { answer, _reserved: self })
+    }
+}
+
+/// An answer and its memory.
+struct Held<A> {
+    answer: A,
+    _reserved: Reserved,
+}
+
+impl<A: AsRef<[u8]>> AsRef<[u8]> for Held<A> {
+    fn as_ref(&self) -> &[u8] {
+        self.answer.as_ref()
     }
 }
 

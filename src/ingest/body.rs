@@ -153,10 +153,13 @@ mod inflate {
             if out.len() > limit {
                 return Err(too_large(limit));
             }
-            let is_at_end = input.pos() == sent.len() && written < STEP;
+            let is_at_end = input.pos() == sent.len();
             match missing {
+                // A frame is complete, and everything of it was written.
                 0 if is_at_end => return Ok(out),
-                _ if is_at_end => return Err(Problem::bad_request("the body is no zstd: it is cut off")),
+                _ if is_at_end && written < STEP => {
+                    return Err(Problem::bad_request("the body is no zstd: it is cut off"));
+                }
                 _ => {}
             }
         }

@@ -70,14 +70,11 @@ impl Dispatch {
         for (queue, drafts) in self.queues.iter().zip(by_shard) {
             self.in_parts(queue, drafts, &mut underway, &mut answers).await;
         }
-        for (indexes, receiver) in underway {
-            match receiver.await {
-                Ok(outcomes) => {
-                    for (index, outcome) in indexes.into_iter().zip(outcomes) {
-                        answers[index] = Some(answer(outcome));
-                    }
-                }
-                Err(_) => indexes.into_iter().for_each(|index| answers[index] = Some(Err(NotStored::Lost))),
+        for Part { indexes, mut outcomes } in underway {
+            outcomes.wait().await;
+            let Pending::Done(Some(outcomes)) = outcomes else { continue };
+            for (index, outcome) in indexes.into_iter().zip(outcomes) {
+                answers[index] = Some(answer(outcome));
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or(Err(NotStored::Lost))).collect()
@@ -89,11 +86,12 @@ impl Dispatch {
         &self,
         queue: &Queue,
         drafts: Vec<(usize, Draft)>,
-        underway: &mut Vec<(Vec<usize>, oneshot::Receiver<Outcomes>)>,
+        underway: &mut Vec<Part>,
         answers: &mut [Option<Answer>],
     ) {
         let mut rest = drafts.into_iter().peekable();
         let mut refused = None;
+        let mine = underway.len();
         while rest.peek().is_some() {
             let (mut indexes, mut part, mut bytes) = (Vec::new(), Drafts::new(), 0);
             while let Some((index, draft)) = rest.next_if(|(_, draft)| has_room(queue, part.len(), bytes, draft)) {
@@ -103,13 +101,13 @@ impl Dispatch {
             }
             let sent = match refused {
                 Some(why) => Err(why),
-                None => match self.admit(queue, part.len(), bytes).await {
+                None => match self.admit_part(queue, part.len(), bytes, &mut underway[mine..]).await {
                     Ok(permit) => submit(queue, part, permit),
                     Err(why) => Err(why),
                 },
             };
             match sent {
-                Ok(receiver) => underway.push((indexes, receiver)),
+                Ok(receiver) => underway.push(Part { indexes, outcomes: Pending::Waiting(receiver) }),
                 Err(why) => {
                     refused = Some(why);
                     indexes.into_iter().for_each(|index| answers[index] = Some(Err(why)));
@@ -122,6 +120,24 @@ impl Dispatch {
         &self.queues[usize::from(shard_of(draft.agent, self.queues.len() as u16).0)]
     }
 
+    /// Admits a part of a request. As long as earlier parts of the same request are in the queue they may be what
+    /// fills it, and waiting for them does not count.
+    async fn admit_part(
+        &self,
+        queue: &Queue,
+        events: usize,
+        bytes: usize,
+        earlier: &mut [Part],
+    ) -> Result<Permit, NotStored> {
+        for part in earlier {
+            if let Some(permit) = queue.try_admit(events, bytes) {
+                return Ok(permit);
+            }
+            part.outcomes.wait().await;
+        }
+        self.admit(queue, events, bytes).await
+    }
+
     async fn admit(&self, queue: &Queue, events: usize, bytes: usize) -> Result<Permit, NotStored> {
         if let Some(permit) = queue.try_admit(events, bytes) {
             return Ok(permit);
@@ -130,6 +146,28 @@ impl Dispatch {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(NotStored::Draining),
             Err(_) => Err(NotStored::QueueFull),
+        }
+    }
+}
+
+/// A part of a request that was queued.
+struct Part {
+    /// Which events of the request it has.
+    indexes: Vec<usize>,
+    outcomes: Pending,
+}
+
+/// Outcomes that may still be on their way.
+enum Pending {
+    Waiting(oneshot::Receiver<Outcomes>),
+    /// `None` if the shard went away.
+    Done(Option<Outcomes>),
+}
+
+impl Pending {
+    async fn wait(&mut self) {
+        if let Pending::Waiting(receiver) = self {
+            *self = Pending::Done(receiver.await.ok());
         }
     }
 }

@@ -39,7 +39,7 @@ pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Respo
         Ok(stored) => {
             let status = if stored.is_known { StatusCode::OK } else { StatusCode::CREATED };
             metrics.accepted.increment(u64::from(!stored.is_known));
-            json_response(status, stored.record.into_answer())
+            json_response(status, reserved.hold(stored.record.into_answer()))
         }
         Err((problem, reason)) => {
             metrics.refused(reason);
@@ -79,8 +79,8 @@ fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft
 pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.batch_metrics;
-    let mut reserved = ingest.inflight.reserve();
-    let response = match take_batch(&ingest, request, &mut reserved).await {
+    let reserved = ingest.inflight.reserve();
+    let response = match take_batch(&ingest, request, reserved).await {
         Ok(response) => response,
         Err((problem, reason)) => {
             metrics.refused(reason);
@@ -97,18 +97,18 @@ enum Entry {
     Refused(Refused),
 }
 
-async fn take_batch(ingest: &Ingest, request: Request, reserved: &mut Reserved) -> Result<Response<Body>, Refused> {
-    let sent = receive(ingest, &ingest.batch_metrics, request, reserved).await?;
+async fn take_batch(ingest: &Ingest, request: Request, mut reserved: Reserved) -> Result<Response<Body>, Refused> {
+    let sent = receive(ingest, &ingest.batch_metrics, request, &mut reserved).await?;
     let mut entries = Vec::new();
     let mut drafts = Vec::new();
     body::off_the_way(&sent, || {
         let text = text(&sent)?;
-        READER.with_borrow_mut(|reader| read_array(reader, text, ingest, reserved, &mut entries, &mut drafts))
+        READER.with_borrow_mut(|reader| read_array(reader, text, ingest, &mut reserved, &mut entries, &mut drafts))
     })?;
     reserved.shrink(sent.len());
     drop(sent);
     let answers = ingest.dispatch.many(drafts).await;
-    Ok(answer_batch(ingest, entries, answers))
+    Ok(answer_batch(ingest, entries, answers, reserved))
 }
 
 /// Reads the events of an array. One that is refused does not keep the others from being read; a body that is no
@@ -154,7 +154,7 @@ fn read_array(
     cursor.end()
 }
 
-fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>) -> Response<Body> {
+fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, reserved: Reserved) -> Response<Body> {
     let metrics = &ingest.batch_metrics;
     let mut answers = answers.into_iter();
     let (mut stored, mut is_retryable, mut is_whole) = (0, false, true);
@@ -188,7 +188,7 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>) -> R
     out.push(b']');
     metrics.accepted.increment(stored);
     let status = if is_whole { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
-    let mut response = json_response(status, Bytes::from(out));
+    let mut response = json_response(status, reserved.hold(out));
     if is_retryable {
         retry_after(&mut response);
     }

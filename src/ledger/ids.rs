@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::keys::{Place, Position, ShardId, server_id, time_key};
 use super::read;
 use super::record::{Draft, Record};
-use super::store::{Store, StoreError};
+use super::store::{Family, Store, StoreError};
 
 /// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
 ///
@@ -36,8 +36,10 @@ impl InFlight {
 pub enum Known {
     /// Nothing: the event is new.
     No,
-    /// It belongs to this stored event.
-    Stored(Record),
+    /// It belongs to this stored event, which is the same.
+    Same(Record),
+    /// It belongs to a stored event that is another one.
+    Other,
     /// It belongs to the event of this commit that stands here, as an index into its records.
     InThisCommit(usize),
     /// Another shard is storing an event with it.
@@ -50,40 +52,57 @@ pub struct Ids {
     shards: u16,
     /// The ids of this commit, and which of its records they belong to.
     mine: HashMap<Uuid, usize>,
+    /// The last stored event that was found in this commit: many copies of one event are looked up once.
+    found: Option<(Uuid, Record)>,
 }
 
 impl Ids {
     /// For one of `shards` shards.
     pub fn new(in_flight: InFlight, shards: u16) -> Ids {
-        Ids { in_flight, shards, mine: HashMap::new() }
+        Ids { in_flight, shards, mine: HashMap::new(), found: None }
     }
 
-    /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`.
+    /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`, or
+    /// until [`Ids::forget`] if there will be no such record.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the database cannot be read. The id is not held then.
     pub fn check(&mut self, store: &Store, draft: &Draft, index: usize) -> Result<Known, StoreError> {
         let Some(id) = draft.client_id else { return Ok(Known::No) };
         if let Some(&index) = self.mine.get(&id) {
             return Ok(Known::InThisCommit(index));
         }
-        // Claimed first, looked up then: another shard that stored it in between has let it go by now.
-        if !self.in_flight.claim(id) {
-            return Ok(Known::Elsewhere);
-        }
-        self.mine.insert(id, index);
-        match find(store, id, self.shards)? {
-            Some(record) => {
-                self.mine.remove(&id);
-                self.in_flight.release([id].into_iter());
-                Ok(Known::Stored(record))
+        if self.found.as_ref().is_none_or(|(found, _)| *found != id) {
+            // Claimed first, looked up then: another shard that stored it in between has let it go by now.
+            if !self.in_flight.claim(id) {
+                return Ok(Known::Elsewhere);
             }
-            None => Ok(Known::No),
+            self.mine.insert(id, index);
+            match find(store, id, self.shards) {
+                Ok(None) => return Ok(Known::No),
+                Ok(Some(record)) => self.found = Some((id, record)),
+                Err(error) => {
+                    self.forget(id);
+                    return Err(error);
+                }
+            }
+            self.forget(id);
         }
+        match &self.found {
+            Some((_, record)) if draft.is_same_event(record.as_ref()) => Ok(Known::Same(record.clone())),
+            _ => Ok(Known::Other),
+        }
+    }
+
+    /// The event with this id does not come into the commit.
+    pub fn forget(&mut self, id: Uuid) {
+        self.mine.remove(&id);
+        self.in_flight.release([id].into_iter());
     }
 
     /// The commit is over, one way or the other.
     pub fn release(&mut self) {
+        self.found = None;
         if !self.mine.is_empty() {
             self.in_flight.release(self.mine.drain().map(|(id, _)| id));
         }
@@ -95,13 +114,13 @@ impl Ids {
 /// # Errors
 /// When the database cannot be read.
 pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<Record>, StoreError> {
-    if let Some(place) = store.get(super::store::Family::ClientIds, id.as_bytes())? {
+    if let Some(place) = store.get(Family::ClientIds, id.as_bytes())? {
         let place = Place::decode(&place).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
         return read::record(store, place);
     }
     let Some((ms, offset)) = server_id::parts(id) else { return Ok(None) };
     for shard in (0..shards).map(ShardId) {
-        let Some(first) = store.get(super::store::Family::Times, &time_key(ms, shard))? else { continue };
+        let Some(first) = store.get(Family::Times, &time_key(shard, ms))? else { continue };
         let Some(first) = Position::decode(&first) else { continue };
         let Some(position) = first.0.checked_add(offset).map(Position) else { continue };
         let found = read::record(store, Place { shard, position })?;

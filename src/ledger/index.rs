@@ -21,6 +21,8 @@ use super::terms::{self, Term};
 const FORMAT: u16 = 1;
 /// The most events of one stretch. Offsets have 2 bytes.
 const STRETCH_EVENTS: u64 = 4096;
+/// A stretch ends behind the event with which it has this many terms: an event can have a hundred thousand labels.
+const STRETCH_TERMS: usize = 65_536;
 /// How long a word of new events is let lie, so that one pass sees many of them.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long to wait before a failed pass is tried again.
@@ -105,20 +107,26 @@ impl Index {
     /// Takes in what is committed and not in the index.
     fn pass(&self, store: &Store, committed: &Committed, stop: &Receiver<()>) -> Result<(), StoreError> {
         let mut terms = Vec::new();
-        for shard in committed.shards() {
-            while self.next(shard) < committed.next(shard) && stop.try_recv() != Err(TryRecvError::Disconnected) {
+        // A stretch of each shard in turn, so that none waits for another one.
+        while self.lag(committed) > 0 {
+            for shard in committed.shards() {
+                if stop.try_recv() == Err(TryRecvError::Disconnected) {
+                    return Ok(());
+                }
                 let first = self.next(shard);
                 let end = committed.next(shard).0.min(first.0 + STRETCH_EVENTS);
-                let next = stretch(store, shard, first, Position(end), &mut terms)?;
-                self.next[usize::from(shard.0)].store(next.0, Ordering::Release);
-                self.moved.send_replace(());
+                if first.0 < end {
+                    let next = stretch(store, shard, first, Position(end), &mut terms)?;
+                    self.next[usize::from(shard.0)].store(next.0, Ordering::Release);
+                }
             }
+            self.moved.send_replace(());
         }
         Ok(())
     }
 }
 
-/// Writes the rows of the events from `first` up to `end`, with the cursor behind them.
+/// Writes the rows of the events from `first` up to `end`, or a part of them, with the cursor behind them.
 fn stretch(
     store: &Store,
     shard: ShardId,
@@ -129,7 +137,10 @@ fn stretch(
     terms.clear();
     let mut rows = store.rows(Family::Events)?;
     rows.seek(&Place { shard, position: first }.encode());
-    for position in first.0..end.0 {
+    let mut next = first;
+    while next < end && terms.len() < STRETCH_TERMS {
+        let position = next.0;
+        next = next.next();
         let place = Place { shard, position: Position(position) };
         match rows.row()? {
             Some((key, value)) if key == place.encode() => match read::parse(store, place, value) {
@@ -157,9 +168,9 @@ fn stretch(
         same.iter().for_each(|(_, offset)| offsets.extend_from_slice(&offset.to_be_bytes()));
         store.put(&mut batch, Family::Index, &row_key(same[0].0, shard, first), &offsets)?;
     }
-    store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(end))?;
+    store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(next))?;
     store.write_derived(batch)?;
-    Ok(end)
+    Ok(next)
 }
 
 fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {

@@ -138,13 +138,8 @@ impl Agent {
 
 /// The key in `times` of the first event that `shard` received in the millisecond `ms`. The value is its
 /// position, as [`Position::encode`] writes it.
-pub fn time_key(ms: u64, shard: ShardId) -> [u8; 10] {
-    join(&[&ms.to_be_bytes(), &shard.0.to_be_bytes()])
-}
-
-/// Reads a key of `times`.
-pub fn decode_time_key(mut key: &[u8]) -> Option<(u64, ShardId)> {
-    Some((take_u64(&mut key)?, ShardId(take(&mut key).map(u16::from_be_bytes)?)))
+pub fn time_key(shard: ShardId, ms: u64) -> [u8; 10] {
+    join(&[&shard.0.to_be_bytes(), &ms.to_be_bytes()])
 }
 
 impl Position {
@@ -218,7 +213,6 @@ mod tests {
                 sequence: Sequence(9), hash: Hash([7; 32]), first_ms: 1, last_ms: 2, agent_id: "агент".into()
             };
         assert_eq!(Agent::decode(&agent.encode()), Some(agent));
-        assert_eq!(decode_time_key(&time_key(5, ShardId(2))), Some((5, ShardId(2))));
     }
 
     #[test]

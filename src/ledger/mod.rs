@@ -10,7 +10,7 @@
 //! | `events` | place | a record: see [`record`] | commit |
 //! | `chain` | agent key · first sequence u64 | first place, count u32: a run of the agent's events that stand together | commit |
 //! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, agent id | commit, a row per agent touched |
-//! | `times` | received ms u64 · shard u16 | position u64 of the first event of that millisecond | commit, at most one row |
+//! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | place | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |
 //! | `meta` | name | format, shards, instance, number of agents per shard | start, and commit for new agents |

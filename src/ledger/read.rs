@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::keys::{Agent, Place, Position, Run, ShardId, decode_time_key, time_key};
+use super::keys::{Agent, Place, Position, Run, ShardId, time_key};
 use super::record::{Record, RecordRef};
 use super::store::{Family, Rows, Store, StoreError};
 use crate::chain::{AgentKey, Field, Sequence, scan};
@@ -61,14 +61,9 @@ pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
 /// When the database cannot be read.
 pub fn first_since(store: &Store, shard: ShardId, ms: u64) -> Result<Option<Position>, StoreError> {
     let mut rows = store.rows(Family::Times)?;
-    rows.seek(&time_key(ms, shard));
-    while let Some((key, value)) = rows.row()? {
-        if decode_time_key(key).is_some_and(|(_, found)| found == shard) {
-            return Ok(Position::decode(value));
-        }
-        rows.next();
-    }
-    Ok(None)
+    rows.seek(&time_key(shard, ms));
+    let found = rows.row()?.filter(|(key, _)| key.starts_with(&shard.0.to_be_bytes()));
+    Ok(found.and_then(|(_, value)| Position::decode(value)))
 }
 
 /// The runs of one agent's chain.

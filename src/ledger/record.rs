@@ -18,7 +18,6 @@
 
 use std::io::Write;
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -119,6 +118,8 @@ impl Draft {
     pub fn is_same_event(&self, stored: RecordRef<'_>) -> bool {
         let told = |canonical| {
             scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
+                // The ids are the same, though perhaps not in their letter case.
+                Some(Field::Id) => false,
                 Some(Field::Timestamp) => self.holes.timestamp.is_none(),
                 Some(field) => field.kind() != Kind::ServerSet,
                 None => true,
@@ -163,12 +164,24 @@ impl Record {
     }
 
     /// The stored event as it is answered, from the same bytes that were stored.
-    pub fn into_answer(mut self) -> Bytes {
+    pub fn into_answer(mut self) -> RecordAnswer {
         let beside = self.as_ref().beside_content();
         let warnings = self.as_ref().warnings().map(<[u8]>::to_vec);
         self.bytes.pop();
         beside.write(warnings.as_deref(), &mut self.bytes);
-        Bytes::from(self.bytes).slice(self.canonical_at..)
+        RecordAnswer { bytes: self.bytes, at: self.canonical_at }
+    }
+}
+
+/// The bytes of an answer, behind the header of the record that they were made from.
+pub struct RecordAnswer {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl AsRef<[u8]> for RecordAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.at..]
     }
 }
 

@@ -45,7 +45,7 @@ pub fn tail(store: &Store, shard: ShardId) -> Result<Tail, StoreError> {
     let damaged = |what: &str| store.damaged(format!("shard {}: {what}; run `cairn verify --all`", shard.0));
     let record = read::record(store, Place { shard, position: last })?.ok_or_else(|| damaged("no last event"))?;
     let last_ms = record.as_ref().received_ms().ok_or_else(|| damaged("the last event has no time"))?;
-    let first = store.get(Family::Times, &time_key(last_ms, shard))?;
+    let first = store.get(Family::Times, &time_key(shard, last_ms))?;
     let first_of_ms = first.and_then(|first| Position::decode(&first));
     let first_of_ms = first_of_ms.ok_or_else(|| damaged("the last event's time has no row"))?;
     Ok(Tail { next, last_ms, first_of_ms, agents })

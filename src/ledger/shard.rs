@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::Clock;
 use super::commit::{Commit, CommitError};
@@ -31,6 +31,9 @@ const COMMIT_BYTES: usize = 4 << 20;
 const CACHED_HEADS: usize = 16_384;
 /// How long the database may take to go on after there is room again.
 const RESUME_WAIT: Duration = Duration::from_secs(60);
+
+/// How often it is tried whether there is room again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The shard cannot go on; the process has to end and start again.
 #[derive(Debug, thiserror::Error)]
@@ -99,14 +102,34 @@ impl Shard {
         let mut heads = Heads::new(CACHED_HEADS);
         let mut random = fastrand::Rng::new();
         let mut waiting = Vec::new();
-        let mut stopped = false;
-        while !stopped {
-            stopped = gather(queue, &mut waiting);
-            if !waiting.is_empty() {
-                self.serve(&mut waiting, &mut heads, &mut random)?;
+        let result = loop {
+            let stopped = gather(queue, &mut waiting, self.space.is_failing());
+            let result = match waiting.is_empty() {
+                false => self.serve(&mut waiting, &mut heads, &mut random),
+                true if stopped => Ok(()),
+                true => self.probe(&mut heads),
+            };
+            if stopped || result.is_err() {
+                break result;
             }
+        };
+        // Whoever is still in the queue hears that nobody answers; the channel itself would keep them waiting.
+        while queue.try_recv().is_ok() {}
+        result
+    }
+
+    /// Finds out whether the database takes writes again when no events come that would.
+    fn probe(&mut self, heads: &mut Heads) -> Result<(), Fatal> {
+        let mut batch = self.store.batch(0);
+        let count = Position(self.tail.agents).encode();
+        self.store.put(&mut batch, Family::Meta, &recover::agents_key(self.id), &count)?;
+        match self.commit.commit(batch) {
+            Ok(()) => {
+                self.space.commit_succeeded();
+                Ok(())
+            }
+            Err(error) => self.resume(error, heads),
         }
-        Ok(())
     }
 
     /// Seals, commits and answers what waits.
@@ -142,8 +165,8 @@ impl Shard {
     fn begin(&self, waiting: &[Submission]) -> Round {
         let drafts = || waiting.iter().flat_map(|submission| &submission.drafts);
         let mut tail = self.tail;
-        // Never back, whatever the clock does.
-        let now_ms = (self.clock)().max(tail.last_ms);
+        // Never back, whatever the clock does; and 0 stands for no event yet.
+        let now_ms = (self.clock)().max(tail.last_ms).max(1);
         if now_ms > tail.last_ms {
             tail.first_of_ms = tail.next;
             tail.last_ms = now_ms;
@@ -169,8 +192,8 @@ impl Shard {
     ) -> Result<Verdict, Fatal> {
         match self.ids.check(&self.store, &draft, round.records.len()) {
             Ok(Known::No) => {}
-            Ok(Known::Stored(record)) if draft.is_same_event(record.as_ref()) => return Ok(Verdict::Known(record)),
-            Ok(Known::Stored(_)) => return Ok(Verdict::Refused(Refusal::IdTaken)),
+            Ok(Known::Same(record)) => return Ok(Verdict::Known(record)),
+            Ok(Known::Other) => return Ok(Verdict::Refused(Refusal::IdTaken)),
             Ok(Known::InThisCommit(index)) if draft.is_same_event(round.records[index].as_ref()) => {
                 return Ok(Verdict::SameAs(index));
             }
@@ -178,7 +201,11 @@ impl Shard {
             Ok(Known::Elsewhere) => return Ok(Verdict::Refused(Refusal::IdBusy)),
             Err(error) => return Ok(unreadable(&error)),
         }
-        match heads.load(&self.store, draft.agent, || draft.agent_id(), round.tail.last_ms) {
+        let loaded = heads.load(&self.store, draft.agent, || draft.agent_id(), round.tail.last_ms);
+        if loaded.is_err() {
+            draft.client_id.into_iter().for_each(|id| self.ids.forget(id));
+        }
+        match loaded {
             Ok((head, is_new)) => {
                 round.tail.agents += u64::from(is_new);
                 let place = Place { shard: self.id, position: round.tail.next };
@@ -247,7 +274,7 @@ impl Shard {
         }
         if round.tail.last_ms != self.tail.last_ms {
             let first = round.tail.first_of_ms.encode();
-            self.store.put(batch, Family::Times, &time_key(round.tail.last_ms, self.id), &first)?;
+            self.store.put(batch, Family::Times, &time_key(self.id, round.tail.last_ms), &first)?;
         }
         Ok(())
     }
@@ -270,11 +297,18 @@ impl Shard {
     }
 }
 
-/// Waits for events, then takes all that are there, up to a commit's bounds. True: the queue said stop.
-fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>) -> bool {
+/// Waits for events, then takes all that are there, up to a commit's bounds. True: the queue said stop. If commits
+/// fail it does not wait for long.
+fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>, is_failing: bool) -> bool {
     waiting.clear();
     let (mut events, mut bytes) = (0, 0);
-    let mut next = queue.recv().ok();
+    let mut next = match is_failing {
+        false => queue.recv().ok(),
+        true => match queue.recv_timeout(PROBE_INTERVAL) {
+            Err(RecvTimeoutError::Timeout) => return false,
+            received => received.ok(),
+        },
+    };
     while let Some(message) = next {
         let Message::Submission(submission) = message else { return true };
         events += submission.drafts.len();

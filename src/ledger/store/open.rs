@@ -93,7 +93,14 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
         }
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    // A directory survives a power loss only when the entry in its parent is on disk, too.
+    for parent in absolute.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&existing)) {
+        fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The memory that all families share: `storage.memory_bytes` is the bound of blocks and write buffers together.
