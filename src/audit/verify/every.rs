@@ -2,16 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
 use super::{PROGRESS_EVENTS, wrong_head};
 use crate::chain::walk::Checker;
 use crate::chain::{AgentKey, Break, BreakKind, Field, Sequence, Walk, scan};
-use crate::ledger::keys::{Agent, Place, Run};
+use crate::ledger::keys::{Agent, Place, Position, Run, ShardId};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Store, StoreError};
+use crate::ledger::store::{Family, Rows, Store, StoreError};
 
-/// How many agents are followed at once: about 60 MiB. More agents take more passes.
-const AGENTS_PER_PASS: u64 = 300_000;
+/// How many agents are followed at once: about 50 MiB. More agents take more passes.
+const AGENTS_PER_PASS: u64 = 400_000;
 
 /// What verification of all chains found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,13 +48,16 @@ pub fn all(store: &Store, observer: &mut dyn Observer) -> Result<Summary, StoreE
         rows.next();
     }
     let passes = agents.div_ceil(AGENTS_PER_PASS).max(1);
-    let mut report = Report { observer, broken: HashSet::new(), events: 0 };
+    let mut report = Report { observer, broken: HashSet::new(), events: 0, placed: 0, seed: fastrand::u64(..) };
     for pass in 0..passes {
         let mut followed = Followed { store, pass, passes, chains: HashMap::new() };
         followed.read_events(&mut report)?;
         followed.compare_heads(&mut report)?;
     }
-    check_runs(store, &mut report)?;
+    if check_runs(store, &mut report, false)? != report.placed {
+        // Somewhere a run leads elsewhere: only now each of them is followed.
+        check_runs(store, &mut report, true)?;
+    }
     Ok(Summary { agents, events: report.events, broken: report.broken.len() as u64 })
 }
 
@@ -61,9 +66,25 @@ struct Report<'o> {
     observer: &'o mut dyn Observer,
     broken: HashSet<AgentKey>,
     events: u64,
+    /// The sum of the digests of all events that follow, with where they stand. The rows of `chain` have to give the
+    /// same sum: so they are compared without looking up an event for each.
+    placed: u128,
+    /// Nobody who wrote the rows knew it.
+    seed: u64,
 }
 
+/// What stands for the place of a row whose key cannot be read.
+const NOWHERE: Place = Place { shard: ShardId(u16::MAX), position: Position(u64::MAX) };
+
 impl Report<'_> {
+    /// Says in one number that an event stands in a place.
+    fn digest(&self, agent: AgentKey, sequence: Sequence, place: Place) -> u128 {
+        let mut bytes = [0; 34];
+        bytes[..24].copy_from_slice(&Run::key(agent, sequence));
+        bytes[24..].copy_from_slice(&place.encode());
+        xxh3_128_with_seed(&bytes, self.seed)
+    }
+
     /// Tells the first break of a chain.
     fn broken(&mut self, key: AgentKey, agent_id: &str, sequence: Sequence, kind: BreakKind) {
         if self.broken.insert(key) {
@@ -78,15 +99,7 @@ struct Followed<'s> {
     pass: u64,
     passes: u64,
     /// How far each chain was followed; `None` if it is broken.
-    chains: HashMap<AgentKey, Option<Chain>>,
-}
-
-/// A chain that has been followed so far.
-#[derive(Clone, Copy, Default)]
-struct Chain {
-    walk: Walk,
-    /// The row of `chain` that covers the last event.
-    run: Option<Run>,
+    chains: HashMap<AgentKey, Option<Walk>>,
 }
 
 /// The break of an agent's chain.
@@ -110,8 +123,13 @@ impl Followed<'_> {
             if seen % PROGRESS_EVENTS == 0 {
                 report.observer.progress(PROGRESS_EVENTS, of * self.passes);
             }
-            match self.step(key, value, &mut checker)? {
-                Ok(is_mine) => report.events += u64::from(is_mine),
+            match self.step(value, &mut checker) {
+                Ok(None) => {}
+                Ok(Some((agent, sequence))) => {
+                    report.events += 1;
+                    let place = Place::decode(key).unwrap_or(NOWHERE);
+                    report.placed = report.placed.wrapping_add(report.digest(agent, sequence, place));
+                }
                 Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
             }
             rows.next();
@@ -120,40 +138,34 @@ impl Followed<'_> {
         Ok(())
     }
 
-    /// Takes the next event. False if it is none of this pass, or its chain is broken already.
-    fn step(&mut self, key: &[u8], value: &[u8], checker: &mut Checker) -> Result<Result<bool, Found>, StoreError> {
+    /// Takes the next event, and says which it is. `None` if it is none of this pass, or its chain is broken already.
+    fn step(&mut self, value: &[u8], checker: &mut Checker) -> Result<Option<(AgentKey, Sequence)>, Found> {
         let record = match RecordRef::parse(value) {
             Ok(record) => record,
-            Err(why) => return Ok(self.unreadable(value, why)),
+            Err(why) => return self.unreadable(value, why).map_or(Ok(None), Err),
         };
         let agent = record.agent();
         if !self.has(agent) {
-            return Ok(Ok(false));
+            return Ok(None);
         }
-        let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(Chain::default())) else {
-            return Ok(Ok(false));
-        };
-        let found = match chain.walk.step(&record.link(), checker) {
-            Ok(()) if chain.is_found_at(self.store, agent, key)? => return Ok(Ok(true)),
-            Ok(()) => {
-                let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
-                Break { sequence: record.sequence(), kind }
+        let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
+        match walk.step(&record.link(), checker) {
+            Ok(()) => Ok(Some((agent, walk.sequence))),
+            Err(found) => {
+                self.chains.insert(agent, None);
+                Err(blame(record, found))
             }
-            Err(found) => found,
-        };
-        self.chains.insert(agent, None);
-        Ok(Err(blame(record, found)))
+        }
     }
 
     /// What cannot be read breaks the chain that its header names, if that can be read.
-    fn unreadable(&mut self, value: &[u8], why: &str) -> Result<bool, Found> {
-        let agent = RecordRef::agent_of_damaged(value).filter(|&agent| self.has(agent));
-        let Some(agent) = agent else { return Ok(false) };
-        let Some(Some(chain)) = self.chains.get(&agent) else { return Ok(false) };
-        let sequence = chain.walk.sequence.next();
+    fn unreadable(&mut self, value: &[u8], why: &str) -> Option<Found> {
+        let agent = RecordRef::agent_of_damaged(value).filter(|&agent| self.has(agent))?;
+        let Some(Some(chain)) = self.chains.get(&agent) else { return None };
+        let sequence = chain.sequence.next();
         self.chains.insert(agent, None);
         let kind = BreakKind::Unreadable(why.to_owned());
-        Err((agent, name(self.store, agent), Break { sequence, kind }))
+        Some((agent, name(self.store, agent), Break { sequence, kind }))
     }
 
     /// Every chain has to end where its agent's row says.
@@ -163,10 +175,10 @@ impl Followed<'_> {
         while let Some((key, row)) = rows.row()? {
             let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
             if self.has(agent) {
-                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Chain::default()));
+                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Walk::default()));
                 match (Agent::decode(row), chain) {
                     (Some(head), Some(chain)) => {
-                        if let Some(found) = wrong_head(&chain.walk, &head) {
+                        if let Some(found) = wrong_head(&chain, &head) {
                             report.broken(agent, &head.agent_id, found.sequence, found.kind);
                         }
                     }
@@ -182,28 +194,10 @@ impl Followed<'_> {
         for (&agent, chain) in &self.chains {
             if let Some(chain) = chain {
                 let kind = BreakKind::WrongHead("the agent has events, but no row in `agents`".to_owned());
-                report.broken(agent, &name(self.store, agent), chain.walk.sequence, kind);
+                report.broken(agent, &name(self.store, agent), chain.sequence, kind);
             }
         }
         Ok(())
-    }
-}
-
-impl Chain {
-    /// Whether reads of the chain find the event that was taken last where it stands. A row is looked up only when
-    /// the last one ends.
-    fn is_found_at(&mut self, store: &Store, agent: AgentKey, event_key: &[u8]) -> Result<bool, StoreError> {
-        let Some(place) = Place::decode(event_key) else { return Ok(false) };
-        let sequence = self.walk.sequence;
-        let is_over = |run: Run| sequence.0 >= run.first.0 + u64::from(run.count);
-        if self.run.is_none_or(is_over) {
-            let key = Run::key(agent, sequence);
-            let row = store.get(Family::Chain, &key)?;
-            self.run = row.and_then(|row| Run::decode(&key, &row)).map(|(_, run)| run);
-        }
-        Ok(self.run.is_some_and(|run| {
-            run.place.shard == place.shard && place.position.0 - run.place.position.0 == sequence.0 - run.first.0
-        }))
     }
 }
 
@@ -223,26 +217,78 @@ fn name(store: &Store, agent: AgentKey) -> String {
     row.map_or_else(|| format!("with the key {agent:?}"), |row| row.agent_id.into())
 }
 
-/// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any.
-fn check_runs(store: &Store, report: &mut Report<'_>) -> Result<(), StoreError> {
+/// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
+/// the sum of the digests of what they lead to. With `follow`, each run has to lead to its first event.
+fn check_runs(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u128, StoreError> {
+    let mut agents = store.scan(Family::Agents)?;
     let mut runs = store.scan(Family::Chain)?;
+    agents.seek_first();
     runs.seek_first();
-    while let Some((key, _)) = runs.row()? {
-        let agent = AgentKey(key.get(..16).and_then(|key| key.try_into().ok()).unwrap_or_default());
-        let mut covered = 0;
-        let mut gap = None;
-        while let Some((key, value)) = runs.row()?.filter(|(key, _)| key.starts_with(&agent.0)) {
-            match Run::decode(key, value) {
-                Some((_, run)) if run.first.0 == covered + 1 => covered += u64::from(run.count),
-                _ => gap = gap.or(Some(covered + 1)),
-            }
-            runs.next();
+    let mut placed = 0u128;
+    // Both families are in the order of agent keys, so they are read side by side.
+    loop {
+        let next_run = runs.row()?.map(|(key, _)| agent_of(key));
+        let next_head = agents.row()?.map(|(key, row)| (agent_of(key), Agent::decode(row)));
+        let agent = match (next_run, &next_head) {
+            (Some(run), Some((head, _))) => run.min(*head),
+            (Some(run), None) => run,
+            (None, Some((head, _))) => *head,
+            (None, None) => return Ok(placed),
+        };
+        let (covered, mut wrong) = cover(store, report, &mut runs, agent, follow, &mut placed)?;
+        let head = next_head.filter(|(key, _)| *key == agent).map(|(_, head)| head);
+        if head.is_some() {
+            agents.next();
         }
-        let head = read::agent(store, agent)?.map_or(0, |head| head.sequence.0);
-        if let Some(missing) = gap.or((covered != head).then_some(covered.min(head) + 1)) {
-            let kind = BreakKind::Unreadable("its rows in `chain` do not fit its head".to_owned());
-            report.broken(agent, &name(store, agent), Sequence(missing), kind);
+        // A row of `agents` that is damaged was reported before.
+        let head_sequence = head.map_or(Some(0), |head| head.map(|head| head.sequence.0));
+        if let Some(head) = head_sequence.filter(|&head| head != covered) {
+            wrong = wrong.or(Some(covered.min(head) + 1));
+        }
+        if let Some(sequence) = wrong {
+            let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
+            report.broken(agent, &name(store, agent), Sequence(sequence), kind);
         }
     }
-    Ok(())
+}
+
+fn agent_of(key: &[u8]) -> AgentKey {
+    AgentKey(key.get(..16).and_then(|key| key.try_into().ok()).unwrap_or_default())
+}
+
+/// Reads the runs of one agent: how many sequences they cover, and the first that they do not.
+fn cover(
+    store: &Store,
+    report: &Report<'_>,
+    runs: &mut Rows<'_>,
+    agent: AgentKey,
+    follow: bool,
+    placed: &mut u128,
+) -> Result<(u64, Option<u64>), StoreError> {
+    let (mut covered, mut wrong) = (0, None);
+    while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
+        match Run::decode(key, value).map(|(_, run)| run) {
+            Some(run) if run.first.0 == covered + 1 => {
+                if follow && !leads_home(store, agent, run)? {
+                    wrong = wrong.or(Some(run.first.0));
+                }
+                for offset in 0..u64::from(run.count) {
+                    let Place { shard, position } = run.place;
+                    let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
+                    *placed = placed.wrapping_add(report.digest(agent, Sequence(run.first.0 + offset), place));
+                }
+                covered += u64::from(run.count);
+            }
+            _ => wrong = wrong.or(Some(covered + 1)),
+        }
+        runs.next();
+    }
+    Ok((covered, wrong))
+}
+
+/// Whether a run's first event stands where it says.
+fn leads_home(store: &Store, agent: AgentKey, run: Run) -> Result<bool, StoreError> {
+    let event = store.get(Family::Events, &run.place.encode())?;
+    let record = event.as_deref().and_then(|event| RecordRef::parse(event).ok());
+    Ok(record.is_some_and(|record| record.agent() == agent && record.sequence() == run.first))
 }
