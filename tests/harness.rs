@@ -172,7 +172,11 @@ pub struct Process {
 impl Process {
     /// Starts a server and waits until it takes events.
     pub fn start(data_dir: &Path, environment: &[(&str, &str)]) -> Process {
-        let mut command = cairn();
+        Process::start_as(cairn(), data_dir, environment)
+    }
+
+    /// Starts a server by a command that runs the program with the arguments behind it.
+    pub fn start_as(mut command: Command, data_dir: &Path, environment: &[(&str, &str)]) -> Process {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::inherit());

@@ -87,6 +87,36 @@ async fn every_acknowledged_event_survives_kill_9_once_in_a_chain_without_a_gap(
     assert_eq!(code, 0, "{said}{err}");
 }
 
+/// How many syncs the system has finished for a traced server.
+fn syncs(trace: &std::path::Path) -> usize {
+    let trace = std::fs::read_to_string(trace).unwrap();
+    trace.lines().filter(|line| line.contains("fdatasync(") && line.ends_with("= 0")).count()
+}
+
+/// SIGKILL keeps what the system has in memory, so it cannot show a missing sync. The trace of system calls can.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_after_the_sync_of_its_commit() {
+    let folder = TempDir::new().unwrap();
+    for (sync, at_least, at_most) in [("true", 10, usize::MAX), ("false", 0, 3)] {
+        let trace = folder.path().join(format!("trace-{sync}"));
+        let mut strace = std::process::Command::new("strace");
+        // The tracer stands aside, so that the process that is started is the server.
+        strace.args(["-D", "-f", "-qq", "-e", "trace=fdatasync,fsync", "-o"]).arg(&trace);
+        strace.arg(crate::harness::cairn().get_program());
+        let server = Process::start_as(strace, &folder.path().join(sync), &[("CAIRN_STORAGE__SYNC", sync)]);
+        let client = reqwest::Client::new();
+        let before = syncs(&trace);
+        for sent in 1..=10 {
+            let request = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
+            assert_eq!(request.body(r#"{"agent_id":"a"}"#).send().await.unwrap().status(), 201);
+            assert!(sync == "false" || syncs(&trace) >= before + sent, "answered before the sync");
+        }
+        // Without syncs there are next to none, so the count would show if they were missing.
+        let counted = syncs(&trace) - before;
+        assert!((at_least..=at_most).contains(&counted), "{counted} syncs with storage.sync: {sync}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_the_process_in_good_order() {
     let data = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cairn::ledger::record::RecordRef;
 use rocksdb::{DB, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -82,7 +83,7 @@ async fn an_untouched_ledger_is_valid() {
 
 /// Positions 0 to 14 hold a, b, a, a, b, a ...: position 9 holds the seventh event of agent a, which has warnings.
 #[tokio::test(flavor = "multi_thread")]
-async fn changing_any_byte_of_a_record_is_found() {
+async fn a_changed_byte_of_each_part_of_a_record_is_named() {
     let data = ledger().await;
     let mut original = Vec::new();
     edit(data.path(), |db| original = db.get_cf(db.cf_handle("events").unwrap(), key(9)).unwrap().unwrap());
@@ -111,6 +112,35 @@ async fn changing_any_byte_of_a_record_is_found() {
             _ => "hash mismatch",
         };
         finds(&data, 7, expected, &format!("byte {at}"));
+    }
+}
+
+/// Without the program around it, every bit of every byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_any_bit_of_a_record_breaks_the_walk() {
+    let data = ledger().await;
+    let mut chain = Vec::new();
+    // Agent `a` up to its seventh event, which has warnings.
+    edit(data.path(), |db| {
+        let read = |position| db.get_cf(db.cf_handle("events").unwrap(), key(position)).unwrap().unwrap();
+        chain = [0, 2, 3, 5, 6, 8, 9].map(read).to_vec();
+    });
+    let agent = cairn::chain::AgentKey::of("a");
+    let mut checker = cairn::chain::walk::Checker::default();
+    let mut follows = |before: &cairn::chain::Walk, record: &[u8]| {
+        let record = RecordRef::parse(record).ok().filter(|record| record.agent() == agent)?;
+        let mut walk = *before;
+        walk.step(&record.link(), &mut checker).ok().map(|()| walk)
+    };
+    let last = chain.pop().unwrap();
+    let before = chain.iter().fold(cairn::chain::Walk::default(), |walk, record| follows(&walk, record).unwrap());
+    assert!(follows(&before, &last).is_some());
+    for at in 0..last.len() {
+        for bit in 0..8 {
+            let mut changed = last.clone();
+            changed[at] ^= 1 << bit;
+            assert!(follows(&before, &changed).is_none(), "bit {bit} of byte {at}");
+        }
     }
 }
 
