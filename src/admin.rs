@@ -11,7 +11,7 @@ use axum::routing::get;
 use metrics::{Gauge, Unit, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::http::Problem;
+use crate::http::{Inflight, Problem};
 use crate::ledger::{Ledger, LedgerMetrics};
 
 /// Bounds of a time from the shortest answer to the longest wait, in seconds.
@@ -59,23 +59,40 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     ledger_metrics: LedgerMetrics,
     process: metrics_process::Collector,
+    inflight: Inflight,
+    inflight_bytes: Gauge,
     ready: Gauge,
     draining: AtomicBool,
 }
 
 impl Admin {
     /// Over a running ledger.
-    pub fn new(ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> Arc<Admin> {
-        let (ledger_metrics, process, ready) = metrics.scope(|| {
+    pub fn new(ledger: Arc<Ledger>, metrics: Arc<Metrics>, inflight: Inflight) -> Arc<Admin> {
+        let (ledger_metrics, process, ready, inflight_bytes) = metrics.scope(|| {
+            describe_gauge!(
+                "cairn_inflight_bytes",
+                Unit::Bytes,
+                "Memory of the bodies and answers of all connections; limits.inflight_bytes is its bound."
+            );
             describe_gauge!("cairn_ready", "Whether events are taken: 1 or 0.");
             describe_gauge!("cairn_build_info", Unit::Count, "Always 1; what was built is in the labels.");
-            let revision = option_env!("CAIRN_REVISION").unwrap_or("unknown");
+            let revision = option_env!("BUILD_REVISION").unwrap_or("unknown");
             gauge!("cairn_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
             let process = metrics_process::Collector::default();
             process.describe();
-            (LedgerMetrics::register(ledger.committed().shards()), process, gauge!("cairn_ready"))
+            let ledger_metrics = LedgerMetrics::register(ledger.committed().shards());
+            (ledger_metrics, process, gauge!("cairn_ready"), gauge!("cairn_inflight_bytes"))
         });
-        Arc::new(Admin { ledger, metrics, ledger_metrics, process, ready, draining: AtomicBool::new(false) })
+        Arc::new(Admin {
+            ledger,
+            metrics,
+            ledger_metrics,
+            process,
+            inflight,
+            inflight_bytes,
+            ready,
+            draining: AtomicBool::new(false),
+        })
     }
 
     /// From now on the process is on its way out.
@@ -108,6 +125,7 @@ pub fn routes(admin: Arc<Admin>) -> Router {
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.ready.set(if admin.not_ready().is_none() { 1.0 } else { 0.0 });
     admin.ledger_metrics.observe(&admin.ledger);
+    admin.inflight_bytes.set(admin.inflight.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.handle.render().into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

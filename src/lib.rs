@@ -23,6 +23,8 @@ pub mod admin;
 
 /// All settings, and where they came from.
 pub mod config;
+/// What a mistyped name was probably meant to be.
+pub mod nearest;
 /// Sizes and times in settings.
 pub mod units;
 

@@ -99,9 +99,9 @@ impl Server {
         let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
         let ingest =
             metrics.scope(|| Ingest::new(Arc::clone(&ledger), config.limits.clone(), &config.queue, inflight.clone()));
-        let audit = Audit::new(Arc::clone(&ledger), inflight);
+        let audit = Audit::new(Arc::clone(&ledger), inflight.clone());
         Ok(Server {
-            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&metrics)),
+            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&metrics), inflight),
             ledger,
             threads,
             metrics,

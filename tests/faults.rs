@@ -69,9 +69,9 @@ async fn start(data: &TempDir, shards: u16, plan: &Arc<Plan>) -> Running {
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var("CAIRN_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("CAIRN_TEST_SEED={seed}");
+    println!("TEST_SEED={seed}");
     seed
 }
 
@@ -297,7 +297,10 @@ async fn a_shutdown_answers_what_is_in_flight() {
         let body = json!({"agent_id": "a"}).to_string();
         client.post(format!("{url}/v1/events")).header("content-type", "application/json").body(body).send().await
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    crate::harness::eventually("the event in the queue", async || {
+        metric(&server.metrics().await, "cairn_queue_events{shard=\"0\"}") == Some(1.0)
+    })
+    .await;
     server.stop().await.unwrap();
     assert_eq!(sending.await.unwrap().unwrap().status(), 201);
     let server = Running::start(&config(data.path())).await;

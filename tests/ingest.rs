@@ -50,7 +50,7 @@ async fn a_batch_answers_for_each_event_in_order() {
     assert!(error(0).starts_with("action_input: the number 1e999 is out of range"), "{}", error(0));
     assert_eq!(entries[1]["event"]["sequence"], 1);
     assert_eq!((error(2).as_str(), &entries[2]["retryable"]), ("agent_id is required", &json!(false)));
-    assert_eq!(error(3), "expected an object");
+    assert_eq!(error(3), "an event: expected an object, found 7");
     assert_eq!(entries[4]["event"]["sequence"], 2);
     assert!(entries.as_array().unwrap().iter().enumerate().all(|(at, entry)| entry["index"] == json!(at)));
 

@@ -184,6 +184,6 @@ async fn a_data_directory_is_used_by_one_server_at_a_time() {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data_dir];
     let second = crate::harness::cairn().args(arguments).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").output().unwrap();
     assert_eq!(second.status.code(), Some(3));
-    let said = String::from_utf8_lossy(&second.stderr);
+    let said = String::from_utf8_lossy(&second.stdout);
     assert!(said.contains("in use by another process"), "{said}");
 }

@@ -206,6 +206,24 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
         "a run that leads elsewhere",
     );
     edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &run.0, &run.1).unwrap());
+    // Two runs made one that covers the same sequences, and another place.
+    edit(data.path(), |db| {
+        let chain = db.cf_handle("chain").unwrap();
+        db.delete_cf(chain, &run.0).unwrap();
+        let before = [&run.0[..16], &9u64.to_be_bytes()].concat();
+        let mut longer = db.get_cf(chain, &before).unwrap().unwrap();
+        longer[13] = 2;
+        db.put_cf(chain, &before, longer).unwrap();
+    });
+    finds(&data, 10, "`chain` is missing or wrong|another agent|event is missing", "two runs made one");
+    edit(data.path(), |db| {
+        let chain = db.cf_handle("chain").unwrap();
+        let before = [&run.0[..16], &9u64.to_be_bytes()].concat();
+        let mut longer = db.get_cf(chain, &before).unwrap().unwrap();
+        longer[13] = 1;
+        db.put_cf(chain, &before, longer).unwrap();
+        db.put_cf(chain, &run.0, &run.1).unwrap();
+    });
     let nobody = [&[0; 16][..], &1u64.to_be_bytes()].concat();
     edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &nobody, &run.1).unwrap());
     let (code, said) = verify(&data, &["--all"]);

@@ -43,7 +43,7 @@ struct ListCall {
 }
 
 impl ListCall {
-    fn read(uri: &Uri) -> Result<ListCall, Problem> {
+    fn read(uri: &Uri, shards: usize) -> Result<ListCall, Problem> {
         let mut params = Params::of(uri)?;
         let filter = Filter::take(&mut params)?;
         let order = params.take_as("order", "asc or desc", |text| match text {
@@ -56,6 +56,9 @@ impl ListCall {
         let offset = params.take_as("offset", "a number", |text| text.parse().ok())?;
         let cursor = params.take_as("cursor", "a cursor from a Link header", |text| text.parse().ok())?;
         params.end()?;
+        if cursor.as_ref().is_some_and(|cursor: &Cursor| cursor.0.len() != shards) {
+            return Err(Problem::bad_request("cursor: expected a cursor from a Link header of this server"));
+        }
         Ok(ListCall {
             filter,
             order: order.unwrap_or(Order::Desc),
@@ -97,7 +100,7 @@ pub async fn by_id(State(audit): State<Arc<Audit>>, Path(id): Path<String>) -> R
 
 /// `GET /v1/events`
 pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let call = ListCall::read(&uri)?;
+    let call = ListCall::read(&uri, audit.ledger.queues().len())?;
     if call.filter.agent.is_none() && call.filter.rarest_term().is_some() {
         let caught_up = audit.ledger.index().catch_up(audit.ledger.committed());
         tokio::time::timeout(INDEX_WAIT, caught_up)
@@ -201,6 +204,7 @@ impl Writer {
 
     /// Makes the next piece. Its memory is given back when it is sent.
     fn write_piece(&mut self, audit: &Audit) -> Result<(), Problem> {
+        let is_first = self.first;
         let mut out = Vec::with_capacity(PIECE_BYTES);
         while out.len() < PIECE_BYTES {
             let Some(place) = self.places.next() else {
@@ -214,7 +218,10 @@ impl Writer {
             record.as_ref().write_answer(&mut out);
         }
         let mut reserved = audit.inflight.reserve();
-        reserved.grow(out.len())?;
+        if is_first {
+            reserved.grow(out.len())?;
+        }
+        // The head of the answer is sent before a later piece is made: it is too late to refuse.
         self.piece = reserved.hold(out);
         Ok(())
     }

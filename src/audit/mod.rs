@@ -103,7 +103,9 @@ impl Drop for CancelOnDrop {
 
 /// The database could not be read: for the operator, who finds more in the log.
 fn store_failed(error: StoreError) -> Problem {
-    tracing::error!(%error, "a read failed");
+    if !matches!(error, StoreError::BrokenOff) {
+        tracing::error!(%error, "a read failed");
+    }
     Problem::unavailable(format!("the ledger could not be read: {error}"))
 }
 

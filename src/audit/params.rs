@@ -4,6 +4,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::http::Problem;
+use crate::nearest::nearest;
 
 /// The parameters that are not taken yet.
 pub struct Params {
@@ -67,7 +68,7 @@ impl Params {
     /// 400, with the name that was probably meant.
     pub fn end(self) -> Result<(), Problem> {
         let Some((name, _)) = self.pairs.first() else { return Ok(()) };
-        let near = self.known.iter().max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
+        let near = nearest(name, &self.known).or(name.starts_with("label").then_some("label.KEY"));
         let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         Err(Problem::bad_request(format!("unknown parameter {name:?}{hint}")))
     }

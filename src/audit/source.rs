@@ -64,7 +64,7 @@ impl<'s> Stream<'s> {
             (Some(agent), _) if ledger.shard_of(agent) != shard => {
                 return Stream::new(ledger, shard, &Filter::default(), order, low, low);
             }
-            (Some(agent), _) => Source::Chain(Chain::new(store, agent)?),
+            (Some(agent), _) => Source::Chain(Chain::new(store, agent)),
             (None, Some(term)) => Source::Term(Postings::new(store, term, shard)?),
             (None, None) => Source::All,
         };
@@ -159,8 +159,8 @@ struct Chain<'s> {
 }
 
 impl<'s> Chain<'s> {
-    fn new(store: &'s Store, agent: AgentKey) -> Result<Chain<'s>, StoreError> {
-        Ok(Chain { store, agent, runs: None })
+    fn new(store: &'s Store, agent: AgentKey) -> Chain<'s> {
+        Chain { store, agent, runs: None }
     }
 
     /// The runs, standing at the last one that starts at or before `position`, or at the first one. Positions rise
@@ -197,7 +197,7 @@ impl<'s> Chain<'s> {
         let runs = self.runs_at(high)?;
         while let Some(run) = runs.run()? {
             if run.place.position < high {
-                return Ok(Position(end(run).min(high).0 - 1).into());
+                return Ok(end(run).min(high).0.checked_sub(1).map(Position));
             }
             runs.back();
         }
@@ -207,5 +207,5 @@ impl<'s> Chain<'s> {
 
 /// The position behind a run.
 fn end(run: Run) -> Position {
-    Position(run.place.position.0 + u64::from(run.count))
+    Position(run.place.position.0.saturating_add(u64::from(run.count)))
 }

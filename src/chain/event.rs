@@ -102,7 +102,8 @@ impl Reader {
         let mut parser = Parser::new(text, at, &mut self.memory, limit);
         if parser.peek() != Some(b'{') {
             parser.value(&mut self.values)?;
-            return Err(EventError::content("expected an object"));
+            let found = validate::shown(&self.values);
+            return Err(EventError::content(format!("an event: expected an object, found {found}")));
         }
         let fields = Fields {
             values: &mut self.values,

@@ -16,6 +16,9 @@ use super::scan;
 /// How deep arrays and objects may be nested. The outermost one is level 1.
 pub const MAX_DEPTH: u32 = 128;
 
+/// How many characters of the way to a value are shown.
+const SHOWN_PATH: usize = 100;
+
 /// What is wrong with a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -51,8 +54,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+        match self.path.char_indices().nth(SHOWN_PATH) {
+            Some((end, _)) => write!(f, "{}...: ", &self.path[..end])?,
+            None if self.path.is_empty() => {}
+            None => write!(f, "{}: ", self.path)?,
         }
         write!(f, "{} (at byte {})", self.message, self.at)
     }

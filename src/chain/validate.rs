@@ -104,7 +104,7 @@ fn expected(name: &str, what: &str, found: &[u8]) -> EventError {
 }
 
 /// The start of a canonical value, for people.
-fn shown(value: &[u8]) -> String {
+pub fn shown(value: &[u8]) -> String {
     const SHOWN: usize = 60;
     let text = String::from_utf8_lossy(value);
     match text.char_indices().nth(SHOWN) {

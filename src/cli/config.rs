@@ -1,7 +1,9 @@
 //! `cairn config`
 
-use super::Exit;
+use std::io::{self, Write};
+
 use super::args::{ConfigAction, ConfigCommand};
+use super::{Exit, said};
 
 /// Checks or prints the configuration.
 pub fn run(args: &ConfigCommand) -> Exit {
@@ -9,10 +11,10 @@ pub fn run(args: &ConfigCommand) -> Exit {
         ConfigAction::Validate(config) => (config, false),
         ConfigAction::Print(config) => (config, true),
     };
-    match config.load() {
-        Ok(loaded) if prints => print!("{}", loaded.print()),
-        Ok(_) => println!("the configuration is fine"),
+    let text = match config.load() {
+        Ok(loaded) if prints => loaded.print(),
+        Ok(_) => "the configuration is fine\n".to_owned(),
         Err(exit) => return exit,
-    }
-    Exit::Fine
+    };
+    said(io::stdout().write_all(text.as_bytes()), Exit::Fine)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::args::LogArgs;
 use super::ledger::Reader;
-use super::{Exit, complain};
+use super::{Exit, complain, said};
 use crate::chain::{AgentKey, Field, Sequence, scan};
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read::{self, Runs};
@@ -19,15 +19,17 @@ pub fn run(args: &LogArgs) -> Exit {
     };
     let shown = Reader::open(&loaded.config.storage.data_dir).and_then(|reader| show(&reader, args));
     match shown {
-        Ok(Ok(())) => Exit::Fine,
-        // Whoever read our output has seen enough.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-        Ok(Err(error)) => complain(Exit::Failed, &error),
+        Ok(written) => said(written, Exit::Fine),
         Err(error) => complain(Exit::Failed, &error),
     }
 }
 
 fn show(reader: &Reader, args: &LogArgs) -> Result<io::Result<()>, StoreError> {
+    if let Some(agent_id) = &args.agent_id
+        && read::agent(&reader.store, AgentKey::of(agent_id))?.is_none()
+    {
+        return Ok(Err(io::Error::other(format!("there is no agent {agent_id:?}"))));
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut rows = reader.store.scan(Family::Events)?;
     let mut show = |place: Place| -> Result<io::Result<()>, StoreError> {
@@ -57,8 +59,7 @@ fn last_places(reader: &Reader, args: &LogArgs) -> Result<Vec<Place>, StoreError
     let mut places = Vec::new();
     if let Some(agent_id) = &args.agent_id {
         let key = AgentKey::of(agent_id);
-        let missing = || store.damaged(format!("there is no agent {agent_id:?}"));
-        let head = read::agent(store, key)?.ok_or_else(missing)?.sequence.0;
+        let head = read::agent(store, key)?.map_or(0, |agent| agent.sequence.0);
         let first = head.saturating_sub(args.last) + 1;
         let mut runs = Runs::from(store, key, Sequence(first))?;
         while let Some(run) = runs.run()? {
@@ -92,6 +93,10 @@ fn received_ms(reader: &Reader, place: Place) -> Result<u64, StoreError> {
     Ok(record.and_then(|record| record.as_ref().received_ms()).unwrap_or(0))
 }
 
+/// Characters that change the direction of what follows (Unicode UAX #9).
+const TURNS_TEXT: [char; 9] =
+    ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
+
 fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<()> {
     if json {
         let mut line = Vec::new();
@@ -99,10 +104,10 @@ fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<
         line.push(b'\n');
         return out.write_all(&line);
     }
-    // Control characters of an agent's words must not reach a terminal.
+    // What an agent says must not control a terminal, nor turn the direction of its text.
     let text = |field| {
         let text = record.value(field).and_then(scan::text_or_literal).unwrap_or_default();
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>()
+        text.chars().map(|c| if c.is_control() || TURNS_TEXT.contains(&c) { '\u{fffd}' } else { c }).collect::<String>()
     };
     writeln!(
         out,

@@ -7,6 +7,7 @@ mod log;
 mod serve;
 mod verify;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,6 +42,15 @@ impl From<Exit> for ExitCode {
 fn complain(exit: Exit, error: &dyn std::fmt::Display) -> Exit {
     eprintln!("cairn: {error}");
     exit
+}
+
+/// How a command ends that has written its output. Whoever closed it early has seen enough.
+fn said(written: io::Result<()>, exit: Exit) -> Exit {
+    match written {
+        Ok(()) => exit,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit,
+        Err(error) => complain(Exit::Failed, &error),
+    }
 }
 
 /// Runs the command that the arguments name.

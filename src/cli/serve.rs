@@ -28,8 +28,9 @@ pub fn run(args: &ConfigArgs) -> Exit {
     match result {
         Ok(()) => Exit::Fine,
         Err(error) => {
+            // Into the log and nowhere else: a collector reads both streams.
             tracing::error!("{error}");
-            complain(Exit::Failed, &error)
+            Exit::Failed
         }
     }
 }
@@ -57,7 +58,7 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        config = loaded.file.as_ref().map_or("defaults".to_owned(), |file| file.display().to_string()),
+        config_file = loaded.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string()),
         instance = %server.ledger().instance(),
         listen = %address,
         admin = %admin,

@@ -1,6 +1,8 @@
 //! `cairn verify`
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,12 +11,27 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::ledger::Reader;
-use super::{Exit, complain};
+use super::{Exit, complain, said};
 use crate::audit::verify::{self, Observer};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
 
 type Error = Box<dyn std::error::Error>;
+
+/// An error with its causes: the library's own words leave out that nobody listens there.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
 
 /// Verifies chains, in the data directory or by asking a server.
 pub fn run(args: &VerifyArgs) -> Exit {
@@ -22,12 +39,21 @@ pub fn run(args: &VerifyArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if args.server.as_ref().is_some_and(|server| !server.starts_with("http://") && !server.starts_with("https://")) {
+        return complain(Exit::Usage, &"--server: expected a URL such as http://localhost:7600");
+    }
     let result = match (&args.server, &args.agent_id) {
         (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args),
         (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
         (None, None) => all(&loaded, args.json),
     };
-    result.unwrap_or_else(|error| complain(Exit::Failed, &error))
+    match result {
+        Ok(exit) => exit,
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) => said(Err(*error), Exit::Fine),
+            Err(error) => complain(Exit::Failed, &Chain(&*error)),
+        },
+    }
 }
 
 fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
@@ -47,22 +73,23 @@ fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
         verdict = verify()?;
     }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
-    Ok(report(&verdict.to_json(), json))
+    report(&verdict.to_json(), json)
 }
 
 /// Prints a verdict as `GET /v1/verify` answers it.
-fn report(verdict: &Value, json: bool) -> Exit {
+fn report(verdict: &Value, json: bool) -> Result<Exit, Error> {
     let is_valid = verdict["valid"] == json!(true);
     let agent = verdict["agent_id"].as_str().unwrap_or("?");
-    if json {
-        println!("{verdict}");
+    let line = if json {
+        verdict.to_string()
     } else if is_valid {
         let head = verdict["head_hash"].as_str().unwrap_or("?");
-        println!("{agent}: valid, {} events, head {head}", verdict["events_verified"]);
+        format!("{agent}: valid, {} events, head {head}", verdict["events_verified"])
     } else {
-        println!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"));
-    }
-    if is_valid { Exit::Fine } else { Exit::Broken }
+        format!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"))
+    };
+    writeln!(io::stdout(), "{line}")?;
+    Ok(if is_valid { Exit::Fine } else { Exit::Broken })
 }
 
 fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
@@ -78,17 +105,15 @@ fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
         reader.look_again()?;
         (summary, lines) = verify()?;
     }
-    lines.iter().for_each(|line| println!("{line}"));
     let is_valid = summary.broken == 0;
-    if json {
-        println!(
-            "{}",
-            json!({"valid": is_valid, "agents": summary.agents, "events_verified": summary.events, "broken": summary.broken})
-        );
+    lines.push(if json {
+        let (agents, events, broken) = (summary.agents, summary.events, summary.broken);
+        json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken}).to_string()
     } else {
         let verdict = if is_valid { "all valid".to_owned() } else { format!("{} BROKEN", summary.broken) };
-        println!("{} agents, {} events verified: {verdict}", summary.agents, summary.events);
-    }
+        format!("{} agents, {} events verified: {verdict}", summary.agents, summary.events)
+    });
+    lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
     Ok(if is_valid { Exit::Fine } else { Exit::Broken })
 }
 
@@ -100,8 +125,7 @@ struct Printer {
 }
 
 impl Observer for Printer {
-    fn progress(&mut self, events: u64, of: u64) {
-        self.bar.set_length(of);
+    fn progress(&mut self, events: u64) {
         self.bar.inc(events);
     }
 
@@ -134,7 +158,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(600);
 
 fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<Exit, Error> {
     let client = Client::builder().timeout(ANSWER_WAIT).build()?;
-    let key = args.api_key_file.as_ref().map(std::fs::read_to_string).transpose()?;
+    let read_key = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| format!("--api-key-file {}: {error}", path.display()))
+    };
+    let key = args.api_key_file.as_ref().map(read_key).transpose()?;
     let server = server.trim_end_matches('/');
     let ask = |path: &str, query: &[(&str, &str)]| -> Result<(Value, Option<String>), Error> {
         let mut request = client.get(format!("{server}{path}")).query(query);
@@ -151,7 +178,7 @@ fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<
         Ok((serde_json::from_str(&body)?, link))
     };
     if let Some(agent_id) = agent_id {
-        return Ok(report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json));
+        return report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json);
     }
     let mut exit = Exit::Fine;
     let mut page = "/v1/agents?limit=1000".to_owned();
@@ -159,7 +186,7 @@ fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<
         let (agents, next) = ask(&page, &[])?;
         for agent in agents.as_array().into_iter().flatten() {
             let agent_id = agent["agent_id"].as_str().unwrap_or_default();
-            if report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json) == Exit::Broken {
+            if report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json)? == Exit::Broken {
                 exit = Exit::Broken;
             }
         }

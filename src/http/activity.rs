@@ -11,14 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Buf;
-use http_body::{Body, Frame, SizeHint};
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connections::Timeouts;
-
-/// How an HTTP/2 connection starts (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection is doing. Written by its reader, writer and requests, read by its watcher; a moment's
 /// disagreement between the fields only makes a time-out late by one look.
@@ -28,15 +26,16 @@ pub struct Activity {
     requests: AtomicU32,
     /// The first bytes of a request have come, and not yet the whole head. HTTP/1 only.
     in_head: AtomicBool,
+    /// A request has come by HTTP/2, so all of them do.
     is_http2: AtomicBool,
     /// The peer does not take what is written.
     is_blocked: AtomicBool,
-    /// When the last of these changed, in ms since `opened`.
+    /// When the limit that is in force began to count, in ms since `opened`.
     since_ms: AtomicU64,
     /// HTTP/2 only, where each answer has a flow of its own that the socket knows nothing of: since when the peer
     /// has not taken more of each answer that is ready. Held for one look-up.
     untaken: Mutex<HashMap<u32, Instant>>,
-    answers: AtomicU32,
+    turns: AtomicU32,
 }
 
 /// Why a connection is cut off.
@@ -59,7 +58,7 @@ impl Activity {
             is_blocked: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             untaken: Mutex::default(),
-            answers: AtomicU32::new(0),
+            turns: AtomicU32::new(0),
         })
     }
 
@@ -76,7 +75,7 @@ impl Activity {
         } else if self.requests.load(Ordering::Relaxed) > 0 {
             let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
             let longest = untaken.values().map(Instant::elapsed).max().unwrap_or_default();
-            return if longest > timeouts.body { Err(Overdue::Slow) } else { Ok(timeouts.header.min(timeouts.body)) };
+            return if longest > timeouts.body { Err(Overdue::Slow) } else { Ok(timeouts.shortest()) };
         } else if self.in_head.load(Ordering::Relaxed) {
             (timeouts.header, Overdue::Slow)
         } else {
@@ -84,21 +83,17 @@ impl Activity {
         };
         // What the connection does may change to something with the shortest limit at any moment.
         match limit.checked_sub(elapsed) {
-            Some(left) if !left.is_zero() => Ok(left.min(timeouts.header)),
+            Some(left) if !left.is_zero() => Ok(left.min(timeouts.shortest())),
             _ => Err(kind),
         }
     }
 
-    fn received(&self, bytes: &[u8]) {
+    fn received(&self) {
         let is_first = self.requests.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed);
         // On HTTP/2, bytes that open no request do not make a connection less idle.
         if is_first && !self.is_http2.load(Ordering::Relaxed) {
             self.touch();
-            if bytes.starts_with(HTTP2_PREFACE) {
-                self.is_http2.store(true, Ordering::Relaxed);
-            } else {
-                self.in_head.store(true, Ordering::Relaxed);
-            }
+            self.in_head.store(true, Ordering::Relaxed);
         }
     }
 
@@ -107,6 +102,11 @@ impl Activity {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
         RequestGuard(Arc::clone(self))
+    }
+
+    /// The peer speaks HTTP/2.
+    pub fn speaks_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
     }
 }
 
@@ -120,57 +120,76 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The answer's body, which ends the request when it is sent.
-pub struct Answer<B> {
-    body: B,
-    request: RequestGuard,
-    /// Its name in [`Activity::untaken`], on HTTP/2.
-    name: Option<u32>,
+/// It is the peer's turn to take more of an answer. HTTP/2 only.
+struct PeersTurn {
+    activity: Arc<Activity>,
+    id: u32,
 }
 
-impl<B> Answer<B> {
-    /// Ties the end of the request to the end of its answer.
-    pub fn new(body: B, request: RequestGuard) -> Answer<B> {
-        let activity = &request.0;
-        let is_http2 = activity.is_http2.load(Ordering::Relaxed);
-        let name = is_http2.then(|| activity.answers.fetch_add(1, Ordering::Relaxed));
-        let answer = Answer { body, request, name };
-        answer.is_ready(true);
-        answer
-    }
-
-    /// From now on it is the peer's turn to take more; or it is ours to make more.
-    fn is_ready(&self, is_ready: bool) {
-        let Some(name) = self.name else { return };
-        let mut untaken = self.request.0.untaken.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_ready {
-            untaken.insert(name, Instant::now());
-        } else {
-            untaken.remove(&name);
-        }
+impl PeersTurn {
+    fn new(activity: &Arc<Activity>) -> PeersTurn {
+        let id = activity.turns.fetch_add(1, Ordering::Relaxed);
+        activity.untaken.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+        PeersTurn { activity: Arc::clone(activity), id }
     }
 }
 
-impl<B> Drop for Answer<B> {
+impl Drop for PeersTurn {
     fn drop(&mut self) {
-        self.is_ready(false);
+        self.activity.untaken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
-impl<B: Body + Unpin> Body for Answer<B>
-where
-    B::Data: Buf,
-{
-    type Data = B::Data;
-    type Error = B::Error;
+/// A piece of an answer that the connection has, and the peer not yet. The request is not over before that.
+struct Untaken {
+    data: Bytes,
+    _turn: PeersTurn,
+    _request: RequestGuard,
+}
+
+impl AsRef<[u8]> for Untaken {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// The body of an answer, which ends the request when it is sent.
+pub struct AnswerBody {
+    body: Body,
+    request: RequestGuard,
+    is_http2: bool,
+    /// On HTTP/2, while the connection waits for the peer before it asks for more.
+    turn: Option<PeersTurn>,
+}
+
+impl AnswerBody {
+    /// Ties the end of the request to the end of its answer.
+    pub fn new(body: Body, request: RequestGuard, is_http2: bool) -> AnswerBody {
+        let turn = is_http2.then(|| PeersTurn::new(&request.0));
+        AnswerBody { body, request, is_http2, turn }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let poll = Pin::new(&mut self.body).poll_frame(context);
-        self.is_ready(poll.is_ready());
-        poll
+        if !self.is_http2 {
+            return poll;
+        }
+        let activity = Arc::clone(&self.request.0);
+        self.turn = poll.is_ready().then(|| PeersTurn::new(&activity));
+        poll.map_ok(|frame| {
+            frame.map_data(|data| {
+                let (turn, request) = (PeersTurn::new(&activity), activity.request());
+                Bytes::from_owner(Untaken { data, _turn: turn, _request: request })
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -212,9 +231,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let received = &buffer.filled()[before..];
-        if !received.is_empty() {
-            self.activity.received(received);
+        if buffer.filled().len() > before {
+            self.activity.received();
         }
         poll
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Version;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-use super::activity::{Activity, Answer, Overdue, Watched};
+use super::activity::{Activity, AnswerBody, Overdue, Watched};
 
 /// How much of a request's head is read at most, in bytes. Also the most that is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
@@ -30,6 +31,13 @@ pub struct Timeouts {
     pub body: Duration,
     /// Between requests.
     pub idle: Duration,
+}
+
+impl Timeouts {
+    /// How often a connection has to be looked at.
+    pub fn shortest(&self) -> Duration {
+        self.header.min(self.body).min(self.idle)
+    }
 }
 
 /// Serves connections until `stopping` says true, then lets the requests that came in be answered. Dropping the
@@ -76,17 +84,21 @@ async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, mut s
     let stream = TokioIo::new(Watched::new(stream, activity.clone()));
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let guard = activity.request();
+        let is_http2 = request.version() == Version::HTTP_2;
+        if is_http2 {
+            activity.speaks_http2();
+        }
         let mut router = router.clone();
         async move {
             let answer = Service::<Request<Incoming>>::call(&mut router, request).await;
-            answer.map(|response| response.map(|body| Answer::new(body, guard)))
+            answer.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES).pipeline_flush(true);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
-    let mut look = timeouts.header;
+    let mut look = timeouts.shortest();
     let mut is_closing = false;
     loop {
         tokio::select! {
@@ -101,7 +113,7 @@ async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, mut s
                 Err(Overdue::Idle) if !is_closing => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
-                    look = timeouts.header;
+                    look = timeouts.shortest();
                 }
                 Err(_) => return,
             },

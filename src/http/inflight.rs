@@ -26,6 +26,11 @@ impl Inflight {
         Inflight { used: Arc::default(), limit }
     }
 
+    /// How many bytes all requests take now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Nothing yet.
     pub fn reserve(&self) -> Reserved {
         Reserved { inflight: self.clone(), bytes: 0 }

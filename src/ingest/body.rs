@@ -55,17 +55,20 @@ pub async fn read(
     })??;
     let inflated = match encoding {
         Encoding::Identity => return Ok(sent),
-        Encoding::Gzip => off_the_way(&sent, || inflate::gzip(&sent, limit, reserved)),
-        Encoding::Zstd => off_the_way(&sent, || inflate::zstd(&sent, limit, reserved)),
+        Encoding::Gzip => off_the_way(sent.len() * INFLATES, || inflate::gzip(&sent, limit, reserved)),
+        Encoding::Zstd => off_the_way(sent.len() * INFLATES, || inflate::zstd(&sent, limit, reserved)),
     };
     reserved.shrink(sent.len());
     inflated.map(Bytes::from)
 }
 
-/// Runs what takes long with a long body so that other requests of this thread go on.
-pub fn off_the_way<T>(body: &[u8], work: impl FnOnce() -> T) -> T {
+/// How much longer a body may get by inflating before that is unusual.
+const INFLATES: usize = 32;
+
+/// Runs what takes long with that many bytes so that other requests of this thread go on.
+pub fn off_the_way<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     const LONG_BYTES: usize = 64 << 10;
-    if body.len() > LONG_BYTES { tokio::task::block_in_place(work) } else { work() }
+    if bytes > LONG_BYTES { tokio::task::block_in_place(work) } else { work() }
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -52,11 +52,12 @@ pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Respo
 
 async fn take_event(ingest: &Ingest, request: Request, reserved: &mut Reserved) -> Result<dispatch::Stored, Refused> {
     let sent = receive(ingest, &ingest.events_metrics, request, reserved).await?;
-    let draft = body::off_the_way(&sent, || {
+    let draft = body::off_the_way(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
     })?;
     reserved.grow(draft.cost()).map_err(busy)?;
+    reserved.shrink(sent.len());
     drop(sent);
     ingest.dispatch.one(draft).await.map_err(|why| explain(ingest, why))
 }
@@ -101,7 +102,7 @@ async fn take_batch(ingest: &Ingest, request: Request, mut reserved: Reserved) -
     let sent = receive(ingest, &ingest.batch_metrics, request, &mut reserved).await?;
     let mut entries = Vec::new();
     let mut drafts = Vec::new();
-    body::off_the_way(&sent, || {
+    body::off_the_way(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_array(reader, text, ingest, &mut reserved, &mut entries, &mut drafts))
     })?;
@@ -305,7 +306,7 @@ impl Cursor<'_> {
     }
 
     fn unexpected(&self, what: &str) -> Refused {
-        let message = format!("not JSON as expected: expected {what} (at byte {})", self.at);
+        let message = format!("expected {what} (at byte {})", self.at);
         (Problem::bad_request(message), Reason::Invalid)
     }
 }

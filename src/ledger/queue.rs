@@ -97,7 +97,9 @@ impl Queue {
     pub fn new(config: &QueueConfig) -> (Queue, Receiver<Message>) {
         // A permit counts in 32 bits.
         let capacity_bytes = usize::try_from(config.bytes.as_u64().min(u32::MAX.into())).unwrap_or(usize::MAX);
-        let (sender, receiver) = crossbeam_channel::bounded(config.events + 1);
+        // Permits are the bound. A channel with a bound of its own would keep what is left in it when the shard goes,
+        // and with it the senders who wait for an answer.
+        let (sender, receiver) = crossbeam_channel::unbounded();
         let queue = Queue {
             events: Arc::new(Semaphore::new(config.events)),
             bytes: Arc::new(Semaphore::new(capacity_bytes)),
@@ -149,12 +151,12 @@ impl Queue {
         (clamp(events, self.capacity_events), clamp(bytes, self.capacity_bytes))
     }
 
-    /// Hands events over. Does not block: who has a permit has a place.
+    /// Hands events over. Does not wait: who has a permit has a place.
     ///
     /// # Errors
     /// When the shard is gone.
     pub fn send(&self, submission: Submission) -> Result<(), Closed> {
-        self.sender.try_send(Message::Submission(submission)).map_err(|_| Closed)
+        self.sender.send(Message::Submission(submission)).map_err(|_| Closed)
     }
 
     /// Lets nobody else in. What was sent before is still committed, then the shard ends.

@@ -102,20 +102,17 @@ impl Shard {
         let mut heads = Heads::new(CACHED_HEADS);
         let mut random = fastrand::Rng::new();
         let mut waiting = Vec::new();
-        let result = loop {
+        loop {
             let stopped = gather(queue, &mut waiting, self.space.is_failing());
-            let result = match waiting.is_empty() {
-                false => self.serve(&mut waiting, &mut heads, &mut random),
-                true if stopped => Ok(()),
-                true => self.probe(&mut heads),
-            };
-            if stopped || result.is_err() {
-                break result;
+            match waiting.is_empty() {
+                false => self.serve(&mut waiting, &mut heads, &mut random)?,
+                true if stopped => {}
+                true => self.probe(&mut heads)?,
             }
-        };
-        // Whoever is still in the queue hears that nobody answers; the channel itself would keep them waiting.
-        while queue.try_recv().is_ok() {}
-        result
+            if stopped {
+                return Ok(());
+            }
+        }
     }
 
     /// Finds out whether the database takes writes again when no events come that would.
@@ -158,7 +155,10 @@ impl Shard {
         answer(waiting, round, refusal);
         match result {
             Ok(()) => Ok(()),
-            Err(error) => self.resume(error, heads),
+            Err(error) => {
+                tracing::error!(shard = self.id.0, %error, "a commit failed: its events were refused");
+                self.resume(error, heads)
+            }
         }
     }
 
@@ -282,7 +282,6 @@ impl Shard {
     /// After a failed commit: forgets everything and reads from disk where to go on, if that is possible at all.
     fn resume(&mut self, error: CommitError, heads: &mut Heads) -> Result<(), Fatal> {
         heads.forget();
-        tracing::error!(shard = self.id.0, %error, "a commit failed: its events were refused");
         match &error {
             CommitError::Failed(_) => return Err(error.into()),
             CommitError::NoSpace(_) if self.space.stuck_for() > RESUME_WAIT => {
@@ -342,14 +341,20 @@ fn answer(waiting: &mut Vec<Submission>, round: Round, failed: Option<Refusal>) 
         (Verdict::Conflict, None) => Outcome::Refused(Refusal::IdTaken),
     });
     let mut permits: Option<Permit> = None;
-    for (submission, count) in waiting.drain(..).zip(round.counts) {
-        let mine: Outcomes = outcomes.by_ref().take(count).collect();
-        // Nobody may be listening any more. The events are stored all the same.
-        let _ = submission.reply.send(mine);
+    let mut replies = Vec::with_capacity(waiting.len());
+    for submission in waiting.drain(..) {
+        replies.push(submission.reply);
         match &mut permits {
             Some(permits) => permits.merge(submission.permit),
             None => permits = Some(submission.permit),
         }
+    }
+    // Before the answers: who hears one may send more at once, and shall find the places.
+    drop(permits);
+    for (reply, count) in replies.into_iter().zip(round.counts) {
+        let mine: Outcomes = outcomes.by_ref().take(count).collect();
+        // Nobody may be listening any more. The events are stored all the same.
+        let _ = reply.send(mine);
     }
 }
 

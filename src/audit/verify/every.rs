@@ -28,8 +28,8 @@ pub struct Summary {
 
 /// Who is told how the verification of all chains goes.
 pub trait Observer {
-    /// That many more events were looked at, of about that many in all.
-    fn progress(&mut self, events: u64, of: u64);
+    /// That many more events were looked at. With more agents than fit into one pass, each is looked at several times.
+    fn progress(&mut self, events: u64);
     /// A chain is broken.
     fn broken(&mut self, agent_id: &str, found: &Break);
 }
@@ -55,8 +55,11 @@ pub fn all(store: &Store, observer: &mut dyn Observer) -> Result<Summary, StoreE
         followed.compare_heads(&mut report)?;
     }
     if check_runs(store, &mut report, false)? != report.placed {
-        // Somewhere a run leads elsewhere: only now each of them is followed.
+        // A chain is broken, or a run leads elsewhere: only now each of them is followed.
         check_runs(store, &mut report, true)?;
+        if report.broken.is_empty() {
+            return Err(store.damaged("the rows of `chain` do not lead to the events, and it cannot be said which"));
+        }
     }
     Ok(Summary { agents, events: report.events, broken: report.broken.len() as u64 })
 }
@@ -113,15 +116,13 @@ impl Followed<'_> {
 
     fn read_events(&mut self, report: &mut Report<'_>) -> Result<(), StoreError> {
         let mut rows = self.store.scan(Family::Events)?;
-        rows.seek_last();
-        let of = rows.row()?.and_then(|(key, _)| Place::decode(key)).map_or(0, |last| last.position.0 + 1);
         let mut checker = Checker::default();
         let mut seen = 0;
         rows.seek_first();
         while let Some((key, value)) = rows.row()? {
             seen += 1;
             if seen % PROGRESS_EVENTS == 0 {
-                report.observer.progress(PROGRESS_EVENTS, of * self.passes);
+                report.observer.progress(PROGRESS_EVENTS);
             }
             match self.step(value, &mut checker) {
                 Ok(None) => {}
@@ -134,7 +135,7 @@ impl Followed<'_> {
             }
             rows.next();
         }
-        report.observer.progress(seen % PROGRESS_EVENTS, of * self.passes);
+        report.observer.progress(seen % PROGRESS_EVENTS);
         Ok(())
     }
 
@@ -235,15 +236,15 @@ fn check_runs(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u1
             (None, Some((head, _))) => *head,
             (None, None) => return Ok(placed),
         };
-        let (covered, mut wrong) = cover(store, report, &mut runs, agent, follow, &mut placed)?;
         let head = next_head.filter(|(key, _)| *key == agent).map(|(_, head)| head);
         if head.is_some() {
             agents.next();
         }
         // A row of `agents` that is damaged was reported before.
-        let head_sequence = head.map_or(Some(0), |head| head.map(|head| head.sequence.0));
-        if let Some(head) = head_sequence.filter(|&head| head != covered) {
-            wrong = wrong.or(Some(covered.min(head) + 1));
+        let head = head.flatten().map_or(0, |head| head.sequence.0);
+        let (covered, mut wrong) = cover(store, report, &mut runs, agent, head, follow, &mut placed)?;
+        if covered != head {
+            wrong = wrong.or(Some(covered + 1));
         }
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
@@ -262,15 +263,17 @@ fn cover(
     report: &Report<'_>,
     runs: &mut Rows<'_>,
     agent: AgentKey,
+    head: u64,
     follow: bool,
     placed: &mut u128,
 ) -> Result<(u64, Option<u64>), StoreError> {
     let (mut covered, mut wrong) = (0, None);
     while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
         match Run::decode(key, value).map(|(_, run)| run) {
-            Some(run) if run.first.0 == covered + 1 => {
-                if follow && !leads_home(store, agent, run)? {
-                    wrong = wrong.or(Some(run.first.0));
+            // Longer than the chain can be, it is wrong, and would take long to add up.
+            Some(run) if run.first.0 == covered + 1 && u64::from(run.count) <= head.saturating_sub(covered) => {
+                if follow && let Some(sequence) = leads_astray(store, agent, run)? {
+                    wrong = wrong.or(Some(sequence));
                 }
                 for offset in 0..u64::from(run.count) {
                     let Place { shard, position } = run.place;
@@ -286,9 +289,17 @@ fn cover(
     Ok((covered, wrong))
 }
 
-/// Whether a run's first event stands where it says.
-fn leads_home(store: &Store, agent: AgentKey, run: Run) -> Result<bool, StoreError> {
-    let event = store.get(Family::Events, &run.place.encode())?;
-    let record = event.as_deref().and_then(|event| RecordRef::parse(event).ok());
-    Ok(record.is_some_and(|record| record.agent() == agent && record.sequence() == run.first))
+/// The first sequence of a run whose event does not stand where the run says.
+fn leads_astray(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
+    for offset in 0..u64::from(run.count) {
+        let Place { shard, position } = run.place;
+        let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
+        let event = store.get(Family::Events, &place.encode())?;
+        let record = event.as_deref().and_then(|event| RecordRef::parse(event).ok());
+        let sequence = Sequence(run.first.0 + offset);
+        if record.is_none_or(|record| record.agent() != agent || record.sequence() != sequence) {
+            return Ok(Some(sequence.0));
+        }
+    }
+    Ok(None)
 }

@@ -85,7 +85,7 @@ pub fn agent(
                 break 'runs;
             }
             if walk.sequence.0 % PROGRESS_EVENTS == 0 && !goes_on(PROGRESS_EVENTS) {
-                return Err(store.damaged("the verification was broken off"));
+                return Err(StoreError::BrokenOff);
             }
             rows.next();
         }

@@ -29,7 +29,7 @@ impl Family {
     const ALL: [Family; 7] =
         [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Index, Family::Meta];
 
-    /// The families that verification reads. A secondary cannot see the others whole: rows written without the
+    /// The families that a secondary opens. It cannot see the others whole: rows written without the
     /// write-ahead log are missing there.
     pub const OF_THE_COMMIT: [Family; 6] =
         [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Meta];
@@ -80,6 +80,9 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
+    /// Whoever wanted it has gone.
+    #[error("broken off")]
+    BrokenOff,
     /// The ledger is of another version, or was made with other settings.
     #[error("the ledger in {path} does not fit: {message}")]
     Mismatch {

@@ -1,6 +1,7 @@
 //! Opening the database: its settings, and why they are what they are.
 
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
@@ -60,8 +61,10 @@ impl Store {
     /// # Errors
     /// When there is no database, or it cannot be read.
     pub fn open_secondary(path: &Path, private: &Path) -> Result<Store, StoreError> {
-        if !path.join("CURRENT").exists() {
-            return Err(StoreError::Missing(path.to_owned()));
+        match fs::metadata(path.join("CURRENT")) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(path.to_owned())),
+            Err(source) => return Err(StoreError::Directory { path: path.to_owned(), source }),
         }
         const READER_MEMORY_BYTES: u64 = 32 << 20;
         let memory = Memory::new(READER_MEMORY_BYTES);
@@ -87,6 +90,9 @@ fn is_locked(message: &str) -> bool {
 fn make_directory(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Directory { path: path.to_owned(), source };
     if path.exists() {
+        if !path.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o007 != 0 {
             tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "the data directory is open to other users");

@@ -3,13 +3,15 @@
 //! Defaults < file < environment < flags. This is the only reader of the environment. Reading and checking a
 //! configuration starts nothing.
 
+mod mistakes;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Yaml};
-use figment::{Figment, Metadata, Source, error::Kind};
 use serde::{Deserialize, Serialize};
 
 use crate::ingest::{AuthConfig, LimitsConfig};
@@ -145,16 +147,16 @@ pub struct Loaded {
 pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     let mut sources = Figment::from(Serialized::defaults(Config::default()));
     if let Some(file) = file {
-        if let Err(error) = std::fs::metadata(file) {
+        if let Err(error) = std::fs::read_to_string(file) {
             return Err(ConfigError(vec![format!("{}: {error}", file.display())]));
         }
         sources = sources.merge(Yaml::file_exact(file));
     }
     let env = Env::prefixed(ENV_PREFIX).filter(|key| !is_not_ours(key.as_str())).split("__");
     sources = sources.merge(env).merge(Serialized::defaults(flags));
-    let config: Config = sources.extract().map_err(|error| explain(&sources, error))?;
+    let config: Config = sources.extract().map_err(|error| mistakes::explain(&sources, error))?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
-    let wrong = loaded.check();
+    let wrong = mistakes::check(&loaded);
     if wrong.is_empty() { Ok(loaded) } else { Err(ConfigError(wrong)) }
 }
 
@@ -165,97 +167,10 @@ fn is_not_ours(key: &str) -> bool {
     is("port") || is("service")
 }
 
-/// Turns the library's errors into sentences.
-fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
-    let lines = errors.into_iter().map(|error| {
-        let mut path = error.path.clone();
-        let mut message = error.kind.to_string();
-        if let Kind::UnknownField(field, known) = &error.kind {
-            if path.last() != Some(field) {
-                path.push(field.clone());
-            }
-            let near = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
-            message = near.map_or("unknown key".to_owned(), |near| format!("unknown key; did you mean {near}?"));
-        }
-        let key = path.join(".");
-        if key.starts_with("auth.api_keys") {
-            // The library's words hold the value.
-            message = "expected a list of strings".to_owned();
-        }
-        let from = error.metadata.clone().or_else(|| sources.find_metadata(&key).cloned());
-        let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
-        format!("{key}: {message}{from}")
-    });
-    ConfigError(lines.collect())
-}
-
-/// Where a value came from.
-fn place(metadata: &Metadata, key: &str) -> String {
-    match &metadata.source {
-        Some(Source::File(path)) => path.display().to_string(),
-        Some(Source::Code(_)) if metadata.name.contains("Flags") => "a flag".to_owned(),
-        Some(Source::Code(_)) => "default".to_owned(),
-        _ if metadata.name.contains("environment") => {
-            format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
-        }
-        _ => metadata.name.to_string(),
-    }
-}
-
 impl Loaded {
     /// Where the value of `key` came from.
     pub fn source_of(&self, key: &str) -> String {
-        self.sources.find_metadata(key).map_or("default".to_owned(), |metadata| place(metadata, key))
-    }
-
-    /// Everything that is impossible, as sentences.
-    fn check(&self) -> Vec<String> {
-        let config = &self.config;
-        let mut wrong = Vec::new();
-        let mut require = |is_right: bool, key: &str, value: &dyn fmt::Display, expected: &str| {
-            if !is_right {
-                wrong.push(format!("{key}: expected {expected}, found {value} (in {})", self.source_of(key)));
-            }
-        };
-        require((1..=256).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
-        let queue = &config.queue;
-        require((1..=1_000_000).contains(&queue.events), "queue.events", &queue.events, "a number from 1 to 1000000");
-        let bytes = queue.bytes.as_u64();
-        require((64 << 10..4 << 30).contains(&bytes), "queue.bytes", &queue.bytes, "from 64KiB to less than 4GiB");
-        let storage = &config.storage;
-        let memory = storage.memory_bytes;
-        require(memory.as_u64() >= 8 << 20, "storage.memory_bytes", &memory, "at least 8MiB");
-        let limits = &config.limits;
-        let (event, body, inflight) = (limits.event_bytes, limits.body_bytes, limits.inflight_bytes);
-        require(event.as_u64() >= 1 << 10, "limits.event_bytes", &event, "at least 1KiB");
-        require(event <= body, "limits.event_bytes", &event, &format!("at most limits.body_bytes, {body}"));
-        require(body.as_u64() <= 1 << 30, "limits.body_bytes", &body, "at most 1GiB");
-        require(body <= inflight, "limits.body_bytes", &body, &format!("at most limits.inflight_bytes, {inflight}"));
-        require(limits.batch_events > 0, "limits.batch_events", &limits.batch_events, "at least 1");
-        let times = [
-            ("limits.header_timeout", limits.header_timeout),
-            ("limits.body_timeout", limits.body_timeout),
-            ("limits.idle_timeout", limits.idle_timeout),
-        ];
-        for (key, time) in times {
-            require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
-        }
-        let level = &config.log.level;
-        // A single word that is no level would be taken for the name of a module, and silence all others.
-        let is_level = match level.contains(['=', '[', ',']) {
-            true => tracing_subscriber::EnvFilter::builder().parse(level).is_ok(),
-            false => level.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
-        };
-        require(is_level, "log.level", level, "error, warn, info, debug or trace");
-        let auth = &config.auth;
-        let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
-        require(
-            config.listen.ip().is_loopback() || !is_open,
-            "listen",
-            &config.listen,
-            "a loopback address, or auth.api_keys, or auth.allow_anonymous: true",
-        );
-        wrong
+        self.sources.find_metadata(key).map_or("default".to_owned(), |metadata| mistakes::place(metadata, key))
     }
 
     /// What is in force, as YAML with the origin of each value behind it, secrets masked.

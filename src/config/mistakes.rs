@@ -1,0 +1,166 @@
+//! What is wrong with a configuration, in sentences: the key, the value, where it came from, what was expected.
+
+use std::fmt;
+
+use figment::error::Kind;
+use figment::{Figment, Metadata, Source};
+
+use super::{Config, ConfigError, ENV_PREFIX, Loaded};
+use crate::ingest::Keys;
+use crate::nearest::nearest;
+
+/// Turns the library's errors into sentences.
+pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
+    let lines = errors.into_iter().map(|error| {
+        let mut path = error.path.clone();
+        if let Kind::UnknownField(field, _) = &error.kind
+            && path.last() != Some(field)
+        {
+            path.push(field.clone());
+        }
+        let key = path.join(".");
+        let from = error.metadata.clone().or_else(|| sources.find_metadata(&key).cloned());
+        let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
+        let message = match &error.kind {
+            Kind::UnknownField(field, known) => unknown(field, known),
+            kind => match expected(&key) {
+                // The library's words hold the value.
+                Some(expected) if key.starts_with("auth.api_keys") => format!("expected {expected}"),
+                Some(expected) => format!("expected {expected}, found {}", found(sources, &key)),
+                None => kind.to_string(),
+            },
+        };
+        let separator = if key.is_empty() { "" } else { ": " };
+        format!("{key}{separator}{message}{from}")
+    });
+    ConfigError(lines.collect())
+}
+
+/// What was probably meant by a key that there is not.
+fn unknown(field: &str, known: &[&'static str]) -> String {
+    // A single underscore between levels is the usual slip in the environment, a dot that in a file.
+    let flat = |text: &str| text.replace('.', "_");
+    if let Some(meant) = keys().iter().find(|key| key.contains('.') && flat(key) == flat(field)) {
+        let variable = format!("{ENV_PREFIX}{}", meant.to_ascii_uppercase().replace('.', "__"));
+        return format!("unknown key; did you mean {meant}, one level per line, or {variable}?");
+    }
+    match nearest(field, known) {
+        Some(near) => format!("unknown key; did you mean {near}?"),
+        None => format!("unknown key; there are {}", known.join(", ")),
+    }
+}
+
+/// The names of all settings, with dots between the levels.
+fn keys() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut levels = vec![(String::new(), serde_json::to_value(Config::default()).unwrap_or_default())];
+    while let Some((path, value)) = levels.pop() {
+        match value {
+            serde_json::Value::Object(members) => levels.extend(
+                members
+                    .into_iter()
+                    .map(|(name, value)| (if path.is_empty() { name } else { format!("{path}.{name}") }, value)),
+            ),
+            _ => found.push(path),
+        }
+    }
+    found
+}
+
+/// What a setting has to be, as far as its type says.
+fn expected(key: &str) -> Option<&'static str> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    Some(match last {
+        "listen" => "an address such as 127.0.0.1:7600",
+        "sync" | "allow_anonymous" => "true or false",
+        "data_dir" | "api_keys_file" => "a path",
+        "api_keys" => "a list of strings",
+        "shards" => "a number from 1 to 256",
+        "events" => "a number from 1 to 1000000",
+        "batch_events" => "a number",
+        "format" => "auto, json or text",
+        "level" => "error, warn, info, debug or trace",
+        "bytes" => "a size such as 64MiB",
+        "max_wait" | "grace" => "a time such as 250ms or 10s",
+        _ if last.ends_with("_bytes") => "a size such as 64MiB",
+        _ if last.ends_with("_timeout") => "a time such as 250ms or 10s",
+        "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" => "settings under it, one a line",
+        _ => return None,
+    })
+}
+
+/// A value as it was written, or nearly.
+fn found(sources: &Figment, key: &str) -> String {
+    let value = sources.find_value(key).ok().and_then(|value| serde_json::to_value(value).ok());
+    value.map_or("nothing".to_owned(), |value| value.to_string())
+}
+
+/// Where a value came from.
+pub fn place(metadata: &Metadata, key: &str) -> String {
+    match &metadata.source {
+        Some(Source::File(path)) => path.display().to_string(),
+        Some(Source::Code(_)) if metadata.name.contains("Flags") => "a flag".to_owned(),
+        Some(Source::Code(_)) => "default".to_owned(),
+        _ if metadata.name.contains("environment") => {
+            format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+        }
+        _ => metadata.name.to_string(),
+    }
+}
+
+/// Everything that is impossible, as sentences.
+pub fn check(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
+    let mut wrong = Vec::new();
+    let mut require = |is_right: bool, key: &str, value: &dyn fmt::Display, expected: &str| {
+        if !is_right {
+            wrong.push(format!("{key}: expected {expected}, found {value} (in {})", loaded.source_of(key)));
+        }
+    };
+    require((1..=256).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
+    let queue = &config.queue;
+    require((1..=1_000_000).contains(&queue.events), "queue.events", &queue.events, "a number from 1 to 1000000");
+    let bytes = queue.bytes.as_u64();
+    require((64 << 10..4 << 30).contains(&bytes), "queue.bytes", &queue.bytes, "from 64KiB to less than 4GiB");
+    let storage = &config.storage;
+    let memory = storage.memory_bytes;
+    require(memory.as_u64() >= 8 << 20, "storage.memory_bytes", &memory, "at least 8MiB");
+    let limits = &config.limits;
+    let (event, body, inflight) = (limits.event_bytes, limits.body_bytes, limits.inflight_bytes);
+    require(event.as_u64() >= 1 << 10, "limits.event_bytes", &event, "at least 1KiB");
+    let body_from = loaded.source_of("limits.body_bytes");
+    let at_most = format!("at most limits.body_bytes, {body} (in {body_from})");
+    require(event <= body, "limits.event_bytes", &event, &at_most);
+    require(body.as_u64() <= 1 << 30, "limits.body_bytes", &body, "at most 1GiB");
+    require(body <= inflight, "limits.body_bytes", &body, &format!("at most limits.inflight_bytes, {inflight}"));
+    require(limits.batch_events > 0, "limits.batch_events", &limits.batch_events, "at least 1");
+    let times = [
+        ("limits.header_timeout", limits.header_timeout),
+        ("limits.body_timeout", limits.body_timeout),
+        ("limits.idle_timeout", limits.idle_timeout),
+    ];
+    for (key, time) in times {
+        require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
+    }
+    let level = &config.log.level;
+    // A single word that is no level would be taken for the name of a module, and silence all others.
+    let is_level = match level.contains(['=', '[', ',']) {
+        true => tracing_subscriber::EnvFilter::builder().parse(level).is_ok(),
+        false => level.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+    };
+    require(is_level, "log.level", level, "error, warn, info, debug or trace");
+    let auth = &config.auth;
+    let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
+    require(
+        config.listen.ip().is_loopback() || !is_open,
+        "listen",
+        &config.listen,
+        "a loopback address, or auth.api_keys, or auth.allow_anonymous: true",
+    );
+    let (listen, admin) = (&config.listen, &config.admin.listen);
+    require(listen != admin || listen.port() == 0, "admin.listen", admin, "another address than listen");
+    if let Err(error) = Keys::load(auth) {
+        wrong.push(format!("auth.api_keys_file: {error} (in {})", loaded.source_of("auth.api_keys_file")));
+    }
+    wrong
+}
