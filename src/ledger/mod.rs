@@ -47,6 +47,7 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Sender;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::chain::AgentKey;
@@ -104,7 +105,8 @@ pub fn system_clock() -> Clock {
 }
 
 impl Ledger {
-    /// Recovers the ledger in `store` and starts its threads.
+    /// Recovers the ledger in `store` and starts its threads. Has to be called within the runtime in which senders
+    /// wait for their answers.
     ///
     /// # Errors
     /// When the ledger does not fit the settings, cannot be read, or is broken at its end.
@@ -135,6 +137,7 @@ impl Ledger {
                 id,
                 store: Arc::clone(&store),
                 commit: Arc::clone(&commit),
+                runtime: Handle::current(),
                 clock: Arc::clone(&clock),
                 space: Arc::clone(&space),
                 committed: Arc::clone(&committed),
