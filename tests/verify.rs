@@ -81,6 +81,20 @@ async fn an_untouched_ledger_is_valid() {
     assert_eq!((code, said.as_str()), (3, "cairn: there is no agent \"nobody\"\n"));
 }
 
+/// A verdict that nobody reads to its end is still the verdict.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_ledger_is_broken_also_when_the_output_is_closed_early() {
+    let data = ledger().await;
+    change(&data, 9, |record| *record.last_mut().unwrap() ^= 1);
+    for what in [&["--all"][..], &["--agent-id", "a"]] {
+        let mut command = crate::harness::cairn();
+        command.args(["verify", "--data-dir", data.path().to_str().unwrap()]).args(what);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{what:?}");
+    }
+}
+
 /// Positions 0 to 14 hold a, b, a, a, b, a ...: position 9 holds the seventh event of agent a, which has warnings.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_byte_of_each_part_of_a_record_is_named() {

@@ -47,13 +47,7 @@ pub fn run(args: &VerifyArgs) -> Exit {
         (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
         (None, None) => all(&loaded, args.json),
     };
-    match result {
-        Ok(exit) => exit,
-        Err(error) => match error.downcast::<io::Error>() {
-            Ok(error) => said(Err(*error), Exit::Fine),
-            Err(error) => complain(Exit::Failed, &Chain(&*error)),
-        },
-    }
+    result.unwrap_or_else(|error| complain(Exit::Failed, &Chain(&*error)))
 }
 
 fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
@@ -73,11 +67,16 @@ fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
         verdict = verify()?;
     }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
-    report(&verdict.to_json(), json)
+    Ok(report(&verdict.to_json(), json))
+}
+
+/// The verdict stands whether or not somebody reads to its end what is printed of it.
+fn exit_of(is_valid: bool) -> Exit {
+    if is_valid { Exit::Fine } else { Exit::Broken }
 }
 
 /// Prints a verdict as `GET /v1/verify` answers it.
-fn report(verdict: &Value, json: bool) -> Result<Exit, Error> {
+fn report(verdict: &Value, json: bool) -> Exit {
     let is_valid = verdict["valid"] == json!(true);
     let agent = verdict["agent_id"].as_str().unwrap_or("?");
     let line = if json {
@@ -88,8 +87,7 @@ fn report(verdict: &Value, json: bool) -> Result<Exit, Error> {
     } else {
         format!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"))
     };
-    writeln!(io::stdout(), "{line}")?;
-    Ok(if is_valid { Exit::Fine } else { Exit::Broken })
+    said(writeln!(io::stdout(), "{line}"), exit_of(is_valid))
 }
 
 fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
@@ -113,8 +111,8 @@ fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
         let verdict = if is_valid { "all valid".to_owned() } else { format!("{} BROKEN", summary.broken) };
         format!("{} agents, {} events verified: {verdict}", summary.agents, summary.events)
     });
-    lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))?;
-    Ok(if is_valid { Exit::Fine } else { Exit::Broken })
+    let written = lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"));
+    Ok(said(written, exit_of(is_valid)))
 }
 
 /// Shows progress, and keeps what there is to say of breaks.
@@ -178,7 +176,7 @@ fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<
         Ok((serde_json::from_str(&body)?, link))
     };
     if let Some(agent_id) = agent_id {
-        return report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json);
+        return Ok(report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json));
     }
     let mut exit = Exit::Fine;
     let mut page = "/v1/agents?limit=1000".to_owned();
@@ -186,8 +184,10 @@ fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<
         let (agents, next) = ask(&page, &[])?;
         for agent in agents.as_array().into_iter().flatten() {
             let agent_id = agent["agent_id"].as_str().unwrap_or_default();
-            if report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json)? == Exit::Broken {
-                exit = Exit::Broken;
+            match report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json) {
+                Exit::Fine => {}
+                Exit::Broken => exit = Exit::Broken,
+                failed => return Ok(failed),
             }
         }
         // <path>; rel="next"

@@ -3,7 +3,8 @@
 use lru::LruCache;
 
 use super::keys::{Agent, Place, Run};
-use super::store::{Family, Store, StoreError};
+use super::read;
+use super::store::{Store, StoreError};
 use crate::chain::{AgentKey, Hash, Sequence};
 
 /// An agent whose chain may grow in this commit.
@@ -63,11 +64,8 @@ impl Heads {
     ) -> Result<(&mut Head, bool), StoreError> {
         let mut is_new = false;
         if !self.heads.contains(&key) {
-            let head = match store.get(Family::Agents, &key.0)? {
-                Some(row) => {
-                    let damaged = || store.damaged(format!("the row of agent {key:?} cannot be read"));
-                    Head { agent: Agent::decode(&row).ok_or_else(damaged)?, run: None }
-                }
+            let head = match read::agent(store, key)? {
+                Some(agent) => Head { agent, run: None },
                 None => {
                     is_new = true;
                     Head::new(agent_id(), now_ms)

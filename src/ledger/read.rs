@@ -88,16 +88,6 @@ impl<'s> Runs<'s> {
         Ok(Runs { rows, agent })
     }
 
-    /// The runs, the last one first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn from_end(store: &'s Store, agent: AgentKey) -> Result<Runs<'s>, StoreError> {
-        let mut rows = store.rows(Family::Chain)?;
-        rows.seek_back(&Run::key(agent, Sequence(u64::MAX)));
-        Ok(Runs { rows, agent })
-    }
-
     /// The run at this place.
     ///
     /// # Errors

@@ -198,18 +198,6 @@ impl Commit for Store {
     }
 }
 
-impl Batch {
-    /// How many bytes the batch has.
-    pub fn len(&self) -> usize {
-        self.rows.size_in_bytes()
-    }
-
-    /// Whether there is no row in it.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-}
-
 /// A key and its value.
 pub type Row<'a> = (&'a [u8], &'a [u8]);
 
