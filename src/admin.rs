@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 use crate::http::{Inflight, Problem};
 use crate::ledger::{Ledger, LedgerMetrics};
+use crate::relay::Relay;
 
 /// Bounds of a time from the shortest answer to the longest wait, in seconds.
 const SECONDS: [f64; 16] =
@@ -33,7 +34,12 @@ impl Metrics {
     /// When the bounds of a histogram make no sense, which a test would see.
     pub fn new() -> Result<Metrics, BuildError> {
         let mut builder = PrometheusBuilder::new();
-        for name in ["ingest_request_duration_seconds", "queue_wait_seconds", "commit_duration_seconds"] {
+        for name in [
+            "ingest_request_duration_seconds",
+            "queue_wait_seconds",
+            "commit_duration_seconds",
+            "relay_request_duration_seconds",
+        ] {
             builder = builder.set_buckets_for_metric(Matcher::Full(format!("cairn_{name}")), &SECONDS)?;
         }
         builder = builder.set_buckets_for_metric(Matcher::Full("cairn_commit_events".to_owned()), &EVENTS)?;
@@ -56,6 +62,7 @@ impl Metrics {
 /// What the calls of this port share.
 pub struct Admin {
     ledger: Arc<Ledger>,
+    relay: Arc<Relay>,
     metrics: Arc<Metrics>,
     ledger_metrics: LedgerMetrics,
     process: metrics_process::Collector,
@@ -66,8 +73,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Over a running ledger.
-    pub fn new(ledger: Arc<Ledger>, metrics: Arc<Metrics>, inflight: Inflight) -> Arc<Admin> {
+    /// Over a running ledger and its relay.
+    pub fn new(ledger: Arc<Ledger>, relay: Arc<Relay>, metrics: Arc<Metrics>, inflight: Inflight) -> Arc<Admin> {
         let (ledger_metrics, process, ready, inflight_bytes) = metrics.scope(|| {
             describe_gauge!(
                 "cairn_inflight_bytes",
@@ -85,6 +92,7 @@ impl Admin {
         });
         Arc::new(Admin {
             ledger,
+            relay,
             metrics,
             ledger_metrics,
             process,
@@ -125,6 +133,7 @@ pub fn routes(admin: Arc<Admin>) -> Router {
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.ready.set(if admin.not_ready().is_none() { 1.0 } else { 0.0 });
     admin.ledger_metrics.observe(&admin.ledger);
+    admin.relay.observe();
     admin.inflight_bytes.set(admin.inflight.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.handle.render().into_response();

@@ -15,6 +15,9 @@ pub mod ingest;
 /// Seal, commit, index; and reading what was committed.
 pub mod ledger;
 
+/// Sends what was committed on to other places.
+pub mod relay;
+
 /// Query and verify.
 pub mod audit;
 

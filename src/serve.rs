@@ -19,6 +19,7 @@ use crate::ingest::{self, Ingest, Keys};
 use crate::ledger::commit::Commit;
 use crate::ledger::store::{Store, StoreError};
 use crate::ledger::{Clock, Ledger, OnFailure, Outside, Threads};
+use crate::relay::{self, Relay, RelayError, RelayThreads};
 
 /// How often histograms are tidied up.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -48,6 +49,9 @@ pub enum ServeError {
     /// The keys cannot be read.
     #[error("auth.api_keys_file: {0}")]
     Keys(io::Error),
+    /// The relay cannot start.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -60,6 +64,7 @@ pub enum ServeError {
 pub struct Server {
     ledger: Arc<Ledger>,
     threads: Threads,
+    relay_threads: RelayThreads,
     admin: Arc<Admin>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
@@ -99,15 +104,17 @@ impl Server {
         let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
         let ingest =
             metrics.scope(|| Ingest::new(Arc::clone(&ledger), config.limits.clone(), &config.queue, inflight.clone()));
+        let (relay, relay_threads) = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
         let audit = Audit::new(Arc::clone(&ledger), inflight.clone());
         Ok(Server {
-            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&metrics), inflight),
+            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&relay), Arc::clone(&metrics), inflight),
             ledger,
             threads,
+            relay_threads,
             metrics,
             listener,
             admin_listener,
-            routes: public_routes(ingest, audit, keys),
+            routes: public_routes(ingest, relay, audit, keys),
             failed,
             timeouts: Timeouts {
                 header: config.limits.header_timeout,
@@ -159,6 +166,9 @@ impl Server {
         // After a failure there is nothing to wait for but the answers that say so.
         let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
         let deadline = tokio::time::Instant::now() + grace;
+        // Relay and senders share the time; the relay keeps nothing from being answered.
+        let relay_threads = self.relay_threads;
+        let relay = tokio::task::spawn_blocking(move || relay_threads.stop(deadline.into_std()));
         if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
             tracing::warn!(?grace, "some requests were not answered in time");
             public.abort();
@@ -167,11 +177,16 @@ impl Server {
             return Err(ServeError::Failed(reason));
         }
         let (ledger, threads) = (self.ledger, self.threads);
-        let closed = tokio::task::spawn_blocking(move || {
-            ledger.close();
-            threads.join();
-            ledger.store().stop_background_work();
-        });
+        let closed = async {
+            let committing = Arc::clone(&ledger);
+            let committed = tokio::task::spawn_blocking(move || {
+                committing.close();
+                threads.join();
+            });
+            // Who still writes needs a database that works.
+            let _ = tokio::join!(committed, relay);
+            tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await
+        };
         if tokio::time::timeout_at(deadline + Duration::from_secs(1), closed).await.is_err() {
             tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers");
         }
@@ -200,8 +215,8 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 }
 
 /// The calls of the public port. With keys, each of them needs one, also those that do not exist.
-fn public_routes(ingest: Arc<Ingest>, audit: Arc<Audit>, keys: Option<Keys>) -> Router {
-    let routes = json_fallbacks(ingest::routes(ingest).merge(audit::routes(audit)));
+fn public_routes(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, keys: Option<Keys>) -> Router {
+    let routes = json_fallbacks(ingest::routes(ingest).merge(relay::routes(relay)).merge(audit::routes(audit)));
     match keys {
         Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys, ingest::require_key)),
         None => routes,

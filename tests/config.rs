@@ -1,6 +1,7 @@
 //! The configuration: every key documented, every mistake named.
 
 use cairn::config::Config;
+use cairn::relay::DestinationConfig;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Yaml};
 use serde_json::Value;
@@ -31,6 +32,24 @@ fn the_example_file_documents_every_key_with_its_default() {
     assert_eq!(serde_json::to_value(read).unwrap(), defaults, "a default in the file is not the program's");
     let round: Config = Figment::from(Serialized::defaults(Config::default())).extract().unwrap();
     assert_eq!(serde_json::to_value(round).unwrap(), defaults);
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    for key in known {
+        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    }
+}
+
+#[test]
+fn the_example_of_a_relay_documents_every_key_of_a_destination_with_its_default() {
+    let path = repository("config/relay-agnost.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
+    let mut defaults = serde_json::to_value(DestinationConfig::default()).unwrap();
+    // The only one that has no default.
+    defaults["org_id"] = file["relay"]["destinations"][0]["org_id"].clone();
+    assert_eq!(file["relay"]["destinations"], Value::from(vec![defaults.clone()]));
+    assert_eq!(run_text(&["config", "validate", "--config", path.to_str().unwrap()]).0, 0);
+    let mut known = Vec::new();
+    keys(&defaults, "", &mut known);
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
     for key in known {
         assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
@@ -102,6 +121,49 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ),
         ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
         ("shards: [\n", &[], &["my.yaml"]),
+        (
+            "relay:\n  destinations:\n    - type: kafka\n",
+            &[],
+            &["relay.destinations[0].type: expected agnost, found \"kafka\"", "my.yaml"],
+        ),
+        (
+            "relay:\n  destinations: [{name: a}]\n",
+            &[],
+            &["relay.destinations[0].org_id: expected a UUID, or org_id_file with the path of one", "my.yaml"],
+        ),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID", "hush")],
+            &["relay.agnost.org_id: expected a UUID", "CAIRN_RELAY__AGNOST__ORG_ID"],
+        ),
+        ("relay:\n  agnost: {org_id: [hush]}\n", &[], &["relay.agnost.org_id: expected a text", "my.yaml"]),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID_FILE", "/nowhere")],
+            &["relay.agnost.org_id_file: expected a file with a UUID, found /nowhere: No such file"],
+        ),
+        (
+            "relay:\n  agnost: {org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}\n  destinations: [{org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}]\n",
+            &[],
+            &["relay.agnost.name: expected a name that no other destination has, found agnost (in default)"],
+        ),
+        (
+            "relay:\n  agnost: {org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11, org_id_file: /f, endpoint: 'http://u:hush@h', concurrency: 0, timeout: 0s, ca_file: /nowhere, retry: {initial: 2s, max: 1s}}\n",
+            &[],
+            &[
+                "relay.agnost.org_id: expected either org_id or org_id_file, found both",
+                "relay.agnost.endpoint: expected an http or https URL without user",
+                "relay.agnost.concurrency: expected a number from 1 to 1024, found 0",
+                "relay.agnost.timeout: expected more than 0s",
+                "relay.agnost.ca_file: expected a file with certificates (PEM), found /nowhere",
+                "relay.agnost.retry.max: expected at least retry.initial, 2s, found 1s",
+            ],
+        ),
+        (
+            "relay:\n  agnost: {retry: {intial: 1s}}\n",
+            &[],
+            &["relay.agnost.retry.intial: unknown key; did you mean initial?"],
+        ),
     ];
     for (file, environment, expected) in cases {
         let (code, said) = validate(file, environment);
@@ -134,12 +196,17 @@ fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
 fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("my.yaml");
-    std::fs::write(&path, "auth:\n  api_keys: [very-secret]\nqueue:\n  max_wait: 250ms\n").unwrap();
+    std::fs::write(
+        &path,
+        "auth:\n  api_keys: [very-secret]\nqueue:\n  max_wait: 250ms\n\
+                relay:\n  destinations: [{org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}]\n",
+    )
+    .unwrap();
     let mut command = cairn();
     command.args(["config", "print", "--data-dir", "/somewhere", "--config"]).arg(&path).env("CAIRN_SHARDS", "3");
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(!said.contains("very-secret"), "{said}");
+    assert!(!said.contains("very-secret") && !said.contains("6f2f6b9a"), "{said}");
     let line =
         |start: &str| said.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{said}"));
     assert!(line("shards: 3").ends_with("# CAIRN_SHARDS"), "{said}");
@@ -148,7 +215,7 @@ fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
     assert!(line("events: 10000").ends_with("# default"), "{said}");
     // What is printed can be read again.
     let again = folder.path().join("again.yaml");
-    std::fs::write(&again, said.replace("********", "k")).unwrap();
+    std::fs::write(&again, said.replace("\"********\"", "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11")).unwrap();
     assert_eq!(run_text(&["config", "validate", "--config", again.to_str().unwrap()]).0, 0);
 }
 

@@ -68,7 +68,8 @@ async fn start(data: &TempDir, shards: u16, plan: &Arc<Plan>) -> Running {
     Running::start_with(&config, |store| Arc::new(Faulty { store, plan })).await.unwrap()
 }
 
-fn seed() -> u64 {
+/// A seed for random faults, printed so that it can be set again.
+pub fn seed() -> u64 {
     let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("TEST_SEED={seed}");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cairn::config::Config;
@@ -167,6 +167,9 @@ pub fn run_text(arguments: &[&str]) -> (i32, String, String) {
 pub struct Process {
     pub child: Child,
     pub url: String,
+    pub admin_url: String,
+    /// What it has said on standard output.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
@@ -180,18 +183,25 @@ impl Process {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut server = Process { child: command.spawn().unwrap(), url: String::new() };
+        let (url, admin_url, said) = (String::new(), String::new(), Arc::default());
+        let mut server = Process { child: command.spawn().unwrap(), url, admin_url, said: Arc::clone(&said) };
         let mut lines = BufReader::new(server.child.stdout.take().unwrap()).lines();
         while server.url.is_empty() {
             let line = lines.next().expect("the server ended").unwrap();
             let said: Value = serde_json::from_str(&line).unwrap();
             if said["message"] == json!("cairn takes events") {
                 server.url = format!("http://{}", said["listen"].as_str().unwrap());
+                server.admin_url = format!("http://{}", said["admin"].as_str().unwrap());
             }
         }
         // Goes on reading, so that the server never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || lines.for_each(|line| said.lock().unwrap().extend(line)));
         server
+    }
+
+    /// What it has said in its log since it took events.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().join("\n")
     }
 
     /// `kill -9`

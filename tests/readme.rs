@@ -6,6 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Process, cairn, repository};
+use crate::upstream::{ORG, Upstream};
 
 /// Where the README says that the server listens.
 const WRITTEN: &str = "localhost:7600";
@@ -29,7 +30,18 @@ fn blocks(readme: &str, language: &str) -> Vec<(String, Option<String>)> {
 fn varies(key: &str) -> bool {
     matches!(
         key,
-        "id" | "hash" | "prev_hash" | "received_at" | "timestamp" | "head_hash" | "first_activity" | "last_activity"
+        "id" | "hash"
+            | "prev_hash"
+            | "received_at"
+            | "timestamp"
+            | "head_hash"
+            | "first_activity"
+            | "last_activity"
+            | "endpoint"
+            | "sent"
+            | "backlog"
+            | "in_flight"
+            | "oldest_unsent"
     )
 }
 
@@ -53,7 +65,12 @@ fn is_like(found: &Value, written: &Value) -> bool {
 fn every_call_of_the_readme_answers_what_the_readme_says() {
     let readme = std::fs::read_to_string(repository("README.md")).unwrap();
     let data = TempDir::new().unwrap();
-    let server = Process::start(data.path(), &[]);
+    // The README's relay goes to an upstream of ours.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let upstream = runtime.block_on(Upstream::start());
+    let endpoint = upstream.url();
+    let relay = [("CAIRN_RELAY__AGNOST__ORG_ID", ORG), ("CAIRN_RELAY__AGNOST__ENDPOINT", &endpoint)];
+    let server = Process::start(data.path(), &relay);
     let bin = cairn().get_program().to_owned();
     let folder = std::path::Path::new(&bin).parent().unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
@@ -62,6 +79,7 @@ fn every_call_of_the_readme_answers_what_the_readme_says() {
         let script = script.replace(WRITTEN, server.url.trim_start_matches("http://"));
         let mut shell = Command::new("sh");
         shell.args(["-euc", &script]).env("PATH", &path).env("CAIRN_STORAGE__DATA_DIR", data.path());
+        shell.env("CAIRN_LISTEN", server.url.trim_start_matches("http://"));
         let output = shell.output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{script}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));

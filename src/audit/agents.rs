@@ -8,10 +8,9 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::json;
 
-use super::params::Params;
 use super::{Audit, store_failed, verify};
 use crate::chain::{AgentKey, time};
-use crate::http::{Problem, json_response};
+use crate::http::{Params, Problem, json_response};
 use crate::ledger::keys::Agent;
 use crate::ledger::read;
 use crate::ledger::store::Family;

@@ -14,10 +14,9 @@ use futures_util::stream;
 use uuid::Uuid;
 
 use super::filter::Filter;
-use super::params::Params;
 use super::source::{Order, Stream};
 use super::{Audit, Cancelled, store_failed};
-use crate::http::{Problem, json_response};
+use crate::http::{Params, Problem, json_response};
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
 use crate::ledger::record::Record;

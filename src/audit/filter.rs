@@ -1,8 +1,7 @@
 //! Which events a list shows.
 
-use super::params::Params;
 use crate::chain::{AgentKey, Field, scan, time};
-use crate::http::Problem;
+use crate::http::{Params, Problem};
 use crate::ledger::record::RecordRef;
 use crate::ledger::terms::Term;
 

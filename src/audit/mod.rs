@@ -6,7 +6,6 @@
 mod agents;
 mod events;
 mod filter;
-mod params;
 mod source;
 pub mod verify;
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::args::LogArgs;
 use super::ledger::Reader;
-use super::{Exit, complain, said};
+use super::{Exit, complain, harmless, said};
 use crate::chain::{AgentKey, Field, Sequence, scan};
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read::{self, Runs};
@@ -93,10 +93,6 @@ fn received_ms(reader: &Reader, place: Place) -> Result<u64, StoreError> {
     Ok(record.and_then(|record| record.as_ref().received_ms()).unwrap_or(0))
 }
 
-/// Characters that change the direction of what follows (Unicode UAX #9).
-const TURNS_TEXT: [char; 9] =
-    ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
-
 fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<()> {
     if json {
         let mut line = Vec::new();
@@ -104,11 +100,7 @@ fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<
         line.push(b'\n');
         return out.write_all(&line);
     }
-    // What an agent says must not control a terminal, nor turn the direction of its text.
-    let text = |field| {
-        let text = record.value(field).and_then(scan::text_or_literal).unwrap_or_default();
-        text.chars().map(|c| if c.is_control() || TURNS_TEXT.contains(&c) { '\u{fffd}' } else { c }).collect::<String>()
-    };
+    let text = |field| harmless(&record.value(field).and_then(scan::text_or_literal).unwrap_or_default());
     writeln!(
         out,
         "{}  {} #{}  {}  {}  {}",

@@ -2,9 +2,12 @@
 
 mod args;
 mod config;
+mod dead_letter;
 mod ledger;
 mod log;
+mod relay;
 mod serve;
+mod server;
 mod verify;
 
 use std::io;
@@ -13,6 +16,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Arguments, Command};
+
+/// Why a command could not do it.
+type Error = Box<dyn std::error::Error>;
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +59,15 @@ fn said(written: io::Result<()>, exit: Exit) -> Exit {
     }
 }
 
+/// Characters that change the direction of what follows (Unicode UAX #9).
+const TURNS_TEXT: [char; 9] =
+    ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
+
+/// What others said must not control a terminal, nor turn the direction of its text.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || TURNS_TEXT.contains(&c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// Runs the command that the arguments name.
 pub fn run() -> Exit {
     match Arguments::parse().command {
@@ -60,5 +75,7 @@ pub fn run() -> Exit {
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Relay(args) => relay::run(&args.action),
+        Command::DeadLetter(args) => dead_letter::run(&args.action),
     }
 }

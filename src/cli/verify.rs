@@ -1,37 +1,18 @@
 //! `cairn verify`
 
-use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::ledger::Reader;
-use super::{Exit, complain, said};
+use super::server::Server;
+use super::{Error, Exit, complain, said};
 use crate::audit::verify::{self, Observer};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
-
-type Error = Box<dyn std::error::Error>;
-
-/// An error with its causes: the library's own words leave out that nobody listens there.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
+use crate::http::Causes;
 
 /// Verifies chains, in the data directory or by asking a server.
 pub fn run(args: &VerifyArgs) -> Exit {
@@ -39,15 +20,16 @@ pub fn run(args: &VerifyArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if args.server.as_ref().is_some_and(|server| !server.starts_with("http://") && !server.starts_with("https://")) {
-        return complain(Exit::Usage, &"--server: expected a URL such as http://localhost:7600");
-    }
-    let result = match (&args.server, &args.agent_id) {
-        (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args),
+    let server = match args.server.as_ref().map(|url| Server::at(url, args.api_key_file.as_deref())).transpose() {
+        Ok(server) => server,
+        Err(exit) => return exit,
+    };
+    let result = match (&server, &args.agent_id) {
+        (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args.json),
         (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
         (None, None) => all(&loaded, args.json),
     };
-    result.unwrap_or_else(|error| complain(Exit::Failed, &Chain(&*error)))
+    result.unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
 }
 
 fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
@@ -151,49 +133,21 @@ fn progress_bar() -> ProgressBar {
     bar
 }
 
-/// A chain of a million events takes a while to walk.
-const ANSWER_WAIT: Duration = Duration::from_secs(600);
-
-fn on_server(server: &str, agent_id: Option<&str>, args: &VerifyArgs) -> Result<Exit, Error> {
-    let client = Client::builder().timeout(ANSWER_WAIT).build()?;
-    let read_key = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| format!("--api-key-file {}: {error}", path.display()))
-    };
-    let key = args.api_key_file.as_ref().map(read_key).transpose()?;
-    let server = server.trim_end_matches('/');
-    let ask = |path: &str, query: &[(&str, &str)]| -> Result<(Value, Option<String>), Error> {
-        let mut request = client.get(format!("{server}{path}")).query(query);
-        if let Some(key) = &key {
-            request = request.bearer_auth(key.trim());
-        }
-        let response = request.send()?;
-        let status = response.status();
-        let link = response.headers().get(reqwest::header::LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
-        let body = response.text()?;
-        if !status.is_success() {
-            return Err(format!("{server}{path} answered {status}: {body}").into());
-        }
-        Ok((serde_json::from_str(&body)?, link))
-    };
+fn on_server(server: &Server, agent_id: Option<&str>, json: bool) -> Result<Exit, Error> {
+    let verdict = |agent_id: &str| server.get("/v1/verify", &[("agent_id", agent_id)]);
     if let Some(agent_id) = agent_id {
-        return Ok(report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json));
+        return Ok(report(&verdict(agent_id)?, json));
     }
     let mut exit = Exit::Fine;
-    let mut page = "/v1/agents?limit=1000".to_owned();
-    loop {
-        let (agents, next) = ask(&page, &[])?;
-        for agent in agents.as_array().into_iter().flatten() {
+    for page in server.pages("/v1/agents?limit=1000") {
+        for agent in page?.as_array().into_iter().flatten() {
             let agent_id = agent["agent_id"].as_str().unwrap_or_default();
-            match report(&ask("/v1/verify", &[("agent_id", agent_id)])?.0, args.json) {
+            match report(&verdict(agent_id)?, json) {
                 Exit::Fine => {}
                 Exit::Broken => exit = Exit::Broken,
                 failed => return Ok(failed),
             }
         }
-        // <path>; rel="next"
-        match next.as_deref().and_then(|link| link.strip_prefix('<')?.split_once('>')) {
-            Some((path, _)) => page = path.to_owned(),
-            None => return Ok(exit),
-        }
     }
+    Ok(exit)
 }

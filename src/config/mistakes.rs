@@ -18,14 +18,16 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
         {
             path.push(field.clone());
         }
-        let key = path.join(".");
-        let from = error.metadata.clone().or_else(|| sources.find_metadata(&key).cloned());
+        let key = key_of(&path);
+        let from = error.metadata.clone().or_else(|| origin(sources, &key).cloned());
         let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
         let message = match &error.kind {
             Kind::UnknownField(field, known) => unknown(field, known),
             kind => match expected(&key) {
                 // The library's words hold the value.
-                Some(expected) if key.starts_with("auth.api_keys") => format!("expected {expected}"),
+                Some(expected) if key.starts_with("auth.api_keys") || key.ends_with(".org_id") => {
+                    format!("expected {expected}")
+                }
                 Some(expected) => format!("expected {expected}, found {}", found(sources, &key)),
                 None => kind.to_string(),
             },
@@ -73,7 +75,7 @@ fn expected(key: &str) -> Option<&'static str> {
     Some(match last {
         "listen" => "an address such as 127.0.0.1:7600",
         "sync" | "allow_anonymous" => "true or false",
-        "data_dir" | "api_keys_file" => "a path",
+        "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" => "a path",
         "api_keys" => "a list of strings",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
@@ -84,15 +86,49 @@ fn expected(key: &str) -> Option<&'static str> {
         "max_wait" | "grace" => "a time such as 250ms or 10s",
         _ if last.ends_with("_bytes") => "a size such as 64MiB",
         _ if last.ends_with("_timeout") => "a time such as 250ms or 10s",
-        "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" => "settings under it, one a line",
+        "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" | "relay" | "agnost" | "retry"
+        | "filter" => "settings under it, one a line",
+        "destinations" => "a list of destinations",
+        "type" => "agnost",
+        "from" => "start or now",
+        "content" => "full or metadata-only",
+        "concurrency" => "a number from 1 to 1024",
+        "name" | "endpoint" | "org_id" => "a text",
+        "agent_ids" | "action_types" => "a list of strings",
+        "labels" => "names with strings, numbers or booleans",
+        "timeout" | "initial" | "max" => "a time such as 250ms or 10s",
         _ => return None,
     })
 }
 
+/// The name of a setting: levels with dots between them, elements of a list by their number, as `destinations[0]`.
+fn key_of(path: &[String]) -> String {
+    path.iter().fold(String::new(), |key, level| match level.parse::<usize>() {
+        Ok(index) => format!("{key}[{index}]"),
+        Err(_) if key.is_empty() => level.clone(),
+        Err(_) => format!("{key}.{level}"),
+    })
+}
+
+/// The list that a setting stands in, and the way to it from there; the library does not look into lists.
+fn split_at_list(key: &str) -> (&str, Option<String>) {
+    match key.split_once('[') {
+        Some((list, rest)) => (list, Some(format!("/{}", rest.replace(']', "").replace('.', "/")))),
+        None => (key, None),
+    }
+}
+
 /// A value as it was written, or nearly.
 fn found(sources: &Figment, key: &str) -> String {
+    let (key, rest) = split_at_list(key);
     let value = sources.find_value(key).ok().and_then(|value| serde_json::to_value(value).ok());
+    let value = value.and_then(|value| rest.map_or(Some(value.clone()), |rest| value.pointer(&rest).cloned()));
     value.map_or("nothing".to_owned(), |value| value.to_string())
+}
+
+/// Where the value of a setting came from, as the library knows it.
+pub fn origin<'s>(sources: &'s Figment, key: &str) -> Option<&'s Metadata> {
+    sources.find_metadata(split_at_list(key).0)
 }
 
 /// Where a value came from.
@@ -159,6 +195,9 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     );
     let (listen, admin) = (&config.listen, &config.admin.listen);
     require(listen != admin || listen.port() == 0, "admin.listen", admin, "another address than listen");
+    for mistake in config.relay.check() {
+        wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
+    }
     if let Err(error) = Keys::load(auth) {
         wrong.push(format!("auth.api_keys_file: {error} (in {})", loaded.source_of("auth.api_keys_file")));
     }

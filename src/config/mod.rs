@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ingest::{AuthConfig, LimitsConfig};
 use crate::ledger::{QueueConfig, StorageConfig};
+use crate::relay::RelayConfig;
 use crate::units;
 
 /// What variables of the environment start with.
@@ -39,6 +40,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Who may call.
     pub auth: AuthConfig,
+    /// Where events go from here.
+    pub relay: RelayConfig,
     /// How the process ends.
     pub shutdown: ShutdownConfig,
     /// What the process says.
@@ -94,6 +97,7 @@ impl Default for Config {
             queue: QueueConfig::default(),
             limits: LimitsConfig::default(),
             auth: AuthConfig::default(),
+            relay: RelayConfig::default(),
             shutdown: ShutdownConfig { grace: Duration::from_secs(20) },
             log: LogConfig { format: LogFormat::Auto, level: "info".to_owned() },
         }
@@ -170,13 +174,14 @@ fn is_not_ours(key: &str) -> bool {
 impl Loaded {
     /// Where the value of `key` came from.
     pub fn source_of(&self, key: &str) -> String {
-        self.sources.find_metadata(key).map_or("default".to_owned(), |metadata| mistakes::place(metadata, key))
+        mistakes::origin(&self.sources, key).map_or("default".to_owned(), |metadata| mistakes::place(metadata, key))
     }
 
     /// What is in force, as YAML with the origin of each value behind it, secrets masked.
     pub fn print(&self) -> String {
         let mut config = self.config.clone();
-        config.auth.api_keys.iter_mut().for_each(|key| *key = "********".to_owned());
+        let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
+        config.auth.api_keys.iter_mut().chain(org_ids).for_each(|secret| *secret = "********".to_owned());
         // The types are our own: they all have a form in JSON.
         let value = serde_json::to_value(&config).unwrap_or_default();
         let mut out = String::new();
@@ -189,7 +194,7 @@ impl Loaded {
         for (name, value) in members {
             let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let indent = "  ".repeat(depth);
-            if value.is_object() {
+            if value.as_object().is_some_and(|members| !members.is_empty()) {
                 out.push_str(&format!("{indent}{name}:\n"));
                 self.print_level(value, &key, depth + 1, out);
             } else {

@@ -2,9 +2,13 @@
 
 mod activity;
 mod answer;
+mod causes;
 mod connections;
 mod inflight;
+mod params;
 
 pub use answer::{Problem, json_response, retry_after};
+pub use causes::Causes;
 pub use connections::{Timeouts, serve};
 pub use inflight::{Inflight, Reserved};
+pub use params::Params;

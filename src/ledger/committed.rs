@@ -1,6 +1,7 @@
 //! How far the ledger is, for those who read behind it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -16,15 +17,22 @@ struct Shard {
 /// Written by each shard after each commit, before it answers; read by everybody.
 pub struct Committed {
     shards: Box<[Shard]>,
-    wake: Sender<()>,
+    /// Locked for writing only while a consumer starts.
+    wakes: RwLock<Vec<Sender<()>>>,
 }
 
 impl Committed {
-    /// For that many shards; the receiver gets a word when there is something new.
-    pub fn new(shards: u16) -> (Committed, Receiver<()>) {
+    /// For that many shards.
+    pub fn new(shards: u16) -> Committed {
+        Committed { shards: (0..shards).map(|_| Shard::default()).collect(), wakes: RwLock::default() }
+    }
+
+    /// For a consumer: it gets a word when there is something new.
+    pub fn subscribe(&self) -> Receiver<()> {
         // One word is enough: who gets it looks at all that is new.
         let (wake, woken) = crossbeam_channel::bounded(1);
-        (Committed { shards: (0..shards).map(|_| Shard::default()).collect(), wake }, woken)
+        self.wakes.write().unwrap_or_else(PoisonError::into_inner).push(wake);
+        woken
     }
 
     /// Says that a shard has committed everything before `next`.
@@ -32,8 +40,10 @@ impl Committed {
         let slot = &self.shards[usize::from(shard.0)];
         slot.agents.store(agents, Ordering::Relaxed);
         slot.next.store(next.0, Ordering::Release);
-        // Full means that the word is still on its way.
-        let _ = self.wake.try_send(());
+        for wake in self.wakes.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            // Full means that the word is still on its way.
+            let _ = wake.try_send(());
+        }
     }
 
     /// The position behind the last committed event of a shard.

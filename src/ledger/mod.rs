@@ -13,6 +13,7 @@
 //! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | place | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |
+//! | `relay` | destination · kind · ... | what each destination has and has not: see `relay::backlog` | relay |
 //! | `meta` | name | format, shards, instance, number of agents per shard | start, and commit for new agents |
 //!
 //! Keys ascend and puts are few: an event costs one large ascending put, and small rows per run, per agent and per
@@ -121,8 +122,7 @@ impl Ledger {
         let meta = Meta::open(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(Space::new(storage).map_err(directory)?);
-        let (committed, woken) = Committed::new(shards);
-        let committed = Arc::new(committed);
+        let committed = Arc::new(Committed::new(shards));
         let in_flight = InFlight::default();
         let mut ledger_queues = Vec::new();
         let mut threads = Threads { shards: Vec::new(), followers: Vec::new(), stop: Vec::new() };
@@ -156,6 +156,7 @@ impl Ledger {
         let (stop_index, stopped) = crossbeam_channel::bounded(0);
         let follow = {
             let (index, store, committed) = (Arc::clone(&index), Arc::clone(&store), Arc::clone(&committed));
+            let woken = committed.subscribe();
             move || {
                 index.follow(&store, &committed, &woken, &stopped);
                 Ok(())
@@ -196,7 +197,7 @@ impl Ledger {
     }
 
     /// How far the shards are.
-    pub fn committed(&self) -> &Committed {
+    pub fn committed(&self) -> &Arc<Committed> {
         &self.committed
     }
 

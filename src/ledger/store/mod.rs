@@ -22,15 +22,24 @@ pub enum Family {
     Times,
     ClientIds,
     Index,
+    Relay,
     Meta,
 }
 
 impl Family {
-    const ALL: [Family; 7] =
-        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Index, Family::Meta];
+    const ALL: [Family; 8] = [
+        Family::Events,
+        Family::Chain,
+        Family::Agents,
+        Family::Times,
+        Family::ClientIds,
+        Family::Index,
+        Family::Relay,
+        Family::Meta,
+    ];
 
-    /// The families that a secondary opens. It cannot see the others whole: rows written without the
-    /// write-ahead log are missing there.
+    /// The families that a secondary opens: those that it can verify. Rows written without the write-ahead log are
+    /// missing there.
     pub const OF_THE_COMMIT: [Family; 6] =
         [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Meta];
 
@@ -42,6 +51,7 @@ impl Family {
             Family::Times => "times",
             Family::ClientIds => "client_ids",
             Family::Index => "index",
+            Family::Relay => "relay",
             Family::Meta => "meta",
         }
     }
@@ -157,6 +167,18 @@ impl Store {
     pub fn put(&self, batch: &mut Batch, family: Family, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         batch.rows.put_cf(self.family(family)?, key, value);
         Ok(())
+    }
+
+    /// Adds the removal of a row to a batch.
+    pub fn delete(&self, batch: &mut Batch, family: Family, key: &[u8]) -> Result<(), StoreError> {
+        batch.rows.delete_cf(self.family(family)?, key);
+        Ok(())
+    }
+
+    /// Writes rows without waiting for the disk: they outlive the process, and a power loss may take the latest of
+    /// them.
+    pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        self.db.write(batch.rows).map_err(|error| self.failed(error.as_ref()))
     }
 
     /// Writes rows that can be derived again, without the write-ahead log: a crash may lose the latest of them.

@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use axum::http::Uri;
 
-use crate::http::Problem;
+use super::Problem;
 use crate::nearest::nearest;
 
 /// The parameters that are not taken yet.

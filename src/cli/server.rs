@@ -1,0 +1,117 @@
+//! Asking a running server.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::header::LINK;
+use serde_json::Value;
+
+use super::args::{ConfigArgs, ServerArgs};
+use super::{Error, Exit, complain};
+
+/// A chain of a million events takes a while to walk.
+const ANSWER_WAIT: Duration = Duration::from_secs(600);
+
+/// A running server.
+pub struct Server {
+    client: Client,
+    url: String,
+    key: Option<String>,
+}
+
+impl Server {
+    /// The server at a URL, with the API key in a file.
+    ///
+    /// # Errors
+    /// After it has complained of what is wrong with them.
+    pub fn at(url: &str, key_file: Option<&Path>) -> Result<Server, Exit> {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(complain(Exit::Usage, &"--server: expected a URL such as http://localhost:7600"));
+        }
+        let read_key = |path: &Path| {
+            let failed = |error| complain(Exit::Usage, &format!("--api-key-file {}: {error}", path.display()));
+            std::fs::read_to_string(path).map(|key| key.trim().to_owned()).map_err(failed)
+        };
+        let key = key_file.map(read_key).transpose()?;
+        let client = Client::builder().timeout(ANSWER_WAIT).build();
+        let client = client.map_err(|error| complain(Exit::Failed, &error))?;
+        Ok(Server { client, url: url.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// The server that the arguments name, or that the configuration describes.
+    ///
+    /// # Errors
+    /// After it has complained of what is wrong with them.
+    pub fn of(args: &ServerArgs) -> Result<Server, Exit> {
+        let key_file = args.api_key_file.as_deref();
+        if let Some(url) = &args.server {
+            return Server::at(url, key_file);
+        }
+        let config = ConfigArgs { config: args.config.clone(), ..ConfigArgs::default() }.load()?.config;
+        let mut address = config.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        let mut server = Server::at(&format!("http://{address}"), key_file)?;
+        // Whoever can read the server's own keys may use one.
+        server.key = server.key.or(config.auth.api_keys.first().cloned());
+        Ok(server)
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Error> {
+        Ok(self.send(self.client.get(format!("{}{path}", self.url)).query(query), path)?.0)
+    }
+
+    /// Has something done.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn post(&self, path: &str) -> Result<Value, Error> {
+        Ok(self.send(self.client.post(format!("{}{path}", self.url)), path)?.0)
+    }
+
+    /// Has something removed.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn delete(&self, path: &str) -> Result<Value, Error> {
+        Ok(self.send(self.client.delete(format!("{}{path}", self.url)), path)?.0)
+    }
+
+    /// The pages of a list, from the first one on.
+    pub fn pages(&self, first: &str) -> impl Iterator<Item = Result<Value, Error>> {
+        let mut next = Some(first.to_owned());
+        std::iter::from_fn(move || {
+            let path = next.take()?;
+            let answer = self.send(self.client.get(format!("{}{path}", self.url)), &path);
+            Some(answer.map(|(page, link)| {
+                // <path>; rel="next"
+                next = link.and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+                page
+            }))
+        })
+    }
+
+    fn send(&self, mut request: RequestBuilder, path: &str) -> Result<(Value, Option<String>), Error> {
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send()?;
+        let status = response.status();
+        let link = response.headers().get(LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
+        let body = response.text()?;
+        if !status.is_success() {
+            return Err(format!("{}{path} answered {status}: {body}", self.url).into());
+        }
+        Ok((serde_json::from_str(&body)?, link))
+    }
+}

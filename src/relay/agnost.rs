@@ -1,0 +1,230 @@
+//! Agnost AI: `POST {endpoint}/api/v1/capture-event`, and `/api/v1/capture-session` once before a session's first
+//! event. Both carry the header `x-org-id`. The mapping is the README's section "What Agnost gets".
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::config::ContentConfig;
+use super::destination::{Destination, Sending, SessionKey};
+use super::event::Event;
+use super::upstream::Upstream;
+use crate::chain::string::write_string;
+use crate::chain::{Field, scan, time};
+
+const EVENT_PATH: &str = "/api/v1/capture-event";
+const SESSION_PATH: &str = "/api/v1/capture-session";
+
+/// Where the user of a session may be named, the first one first.
+const USER_IDS: [&str; 2] = ["user_id", "enduser.id"];
+
+/// One organization at Agnost.
+pub struct Agnost {
+    /// Who we are there, and the namespace of session ids that are no UUIDs.
+    pub org: Uuid,
+    /// Inputs and outputs, or not.
+    pub content: ContentConfig,
+    /// Sends what is mapped.
+    pub upstream: Upstream,
+}
+
+impl Destination for Agnost {
+    fn session(&self, event: &Event<'_>) -> SessionKey {
+        SessionKey(self.session_id(event).id.into_bytes())
+    }
+
+    fn announce(&self, first: &Event<'_>) -> Option<Sending> {
+        Some(self.upstream.post(SESSION_PATH, self.session_body(first)))
+    }
+
+    fn send(&self, event: &Event<'_>) -> Sending {
+        self.upstream.post(EVENT_PATH, self.event_body(event))
+    }
+
+    fn recipient(&self) -> [u8; 8] {
+        let digest = Sha256::new().chain_update(self.org.as_bytes()).chain_update(self.upstream.endpoint()).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        first
+    }
+}
+
+/// A session's id at Agnost.
+struct SessionId {
+    id: Uuid,
+    /// The event's own is no UUID.
+    is_derived: bool,
+}
+
+/// A UUID in its hyphenated form. The library would also take braces and more.
+fn uuid(text: &str) -> Option<Uuid> {
+    (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+impl Agnost {
+    fn session_id(&self, event: &Event<'_>) -> SessionId {
+        let session = event.value(Field::SessionId);
+        if let Some(id) = session.and_then(scan::text).and_then(|text| uuid(&text)) {
+            return SessionId { id, is_derived: false };
+        }
+        // canonical([agent_id, session_id]): the values are canonical already.
+        let mut name = vec![b'['];
+        name.extend_from_slice(event.value(Field::AgentId).unwrap_or_default());
+        if let Some(session) = session {
+            name.push(b',');
+            name.extend_from_slice(session);
+        }
+        name.push(b']');
+        SessionId { id: Uuid::new_v5(&self.org, &name), is_derived: true }
+    }
+
+    fn session_body(&self, event: &Event<'_>) -> Vec<u8> {
+        let user = USER_IDS.into_iter().find_map(|name| event.label(name).or_else(|| event.metadata(name)));
+        let mut body = Object::new();
+        body.text("session_id", self.session_id(event).id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        body.text("client_config", "cairn");
+        body.object("user_data", |data| data.string("user_id", user.or_else(|| event.value(Field::AgentId))));
+        body.integer("timestamp", timestamp_ms(event));
+        body.object("metadata", |metadata| metadata.string("agent_id", event.value(Field::AgentId)));
+        body.close()
+    }
+
+    fn event_body(&self, event: &Event<'_>) -> Vec<u8> {
+        let session = self.session_id(event);
+        let mut buffer = Uuid::encode_buffer();
+        let is_success = event.text(Field::ActionStatus).is_none_or(|status| status == "success");
+        let (input, output) = match self.content {
+            ContentConfig::Full => (event.value(Field::ActionInput), event.value(Field::ActionOutput)),
+            ContentConfig::MetadataOnly => (None, None),
+        };
+        let error = event.value(Field::ErrorMessage).filter(|_| !is_success);
+        let is_tool = event.text(Field::ActionType).is_some_and(|kind| kind == "TOOL_CALL" || kind == "TOOL_RESULT");
+        // The field is required there, and an empty name is none.
+        let name = event.value(Field::ActionName).filter(|name| is_tool && *name != br#""""#);
+        let parent = event.metadata("parent_id").and_then(scan::text).and_then(|text| uuid(&text));
+        let mut body = Object::with_capacity(event.record.canonical().len() + 512);
+        body.string("event_id", event.value(Field::Id));
+        body.text("session_id", session.id.hyphenated().encode_lower(&mut buffer));
+        body.string("primitive_name", name.or_else(|| event.value(Field::AgentId)));
+        body.string("args", input);
+        body.string("result", output.or(error));
+        body.raw("success", if is_success { b"true" } else { b"false" });
+        if let Some(duration) = event.value(Field::DurationMs) {
+            body.raw("latency", duration);
+        }
+        body.integer("timestamp", timestamp_ms(event));
+        if let Some(parent) = parent {
+            body.text("parent_id", parent.hyphenated().encode_lower(&mut buffer));
+        }
+        body.object("metadata", |metadata| write_metadata(metadata, event, session.is_derived, parent.is_some()));
+        body.close()
+    }
+}
+
+/// The event's own time in ms since 1970.
+fn timestamp_ms(event: &Event<'_>) -> i128 {
+    let stamp = event.text(Field::Timestamp).and_then(|text| time::parse(&text));
+    // Every stored event has one; it was checked on the way in.
+    stamp.unwrap_or_default().div_euclid(1_000_000)
+}
+
+fn write_metadata(out: &mut Object, event: &Event<'_>, with_session: bool, without_parent: bool) {
+    let mut taken: HashSet<Cow<'_, [u8]>> = HashSet::new();
+    let mut add = |out: &mut Object, kind: &str, name: &'_ [u8], value: &[u8]| {
+        let mut name = Cow::<[u8]>::Owned(name.to_vec());
+        // Nothing is dropped because something else has its name.
+        while taken.contains(&name) {
+            name = Cow::Owned([kind.as_bytes(), b".", &name].concat());
+        }
+        out.key(&name);
+        out.write_as_string(Some(value));
+        taken.insert(name);
+    };
+    let hash = [b"\"", &event.record.hash().hex()[..], b"\""].concat();
+    let sequence = event.record.sequence().to_string();
+    add(out, "", b"agent_id", event.value(Field::AgentId).unwrap_or_default());
+    add(out, "", b"action_type", event.value(Field::ActionType).unwrap_or_default());
+    add(out, "", b"sequence", sequence.as_bytes());
+    add(out, "", b"hash", &hash);
+    if let Some(session) = event.value(Field::SessionId).filter(|_| with_session) {
+        add(out, "", b"session_id", session);
+    }
+    for (name, value) in scan::members(event.value(Field::Labels).unwrap_or_default()) {
+        add(out, "label", name, value);
+    }
+    for (name, value) in scan::members(event.value(Field::Metadata).unwrap_or_default()) {
+        if !(without_parent && name == b"parent_id") {
+            add(out, "metadata", name, value);
+        }
+    }
+}
+
+/// A JSON object that is being written. Names are given as they stand between the quotes.
+struct Object {
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    fn new() -> Object {
+        Object::with_capacity(256)
+    }
+
+    fn with_capacity(capacity: usize) -> Object {
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.push(b'{');
+        Object { bytes }
+    }
+
+    fn key(&mut self, name: &[u8]) {
+        if self.bytes.last() != Some(&b'{') {
+            self.bytes.push(b',');
+        }
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(b"\":");
+    }
+
+    /// A value that is JSON already.
+    fn raw(&mut self, name: &str, value: &[u8]) {
+        self.key(name.as_bytes());
+        self.bytes.extend_from_slice(value);
+    }
+
+    fn integer(&mut self, name: &str, value: i128) {
+        self.raw(name, value.to_string().as_bytes());
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.key(name.as_bytes());
+        write_string(text, &mut self.bytes);
+    }
+
+    /// A canonical value as a string: see [`Object::write_as_string`].
+    fn string(&mut self, name: &str, value: Option<&[u8]>) {
+        self.key(name.as_bytes());
+        self.write_as_string(value);
+    }
+
+    fn object(&mut self, name: &str, write: impl FnOnce(&mut Object)) {
+        self.key(name.as_bytes());
+        self.bytes.push(b'{');
+        write(self);
+        self.bytes.push(b'}');
+    }
+
+    fn close(mut self) -> Vec<u8> {
+        self.bytes.push(b'}');
+        self.bytes
+    }
+
+    /// A string stays as it is, anything else becomes the string of its compact JSON, nothing the empty one.
+    fn write_as_string(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) if value.first() == Some(&b'"') => self.bytes.extend_from_slice(value),
+            Some(value) => write_string(&String::from_utf8_lossy(value), &mut self.bytes),
+            None => self.bytes.extend_from_slice(b"\"\""),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The settings of the relay.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Certificate, Url};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::units;
+
+/// `relay.*`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Where events go.
+    pub destinations: Vec<DestinationConfig>,
+    /// The short form: one more destination, which the environment alone can name.
+    pub agnost: Option<DestinationConfig>,
+}
+
+impl RelayConfig {
+    /// Every destination, with the key that it stands under.
+    pub fn all(&self) -> impl Iterator<Item = (String, &DestinationConfig)> {
+        let listed = self.destinations.iter().enumerate();
+        let listed = listed.map(|(index, config)| (format!("relay.destinations[{index}]"), config));
+        listed.chain(self.agnost.iter().map(|config| ("relay.agnost".to_owned(), config)))
+    }
+
+    /// The same, to change.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut DestinationConfig> {
+        self.destinations.iter_mut().chain(&mut self.agnost)
+    }
+
+    /// Everything that is impossible.
+    pub fn check(&self) -> Vec<Mistake> {
+        let mut names = HashSet::new();
+        let mut mistakes = Vec::new();
+        for (key, config) in self.all() {
+            mistakes.extend(config.check(&key));
+            if !names.insert(&config.name) {
+                let expected = "a name that no other destination has";
+                mistakes.push(Mistake::new(format!("{key}.name"), expected, &config.name));
+            }
+        }
+        mistakes
+    }
+}
+
+/// One destination.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationConfig {
+    /// What metrics, the log and the rows on disk call it. Under another name it is another destination.
+    pub name: String,
+    /// What it speaks.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Its base URL.
+    pub endpoint: String,
+    /// Who we are there.
+    pub org_id: Option<String>,
+    /// A file with that.
+    pub org_id_file: Option<PathBuf>,
+    /// How many requests may be on their way at once.
+    pub concurrency: usize,
+    /// How long one may take.
+    #[serde(with = "units::time")]
+    pub timeout: Duration,
+    /// When a request is tried again.
+    pub retry: RetryConfig,
+    /// Where a new destination starts.
+    pub from: Start,
+    /// Which events go there.
+    pub filter: FilterConfig,
+    /// What of them.
+    pub content: ContentConfig,
+    /// Certificates (PEM) to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for DestinationConfig {
+    fn default() -> DestinationConfig {
+        DestinationConfig {
+            name: "agnost".to_owned(),
+            kind: Kind::Agnost,
+            endpoint: "https://api.agnost.ai".to_owned(),
+            org_id: None,
+            org_id_file: None,
+            concurrency: 8,
+            timeout: Duration::from_secs(5),
+            retry: RetryConfig::default(),
+            from: Start::Start,
+            filter: FilterConfig::default(),
+            content: ContentConfig::Full,
+            ca_file: None,
+        }
+    }
+}
+
+/// What a destination speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Agnost AI's capture-event API.
+    Agnost,
+}
+
+/// Where a new destination starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// With the first event of the ledger.
+    Start,
+    /// With the first event that is committed from now on.
+    Now,
+}
+
+/// What of an event goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContentConfig {
+    /// All of it.
+    Full,
+    /// All but inputs and outputs.
+    MetadataOnly,
+}
+
+/// `retry.*` of a destination: exponential back-off with full jitter.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// The longest wait after the first failure; it doubles with each one.
+    #[serde(with = "units::time")]
+    pub initial: Duration,
+    /// The longest wait of all.
+    #[serde(with = "units::time")]
+    pub max: Duration,
+}
+
+impl Default for RetryConfig {
+    fn default() -> RetryConfig {
+        RetryConfig { initial: Duration::from_secs(1), max: Duration::from_secs(30) }
+    }
+}
+
+/// `filter.*` of a destination. What is empty lets everything pass.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FilterConfig {
+    /// Of one of these agents.
+    pub agent_ids: Vec<String>,
+    /// Of one of these types.
+    pub action_types: Vec<String>,
+    /// With all of these labels.
+    pub labels: BTreeMap<String, LabelValue>,
+}
+
+/// What a label has to be.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum LabelValue {
+    /// `true` or `false`
+    Bool(bool),
+    /// A number.
+    Number(serde_json::Number),
+    /// A text.
+    Text(String),
+}
+
+impl LabelValue {
+    /// As lists compare labels: a text as it is, anything else in its canonical form.
+    pub fn text(&self) -> String {
+        match self {
+            LabelValue::Bool(value) => value.to_string(),
+            LabelValue::Number(value) => {
+                let canonical = crate::chain::canonicalize(&value.to_string());
+                canonical.map_or_else(|_| value.to_string(), |text| String::from_utf8_lossy(&text).into_owned())
+            }
+            LabelValue::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: expected {expected}, found {found}")]
+pub struct Mistake {
+    /// Which.
+    pub key: String,
+    /// What it has to be.
+    pub expected: String,
+    /// What it is; never a secret.
+    pub found: String,
+}
+
+impl Mistake {
+    fn new(key: String, expected: &str, found: impl ToString) -> Mistake {
+        Mistake { key, expected: expected.to_owned(), found: found.to_string() }
+    }
+}
+
+const NAME: &str = "1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore";
+const ENDPOINT: &str = "an http or https URL without user, query and fragment, such as https://api.agnost.ai";
+
+impl DestinationConfig {
+    fn check(&self, key: &str) -> Vec<Mistake> {
+        let mut mistakes = Vec::new();
+        let mut require = |is_right: bool, name: &str, expected: &str, found: &dyn ToString| {
+            if !is_right {
+                mistakes.push(Mistake::new(format!("{key}.{name}"), expected, found.to_string()));
+            }
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_name = (1..=64).contains(&self.name.len()) && self.name.chars().all(is_plain);
+        require(is_name, "name", NAME, &format!("{:?}", self.name));
+        require((1..=1024).contains(&self.concurrency), "concurrency", "a number from 1 to 1024", &self.concurrency);
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        require(!self.timeout.is_zero(), "timeout", "more than 0s", &time(self.timeout));
+        let RetryConfig { initial, max } = self.retry;
+        require(!initial.is_zero(), "retry.initial", "more than 0s", &time(initial));
+        require(max >= initial, "retry.max", &format!("at least retry.initial, {}", time(initial)), &time(max));
+        mistakes.extend(self.url(key).err());
+        mistakes.extend(self.org(key).err());
+        mistakes.extend(self.certificates(key).err());
+        mistakes
+    }
+
+    /// The base URL, without a slash at its end.
+    ///
+    /// # Errors
+    /// When it is none that can be used. What stands there is not told: it may hold a password.
+    pub fn url(&self, key: &str) -> Result<Url, Mistake> {
+        let url = Url::parse(self.endpoint.trim_end_matches('/')).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        });
+        let found =
+            if self.endpoint.contains('@') { "something else".to_owned() } else { format!("{:?}", self.endpoint) };
+        url.ok_or_else(|| Mistake::new(format!("{key}.endpoint"), ENDPOINT, found))
+    }
+
+    /// Who we are there, and the key that says so.
+    ///
+    /// # Errors
+    /// When it is missing, there twice, or no UUID.
+    pub fn org(&self, key: &str) -> Result<(Uuid, String), Mistake> {
+        let (text, key) = match (&self.org_id, &self.org_id_file) {
+            (Some(text), None) => (text.clone(), format!("{key}.org_id")),
+            (None, Some(path)) => {
+                let key = format!("{key}.org_id_file");
+                let read = std::fs::read_to_string(path);
+                (read.map_err(|error| cannot_read(&key, "a file with a UUID", path, &error))?, key)
+            }
+            (None, None) => {
+                return Err(Mistake::new(
+                    format!("{key}.org_id"),
+                    "a UUID, or org_id_file with the path of one",
+                    "nothing",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                return Err(Mistake::new(format!("{key}.org_id"), "either org_id or org_id_file", "both"));
+            }
+        };
+        // The hyphenated form alone: the library would also take braces and more.
+        let org = Some(text.trim()).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
+        match org {
+            Some(org) => Ok((org, key)),
+            // It may be a secret that got into the wrong place.
+            None => Err(Mistake::new(key, "a UUID", "something else")),
+        }
+    }
+
+    /// The certificates of `ca_file`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has none.
+    pub fn certificates(&self, key: &str) -> Result<Vec<Certificate>, Mistake> {
+        const EXPECTED: &str = "a file with certificates (PEM)";
+        let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
+        let key = format!("{key}.ca_file");
+        let pem = std::fs::read(path).map_err(|error| cannot_read(&key, EXPECTED, path, &error))?;
+        let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+        if found.is_empty() {
+            return Err(Mistake::new(key, EXPECTED, format!("{}: no certificate in it", path.display())));
+        }
+        Ok(found)
+    }
+}
+
+fn cannot_read(key: &str, expected: &str, path: &std::path::Path, error: &io::Error) -> Mistake {
+    Mistake::new(key.to_owned(), expected, format!("{}: {error}", path.display()))
+}

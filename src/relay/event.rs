@@ -1,0 +1,86 @@
+//! A committed event as destinations see it, and which of them they see.
+
+use std::collections::HashSet;
+
+use super::config::FilterConfig;
+use crate::chain::{AgentKey, Field, scan};
+use crate::ledger::record::RecordRef;
+
+/// A committed event, its fields found in one pass over its canonical bytes.
+pub struct Event<'a> {
+    /// The record that it was read from.
+    pub record: RecordRef<'a>,
+    values: [Option<&'a [u8]>; Field::ALL.len()],
+}
+
+impl<'a> Event<'a> {
+    /// Finds the fields.
+    pub fn new(record: RecordRef<'a>) -> Event<'a> {
+        let mut values = [None; Field::ALL.len()];
+        for (name, value) in scan::members(record.canonical()) {
+            if let Some(field) = Field::from_name(name) {
+                values[field as usize] = Some(value);
+            }
+        }
+        Event { record, values }
+    }
+
+    /// The canonical value of a field.
+    pub fn value(&self, field: Field) -> Option<&'a [u8]> {
+        self.values[field as usize]
+    }
+
+    /// The text of a field that is a string.
+    pub fn text(&self, field: Field) -> Option<std::borrow::Cow<'a, str>> {
+        self.value(field).and_then(scan::text)
+    }
+
+    /// The canonical value of a label.
+    pub fn label(&self, name: &str) -> Option<&'a [u8]> {
+        self.value(Field::Labels).and_then(|labels| member(labels, name))
+    }
+
+    /// The canonical value of a member of the metadata.
+    pub fn metadata(&self, name: &str) -> Option<&'a [u8]> {
+        self.value(Field::Metadata).and_then(|metadata| member(metadata, name))
+    }
+}
+
+/// A member whose name may have escapes.
+fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let is_it = |key: &[u8]| {
+        key == name.as_bytes()
+            || key.contains(&b'\\')
+                && std::str::from_utf8(key).ok().and_then(scan::unescape).is_some_and(|key| key == name)
+    };
+    scan::members(object).find_map(|(key, value)| is_it(key).then_some(value))
+}
+
+/// Which events a destination gets.
+pub struct Filter {
+    agents: HashSet<AgentKey>,
+    action_types: HashSet<String>,
+    labels: Vec<(String, String)>,
+}
+
+impl Filter {
+    /// As the configuration says.
+    pub fn new(config: &FilterConfig) -> Filter {
+        Filter {
+            agents: config.agent_ids.iter().map(|id| AgentKey::of(id)).collect(),
+            action_types: config.action_types.iter().cloned().collect(),
+            labels: config.labels.iter().map(|(name, value)| (name.clone(), value.text())).collect(),
+        }
+    }
+
+    /// Whether the destination gets this event.
+    pub fn passes(&self, event: &Event<'_>) -> bool {
+        let has_type = || event.text(Field::ActionType).is_some_and(|found| self.action_types.contains(&*found));
+        let has_label = |(name, text): &(String, String)| {
+            event.label(name).and_then(scan::text_or_literal).is_some_and(|found| found == *text)
+        };
+        (self.agents.is_empty() || self.agents.contains(&event.record.agent()))
+            && (self.action_types.is_empty() || has_type())
+            && self.labels.iter().all(has_label)
+    }
+}

@@ -1,0 +1,93 @@
+//! The numbers of a destination. Handles are made once.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use super::destination::Reason;
+
+/// The statuses that are counted on their own.
+const CODES: [u16; 14] = [200, 201, 202, 204, 400, 401, 403, 404, 408, 413, 422, 429, 500, 503];
+
+/// What one destination counts.
+pub struct DestinationMetrics {
+    sent: Counter,
+    failures: [Counter; Reason::ALL.len()],
+    dead_letters: Counter,
+    duration: [Histogram; CODES.len()],
+    duration_other: Histogram,
+    duration_none: Histogram,
+    backlog: Gauge,
+    oldest_unsent: Gauge,
+    lag: Gauge,
+}
+
+impl DestinationMetrics {
+    /// Registers with the recorder that is in force.
+    pub fn register(destination: &str) -> DestinationMetrics {
+        describe_counter!("cairn_relay_sent_events_total", "Events that the upstream acknowledged.");
+        describe_counter!("cairn_relay_failures_total", "Requests to the upstream that failed, by reason.");
+        describe_counter!("cairn_relay_dead_letters_total", "Events that the upstream refused for good.");
+        describe_gauge!("cairn_relay_backlog_events", "Committed events that the upstream has not acknowledged.");
+        describe_gauge!(
+            "cairn_relay_oldest_unsent_timestamp_seconds",
+            Unit::Seconds,
+            "When the oldest event of the backlog was received; now, if there is none."
+        );
+        describe_histogram!(
+            "cairn_relay_request_duration_seconds",
+            Unit::Seconds,
+            "Time of a request to the upstream, by the status of its answer, other, or none."
+        );
+        let name = || destination.to_owned();
+        let duration =
+            |code: String| histogram!("cairn_relay_request_duration_seconds", "destination" => name(), "code" => code);
+        DestinationMetrics {
+            sent: counter!("cairn_relay_sent_events_total", "destination" => name()),
+            failures: Reason::ALL
+                .map(|(_, reason)| counter!("cairn_relay_failures_total", "destination" => name(), "reason" => reason)),
+            dead_letters: counter!("cairn_relay_dead_letters_total", "destination" => name()),
+            duration: CODES.map(|code| duration(code.to_string())),
+            duration_other: duration("other".to_owned()),
+            duration_none: duration("none".to_owned()),
+            backlog: gauge!("cairn_relay_backlog_events", "destination" => name()),
+            oldest_unsent: gauge!("cairn_relay_oldest_unsent_timestamp_seconds", "destination" => name()),
+            lag: gauge!("cairn_consumer_lag_events", "consumer" => format!("relay/{destination}")),
+        }
+    }
+
+    /// A request came to its end.
+    pub fn requested(&self, status: Option<u16>, took: Duration) {
+        let known = status.and_then(|status| CODES.iter().position(|code| *code == status));
+        match (status, known) {
+            (_, Some(at)) => self.duration[at].record(took),
+            (Some(_), None) => self.duration_other.record(took),
+            (None, None) => self.duration_none.record(took),
+        }
+    }
+
+    /// An event was acknowledged.
+    pub fn sent(&self) {
+        self.sent.increment(1);
+    }
+
+    /// A request failed.
+    pub fn failed(&self, reason: Reason) {
+        self.failures[reason as usize].increment(1);
+    }
+
+    /// An event became a dead letter.
+    pub fn buried(&self) {
+        self.dead_letters.increment(1);
+    }
+
+    /// What is measured when somebody looks: events not acknowledged, events not read, and when the oldest of the
+    /// former was received, in ms since 1970.
+    pub fn observe(&self, backlog: u64, lag: u64, oldest_ms: u64) {
+        self.backlog.set(backlog as f64);
+        self.lag.set(lag as f64);
+        self.oldest_unsent.set(oldest_ms as f64 / 1000.0);
+    }
+}

@@ -1,0 +1,82 @@
+//! What comes of a request: the event is done, it is tried again, or it is a dead letter.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::backlog::DeadLetter;
+use super::circuit::{Change, back_off};
+use super::consumer::{Consumer, End, now_ms};
+use super::destination::{Outcome, Reason};
+use super::sessions::Turn;
+use super::status::LastError;
+use crate::ledger::store::StoreError;
+
+impl Consumer<'_> {
+    /// Takes the end of a request.
+    pub(super) fn settle(&mut self, end: End) -> Result<(), StoreError> {
+        let outside = self.outside;
+        let shared = &outside.shared;
+        shared.metrics.requested(end.sent.status, end.sent.took);
+        let Turn { session, event, .. } = end.turn;
+        match end.sent.outcome {
+            Outcome::Delivered if end.is_announcement => {
+                self.reached();
+                self.backlog.announced(&mut self.changes, session, outside.destination.recipient());
+                self.sessions.announced(session);
+                Ok(())
+            }
+            Outcome::Delivered => {
+                self.reached();
+                shared.metrics.sent();
+                self.cursor.sent += 1;
+                self.is_moved = true;
+                self.finish(end.turn)
+            }
+            Outcome::Refused { status, ref answer } => {
+                self.reached();
+                shared.metrics.failed(Reason::Refused);
+                shared.metrics.buried();
+                self.dead_letters += 1;
+                self.complaints.refused(end.id, status, answer);
+                self.note_error(format!("{status}: {answer}"));
+                let letter =
+                    DeadLetter::new(event.place, session, status, answer.clone(), now_ms(), end.is_announcement);
+                self.backlog.bury(&mut self.changes, end.id, &letter);
+                self.finish(end.turn)
+            }
+            Outcome::Failed { reason, message, retry_after } => {
+                shared.metrics.failed(reason);
+                let now = Instant::now();
+                let failures = self.sessions.failures(session);
+                self.complaints.failed(reason, failures, &message);
+                let wait = back_off(outside.config.retry, failures, retry_after);
+                self.sessions.rest(session, now + wait, retry_after.is_some());
+                if self.circuit.failed(end.is_probe, retry_after, now) == Change::Opened {
+                    self.complaints.opened(&message);
+                }
+                self.note_error(message);
+                Ok(())
+            }
+        }
+    }
+
+    /// An event is done: nothing waits for it any more.
+    pub(super) fn finish(&mut self, turn: Turn) -> Result<(), StoreError> {
+        self.backlog.remove(&mut self.changes, turn.session, turn.event);
+        let backlog = &self.backlog;
+        self.sessions.done(turn.session, |ticket, count| backlog.waiting_behind(turn.session, ticket, count))
+    }
+
+    /// The upstream answered: if it was away, everybody may try again at once.
+    fn reached(&mut self) {
+        if self.circuit.succeeded() == Change::Closed {
+            self.complaints.closed();
+            self.sessions.wake_all();
+        }
+    }
+
+    fn note_error(&self, message: String) {
+        let mut status = self.outside.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.last_error = Some(LastError { at_ms: now_ms(), message });
+    }
+}

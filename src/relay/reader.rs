@@ -1,0 +1,104 @@
+//! Reading what was committed, in the order of its receipt.
+
+use crate::ledger::committed::Committed;
+use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::read;
+use crate::ledger::record::RecordRef;
+use crate::ledger::store::{Family, Rows, Store, StoreError};
+
+/// Tells up to `limit` committed events from `next` on, and moves `next` behind them. Shards are merged by the time of
+/// receipt, so that a session whose agents are in several shards keeps its order as far as clocks go.
+///
+/// An event that cannot be read is told to the operator, and left out.
+///
+/// # Errors
+/// When the database cannot be read. `next` stands behind what was told then.
+pub fn read(
+    store: &Store,
+    committed: &Committed,
+    next: &mut [Position],
+    limit: usize,
+    mut tell: impl FnMut(Place, RecordRef<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut shards = Vec::new();
+    for shard in committed.shards() {
+        let from = next[usize::from(shard.0)];
+        if from < committed.next(shard) {
+            let mut rows = store.rows(Family::Events)?;
+            rows.seek(&Place { shard, position: from }.encode());
+            shards.push(Shard { shard, end: committed.next(shard), rows });
+        }
+    }
+    // With one shard nobody asks for the time.
+    let is_merged = shards.len() > 1;
+    for _ in 0..limit {
+        let mut first: Option<(u64, usize)> = None;
+        for (index, shard) in shards.iter().enumerate() {
+            let position = next[usize::from(shard.shard.0)];
+            if position < shard.end {
+                let ms = if is_merged { shard.received_ms(position)? } else { 0 };
+                if first.is_none_or(|(least_ms, _)| ms < least_ms) {
+                    first = Some((ms, index));
+                }
+            }
+        }
+        let Some((_, index)) = first else { break };
+        let shard = &mut shards[index];
+        let position = &mut next[usize::from(shard.shard.0)];
+        let place = Place { shard: shard.shard, position: *position };
+        match shard.record(store, place)? {
+            Some(record) => {
+                tell(place, record)?;
+                shard.rows.next();
+            }
+            None => shard.rows.seek(&Place { position: place.position.next(), ..place }.encode()),
+        }
+        *position = position.next();
+    }
+    Ok(())
+}
+
+struct Shard<'s> {
+    shard: ShardId,
+    end: Position,
+    rows: Rows<'s>,
+}
+
+impl Shard<'_> {
+    /// When the event at this place was received; the beginning of time if it cannot be read.
+    fn received_ms(&self, position: Position) -> Result<u64, StoreError> {
+        let key = Place { shard: self.shard, position }.encode();
+        let row = self.rows.row()?.filter(|(found, _)| *found == key);
+        Ok(row.and_then(|(_, value)| RecordRef::parse(value).ok()?.received_ms()).unwrap_or(0))
+    }
+
+    /// The record at this place; `None` if there is none that can be read.
+    fn record<'r>(&'r self, store: &Store, place: Place) -> Result<Option<RecordRef<'r>>, StoreError> {
+        let row = self.rows.row()?.filter(|(found, _)| *found == place.encode());
+        let record = row.map(|(_, value)| read::parse(store, place, value));
+        match record {
+            Some(Ok(record)) => return Ok(Some(record)),
+            Some(Err(error)) => tracing::error!(%error, "an event is not relayed"),
+            None => {
+                let (shard, position) = (place.shard.0, place.position.0);
+                tracing::error!(shard, position, "an event is missing and not relayed: run `cairn verify --all`");
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// When the first event that was not read was received; `None` if there is none.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn oldest_unread_ms(store: &Store, committed: &Committed, next: &[Position]) -> Result<Option<u64>, StoreError> {
+    let mut oldest = None;
+    for (shard, &position) in committed.shards().zip(next) {
+        if position < committed.next(shard) {
+            let record = read::record(store, Place { shard, position })?;
+            oldest = oldest.into_iter().chain(record.and_then(|record| record.as_ref().received_ms())).min();
+        }
+    }
+    Ok(oldest)
+}

@@ -1,0 +1,216 @@
+//! `GET /v1/relay`, and the calls for dead letters under `/v1/relay/{destination}/dead-letters`.
+
+use std::sync::{Arc, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::backlog::DeadLetter;
+use super::orders::{Action, Order};
+use super::status::Shared;
+use super::{Relay, Running};
+use crate::chain::{Field, scan, time};
+use crate::http::{Params, Problem, json_response};
+use crate::ledger::Ledger;
+use crate::ledger::read;
+use crate::ledger::record::Record;
+use crate::ledger::store::StoreError;
+
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// The calls of the relay.
+pub fn routes(relay: Arc<Relay>) -> Router {
+    let letters = "/v1/relay/{destination}/dead-letters";
+    Router::new()
+        .route("/v1/relay", get(status))
+        .route(letters, get(list).delete(drop_all))
+        .route(&format!("{letters}/retry"), post(retry_all))
+        .route(&format!("{letters}/{{id}}"), get(show).delete(drop_one))
+        .route(&format!("{letters}/{{id}}/retry"), post(retry_one))
+        .with_state(relay)
+}
+
+impl Relay {
+    fn destination(&self, name: &str) -> Result<&Running, Problem> {
+        let names = || self.destinations.iter().map(|destination| destination.shared.name.as_str());
+        self.destinations.iter().find(|destination| destination.shared.name == name).ok_or_else(|| {
+            let known = names().collect::<Vec<_>>().join(", ");
+            let known = if known.is_empty() { "none".to_owned() } else { known };
+            Problem::not_found(format!("there is no destination {name:?}; there are: {known}"))
+        })
+    }
+
+    /// Runs a read of the database on a thread made for blocking.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Relay>,
+        work: impl FnOnce(&Relay) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let relay = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || work(&relay));
+        // A panic in a read is a bug, and goes on as one.
+        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+fn store_failed(error: StoreError) -> Problem {
+    tracing::error!(%error, "a read failed");
+    Problem::unavailable(format!("the ledger could not be read: {error}"))
+}
+
+fn time_text(ms: u64) -> String {
+    String::from_utf8_lossy(&time::format_ms(ms)).into_owned()
+}
+
+async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    Params::of(&uri)?.end()?;
+    let described = relay
+        .read(|relay| {
+            let all = relay.destinations.iter().map(|destination| describe(&relay.ledger, &destination.shared));
+            all.collect::<Result<Vec<Value>, _>>().map_err(store_failed)
+        })
+        .await?;
+    Ok(json_response(StatusCode::OK, json!({ "destinations": described }).to_string()))
+}
+
+fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
+    let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last_error = status.last_error.as_ref();
+    Ok(json!({
+        "name": shared.name,
+        "type": shared.kind,
+        "endpoint": shared.endpoint,
+        "circuit": if status.is_open { "open" } else { "closed" },
+        "sent": status.sent,
+        "backlog": status.backlog(ledger.committed()),
+        "in_flight": status.in_flight,
+        "oldest_unsent": status.oldest_ms(ledger)?.map(time_text),
+        "last_error": last_error.map(|error| json!({"at": time_text(error.at_ms), "message": error.message})),
+        "dead_letters": status.dead_letters,
+    }))
+}
+
+async fn list(
+    State(relay): State<Arc<Relay>>,
+    Path(destination): Path<String>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
+    let cursor = params.take_as("cursor", "a cursor from a Link header", |text| Uuid::try_parse(text).ok())?;
+    params.end()?;
+    let (letters, next) = relay
+        .read(move |relay| {
+            let backlog = &relay.destination(&destination)?.shared.backlog;
+            // One more than is shown tells whether there is a next page.
+            let mut letters = backlog.dead_letters(cursor, limit + 1).map_err(store_failed)?;
+            let next = (letters.len() > limit).then(|| letters.truncate(limit));
+            let next = next.and_then(|()| letters.last().map(|(id, _)| *id));
+            let described = letters.iter().map(|(id, letter)| {
+                let record = read::record(relay.ledger.store(), letter.place()).map_err(store_failed)?;
+                Ok(describe_letter(*id, letter, record.as_ref()))
+            });
+            Ok((described.collect::<Result<Vec<Value>, Problem>>()?, next))
+        })
+        .await?;
+    let mut response = json_response(StatusCode::OK, Value::from(letters).to_string());
+    if let Some(next) = next {
+        let link = format!("<{}?limit={limit}&cursor={next}>; rel=\"next\"", uri.path());
+        response.headers_mut().extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
+    }
+    Ok(response)
+}
+
+fn describe_letter(id: Uuid, letter: &DeadLetter, record: Option<&Record>) -> Value {
+    let text = |field| {
+        let value = record.and_then(|record| record.as_ref().value(field));
+        value.and_then(scan::text).map(|text| text.into_owned())
+    };
+    json!({
+        "event_id": id.to_string(),
+        "agent_id": text(Field::AgentId),
+        "session_id": text(Field::SessionId),
+        "refused_at": time_text(letter.refused_ms),
+        "refused": if letter.is_session { "session" } else { "event" },
+        "status": letter.status,
+        "answer": letter.answer,
+    })
+}
+
+async fn show(
+    State(relay): State<Arc<Relay>>,
+    Path((destination, id)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    Params::of(&uri)?.end()?;
+    let id = parse_id(&id)?;
+    let shown = relay
+        .read(move |relay| {
+            let backlog = &relay.destination(&destination)?.shared.backlog;
+            let letter = backlog.dead_letter(id).map_err(store_failed)?.ok_or_else(|| no_letter(id))?;
+            let record = read::record(relay.ledger.store(), letter.place()).map_err(store_failed)?;
+            let mut described = describe_letter(id, &letter, record.as_ref());
+            let mut event = Vec::new();
+            if let Some(record) = &record {
+                record.as_ref().write_answer(&mut event);
+            }
+            described["event"] = serde_json::from_slice(&event).unwrap_or_default();
+            Ok(described)
+        })
+        .await?;
+    Ok(json_response(StatusCode::OK, shown.to_string()))
+}
+
+fn parse_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(text).map_err(|_| Problem::bad_request(format!("expected the id of an event, found {text:?}")))
+}
+
+fn no_letter(id: Uuid) -> Problem {
+    Problem::not_found(format!("the event {id} is no dead letter"))
+}
+
+async fn retry_all(state: State<Arc<Relay>>, Path(destination): Path<String>) -> Result<Response<Body>, Problem> {
+    order(&state, &destination, Action::Retry, None).await
+}
+
+async fn drop_all(state: State<Arc<Relay>>, Path(destination): Path<String>) -> Result<Response<Body>, Problem> {
+    order(&state, &destination, Action::Drop, None).await
+}
+
+type LetterPath = Path<(String, String)>;
+
+async fn retry_one(state: State<Arc<Relay>>, Path(path): LetterPath) -> Result<Response<Body>, Problem> {
+    order(&state, &path.0, Action::Retry, Some(parse_id(&path.1)?)).await
+}
+
+async fn drop_one(state: State<Arc<Relay>>, Path(path): LetterPath) -> Result<Response<Body>, Problem> {
+    order(&state, &path.0, Action::Drop, Some(parse_id(&path.1)?)).await
+}
+
+async fn order(
+    relay: &Relay,
+    destination: &str,
+    action: Action,
+    event: Option<Uuid>,
+) -> Result<Response<Body>, Problem> {
+    let (reply, replied) = oneshot::channel();
+    let ended = || Problem::unavailable("the relay is shutting down or starting again");
+    relay.destination(destination)?.orders.send(Order { action, event, reply }).map_err(|_| ended())?;
+    let count = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
+    if let Some(id) = event.filter(|_| count == 0) {
+        return Err(no_letter(id));
+    }
+    tracing::info!(destination, ?action, count, "dead letters were moved");
+    let done = match action {
+        Action::Retry => json!({ "retried": count }),
+        Action::Drop => json!({ "dropped": count }),
+    };
+    Ok(json_response(StatusCode::OK, done.to_string()))
+}

@@ -1,0 +1,291 @@
+//! Whose turn it is: the sessions that have something to send, in memory.
+//!
+//! The events of a session go one after the other; sessions go side by side. Of each session only the first events are
+//! here, the others wait on disk ([`super::backlog`]), so that a session that is stuck for a day takes no memory.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Instant;
+
+use super::destination::SessionKey;
+use crate::ledger::keys::Place;
+
+/// How many events of a session are kept in memory.
+pub const IN_MEMORY: usize = 16;
+
+/// An event that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Its place in the order in which events were read: sessions keep it.
+    pub ticket: u64,
+    /// Where it stands in the ledger.
+    pub place: Place,
+}
+
+struct Session {
+    /// The first ones; never empty.
+    first: VecDeque<Waiting>,
+    /// How many more there are on disk.
+    on_disk: u64,
+    is_announced: bool,
+    /// In a row.
+    failures: u32,
+}
+
+/// What may be sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Whose turn it is.
+    pub session: SessionKey,
+    /// Its first event.
+    pub event: Waiting,
+    /// Whether the upstream knows the session.
+    pub is_announced: bool,
+}
+
+/// Every session that has something to send.
+#[derive(Default)]
+pub struct Sessions {
+    all: HashMap<SessionKey, Session>,
+    /// Ready, and their last request did not fail.
+    fresh: VecDeque<SessionKey>,
+    /// Ready after a back-off.
+    again: VecDeque<SessionKey>,
+    /// In their back-off; whether the upstream asked for it.
+    resting: BTreeMap<(Instant, SessionKey), bool>,
+    /// The first event of each session, by ticket.
+    fronts: BTreeMap<u64, Place>,
+    in_flight: usize,
+    waiting: u64,
+}
+
+impl Sessions {
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many events wait or are in flight.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// How many requests are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many sessions could send now.
+    pub fn ready(&self) -> usize {
+        self.fresh.len() + self.again.len()
+    }
+
+    /// Whether a session could send now whose last request did not fail.
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// The event that has waited longest.
+    pub fn oldest(&self) -> Option<Place> {
+        self.fronts.first_key_value().map(|(_, place)| *place)
+    }
+
+    /// Whether the session has something to send.
+    pub fn has(&self, session: SessionKey) -> bool {
+        self.all.contains_key(&session)
+    }
+
+    /// Adds an event behind the others of its session. `is_announced` counts for a session that is new here.
+    pub fn push(&mut self, session: SessionKey, event: Waiting, is_announced: bool) {
+        self.waiting += 1;
+        if let Some(known) = self.all.get_mut(&session) {
+            if known.on_disk == 0 && known.first.len() < IN_MEMORY {
+                known.first.push_back(event);
+            } else {
+                known.on_disk += 1;
+            }
+            return;
+        }
+        self.fronts.insert(event.ticket, event.place);
+        self.fresh.push_back(session);
+        let first = VecDeque::from([event]);
+        self.all.insert(session, Session { first, on_disk: 0, is_announced, failures: 0 });
+    }
+
+    /// Lets those be ready whose back-off is over.
+    pub fn wake(&mut self, now: Instant) {
+        while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((_, session), _) = entry.remove_entry();
+            self.again.push_back(session);
+        }
+    }
+
+    /// When the next back-off is over.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.resting.first_key_value().map(|((until, _), _)| *until)
+    }
+
+    /// Ends every back-off that the upstream did not ask for.
+    pub fn wake_all(&mut self) {
+        let again = &mut self.again;
+        self.resting.retain(|(_, session), is_asked| {
+            if !*is_asked {
+                again.push_back(*session);
+            }
+            *is_asked
+        });
+    }
+
+    /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::failed`].
+    /// `prefer_fresh`: one that did not fail is asked first.
+    pub fn next(&mut self, prefer_fresh: bool) -> Option<Turn> {
+        let (first, second) =
+            if prefer_fresh { (&mut self.fresh, &mut self.again) } else { (&mut self.again, &mut self.fresh) };
+        let session = first.pop_front().or_else(|| second.pop_front())?;
+        let known = self.all.get(&session)?;
+        self.in_flight += 1;
+        Some(Turn { session, event: *known.first.front()?, is_announced: known.is_announced })
+    }
+
+    /// The upstream knows the session now: it is ready for its first event.
+    pub fn announced(&mut self, session: SessionKey) {
+        self.in_flight -= 1;
+        if let Some(known) = self.all.get_mut(&session) {
+            known.is_announced = true;
+            known.failures = 0;
+            self.fresh.push_front(session);
+        }
+    }
+
+    /// The request failed: the session rests. Returns how many failed in a row.
+    pub fn failures(&mut self, session: SessionKey) -> u32 {
+        self.all.get_mut(&session).map_or(1, |known| {
+            known.failures = known.failures.saturating_add(1);
+            known.failures
+        })
+    }
+
+    /// The session rests until then. `is_asked`: the upstream asked for it.
+    pub fn rest(&mut self, session: SessionKey, until: Instant, is_asked: bool) {
+        self.in_flight -= 1;
+        self.resting.insert((until, session), is_asked);
+    }
+
+    /// The session's first event is done. If none of its others are in memory, `read` gets so many from disk: those
+    /// behind a ticket.
+    pub fn done<E>(
+        &mut self,
+        session: SessionKey,
+        read: impl FnOnce(u64, usize) -> Result<VecDeque<Waiting>, E>,
+    ) -> Result<(), E> {
+        self.in_flight -= 1;
+        let Some(known) = self.all.get_mut(&session) else { return Ok(()) };
+        let Some(done) = known.first.pop_front() else { return Ok(()) };
+        self.waiting -= 1;
+        self.fronts.remove(&done.ticket);
+        known.failures = 0;
+        if known.first.is_empty() && known.on_disk > 0 {
+            let count = known.on_disk.min(IN_MEMORY as u64);
+            known.first = read(done.ticket, count as usize)?;
+            known.on_disk -= count;
+        }
+        match known.first.front() {
+            Some(next) => {
+                self.fronts.insert(next.ticket, next.place);
+                self.fresh.push_back(session);
+            }
+            None => {
+                self.all.remove(&session);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::keys::{Position, ShardId};
+
+    const A: SessionKey = SessionKey([1; 16]);
+    const B: SessionKey = SessionKey([2; 16]);
+
+    fn event(ticket: u64) -> Waiting {
+        Waiting { ticket, place: Place { shard: ShardId(0), position: Position(ticket) } }
+    }
+
+    fn nothing(_: u64, _: usize) -> Result<VecDeque<Waiting>, Infallible> {
+        Ok(VecDeque::new())
+    }
+
+    #[test]
+    fn events_of_a_session_take_turns_one_after_the_other_and_sessions_side_by_side() {
+        let mut sessions = Sessions::default();
+        sessions.push(A, event(0), false);
+        sessions.push(A, event(1), false);
+        sessions.push(B, event(2), true);
+        let first = sessions.next(false).unwrap();
+        assert_eq!((first.session, first.event.ticket, first.is_announced), (A, 0, false));
+        let second = sessions.next(false).unwrap();
+        assert_eq!((second.session, second.event.ticket, second.is_announced), (B, 2, true));
+        assert_eq!((sessions.next(false), sessions.in_flight()), (None, 2));
+        sessions.announced(A);
+        let first = sessions.next(false).unwrap();
+        assert_eq!((first.event.ticket, first.is_announced), (0, true));
+        sessions.done(A, nothing).unwrap();
+        assert_eq!(sessions.next(false).unwrap().event.ticket, 1);
+        assert_eq!(sessions.oldest(), Some(event(1).place));
+        sessions.done(A, nothing).unwrap();
+        sessions.done(B, nothing).unwrap();
+        assert_eq!((sessions.len(), sessions.waiting(), sessions.in_flight()), (0, 0, 0));
+        assert_eq!(sessions.oldest(), None);
+    }
+
+    #[test]
+    fn a_session_that_rests_holds_up_nobody_and_keeps_its_place() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        sessions.push(A, event(0), true);
+        sessions.push(B, event(1), true);
+        sessions.next(false).unwrap();
+        assert_eq!(sessions.failures(A), 1);
+        sessions.rest(A, now + Duration::from_secs(9), true);
+        assert_eq!(sessions.next(false).unwrap().session, B);
+        sessions.wake(now);
+        sessions.wake_all();
+        assert_eq!((sessions.next(false), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
+        sessions.done(B, nothing).unwrap();
+        sessions.push(B, event(2), true);
+        sessions.wake(now + Duration::from_secs(9));
+        // A probe asks whoever did not fail; otherwise those that waited go first.
+        assert!(sessions.has_fresh());
+        assert_eq!(sessions.next(true).unwrap().session, B);
+        assert_eq!(sessions.next(true).unwrap().event, event(0));
+        assert_eq!(sessions.failures(A), 2);
+        sessions.rest(A, now + Duration::from_secs(99), false);
+        sessions.wake_all();
+        assert_eq!(sessions.next(false).unwrap().session, A);
+    }
+
+    #[test]
+    fn what_is_too_much_for_memory_comes_back_from_disk_in_order() {
+        let mut sessions = Sessions::default();
+        let total = 3 * IN_MEMORY as u64 + 5;
+        for ticket in 0..total {
+            sessions.push(A, event(ticket), true);
+        }
+        assert_eq!(sessions.all[&A].first.len(), IN_MEMORY);
+        for ticket in 0..total {
+            assert_eq!(sessions.waiting(), total - ticket);
+            assert_eq!(sessions.next(false).unwrap().event.ticket, ticket);
+            let read = |behind: u64, count: usize| {
+                assert_eq!((behind, count), (ticket, IN_MEMORY.min((total - ticket - 1) as usize)));
+                Ok::<_, Infallible>((behind + 1..total).take(count).map(event).collect())
+            };
+            sessions.done(A, read).unwrap();
+        }
+        assert_eq!((sessions.len(), sessions.waiting()), (0, 0));
+    }
+}

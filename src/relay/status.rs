@@ -1,0 +1,86 @@
+//! What others see of a destination.
+
+use std::sync::Mutex;
+
+use super::backlog::Backlog;
+use super::metrics::DestinationMetrics;
+use super::reader;
+use crate::ledger::Ledger;
+use crate::ledger::committed::Committed;
+use crate::ledger::keys::{Place, Position};
+use crate::ledger::read;
+use crate::ledger::store::StoreError;
+
+/// What a destination's consumer shares with those who look.
+pub struct Shared {
+    /// Its name.
+    pub name: String,
+    /// What it speaks.
+    pub kind: super::config::Kind,
+    /// Its base URL.
+    pub endpoint: String,
+    /// The key of the configuration that says who we are there.
+    pub identity_key: String,
+    /// Its rows.
+    pub backlog: Backlog,
+    /// Its numbers.
+    pub metrics: DestinationMetrics,
+    /// How far it is. Held for a copy.
+    pub status: Mutex<Status>,
+}
+
+/// How far a destination is.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// Events that were acknowledged, ever.
+    pub sent: u64,
+    /// Events that were read and not acknowledged.
+    pub waiting: u64,
+    /// Requests on their way.
+    pub in_flight: usize,
+    /// The next event of each shard that will be read.
+    pub next: Vec<Position>,
+    /// The event that was read first of those that wait.
+    pub oldest: Option<Place>,
+    /// Only probes are sent.
+    pub is_open: bool,
+    /// How many there are.
+    pub dead_letters: u64,
+    /// The last request that failed.
+    pub last_error: Option<LastError>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// When, in ms since 1970.
+    pub at_ms: u64,
+    /// In the words of the upstream or of the system.
+    pub message: String,
+}
+
+/// How many committed events stand behind those positions.
+pub fn lag(committed: &Committed, next: &[Position]) -> u64 {
+    committed.shards().zip(next).map(|(shard, next)| committed.next(shard).0.saturating_sub(next.0)).sum()
+}
+
+impl Status {
+    /// How many committed events were not acknowledged.
+    pub fn backlog(&self, committed: &Committed) -> u64 {
+        self.waiting + lag(committed, &self.next)
+    }
+
+    /// When the oldest event of the backlog was received, in ms since 1970.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn oldest_ms(&self, ledger: &Ledger) -> Result<Option<u64>, StoreError> {
+        match self.oldest {
+            Some(place) => {
+                let record = read::record(ledger.store(), place)?;
+                Ok(record.and_then(|record| record.as_ref().received_ms()))
+            }
+            None => reader::oldest_unread_ms(ledger.store(), ledger.committed(), &self.next),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Requests to an upstream over HTTP, and what their answers mean.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, redirect, retry};
+
+use super::config::{DestinationConfig, Mistake};
+use super::destination::{Outcome, Reason, Sending, Sent};
+use crate::http::Causes;
+
+/// How much of an answer is read; the rest is dropped with its connection.
+const ANSWER_BYTES: usize = 4096;
+/// The longest that an upstream can make us wait.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// An upstream that is reached over HTTP.
+pub struct Upstream {
+    client: Client,
+    endpoint: String,
+    headers: HeaderMap,
+}
+
+impl Upstream {
+    /// The upstream of a destination. `headers` go with every request.
+    ///
+    /// Connections are kept alive, HTTP/2 is spoken where TLS offers it, and proxies are those of the usual variables
+    /// of the environment.
+    ///
+    /// # Errors
+    /// When the endpoint or the certificates cannot be used.
+    pub fn new(config: &DestinationConfig, key: &str, mut headers: HeaderMap) -> Result<Upstream, Mistake> {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let endpoint = config.url(key)?.as_str().trim_end_matches('/').to_owned();
+        let client = Client::builder()
+            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
+            .timeout(config.timeout)
+            .pool_max_idle_per_host(config.concurrency)
+            .redirect(redirect::Policy::none())
+            // One place decides what is tried again.
+            .retry(retry::never())
+            .tls_certs_merge(config.certificates(key)?)
+            .build();
+        let unusable = |error: reqwest::Error| Mistake {
+            key: format!("{key}.ca_file"),
+            expected: "certificates that can be used".to_owned(),
+            found: Causes(&error).to_string(),
+        };
+        Ok(Upstream { client: client.map_err(unusable)?, endpoint, headers })
+    }
+
+    /// The base URL.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Posts a JSON body.
+    pub fn post(&self, path: &str, body: Vec<u8>) -> Sending {
+        let request = self.client.post(format!("{}{path}", self.endpoint)).headers(self.headers.clone()).body(body);
+        Box::pin(async move {
+            let started = Instant::now();
+            let (outcome, status) = match request.send().await {
+                Ok(response) => {
+                    let status = response.status();
+                    (judge(response).await, Some(status.as_u16()))
+                }
+                Err(error) => (failed(&error), None),
+            };
+            Sent { outcome, status, took: started.elapsed() }
+        })
+    }
+}
+
+fn failed(error: &reqwest::Error) -> Outcome {
+    let reason = match error {
+        error if error.is_timeout() => Reason::Timeout,
+        error if error.is_connect() => Reason::Connect,
+        _ => Reason::Broken,
+    };
+    Outcome::Failed { reason, message: Causes(error).to_string(), retry_after: None }
+}
+
+/// What an answer means: 2xx is an acknowledgement, 4xx is final but for 401, 403, 408 and 429.
+async fn judge(response: Response) -> Outcome {
+    let status = response.status();
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    let answer = match start_of(response).await {
+        Ok(answer) => answer,
+        // An acknowledgement counts when its head is here: the body says nothing more.
+        Err(_) if status.is_success() => String::new(),
+        Err(error) => return failed(&error),
+    };
+    let reason = match status {
+        status if status.is_success() => return Outcome::Delivered,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Reason::Unauthorized,
+        StatusCode::REQUEST_TIMEOUT => Reason::RequestTimeout,
+        StatusCode::TOO_MANY_REQUESTS => Reason::RateLimited,
+        status if status.is_client_error() => return Outcome::Refused { status: status.as_u16(), answer },
+        status if status.is_redirection() => Reason::Redirect,
+        _ => Reason::ServerError,
+    };
+    Outcome::Failed { reason, message: format!("{status}: {answer}"), retry_after }
+}
+
+async fn start_of(mut response: Response) -> reqwest::Result<String> {
+    let mut start = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        start.extend_from_slice(&piece);
+        if start.len() > ANSWER_BYTES {
+            start.truncate(ANSWER_BYTES);
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&start).into_owned())
+}
+
+/// How long to wait: RFC 9110, section 10.2.3, as seconds or as a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        // A date that has passed asks for no wait.
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let cases = [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("999999999", Some(3600)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ];
+        for (text, expected) in cases {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}
