@@ -83,6 +83,8 @@ pub struct Consumer<'o> {
     filter: Filter,
     /// Nothing is read before.
     read_at: Instant,
+    /// While the circuit is open: something was read for the next probe.
+    pub(super) has_looked: bool,
     ended: (Sender<End>, Receiver<End>),
 }
 
@@ -136,6 +138,7 @@ impl<'o> Consumer<'o> {
             is_moved: true,
             filter: Filter::new(&config.filter),
             read_at: Instant::now(),
+            has_looked: false,
             ended: crossbeam_channel::unbounded(),
             outside,
         };
@@ -203,8 +206,10 @@ impl<'o> Consumer<'o> {
         let in_flight = self.sessions.in_flight();
         self.sessions.len() < SESSIONS
             && match self.circuit.is_open() {
-                // A probe is best made with a session that did not fail before.
-                true => !self.sessions.has_fresh() && self.circuit.allows(in_flight, Instant::now()),
+                // A probe is best made with a session that did not fail before: one look for it has to do.
+                true => {
+                    !self.has_looked && !self.sessions.has_fresh() && self.circuit.allows(in_flight, Instant::now())
+                }
                 false => self.sessions.ready() + in_flight < self.outside.config.concurrency,
             }
     }
@@ -246,6 +251,7 @@ impl<'o> Consumer<'o> {
             Ok(())
         });
         self.is_moved |= is_moved;
+        self.has_looked = true;
         read
     }
 

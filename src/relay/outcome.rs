@@ -47,6 +47,7 @@ impl Consumer<'_> {
             Outcome::Failed { reason, message, retry_after } => {
                 shared.metrics.failed(reason);
                 let now = Instant::now();
+                self.has_looked = false;
                 let failures = self.sessions.failures(session);
                 self.complaints.failed(reason, failures, &message);
                 let wait = back_off(outside.config.retry, failures, retry_after);

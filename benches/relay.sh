@@ -1,0 +1,36 @@
+#!/bin/sh
+# Measures durable single-event POSTs beside the same server whose relay's upstream is away, in turns, and prints the
+# ratio. Usage: relay.sh [ROUNDS]. Needs wrk, and what `cargo build --release` made.
+set -eu
+
+rounds=${1:-5}
+target=${CARGO_TARGET_DIR:-$HOME/.cache/cairn/target}/release
+data=$(mktemp -d)
+
+CAIRN_ADMIN__LISTEN=127.0.0.1:7712 "$target/cairn" serve --listen 127.0.0.1:7711 --data-dir "$data/alone" >/dev/null &
+alone_pid=$!
+# Nobody listens on port 9.
+CAIRN_RELAY__AGNOST__ORG_ID=00000000-0000-4000-8000-000000000000 CAIRN_RELAY__AGNOST__ENDPOINT=http://127.0.0.1:9 \
+    CAIRN_ADMIN__LISTEN=127.0.0.1:7714 "$target/cairn" serve --listen 127.0.0.1:7713 --data-dir "$data/relay" >/dev/null &
+relay_pid=$!
+trap 'kill $alone_pid $relay_pid; wait; rm -rf "$data"' EXIT
+
+cat > "$data/post.lua" <<'LUA'
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{"agent_id": "my-agent", "action_type": "TOOL_CALL", "action_name": "search_database", "action_status": "success"}'
+LUA
+sleep 1
+
+rate() {
+    wrk -t1 -c128 -d4s -s "$data/post.lua" "http://127.0.0.1:$1/v1/events" | awk '
+        /Non-2xx/ { failed = 1 }
+        /Requests\/sec/ { rate = $2 }
+        END { if (failed) exit 1; print rate }'
+}
+for _ in $(seq "$rounds"); do
+    alone=$(rate 7711)
+    relay=$(rate 7713)
+    echo "$alone $relay" | awk '{ printf "no relay %.0f/s  upstream away %.0f/s  ratio %.3f\n", $1, $2, $2 / $1 }'
+done | tee "$data/rounds"
+awk '{ print $NF, $0 }' "$data/rounds" | sort -n | awk '{ ratios[NR] = $1 } END { printf "median ratio %.3f\n", ratios[int((NR + 1) / 2)] }'
