@@ -159,6 +159,9 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
                 "relay.agnost.retry.max: expected at least retry.initial, 2s, found 1s",
             ],
         ),
+        ("", &[("CAIRN_RELAY__AGNOST", "hush")], &["relay.agnost: expected settings under it"]),
+        ("relay:\n  destinations: {org_id: hush}\n", &[], &["relay.destinations: expected a list of destinations"]),
+        ("relay:\n  agnost: {endpoint: 'http://h/?key=hush'}\n", &[], &["relay.agnost.endpoint: expected an http"]),
         (
             "relay:\n  agnost: {retry: {intial: 1s}}\n",
             &[],

@@ -11,6 +11,7 @@ mod readme;
 mod relay;
 mod relay_chaos;
 mod relay_faults;
+mod relay_neighbours;
 mod restart;
 mod scale;
 mod tidy;

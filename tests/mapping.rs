@@ -84,7 +84,8 @@ pub fn event_body(event: &Value) -> Value {
 
 /// The body of capture-session for a session's first event.
 pub fn session_body(event: &Value) -> Value {
-    let label = |name: &str| event["labels"].get(name).or(event["metadata"].get(name));
+    let names = |value: &&Value| !value.is_null() && *value != "";
+    let label = |name: &str| event["labels"].get(name).filter(names).or(event["metadata"].get(name).filter(names));
     let user = label("user_id").or(label("enduser.id")).unwrap_or(&event["agent_id"]);
     json!({
         "session_id": session_id(event),
@@ -119,6 +120,8 @@ fn events() -> Vec<Value> {
         json!({"agent_id": "b", "labels": {"user_id": "ann", "env": "prod", "n": 1.5, "ok": true}, "metadata": {"user_id": "not she", "env": "dev"}}),
         json!({"agent_id": "c", "labels": {"enduser.id": "eve"}}),
         json!({"agent_id": "d", "metadata": {"enduser.id": "dan"}}),
+        json!({"agent_id": "g", "metadata": {"user_id": null, "enduser.id": "gil"}}),
+        json!({"agent_id": "h", "labels": {"user_id": ""}, "metadata": {"user_id": null}}),
         json!({"agent_id": "e", "labels": {"hash": "mine", "agent_id": "x", "sequence": 9, "label.hash": "y", "session_id": "z"}, "metadata": {"hash": "m", "label.label.hash": 1}}),
         json!({"agent_id": "e", "session_id": "s", "labels": {"session_id": "z"}}),
         json!({"agent_id": "f", "session_id": "{0b9f6c0e-6f6e-4c56-8c35-2e5b1f0c9a77}"}),

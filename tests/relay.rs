@@ -256,3 +256,48 @@ async fn an_upstream_behind_tls_is_spoken_to_in_http_2_and_has_to_be_trusted() {
     assert_eq!(upstream.events()[0].version, hyper::Version::HTTP_2);
     server.stop().await.unwrap();
 }
+
+/// Ingest goes on without a pause, over several connections, while the relay follows at the tail.
+async fn ingest_without_a_pause(server: &Running, events: u64, sessions: u64) {
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let senders = (0..4).map(|_| async {
+        loop {
+            let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if n >= events {
+                return;
+            }
+            server
+                .store(&json!({"agent_id": "a", "session_id": format!("s{}", n % sessions), "action_input": n}))
+                .await;
+        }
+    });
+    futures_util::future::join_all(senders).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_passed_over_by_a_relay_that_follows_closely() {
+    for shards in [1, 3] {
+        let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+        let mut config = config(data.path());
+        config.shards = shards;
+        config.relay.agnost = Some(destination(&upstream));
+        let server = Running::start(&config).await;
+        ingest_without_a_pause(&server, 20_000, 50).await;
+        drained(&server).await;
+        assert_eq!(upstream.event_count(), 20_000);
+        server.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_starts_while_ingest_never_pauses() {
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let server = start(&data, &upstream).await;
+    let ingest = ingest_without_a_pause(&server, 1_000_000, 1);
+    let arrived = eventually("an event while others come in", async || upstream.event_count() > 10);
+    tokio::select! {
+        () = ingest => panic!("it has to go on for longer than this test"),
+        () = arrived => {}
+    }
+    server.stop().await.unwrap();
+}

@@ -32,6 +32,8 @@ pub enum Fate {
     Status(u16, Option<String>),
     /// It is never answered.
     Hang,
+    /// It is taken, and answered only after a while.
+    Late(Duration),
     /// The connection ends before it is looked at.
     Reset,
     /// It is taken, and the connection ends before the answer.
@@ -210,7 +212,16 @@ impl Memory {
                 take(true);
                 Ok(respond(200, None, &answer))
             }
-            Fate::Status(status, retry_after) => Ok(respond(status, retry_after, &json!({"error": "to order"}))),
+            Fate::Late(wait) => {
+                take(true);
+                tokio::time::sleep(wait).await;
+                Ok(respond(200, None, &answer))
+            }
+            // Some say whom they refuse.
+            Fate::Status(status, retry_after) => {
+                let error = format!("to order, {}", header("x-org-id"));
+                Ok(respond(status, retry_after, &json!({"error": error})))
+            }
             Fate::Hang => {
                 tokio::time::sleep(Duration::from_secs(3600)).await;
                 Err(BrokenOff)

@@ -75,8 +75,17 @@ fn describe(letter: &Value) -> String {
 
 fn each(args: &MoveArgs, path: &str, send: impl Fn(&str) -> Result<Value, Error>, done: &str) -> Result<Exit, Error> {
     let mut count = 0;
-    if args.all {
-        count += send(path)?[done].as_u64().unwrap_or_default();
+    let mut left = u64::from(args.all);
+    let mut all = None;
+    while left > 0 {
+        let answer = send(path)?;
+        let number = |name: &str| answer[name].as_u64().unwrap_or_default();
+        count += number(done);
+        // Those that come back while we ask are not sent yet again.
+        left = all.get_or_insert(number(done) + number("left")).saturating_sub(count);
+        if number(done) == 0 {
+            break;
+        }
     }
     for event in &args.events {
         count += send(&format!("{path}/{event}"))?[done].as_u64().unwrap_or_default();

@@ -13,6 +13,13 @@ use super::{Error, Exit, complain};
 /// A chain of a million events takes a while to walk.
 const ANSWER_WAIT: Duration = Duration::from_secs(600);
 
+/// Whether a URL names this machine.
+fn is_here(url: &str) -> bool {
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 /// A running server.
 pub struct Server {
     client: Client,
@@ -31,10 +38,16 @@ impl Server {
         }
         let read_key = |path: &Path| {
             let failed = |error| complain(Exit::Usage, &format!("--api-key-file {}: {error}", path.display()));
-            std::fs::read_to_string(path).map(|key| key.trim().to_owned()).map_err(failed)
+            let keys = std::fs::read_to_string(path).map_err(failed)?;
+            Ok(keys.lines().map(str::trim).find(|key| !key.is_empty()).unwrap_or_default().to_owned())
         };
         let key = key_file.map(read_key).transpose()?;
-        let client = Client::builder().timeout(ANSWER_WAIT).build();
+        let mut client = Client::builder().timeout(ANSWER_WAIT);
+        if is_here(url) {
+            // A proxy is for the way out; it has no business with what we ask ourselves.
+            client = client.no_proxy();
+        }
+        let client = client.build();
         let client = client.map_err(|error| complain(Exit::Failed, &error))?;
         Ok(Server { client, url: url.trim_end_matches('/').to_owned(), key })
     }
@@ -57,8 +70,9 @@ impl Server {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        let mut server = Server::at(&format!("http://{address}"), key_file)?;
         // Whoever can read the server's own keys may use one.
+        let key_file = key_file.or(config.auth.api_keys_file.as_deref());
+        let mut server = Server::at(&format!("http://{address}"), key_file)?;
         server.key = server.key.or(config.auth.api_keys.first().cloned());
         Ok(server)
     }

@@ -25,7 +25,7 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
             Kind::UnknownField(field, known) => unknown(field, known),
             kind => match expected(&key) {
                 // The library's words hold the value.
-                Some(expected) if key.starts_with("auth.api_keys") || key.ends_with(".org_id") => {
+                Some(expected) if may_be_secret(&key) => {
                     format!("expected {expected}")
                 }
                 Some(expected) => format!("expected {expected}, found {}", found(sources, &key)),
@@ -116,6 +116,13 @@ fn split_at_list(key: &str) -> (&str, Option<String>) {
         Some((list, rest)) => (list, Some(format!("/{}", rest.replace(']', "").replace('.', "/")))),
         None => (key, None),
     }
+}
+
+/// Whether a setting that is wrong may hold a secret, perhaps because a level is missing.
+fn may_be_secret(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let is_level = matches!(last, "auth" | "relay" | "agnost") || last.starts_with("destinations");
+    key.starts_with("auth.api_keys") || matches!(last, "org_id" | "endpoint") || is_level
 }
 
 /// A value as it was written, or nearly.

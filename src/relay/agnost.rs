@@ -32,7 +32,11 @@ pub struct Agnost {
 
 impl Destination for Agnost {
     fn session(&self, event: &Event<'_>) -> SessionKey {
-        SessionKey(self.session_id(event).id.into_bytes())
+        // Not the id at Agnost: an event may wait under this key while the operator corrects the organization.
+        match session_uuid(event) {
+            Some(id) => SessionKey(id.into_bytes()),
+            None => SessionKey(first_bytes(&Sha256::digest(session_name(event)))),
+        }
     }
 
     fn announce(&self, first: &Event<'_>) -> Option<Sending> {
@@ -45,10 +49,15 @@ impl Destination for Agnost {
 
     fn recipient(&self) -> [u8; 8] {
         let digest = Sha256::new().chain_update(self.org.as_bytes()).chain_update(self.upstream.endpoint()).finalize();
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest[..8]);
-        first
+        first_bytes(&digest)
     }
+}
+
+/// The first bytes of a hash, to name something with.
+fn first_bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
+    let mut first = [0; N];
+    first.copy_from_slice(&digest[..N]);
+    first
 }
 
 /// A session's id at Agnost.
@@ -63,25 +72,36 @@ fn uuid(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
+/// The event's own session, if that is a UUID.
+fn session_uuid(event: &Event<'_>) -> Option<Uuid> {
+    event.text(Field::SessionId).and_then(|text| uuid(&text))
+}
+
+/// canonical([agent_id, session_id]), or canonical([agent_id]): names any other session.
+fn session_name(event: &Event<'_>) -> Vec<u8> {
+    let mut name = vec![b'['];
+    name.extend_from_slice(event.value(Field::AgentId).unwrap_or_default());
+    if let Some(session) = event.value(Field::SessionId) {
+        name.push(b',');
+        name.extend_from_slice(session);
+    }
+    name.push(b']');
+    name
+}
+
 impl Agnost {
     fn session_id(&self, event: &Event<'_>) -> SessionId {
-        let session = event.value(Field::SessionId);
-        if let Some(id) = session.and_then(scan::text).and_then(|text| uuid(&text)) {
-            return SessionId { id, is_derived: false };
+        match session_uuid(event) {
+            Some(id) => SessionId { id, is_derived: false },
+            None => SessionId { id: Uuid::new_v5(&self.org, &session_name(event)), is_derived: true },
         }
-        // canonical([agent_id, session_id]): the values are canonical already.
-        let mut name = vec![b'['];
-        name.extend_from_slice(event.value(Field::AgentId).unwrap_or_default());
-        if let Some(session) = session {
-            name.push(b',');
-            name.extend_from_slice(session);
-        }
-        name.push(b']');
-        SessionId { id: Uuid::new_v5(&self.org, &name), is_derived: true }
     }
 
     fn session_body(&self, event: &Event<'_>) -> Vec<u8> {
-        let user = USER_IDS.into_iter().find_map(|name| event.label(name).or_else(|| event.metadata(name)));
+        // Nobody is called null, and an empty name is none.
+        let names = |value: &&[u8]| !matches!(*value, b"null" | b"\"\"");
+        let user = |name| event.label(name).filter(names).or_else(|| event.metadata(name).filter(names));
+        let user = USER_IDS.into_iter().find_map(user);
         let mut body = Object::new();
         body.text("session_id", self.session_id(event).id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
         body.text("client_config", "cairn");

@@ -1,7 +1,7 @@
 //! When to try again: back-off of a session, and the circuit of a destination.
 //!
-//! A session that fails waits for itself. When failures come in a row, whoever they are of, the circuit opens: from
-//! then on one request at a time is sent, a probe, with waits between that grow in the same way, until one succeeds.
+//! A session that fails waits for itself. When failures of several sessions come in a row, the circuit opens: from then
+//! on one request at a time is sent, a probe, with waits between that grow in the same way, until one succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,16 @@ pub struct Circuit {
     retry: RetryConfig,
     /// In a row.
     failures: u32,
-    /// Open, and no probe is sent before this time.
-    open_until: Option<Instant>,
+    open: Option<Open>,
+}
+
+/// When the next probe may be sent.
+#[derive(Clone, Copy)]
+struct Open {
+    /// By a session that failed before.
+    until: Instant,
+    /// By one that did not: sooner, because it may be that nothing is wrong but with those that failed.
+    fresh_until: Instant,
 }
 
 /// What a request's end changed.
@@ -41,45 +49,48 @@ pub enum Change {
 impl Circuit {
     /// Closed.
     pub fn new(retry: RetryConfig) -> Circuit {
-        Circuit { retry, failures: 0, open_until: None }
+        Circuit { retry, failures: 0, open: None }
     }
 
     /// Whether only probes are sent.
     pub fn is_open(&self) -> bool {
-        self.open_until.is_some()
+        self.open.is_some()
     }
 
-    /// Whether one more request may be sent while that many are on their way.
-    pub fn allows(&self, in_flight: usize, now: Instant) -> bool {
-        self.open_until.is_none_or(|until| in_flight == 0 && now >= until)
+    /// Whether one more request may be sent while that many are on their way. `is_fresh`: of a session that did not
+    /// fail.
+    pub fn allows(&self, is_fresh: bool, in_flight: usize, now: Instant) -> bool {
+        self.probe_at(is_fresh).is_none_or(|at| in_flight == 0 && now >= at)
     }
 
     /// When the next probe may be sent; `None` if the circuit is closed.
-    pub fn probe_at(&self) -> Option<Instant> {
-        self.open_until
+    pub fn probe_at(&self, is_fresh: bool) -> Option<Instant> {
+        self.open.map(|open| if is_fresh { open.fresh_until } else { open.until })
     }
 
-    /// A request failed. `is_probe`: it was sent alone, after the circuit had opened.
-    pub fn failed(&mut self, is_probe: bool, retry_after: Option<Duration>, now: Instant) -> Change {
+    /// A request failed. `is_news`: it says something of the upstream, not only of its session. `is_probe`: it was sent
+    /// alone, after the circuit had opened.
+    ///
+    /// An upstream that asks one session to wait holds up the others for `retry.max` at most.
+    pub fn failed(&mut self, is_news: bool, is_probe: bool, retry_after: Option<Duration>, now: Instant) -> Change {
         let was_open = self.is_open();
-        // Those that were on their way when the circuit opened say nothing new.
-        if !was_open || is_probe {
+        // Those that were on their way when the circuit opened are no news, either.
+        if is_news && (!was_open || is_probe) {
             self.failures = self.failures.saturating_add(1);
         }
-        if self.failures < OPENING_FAILURES {
+        if self.failures < OPENING_FAILURES || was_open && !is_probe {
             return Change::None;
         }
-        if !was_open || is_probe {
-            let failures = self.failures - OPENING_FAILURES + 1;
-            self.open_until = Some(now + back_off(self.retry, failures, retry_after));
-        }
+        let asked = retry_after.map(|wait| wait.min(self.retry.max));
+        let until = now + back_off(self.retry, self.failures - OPENING_FAILURES + 1, asked);
+        self.open = Some(Open { until, fresh_until: until.min(now + self.retry.initial) });
         if was_open { Change::None } else { Change::Opened }
     }
 
     /// The upstream answered sensibly.
     pub fn succeeded(&mut self) -> Change {
         self.failures = 0;
-        if self.open_until.take().is_some() { Change::Closed } else { Change::None }
+        if self.open.take().is_some() { Change::Closed } else { Change::None }
     }
 }
 
@@ -108,27 +119,30 @@ mod tests {
         let mut circuit = Circuit::new(RETRY);
         let now = Instant::now();
         for _ in 1..OPENING_FAILURES {
-            assert_eq!(circuit.failed(false, None, now), Change::None);
-            assert!(circuit.allows(100, now));
+            assert_eq!(circuit.failed(true, false, None, now), Change::None);
+            assert_eq!(circuit.failed(false, false, None, now), Change::None, "no news");
+            assert!(circuit.allows(false, 100, now));
         }
-        assert_eq!(circuit.failed(false, Some(Duration::from_secs(9)), now), Change::Opened);
-        assert!(!circuit.allows(0, now + Duration::from_secs(8)));
+        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(9)), now), Change::Opened);
+        assert!(!circuit.allows(false, 0, now + Duration::from_secs(8)));
         // What was on its way before changes nothing.
-        assert_eq!(circuit.failed(false, Some(Duration::from_secs(99)), now), Change::None);
-        let probe = circuit.probe_at().unwrap();
-        assert!(circuit.allows(0, probe) && !circuit.allows(1, probe));
-        assert_eq!(circuit.failed(true, Some(Duration::from_secs(50)), probe), Change::None);
-        assert_eq!(circuit.probe_at(), Some(probe + Duration::from_secs(50)));
+        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(99)), now), Change::None);
+        assert!(circuit.allows(true, 0, now + RETRY.initial), "who did not fail may ask sooner");
+        assert!(!circuit.allows(true, 1, now + RETRY.initial));
+        let probe = circuit.probe_at(false).unwrap();
+        assert!(circuit.allows(false, 0, probe) && !circuit.allows(false, 1, probe));
+        assert_eq!(circuit.failed(false, true, Some(Duration::from_secs(50)), probe), Change::None);
+        assert_eq!(circuit.probe_at(false), Some(probe + RETRY.max), "not longer for everybody");
         assert_eq!(circuit.succeeded(), Change::Closed);
-        assert!(circuit.allows(100, probe));
-        assert_eq!(circuit.failed(false, None, probe), Change::None, "the count starts anew");
+        assert!(circuit.allows(false, 100, probe));
+        assert_eq!(circuit.failed(true, false, None, probe), Change::None, "the count starts anew");
     }
 
     #[test]
     fn successes_between_keep_it_closed() {
         let mut circuit = Circuit::new(RETRY);
         for _ in 0..100 {
-            assert_eq!(circuit.failed(false, None, Instant::now()), Change::None);
+            assert_eq!(circuit.failed(true, false, None, Instant::now()), Change::None);
             assert_eq!(circuit.succeeded(), Change::None);
         }
     }

@@ -11,6 +11,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// A session that failed so often in a row is worth a line of its own.
 const STUCK_FAILURES: u32 = 5;
 
+/// How much of an upstream's words is told.
+const TOLD_CHARS: usize = 200;
+
 /// The relay's voice, for one destination.
 pub struct Complaints {
     destination: String,
@@ -53,16 +56,17 @@ impl Complaints {
     }
 
     /// A request failed, for the so-manieth time in a row in its session.
-    pub fn failed(&mut self, reason: Reason, failures: u32, message: &str) {
+    pub fn failed(&mut self, reason: Reason, failures: u32, error: &str) {
+        let error = start_of(error);
         let destination = &self.destination;
-        tracing::debug!(destination, ?reason, failures, message, "a request to the upstream failed");
+        tracing::debug!(destination, ?reason, failures, error, "a request to the upstream failed");
         let (pause, key) = match reason {
             Reason::Unauthorized => (&mut self.unauthorized, self.identity_key.clone()),
             Reason::Redirect => (&mut self.redirect, endpoint_key(&self.identity_key)),
             _ if failures == STUCK_FAILURES => {
                 tracing::warn!(
                     destination,
-                    message,
+                    error,
                     "a session of the relay is stuck: its first event is tried again and again"
                 );
                 return;
@@ -72,7 +76,7 @@ impl Complaints {
         if pause.over().is_some() {
             tracing::error!(
                 destination,
-                message,
+                error,
                 "the upstream does not let us in: change {key}; events wait until then"
             );
         }
@@ -80,6 +84,7 @@ impl Complaints {
 
     /// An event became a dead letter.
     pub fn refused(&mut self, event: Uuid, status: u16, answer: &str) {
+        let answer = start_of(answer);
         if let Some(more) = self.refused.over() {
             let destination = &self.destination;
             tracing::warn!(
@@ -90,19 +95,21 @@ impl Complaints {
     }
 
     /// The circuit opened.
-    pub fn opened(&self, message: &str) {
+    pub fn opened(&self, error: &str) {
+        let error = start_of(error);
         let destination = &self.destination;
-        tracing::warn!(
-            destination,
-            message,
-            "the upstream is out of reach: events wait on disk, one at a time is tried"
-        );
+        tracing::warn!(destination, error, "the upstream is out of reach: events wait on disk, one at a time is tried");
     }
 
     /// The circuit closed.
     pub fn closed(&self) {
         tracing::info!(destination = self.destination, "the upstream is back");
     }
+}
+
+/// The log is no place for whatever an upstream says: the whole answer is in the dead letter.
+fn start_of(text: &str) -> &str {
+    text.char_indices().nth(TOLD_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The key of the endpoint that stands beside the identity's.

@@ -241,9 +241,7 @@ impl DestinationConfig {
                 && url.query().is_none()
                 && url.fragment().is_none()
         });
-        let found =
-            if self.endpoint.contains('@') { "something else".to_owned() } else { format!("{:?}", self.endpoint) };
-        url.ok_or_else(|| Mistake::new(format!("{key}.endpoint"), ENDPOINT, found))
+        url.ok_or_else(|| Mistake::new(format!("{key}.endpoint"), ENDPOINT, "something else"))
     }
 
     /// Who we are there, and the key that says so.

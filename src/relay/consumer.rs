@@ -9,29 +9,41 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::backlog::{Backlog, Changes, Cursor};
 use super::circuit::Circuit;
-use super::config::{DestinationConfig, Start};
+use super::config::DestinationConfig;
 use super::destination::{Destination, Reason, Sent};
 use super::event::{Event, Filter};
+use super::metrics::DestinationMetrics;
 use super::orders::Order;
 use super::sessions::{Sessions, Turn};
 use super::status::Shared;
 use super::{complaints::Complaints, reader};
 use crate::ledger::committed::Committed;
+use crate::ledger::keys::Place;
 use crate::ledger::read;
 use crate::ledger::store::{Store, StoreError};
 
 /// The most events that are read in one go.
 const STRETCH_EVENTS: usize = 512;
+/// The same while the circuit is open, and somebody is looked for who did not fail.
+const LOOK_EVENTS: usize = 16;
 /// The most sessions with something to send that are kept in memory. With more, nothing is read until some are done.
 const SESSIONS: usize = 16_384;
 /// How long a word of new events is let lie, so that one pass sees many of them.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long to wait before rows that could not be written are written again.
 const REWRITE: Duration = Duration::from_secs(1);
+
+/// An event cannot be read: the operator learns it, and the others go on.
+fn damaged(place: Place, metrics: &DestinationMetrics) {
+    let (shard, position) = (place.shard.0, place.position.0);
+    tracing::error!(shard, position, "an event cannot be read and is not relayed: run `cairn verify --all`");
+    metrics.failed(Reason::Damaged);
+}
 
 /// What a consumer needs from outside, in every life of its thread.
 pub struct Outside {
@@ -82,10 +94,10 @@ pub struct Consumer<'o> {
     pub(super) is_moved: bool,
     filter: Filter,
     /// Nothing is read before.
-    read_at: Instant,
-    /// While the circuit is open: something was read for the next probe.
-    pub(super) has_looked: bool,
+    pub(super) read_at: Instant,
     ended: (Sender<End>, Receiver<End>),
+    /// Broken off when the consumer is dropped: the next one sends them again.
+    requests: JoinSet<()>,
 }
 
 /// The time in ms since 1970.
@@ -99,24 +111,11 @@ impl<'o> Consumer<'o> {
     /// # Errors
     /// When the database cannot be read or written.
     pub fn open(outside: &'o Outside) -> Result<Consumer<'o>, StoreError> {
-        let Outside { store, committed, config, destination, .. } = outside;
+        let Outside { store, config, destination, .. } = outside;
         let backlog = Backlog::new(Arc::clone(store), &config.name);
-        let end = || committed.shards().map(|shard| committed.next(shard));
-        let mut cursor = backlog.cursor()?.unwrap_or_else(|| match config.from {
-            Start::Start => Cursor { ticket: 0, sent: 0, next: Vec::new() },
-            Start::Now => Cursor { ticket: 0, sent: 0, next: end().collect() },
-        });
-        cursor.next.resize(end().count(), crate::ledger::keys::Position(0));
-        for (next, end) in cursor.next.iter_mut().zip(end()) {
-            if *next > end {
-                // Positions are given anew, and what gets them must not be passed over.
-                tracing::warn!(
-                    destination = config.name,
-                    "the cursor is ahead of the ledger: it is set back to its end"
-                );
-                *next = end;
-            }
-        }
+        let Some(cursor) = backlog.cursor()? else {
+            return Err(store.damaged("the cursor of a destination of the relay is gone"));
+        };
         let mut sessions = Sessions::default();
         let mut failed = None;
         backlog.each_waiting(|session, event| {
@@ -127,7 +126,7 @@ impl<'o> Consumer<'o> {
             }
         })?;
         failed.map_or(Ok(()), Err)?;
-        let mut consumer = Consumer {
+        let consumer = Consumer {
             dead_letters: backlog.count_dead_letters()?,
             backlog,
             cursor,
@@ -135,15 +134,13 @@ impl<'o> Consumer<'o> {
             circuit: Circuit::new(config.retry),
             complaints: Complaints::new(&config.name, &outside.shared.identity_key),
             changes: Changes::default(),
-            is_moved: true,
+            is_moved: false,
             filter: Filter::new(&config.filter),
             read_at: Instant::now(),
-            has_looked: false,
             ended: crossbeam_channel::unbounded(),
+            requests: JoinSet::new(),
             outside,
         };
-        // A start from now on is a promise to keep over a restart.
-        consumer.write();
         consumer.publish();
         Ok(consumer)
     }
@@ -162,10 +159,12 @@ impl<'o> Consumer<'o> {
             if self.is_hungry() && Instant::now() >= self.read_at {
                 self.read()?;
             }
-            self.write();
+            if !self.write(None) {
+                return Ok(());
+            }
             self.send()?;
             self.publish();
-            if !self.changes.is_empty() || self.is_hungry() && self.lag() > 0 && Instant::now() >= self.read_at {
+            if !self.changes.is_empty() {
                 continue;
             }
             let never = crossbeam_channel::never();
@@ -173,8 +172,14 @@ impl<'o> Consumer<'o> {
             let due = self.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             crossbeam_channel::select! {
                 recv(self.ended.1) -> end => if let Ok(end) = end { self.settle(end)? },
-                recv(outside.orders) -> order => if let Ok(order) = order { self.obey(order)? },
-                recv(woken) -> _ => self.read_at = Instant::now() + GATHER,
+                recv(outside.orders) -> order => if let Ok(order) = order { self.obey(order) },
+                recv(woken) -> _ => {
+                    let now = Instant::now();
+                    // A second word must not put off what the first one asked for.
+                    if self.read_at <= now {
+                        self.read_at = now + GATHER;
+                    }
+                }
                 recv(due) -> _ => {}
                 recv(outside.stop) -> deadline => return self.drain(deadline.unwrap_or_else(|_| Instant::now())),
             }
@@ -191,7 +196,7 @@ impl<'o> Consumer<'o> {
             };
             self.settle(end)?;
         }
-        self.write();
+        self.write(Some(deadline));
         self.publish();
         Ok(())
     }
@@ -206,12 +211,19 @@ impl<'o> Consumer<'o> {
         let in_flight = self.sessions.in_flight();
         self.sessions.len() < SESSIONS
             && match self.circuit.is_open() {
-                // A probe is best made with a session that did not fail before: one look for it has to do.
-                true => {
-                    !self.has_looked && !self.sessions.has_fresh() && self.circuit.allows(in_flight, Instant::now())
-                }
-                false => self.sessions.ready() + in_flight < self.outside.config.concurrency,
+                // A probe is best made with a session that did not fail before.
+                true => !self.sessions.has_fresh() && self.circuit.allows(true, in_flight, Instant::now()),
+                false => self.sessions.ready(self.again_slots()) + in_flight < self.outside.config.concurrency,
             }
+    }
+
+    /// How many requests at once may be of sessions whose last one failed: half of them, and none for a probe that
+    /// another session can make.
+    fn again_slots(&self) -> usize {
+        match self.circuit.is_open() && self.sessions.has_fresh() {
+            true => 0,
+            false => self.outside.config.concurrency.div_ceil(2),
+        }
     }
 
     /// When there is something to do without anybody's word.
@@ -219,10 +231,14 @@ impl<'o> Consumer<'o> {
         let in_flight = self.sessions.in_flight();
         let now = Instant::now();
         let rested = self.sessions.wake_at();
-        let send = match self.circuit.probe_at() {
+        let send = match self.circuit.probe_at(false) {
             Some(_) if in_flight > 0 => None,
-            Some(probe) if probe > now => Some(probe),
-            Some(_) => rested,
+            // A session that did not fail may be there, or come.
+            Some(probe) => {
+                let fresh = self.circuit.probe_at(true).filter(|at| *at > now || self.sessions.has_fresh());
+                let again = if self.sessions.ready(1) > 0 { Some(probe) } else { rested.map(|at| at.max(probe)) };
+                fresh.into_iter().chain(again).min()
+            }
             None if in_flight >= self.outside.config.concurrency => None,
             None => rested,
         };
@@ -234,11 +250,15 @@ impl<'o> Consumer<'o> {
     fn read(&mut self) -> Result<(), StoreError> {
         let Outside { store, committed, destination, .. } = self.outside;
         let (backlog, changes, sessions) = (&self.backlog, &mut self.changes, &mut self.sessions);
-        let (filter, ticket) = (&self.filter, &mut self.cursor.ticket);
+        let (filter, ticket, metrics) = (&self.filter, &mut self.cursor.ticket, &self.outside.shared.metrics);
         let mut is_moved = false;
-        let read = reader::read(store, committed, &mut self.cursor.next, STRETCH_EVENTS, |place, record| {
+        let limit = if self.circuit.is_open() { LOOK_EVENTS } else { STRETCH_EVENTS };
+        let read = reader::read(store, committed, &mut self.cursor.next, limit, |place, record| {
             is_moved = true;
-            let event = Event::new(record);
+            let Some(event) = record.map(Event::new) else {
+                damaged(place, metrics);
+                return Ok(());
+            };
             if !filter.passes(&event) {
                 return Ok(());
             }
@@ -251,46 +271,53 @@ impl<'o> Consumer<'o> {
             Ok(())
         });
         self.is_moved |= is_moved;
-        self.has_looked = true;
+        if self.circuit.is_open() {
+            // Looking for a session to probe with must not copy the whole backlog of those that rest.
+            self.read_at = Instant::now() + self.outside.config.retry.initial;
+        }
         read
     }
 
-    /// Writes what changed, and waits until that succeeds: nothing may be sent before.
-    pub(super) fn write(&mut self) {
+    /// Writes what changed, and waits until that succeeds: nothing may be sent before. Once the thread has to stop, it
+    /// tries until the deadline. Whether it was written: if not, the consumer has to end, and what it did not write is
+    /// done again after the next start.
+    pub(super) fn write(&mut self, deadline: Option<Instant>) -> bool {
         if self.is_moved {
             self.backlog.set_cursor(&mut self.changes, &self.cursor);
         }
-        while !self.changes.is_empty()
-            && let Err(error) = self.backlog.write(&self.changes)
-        {
-            tracing::warn!(%error, destination = self.outside.config.name, "the relay waits: its rows cannot be written");
-            std::thread::sleep(REWRITE);
-            // What is not written is sent again after the next start.
-            if !self.outside.stop.is_empty() {
-                break;
+        while !self.changes.is_empty() {
+            let Err(error) = self.backlog.write(&self.changes) else { break };
+            let destination = &self.outside.config.name;
+            tracing::warn!(%error, destination, "the relay waits: its rows cannot be written");
+            let has_to_stop = deadline.map_or(!self.outside.stop.is_empty(), |deadline| Instant::now() >= deadline);
+            if has_to_stop {
+                return false;
             }
+            std::thread::sleep(REWRITE);
         }
         self.changes.clear();
         self.is_moved = false;
+        true
     }
 
     /// Sends what may be sent.
     fn send(&mut self) -> Result<(), StoreError> {
         let concurrency = self.outside.config.concurrency;
         while self.sessions.in_flight() < concurrency
-            && self.circuit.allows(self.sessions.in_flight(), Instant::now())
-            && let Some(turn) = self.sessions.next(self.circuit.is_open())
+            && self.circuit.allows(self.sessions.has_fresh(), self.sessions.in_flight(), Instant::now())
+            && let Some(turn) = self.sessions.next(self.again_slots())
         {
             match read::record(&self.outside.store, turn.event.place) {
-                Ok(Some(record)) => self.request(turn, &Event::new(record.as_ref())),
+                Ok(Some(record)) => {
+                    let event = Event::new(record.as_ref());
+                    // The filter may have changed since the event was read.
+                    match self.filter.passes(&event) {
+                        true => self.request(turn, &event),
+                        false => self.finish(turn)?,
+                    }
+                }
                 Ok(None) | Err(StoreError::Damaged { .. }) => {
-                    let (shard, position) = (turn.event.place.shard.0, turn.event.place.position.0);
-                    tracing::error!(
-                        shard,
-                        position,
-                        "an event cannot be read and is not relayed: run `cairn verify --all`"
-                    );
-                    self.outside.shared.metrics.failed(Reason::Damaged);
+                    damaged(turn.event.place, &self.outside.shared.metrics);
                     self.finish(turn)?;
                 }
                 Err(error) => return Err(error),
@@ -299,23 +326,27 @@ impl<'o> Consumer<'o> {
         Ok(())
     }
 
-    fn request(&self, turn: Turn, event: &Event<'_>) {
+    fn request(&mut self, turn: Turn, event: &Event<'_>) {
         let destination = &self.outside.destination;
         let announcement = if turn.is_announced { None } else { destination.announce(event) };
         let is_announcement = announcement.is_some();
         let sending = announcement.unwrap_or_else(|| destination.send(event));
         let id = read::id(event.record).unwrap_or_default();
         let (is_probe, ended) = (self.circuit.is_open(), self.ended.0.clone());
-        self.outside.runtime.spawn(async move {
+        let request = async move {
             let sent = sending.await;
             // Nobody waits for it any more when the consumer is gone.
             let _ = ended.send(End { turn, id, is_announcement, is_probe, sent });
-        });
+        };
+        self.requests.spawn_on(request, &self.outside.runtime);
+        // Those that have ended are only let go here: their ends came through the channel.
+        while self.requests.try_join_next().is_some() {}
     }
 
     /// Shows others how far it is.
     pub(super) fn publish(&self) {
         let mut status = self.outside.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.is_known = true;
         status.sent = self.cursor.sent;
         status.waiting = self.sessions.waiting();
         status.in_flight = self.sessions.in_flight();

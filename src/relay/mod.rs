@@ -42,8 +42,11 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 
 use crate::ledger::Ledger;
+use crate::ledger::committed::Committed;
+use crate::ledger::keys::Position;
+use crate::ledger::store::StoreError;
 use agnost::Agnost;
-use backlog::Backlog;
+use backlog::{Backlog, Changes, Cursor};
 pub use config::{DestinationConfig, Mistake, RelayConfig};
 use consumer::{Consumer, Outside, now_ms};
 use destination::Destination;
@@ -62,6 +65,9 @@ pub enum RelayError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] Mistake),
+    /// A destination's place in the ledger could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A thread could not be made.
     #[error("the relay's thread cannot be made: {0}")]
     Thread(std::io::Error),
@@ -97,12 +103,14 @@ impl Relay {
             let (destination, identity_key) = connect(config, &key)?;
             let (orders, ordered) = crossbeam_channel::unbounded();
             let (stop, stopped) = crossbeam_channel::bounded(1);
+            let backlog = Backlog::new(Arc::clone(ledger.store()), &config.name);
+            place(&backlog, config, ledger.committed())?;
             let shared = Arc::new(Shared {
                 name: config.name.clone(),
                 kind: config.kind,
                 endpoint: config.endpoint.clone(),
                 identity_key,
-                backlog: Backlog::new(Arc::clone(ledger.store()), &config.name),
+                backlog,
                 metrics: DestinationMetrics::register(&config.name),
                 status: Mutex::new(Status::default()),
             });
@@ -130,6 +138,9 @@ impl Relay {
         for Running { shared, .. } in &self.destinations {
             let status = shared.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             let committed = self.ledger.committed();
+            if !status.is_known {
+                continue;
+            }
             match status.oldest_ms(&self.ledger) {
                 Ok(oldest_ms) => shared.metrics.observe(
                     status.backlog(committed),
@@ -151,10 +162,38 @@ fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination
             // A UUID is always a header's value.
             let value = HeaderValue::try_from(org.hyphenated().to_string());
             headers.extend(value.ok().map(|value| (reqwest::header::HeaderName::from_static("x-org-id"), value)));
-            let upstream = Upstream::new(config, key, headers)?;
+            let upstream = Upstream::new(config, key, headers, &org.hyphenated().to_string())?;
             Ok((Arc::new(Agnost { org, content: config.content, upstream }), identity_key))
         }
     }
+}
+
+/// Makes sure that a destination has a place in the ledger. That of a new one is kept at once: `from: now` means the
+/// moment of its first start, also after a restart.
+fn place(backlog: &Backlog, config: &DestinationConfig, committed: &Committed) -> Result<(), StoreError> {
+    let end = || committed.shards().map(|shard| committed.next(shard));
+    let known = backlog.cursor()?;
+    let mut cursor = known.clone().unwrap_or_else(|| Cursor {
+        ticket: 0,
+        sent: 0,
+        next: match config.from {
+            config::Start::Start => end().map(|_| Position(0)).collect(),
+            config::Start::Now => end().collect(),
+        },
+    });
+    for (next, end) in cursor.next.iter_mut().zip(end()) {
+        if *next > end {
+            // Positions are given anew, and what gets them must not be passed over.
+            tracing::warn!(destination = config.name, "the cursor is ahead of the ledger: it is set back to its end");
+            *next = end;
+        }
+    }
+    if known.as_ref() == Some(&cursor) {
+        return Ok(());
+    }
+    let mut changes = Changes::default();
+    backlog.set_cursor(&mut changes, &cursor);
+    backlog.write(&changes)
 }
 
 /// The life of a consumer's thread. Whatever goes wrong in it, even a bug, harms nobody else: it starts again from what

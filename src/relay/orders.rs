@@ -3,12 +3,13 @@
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::backlog::DeadLetter;
 use super::consumer::Consumer;
 use super::sessions::Waiting;
 use crate::ledger::store::StoreError;
 
-/// How many dead letters are moved in one batch.
-const BATCH: usize = 1000;
+/// How many dead letters one order moves at most: each may bring a session into memory, and the others wait meanwhile.
+const AT_ONCE: usize = 10_000;
 
 /// What to do with dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,55 +20,55 @@ pub enum Action {
     Drop,
 }
 
-/// An action, and who waits for the number of dead letters that it was done to.
+/// What an order did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// To so many dead letters.
+    pub count: u64,
+    /// So many are left.
+    pub left: u64,
+}
+
+/// An action, and who waits for what came of it.
 pub struct Order {
     /// What to do.
     pub action: Action,
-    /// To the dead letter of this event, or to all.
+    /// To the dead letter of this event, or to all; not to more than 10,000 of them.
     pub event: Option<Uuid>,
     /// Gets the number.
-    pub reply: oneshot::Sender<Result<u64, StoreError>>,
+    pub reply: oneshot::Sender<Result<Moved, StoreError>>,
 }
 
 impl Consumer<'_> {
     /// Does what is asked for.
-    pub(super) fn obey(&mut self, order: Order) -> Result<(), StoreError> {
-        let done = self.move_letters(order.action, order.event);
+    pub(super) fn obey(&mut self, order: Order) {
+        let moved = self.move_letters(order.action, order.event);
         self.publish();
         // Whoever asked may have gone.
-        let _ = order.reply.send(done);
-        Ok(())
+        let _ = order.reply.send(moved);
     }
 
-    fn move_letters(&mut self, action: Action, event: Option<Uuid>) -> Result<u64, StoreError> {
-        let outside = self.outside;
-        let mut count = 0;
-        let mut behind = None;
-        loop {
-            let letters = match event {
-                Some(id) => self.backlog.dead_letter(id)?.map(|letter| (id, letter)).into_iter().collect(),
-                None => self.backlog.dead_letters(behind, BATCH)?,
-            };
-            for (id, letter) in &letters {
-                self.backlog.unearth(&mut self.changes, *id);
-                if action == Action::Retry {
-                    let session = letter.session();
-                    let recipient = outside.destination.recipient();
-                    let is_announced = !self.sessions.has(session) && self.backlog.is_announced(session, recipient)?;
-                    let waiting = Waiting { ticket: self.cursor.ticket, place: letter.place() };
-                    self.cursor.ticket += 1;
-                    self.is_moved = true;
-                    self.backlog.add(&mut self.changes, session, waiting);
-                    self.sessions.push(session, waiting, is_announced);
-                }
-                behind = Some(*id);
+    fn move_letters(&mut self, action: Action, event: Option<Uuid>) -> Result<Moved, StoreError> {
+        let letters: Vec<(Uuid, DeadLetter)> = match event {
+            Some(id) => self.backlog.dead_letter(id)?.map(|letter| (id, letter)).into_iter().collect(),
+            None => self.backlog.dead_letters(None, AT_ONCE)?,
+        };
+        let recipient = self.outside.destination.recipient();
+        for (id, letter) in &letters {
+            if action == Action::Retry {
+                let session = letter.session();
+                let is_announced = !self.sessions.has(session) && self.backlog.is_announced(session, recipient)?;
+                let waiting = Waiting { ticket: self.cursor.ticket, place: letter.place() };
+                self.cursor.ticket += 1;
+                self.is_moved = true;
+                self.backlog.add(&mut self.changes, session, waiting);
+                self.sessions.push(session, waiting, is_announced);
             }
-            self.write();
-            self.dead_letters -= letters.len() as u64;
-            count += letters.len() as u64;
-            if event.is_some() || letters.len() < BATCH {
-                return Ok(count);
-            }
+            self.backlog.unearth(&mut self.changes, *id);
+            self.dead_letters = self.dead_letters.saturating_sub(1);
         }
+        // What is not written now is written before anything is sent.
+        self.write(None);
+        Ok(Moved { count: letters.len() as u64, left: self.dead_letters })
     }
 }

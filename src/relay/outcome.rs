@@ -47,12 +47,13 @@ impl Consumer<'_> {
             Outcome::Failed { reason, message, retry_after } => {
                 shared.metrics.failed(reason);
                 let now = Instant::now();
-                self.has_looked = false;
-                let failures = self.sessions.failures(session);
+                let failures = self.sessions.failed(session);
                 self.complaints.failed(reason, failures, &message);
                 let wait = back_off(outside.config.retry, failures, retry_after);
-                self.sessions.rest(session, now + wait, retry_after.is_some());
-                if self.circuit.failed(end.is_probe, retry_after, now) == Change::Opened {
+                // A session that fails again says nothing of the upstream while others could be asked.
+                let is_news = failures == 1 || !self.sessions.has_fresh();
+                self.sessions.rest(session, now + wait);
+                if self.circuit.failed(is_news, end.is_probe, retry_after, now) == Change::Opened {
                     self.complaints.opened(&message);
                 }
                 self.note_error(message);
@@ -68,11 +69,11 @@ impl Consumer<'_> {
         self.sessions.done(turn.session, |ticket, count| backlog.waiting_behind(turn.session, ticket, count))
     }
 
-    /// The upstream answered: if it was away, everybody may try again at once.
+    /// The upstream answered.
     fn reached(&mut self) {
         if self.circuit.succeeded() == Change::Closed {
             self.complaints.closed();
-            self.sessions.wake_all();
+            self.read_at = Instant::now();
         }
     }
 

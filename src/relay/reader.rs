@@ -9,7 +9,7 @@ use crate::ledger::store::{Family, Rows, Store, StoreError};
 /// Tells up to `limit` committed events from `next` on, and moves `next` behind them. Shards are merged by the time of
 /// receipt, so that a session whose agents are in several shards keeps its order as far as clocks go.
 ///
-/// An event that cannot be read is told to the operator, and left out.
+/// For an event that cannot be read, `None` is told.
 ///
 /// # Errors
 /// When the database cannot be read. `next` stands behind what was told then.
@@ -18,15 +18,16 @@ pub fn read(
     committed: &Committed,
     next: &mut [Position],
     limit: usize,
-    mut tell: impl FnMut(Place, RecordRef<'_>) -> Result<(), StoreError>,
+    mut tell: impl FnMut(Place, Option<RecordRef<'_>>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut shards = Vec::new();
     for shard in committed.shards() {
-        let from = next[usize::from(shard.0)];
-        if from < committed.next(shard) {
+        // First the end, then the rows: they show what was there when they were opened, and nothing later.
+        let (from, end) = (next[usize::from(shard.0)], committed.next(shard));
+        if from < end {
             let mut rows = store.rows(Family::Events)?;
             rows.seek(&Place { shard, position: from }.encode());
-            shards.push(Shard { shard, end: committed.next(shard), rows });
+            shards.push(Shard { shard, end, rows });
         }
     }
     // With one shard nobody asks for the time.
@@ -46,12 +47,13 @@ pub fn read(
         let shard = &mut shards[index];
         let position = &mut next[usize::from(shard.shard.0)];
         let place = Place { shard: shard.shard, position: *position };
-        match shard.record(store, place)? {
-            Some(record) => {
-                tell(place, record)?;
-                shard.rows.next();
-            }
-            None => shard.rows.seek(&Place { position: place.position.next(), ..place }.encode()),
+        let record = shard.record(store, place)?;
+        let is_there = record.is_some();
+        tell(place, record)?;
+        if is_there {
+            shard.rows.next();
+        } else {
+            shard.rows.seek(&Place { position: place.position.next(), ..place }.encode());
         }
         *position = position.next();
     }
@@ -75,16 +77,7 @@ impl Shard<'_> {
     /// The record at this place; `None` if there is none that can be read.
     fn record<'r>(&'r self, store: &Store, place: Place) -> Result<Option<RecordRef<'r>>, StoreError> {
         let row = self.rows.row()?.filter(|(found, _)| *found == place.encode());
-        let record = row.map(|(_, value)| read::parse(store, place, value));
-        match record {
-            Some(Ok(record)) => return Ok(Some(record)),
-            Some(Err(error)) => tracing::error!(%error, "an event is not relayed"),
-            None => {
-                let (shard, position) = (place.shard.0, place.position.0);
-                tracing::error!(shard, position, "an event is missing and not relayed: run `cairn verify --all`");
-            }
-        }
-        Ok(None)
+        Ok(row.and_then(|(_, value)| read::parse(store, place, value).ok()))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::backlog::DeadLetter;
-use super::orders::{Action, Order};
+use super::orders::{Action, Moved, Order};
 use super::status::Shared;
 use super::{Relay, Running};
 use crate::chain::{Field, scan, time};
@@ -82,6 +82,10 @@ async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Bo
 fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
     let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let last_error = status.last_error.as_ref();
+    if !status.is_known {
+        let (name, kind, endpoint) = (&shared.name, shared.kind, &shared.endpoint);
+        return Ok(json!({"name": name, "type": kind, "endpoint": endpoint, "circuit": "starting"}));
+    }
     Ok(json!({
         "name": shared.name,
         "type": shared.kind,
@@ -203,14 +207,14 @@ async fn order(
     let (reply, replied) = oneshot::channel();
     let ended = || Problem::unavailable("the relay is shutting down or starting again");
     relay.destination(destination)?.orders.send(Order { action, event, reply }).map_err(|_| ended())?;
-    let count = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
+    let Moved { count, left } = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
     if let Some(id) = event.filter(|_| count == 0) {
         return Err(no_letter(id));
     }
-    tracing::info!(destination, ?action, count, "dead letters were moved");
+    tracing::info!(destination, ?action, count, left, "dead letters were moved");
     let done = match action {
-        Action::Retry => json!({ "retried": count }),
-        Action::Drop => json!({ "dropped": count }),
+        Action::Retry => json!({ "retried": count, "left": left }),
+        Action::Drop => json!({ "dropped": count, "left": left }),
     };
     Ok(json_response(StatusCode::OK, done.to_string()))
 }

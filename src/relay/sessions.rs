@@ -3,7 +3,7 @@
 //! The events of a session go one after the other; sessions go side by side. Of each session only the first events are
 //! here, the others wait on disk ([`super::backlog`]), so that a session that is stuck for a day takes no memory.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::destination::SessionKey;
@@ -50,12 +50,15 @@ pub struct Sessions {
     fresh: VecDeque<SessionKey>,
     /// Ready after a back-off.
     again: VecDeque<SessionKey>,
-    /// In their back-off; whether the upstream asked for it.
-    resting: BTreeMap<(Instant, SessionKey), bool>,
+    /// In their back-off.
+    resting: BTreeSet<(Instant, SessionKey)>,
     /// The first event of each session, by ticket.
     fronts: BTreeMap<u64, Place>,
     in_flight: usize,
+    /// Of them, how many are of sessions whose last request failed.
+    again_in_flight: usize,
     waiting: u64,
+    turns: u32,
 }
 
 impl Sessions {
@@ -74,9 +77,9 @@ impl Sessions {
         self.in_flight
     }
 
-    /// How many sessions could send now.
-    pub fn ready(&self) -> usize {
-        self.fresh.len() + self.again.len()
+    /// How many sessions could send now, if those that failed get so many slots.
+    pub fn ready(&self, again_slots: usize) -> usize {
+        self.fresh.len() + self.again.len().min(again_slots.saturating_sub(self.again_in_flight))
     }
 
     /// Whether a session could send now whose last request did not fail.
@@ -113,42 +116,44 @@ impl Sessions {
 
     /// Lets those be ready whose back-off is over.
     pub fn wake(&mut self, now: Instant) {
-        while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, session), _) = entry.remove_entry();
+        while self.wake_at().is_some_and(|until| until <= now)
+            && let Some((_, session)) = self.resting.pop_first()
+        {
             self.again.push_back(session);
         }
     }
 
     /// When the next back-off is over.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.resting.first_key_value().map(|((until, _), _)| *until)
+        self.resting.first().map(|(until, _)| *until)
     }
 
-    /// Ends every back-off that the upstream did not ask for.
-    pub fn wake_all(&mut self) {
-        let again = &mut self.again;
-        self.resting.retain(|(_, session), is_asked| {
-            if !*is_asked {
-                again.push_back(*session);
-            }
-            *is_asked
-        });
-    }
-
-    /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::failed`].
-    /// `prefer_fresh`: one that did not fail is asked first.
-    pub fn next(&mut self, prefer_fresh: bool) -> Option<Turn> {
-        let (first, second) =
-            if prefer_fresh { (&mut self.fresh, &mut self.again) } else { (&mut self.again, &mut self.fresh) };
-        let session = first.pop_front().or_else(|| second.pop_front())?;
+    /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::rest`].
+    ///
+    /// Sessions that did not fail go first. Those that did, and may hang again, get no more than `again_slots` at once,
+    /// so that many of them hold up nobody else; and as they may be many, every second turn is theirs.
+    pub fn next(&mut self, again_slots: usize) -> Option<Turn> {
+        self.turns = self.turns.wrapping_add(1);
+        let is_agains = self.turns.is_multiple_of(2) || self.fresh.is_empty();
+        let session = match is_agains && self.again_in_flight < again_slots {
+            true => self.again.pop_front().or_else(|| self.fresh.pop_front())?,
+            false => self.fresh.pop_front()?,
+        };
         let known = self.all.get(&session)?;
         self.in_flight += 1;
+        self.again_in_flight += usize::from(known.failures > 0);
         Some(Turn { session, event: *known.first.front()?, is_announced: known.is_announced })
+    }
+
+    /// A turn is over.
+    fn end(&mut self, session: SessionKey) {
+        self.in_flight -= 1;
+        self.again_in_flight -= usize::from(self.all.get(&session).is_some_and(|known| known.failures > 0));
     }
 
     /// The upstream knows the session now: it is ready for its first event.
     pub fn announced(&mut self, session: SessionKey) {
-        self.in_flight -= 1;
+        self.end(session);
         if let Some(known) = self.all.get_mut(&session) {
             known.is_announced = true;
             known.failures = 0;
@@ -156,18 +161,18 @@ impl Sessions {
         }
     }
 
-    /// The request failed: the session rests. Returns how many failed in a row.
-    pub fn failures(&mut self, session: SessionKey) -> u32 {
+    /// The request failed, and [`Sessions::rest`] comes next. Returns how many failed in a row.
+    pub fn failed(&mut self, session: SessionKey) -> u32 {
+        self.end(session);
         self.all.get_mut(&session).map_or(1, |known| {
             known.failures = known.failures.saturating_add(1);
             known.failures
         })
     }
 
-    /// The session rests until then. `is_asked`: the upstream asked for it.
-    pub fn rest(&mut self, session: SessionKey, until: Instant, is_asked: bool) {
-        self.in_flight -= 1;
-        self.resting.insert((until, session), is_asked);
+    /// The session rests until then.
+    pub fn rest(&mut self, session: SessionKey, until: Instant) {
+        self.resting.insert((until, session));
     }
 
     /// The session's first event is done. If none of its others are in memory, `read` gets so many from disk: those
@@ -177,7 +182,7 @@ impl Sessions {
         session: SessionKey,
         read: impl FnOnce(u64, usize) -> Result<VecDeque<Waiting>, E>,
     ) -> Result<(), E> {
-        self.in_flight -= 1;
+        self.end(session);
         let Some(known) = self.all.get_mut(&session) else { return Ok(()) };
         let Some(done) = known.first.pop_front() else { return Ok(()) };
         self.waiting -= 1;
@@ -226,16 +231,16 @@ mod tests {
         sessions.push(A, event(0), false);
         sessions.push(A, event(1), false);
         sessions.push(B, event(2), true);
-        let first = sessions.next(false).unwrap();
+        let first = sessions.next(1).unwrap();
         assert_eq!((first.session, first.event.ticket, first.is_announced), (A, 0, false));
-        let second = sessions.next(false).unwrap();
+        let second = sessions.next(1).unwrap();
         assert_eq!((second.session, second.event.ticket, second.is_announced), (B, 2, true));
-        assert_eq!((sessions.next(false), sessions.in_flight()), (None, 2));
+        assert_eq!((sessions.next(1), sessions.in_flight()), (None, 2));
         sessions.announced(A);
-        let first = sessions.next(false).unwrap();
+        let first = sessions.next(1).unwrap();
         assert_eq!((first.event.ticket, first.is_announced), (0, true));
         sessions.done(A, nothing).unwrap();
-        assert_eq!(sessions.next(false).unwrap().event.ticket, 1);
+        assert_eq!(sessions.next(1).unwrap().event.ticket, 1);
         assert_eq!(sessions.oldest(), Some(event(1).place));
         sessions.done(A, nothing).unwrap();
         sessions.done(B, nothing).unwrap();
@@ -249,24 +254,44 @@ mod tests {
         let now = Instant::now();
         sessions.push(A, event(0), true);
         sessions.push(B, event(1), true);
-        sessions.next(false).unwrap();
-        assert_eq!(sessions.failures(A), 1);
-        sessions.rest(A, now + Duration::from_secs(9), true);
-        assert_eq!(sessions.next(false).unwrap().session, B);
+        sessions.next(1).unwrap();
+        assert_eq!(sessions.failed(A), 1);
+        sessions.rest(A, now + Duration::from_secs(9));
+        assert_eq!(sessions.next(1).unwrap().session, B);
         sessions.wake(now);
-        sessions.wake_all();
-        assert_eq!((sessions.next(false), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
+        assert_eq!((sessions.next(1), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
         sessions.done(B, nothing).unwrap();
         sessions.push(B, event(2), true);
         sessions.wake(now + Duration::from_secs(9));
-        // A probe asks whoever did not fail; otherwise those that waited go first.
-        assert!(sessions.has_fresh());
-        assert_eq!(sessions.next(true).unwrap().session, B);
-        assert_eq!(sessions.next(true).unwrap().event, event(0));
-        assert_eq!(sessions.failures(A), 2);
-        sessions.rest(A, now + Duration::from_secs(99), false);
-        sessions.wake_all();
-        assert_eq!(sessions.next(false).unwrap().session, A);
+        let turns = [sessions.next(1).unwrap(), sessions.next(1).unwrap()];
+        assert!(turns.iter().any(|turn| turn.event == event(0)) && turns.iter().any(|turn| turn.session == B));
+        assert_eq!(sessions.failed(A), 2);
+        sessions.rest(A, now);
+        assert_eq!(sessions.in_flight(), 1);
+    }
+
+    #[test]
+    fn sessions_that_failed_get_their_share_and_no_more() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        for n in 0..20 {
+            sessions.push(SessionKey([n; 16]), event(u64::from(n)), true);
+        }
+        let bad: Vec<SessionKey> = (0..10).map(|_| sessions.next(2).unwrap().session).collect();
+        for session in &bad {
+            sessions.failed(*session);
+            sessions.rest(*session, now);
+        }
+        sessions.wake(now);
+        let turns: Vec<SessionKey> = (0..8).map(|_| sessions.next(2).unwrap().session).collect();
+        assert_eq!(turns.iter().filter(|session| bad.contains(session)).count(), 2);
+        // With nobody else to ask, they still get no more: whoever comes next finds a place.
+        while sessions.has_fresh() {
+            sessions.next(2).unwrap();
+        }
+        assert_eq!(sessions.next(2), None);
+        sessions.done(bad[0], nothing).unwrap();
+        assert!(bad.contains(&sessions.next(2).unwrap().session));
     }
 
     #[test]
@@ -279,7 +304,7 @@ mod tests {
         assert_eq!(sessions.all[&A].first.len(), IN_MEMORY);
         for ticket in 0..total {
             assert_eq!(sessions.waiting(), total - ticket);
-            assert_eq!(sessions.next(false).unwrap().event.ticket, ticket);
+            assert_eq!(sessions.next(1).unwrap().event.ticket, ticket);
             let read = |behind: u64, count: usize| {
                 assert_eq!((behind, count), (ticket, IN_MEMORY.min((total - ticket - 1) as usize)));
                 Ok::<_, Infallible>((behind + 1..total).take(count).map(event).collect())

@@ -32,6 +32,8 @@ pub struct Shared {
 /// How far a destination is.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
+    /// The consumer has looked at what is on disk: before that, the numbers mean nothing.
+    pub is_known: bool,
     /// Events that were acknowledged, ever.
     pub sent: u64,
     /// Events that were read and not acknowledged.

@@ -1,5 +1,6 @@
 //! Requests to an upstream over HTTP, and what their answers mean.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -19,17 +20,24 @@ pub struct Upstream {
     client: Client,
     endpoint: String,
     headers: HeaderMap,
+    /// What an answer may repeat and nobody shall read.
+    secret: Arc<str>,
 }
 
 impl Upstream {
-    /// The upstream of a destination. `headers` go with every request.
+    /// The upstream of a destination. `headers` go with every request; `secret` is taken out of its answers.
     ///
     /// Connections are kept alive, HTTP/2 is spoken where TLS offers it, and proxies are those of the usual variables
     /// of the environment.
     ///
     /// # Errors
     /// When the endpoint or the certificates cannot be used.
-    pub fn new(config: &DestinationConfig, key: &str, mut headers: HeaderMap) -> Result<Upstream, Mistake> {
+    pub fn new(
+        config: &DestinationConfig,
+        key: &str,
+        mut headers: HeaderMap,
+        secret: &str,
+    ) -> Result<Upstream, Mistake> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let endpoint = config.url(key)?.as_str().trim_end_matches('/').to_owned();
         let client = Client::builder()
@@ -46,7 +54,7 @@ impl Upstream {
             expected: "certificates that can be used".to_owned(),
             found: Causes(&error).to_string(),
         };
-        Ok(Upstream { client: client.map_err(unusable)?, endpoint, headers })
+        Ok(Upstream { client: client.map_err(unusable)?, endpoint, headers, secret: secret.into() })
     }
 
     /// The base URL.
@@ -57,12 +65,13 @@ impl Upstream {
     /// Posts a JSON body.
     pub fn post(&self, path: &str, body: Vec<u8>) -> Sending {
         let request = self.client.post(format!("{}{path}", self.endpoint)).headers(self.headers.clone()).body(body);
+        let secret = Arc::clone(&self.secret);
         Box::pin(async move {
             let started = Instant::now();
             let (outcome, status) = match request.send().await {
                 Ok(response) => {
                     let status = response.status();
-                    (judge(response).await, Some(status.as_u16()))
+                    (judge(response, &secret).await, Some(status.as_u16()))
                 }
                 Err(error) => (failed(&error), None),
             };
@@ -81,11 +90,11 @@ fn failed(error: &reqwest::Error) -> Outcome {
 }
 
 /// What an answer means: 2xx is an acknowledgement, 4xx is final but for 401, 403, 408 and 429.
-async fn judge(response: Response) -> Outcome {
+async fn judge(response: Response, secret: &str) -> Outcome {
     let status = response.status();
     let retry_after = retry_after(response.headers(), SystemTime::now());
     let answer = match start_of(response).await {
-        Ok(answer) => answer,
+        Ok(answer) => answer.replace(secret, "[REDACTED]"),
         // An acknowledgement counts when its head is here: the body says nothing more.
         Err(_) if status.is_success() => String::new(),
         Err(error) => return failed(&error),
