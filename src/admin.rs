@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::http::{Inflight, Problem};
 use crate::ledger::{Ledger, LedgerMetrics};
 use crate::relay::Relay;
+use crate::tlog::Log;
 
 /// Bounds of a time from the shortest answer to the longest wait, in seconds.
 const SECONDS: [f64; 16] =
@@ -63,6 +64,7 @@ impl Metrics {
 pub struct Admin {
     ledger: Arc<Ledger>,
     relay: Arc<Relay>,
+    log: Arc<Log>,
     metrics: Arc<Metrics>,
     ledger_metrics: LedgerMetrics,
     process: metrics_process::Collector,
@@ -73,8 +75,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Over a running ledger and its relay.
-    pub fn new(ledger: Arc<Ledger>, relay: Arc<Relay>, metrics: Arc<Metrics>, inflight: Inflight) -> Arc<Admin> {
+    /// Over a running ledger, its log and its relay.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        relay: Arc<Relay>,
+        log: Arc<Log>,
+        metrics: Arc<Metrics>,
+        inflight: Inflight,
+    ) -> Arc<Admin> {
         let (ledger_metrics, process, ready, inflight_bytes) = metrics.scope(|| {
             describe_gauge!(
                 "cairn_inflight_bytes",
@@ -93,6 +101,7 @@ impl Admin {
         Arc::new(Admin {
             ledger,
             relay,
+            log,
             metrics,
             ledger_metrics,
             process,
@@ -134,6 +143,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.ready.set(if admin.not_ready().is_none() { 1.0 } else { 0.0 });
     admin.ledger_metrics.observe(&admin.ledger);
     admin.relay.observe();
+    admin.log.observe();
     admin.inflight_bytes.set(admin.inflight.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.handle.render().into_response();

@@ -15,6 +15,9 @@ pub mod ingest;
 /// Seal, commit, index; and reading what was committed.
 pub mod ledger;
 
+/// One tree over all events, signed.
+pub mod tlog;
+
 /// Sends what was committed on to other places.
 pub mod relay;
 

@@ -20,6 +20,7 @@ use crate::ledger::commit::Commit;
 use crate::ledger::store::{Store, StoreError};
 use crate::ledger::{Clock, Ledger, OnFailure, Outside, Threads};
 use crate::relay::{self, Relay, RelayError, RelayThreads};
+use crate::tlog::{Log, LogThread, State};
 
 /// How often histograms are tidied up.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -65,6 +66,9 @@ pub struct Server {
     ledger: Arc<Ledger>,
     threads: Threads,
     relay_threads: RelayThreads,
+    log: Arc<Log>,
+    log_thread: LogThread,
+    announce_interval: Duration,
     admin: Arc<Admin>,
     metrics: Arc<Metrics>,
     listener: TcpListener,
@@ -105,12 +109,23 @@ impl Server {
         let ingest =
             metrics.scope(|| Ingest::new(Arc::clone(&ledger), config.limits.clone(), &config.queue, inflight.clone()));
         let (relay, relay_threads) = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
-        let audit = Audit::new(Arc::clone(&ledger), inflight.clone());
+        let (log, log_thread) =
+            metrics.scope(|| Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger)))?;
+        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), inflight.clone());
         Ok(Server {
-            admin: Admin::new(Arc::clone(&ledger), Arc::clone(&relay), Arc::clone(&metrics), inflight),
+            admin: Admin::new(
+                Arc::clone(&ledger),
+                Arc::clone(&relay),
+                Arc::clone(&log),
+                Arc::clone(&metrics),
+                inflight,
+            ),
             ledger,
             threads,
             relay_threads,
+            log,
+            log_thread,
+            announce_interval: config.log.announce_interval,
             metrics,
             listener,
             admin_listener,
@@ -157,6 +172,7 @@ impl Server {
         let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
         let mut admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
         let upkeep = tokio::spawn(keep_up(self.metrics));
+        let announcing = tokio::spawn(announce(self.log, self.announce_interval));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = self.failed.recv() => reason,
@@ -173,15 +189,20 @@ impl Server {
             tracing::warn!(?grace, "some requests were not answered in time");
             public.abort();
         }
+        announcing.abort();
+        // It holds the ledger.
+        let _ = announcing.await;
         if let Some(reason) = failure {
             return Err(ServeError::Failed(reason));
         }
-        let (ledger, threads) = (self.ledger, self.threads);
+        let (ledger, threads, log_thread) = (self.ledger, self.threads, self.log_thread);
         let closed = async {
             let committing = Arc::clone(&ledger);
             let committed = tokio::task::spawn_blocking(move || {
                 committing.close();
                 threads.join();
+                // Behind the last commit: a clean end leaves nothing unsigned.
+                log_thread.stop();
             });
             // Who still writes needs a database that works.
             let _ = tokio::join!(committed, relay);
@@ -207,6 +228,18 @@ async fn keep_up(metrics: Arc<Metrics>) {
     loop {
         ticks.tick().await;
         metrics.upkeep();
+    }
+}
+
+/// Writes the log's checkpoint to the process's log: soon after the start, then now and then.
+async fn announce(log: Arc<Log>, interval: Duration) {
+    let mut state = log.watch();
+    // It ends with the server.
+    let _ = state.wait_for(|state| !matches!(state, State::Starting)).await;
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        log.announce();
     }
 }
 

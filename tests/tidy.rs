@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// Who may import whom. Those of [`SEES_ALL`] may import everybody.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     ("nearest", &[]),
     ("chain", &[]),
     ("http", &["nearest"]),
@@ -13,9 +13,10 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("ledger", &["chain", "units"]),
     ("ingest", &["chain", "http", "ledger", "units"]),
     ("relay", &["chain", "http", "ledger", "units"]),
-    ("audit", &["chain", "http", "ledger"]),
-    ("admin", &["http", "ledger", "relay"]),
-    ("config", &["ingest", "ledger", "nearest", "relay", "units"]),
+    ("tlog", &["chain", "ledger"]),
+    ("audit", &["chain", "http", "ledger", "tlog"]),
+    ("admin", &["http", "ledger", "relay", "tlog"]),
+    ("config", &["ingest", "ledger", "nearest", "relay", "tlog", "units"]),
 ];
 const SEES_ALL: [&str; 4] = ["cli", "lib", "main", "serve"];
 const LINES: usize = 400;

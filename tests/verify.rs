@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Process, Running, config, run_text};
 
-const FAMILIES: [&str; 8] = ["events", "chain", "agents", "times", "client_ids", "index", "relay", "meta"];
+const FAMILIES: [&str; 9] = ["events", "chain", "agents", "times", "client_ids", "index", "log", "relay", "meta"];
 
 /// Edits a database that no server has open.
 pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {

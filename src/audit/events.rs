@@ -93,7 +93,9 @@ pub async fn by_id(State(audit): State<Arc<Audit>>, Path(id): Path<String>) -> R
     let not_found = || Problem::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
-    let held = |record: Record| json_response(StatusCode::OK, audit.inflight.reserve().hold(record.into_answer()));
+    let held = |(_, record): (Place, Record)| {
+        json_response(StatusCode::OK, audit.inflight.reserve().hold(record.into_answer()))
+    };
     found.map(held).ok_or_else(not_found)
 }
 

@@ -6,6 +6,7 @@
 mod agents;
 mod events;
 mod filter;
+mod log;
 mod source;
 pub mod verify;
 
@@ -22,6 +23,7 @@ use crate::chain::AgentKey;
 use crate::http::{Inflight, Problem};
 use crate::ledger::Ledger;
 use crate::ledger::store::StoreError;
+use crate::tlog::Log;
 
 /// How many reads of the database go on at once. More would only wait for each other, and starve ingest.
 const CONCURRENT_READS: usize = 4;
@@ -31,6 +33,7 @@ const VERDICTS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// What the calls of this stage share.
 pub struct Audit {
     ledger: Arc<Ledger>,
+    log: Arc<Log>,
     inflight: Inflight,
     reads: Arc<Semaphore>,
     /// The last verdict on each agent's chain. Held for one look-up.
@@ -38,10 +41,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Over a running ledger.
-    pub fn new(ledger: Arc<Ledger>, inflight: Inflight) -> Arc<Audit> {
+    /// Over a running ledger and its log.
+    pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, inflight: Inflight) -> Arc<Audit> {
         Arc::new(Audit {
             ledger,
+            log,
             inflight,
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
             verdicts: Mutex::new(LruCache::new(VERDICTS)),
@@ -116,5 +120,10 @@ pub fn routes(audit: Arc<Audit>) -> Router {
         .route("/v1/agents", get(agents::list))
         .route("/v1/stats", get(agents::stats))
         .route("/v1/verify", get(agents::verify))
+        .route("/v1/merkle/root", get(log::root))
+        .route("/v1/proof", get(log::proof))
+        .route("/v1/consistency", get(log::consistency))
+        .route("/log/checkpoint", get(log::checkpoint))
+        .route("/log/tile/{*path}", get(log::tile))
         .with_state(audit)
 }

@@ -8,6 +8,7 @@ use figment::{Figment, Metadata, Source};
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
 use crate::ingest::Keys;
 use crate::nearest::nearest;
+use crate::tlog::LogConfig as LogOrigin;
 
 /// Turns the library's errors into sentences.
 pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
@@ -75,7 +76,7 @@ fn expected(key: &str) -> Option<&'static str> {
     Some(match last {
         "listen" => "an address such as 127.0.0.1:7600",
         "sync" | "allow_anonymous" => "true or false",
-        "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" => "a path",
+        "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" => "a path",
         "api_keys" => "a list of strings",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
@@ -93,7 +94,8 @@ fn expected(key: &str) -> Option<&'static str> {
         "from" => "start or now",
         "content" => "full or metadata-only",
         "concurrency" => "a number from 1 to 1024",
-        "name" | "endpoint" | "org_id" => "a text",
+        "name" | "endpoint" | "org_id" | "origin" => "a text",
+        _ if last.ends_with("_interval") => "a time such as 250ms or 10s",
         "agent_ids" | "action_types" => "a list of strings",
         "labels" => "names with strings, numbers or booleans",
         "timeout" | "initial" | "max" => "a time such as 250ms or 10s",
@@ -192,6 +194,15 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
         false => level.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
     };
     require(is_level, "log.level", level, "error, warn, info, debug or trace");
+    for (key, time) in [
+        ("log.checkpoint_interval", config.log.checkpoint_interval),
+        ("log.announce_interval", config.log.announce_interval),
+    ] {
+        require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
+    }
+    let is_origin = config.log.origin.as_ref().is_none_or(|origin| LogOrigin::is_origin(origin));
+    let origin = config.log.origin.as_deref().unwrap_or_default();
+    require(is_origin, "log.origin", &format!("{origin:?}"), "a name without white space and +");
     let auth = &config.auth;
     let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
     require(

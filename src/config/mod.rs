@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::ingest::{AuthConfig, LimitsConfig};
 use crate::ledger::{QueueConfig, StorageConfig};
 use crate::relay::RelayConfig;
+use crate::tlog;
 use crate::units;
 
 /// What variables of the environment start with.
@@ -65,7 +66,7 @@ pub struct ShutdownConfig {
     pub grace: Duration,
 }
 
-/// `log.*`
+/// `log.*`: what the process says, and the transparency log.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
@@ -73,6 +74,31 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Which lines are written.
     pub level: String,
+    /// The name of the transparency log, and of its keys; `cairn/` and the ledger's id if there is none.
+    pub origin: Option<String>,
+    /// The log's signing keys; `log.key` in the data directory if there is none.
+    pub key_file: Option<PathBuf>,
+    /// The last signed checkpoint; `log.checkpoint` in the data directory if there is none.
+    pub checkpoint_file: Option<PathBuf>,
+    /// How often a checkpoint is signed at most.
+    #[serde(with = "units::time")]
+    pub checkpoint_interval: Duration,
+    /// How often the last checkpoint goes to the process's log.
+    #[serde(with = "units::time")]
+    pub announce_interval: Duration,
+}
+
+impl LogConfig {
+    /// The part that is about the transparency log.
+    pub fn tree(&self) -> tlog::LogConfig {
+        tlog::LogConfig {
+            origin: self.origin.clone(),
+            key_file: self.key_file.clone(),
+            checkpoint_file: self.checkpoint_file.clone(),
+            checkpoint_interval: self.checkpoint_interval,
+            announce_interval: self.announce_interval,
+        }
+    }
 }
 
 /// How lines of the log look.
@@ -99,7 +125,15 @@ impl Default for Config {
             auth: AuthConfig::default(),
             relay: RelayConfig::default(),
             shutdown: ShutdownConfig { grace: Duration::from_secs(20) },
-            log: LogConfig { format: LogFormat::Auto, level: "info".to_owned() },
+            log: LogConfig {
+                format: LogFormat::Auto,
+                level: "info".to_owned(),
+                origin: None,
+                key_file: None,
+                checkpoint_file: None,
+                checkpoint_interval: Duration::from_secs(1),
+                announce_interval: Duration::from_secs(60),
+            },
         }
     }
 }

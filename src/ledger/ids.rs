@@ -80,7 +80,7 @@ impl Ids {
             self.mine.insert(id, index);
             match find(store, id, self.shards) {
                 Ok(None) => return Ok(Known::No),
-                Ok(Some(record)) => self.found = Some((id, record)),
+                Ok(Some((_, record))) => self.found = Some((id, record)),
                 Err(error) => {
                     self.forget(id);
                     return Err(error);
@@ -109,23 +109,24 @@ impl Ids {
     }
 }
 
-/// The event with that id, whoever gave it.
+/// The event with that id, whoever gave it, and where it stands.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<Record>, StoreError> {
+pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Place, Record)>, StoreError> {
     if let Some(place) = store.get(Family::ClientIds, id.as_bytes())? {
         let place = Place::decode(&place).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
-        return read::record(store, place);
+        return Ok(read::record(store, place)?.map(|record| (place, record)));
     }
     let Some((ms, offset)) = server_id::parts(id) else { return Ok(None) };
     for shard in (0..shards).map(ShardId) {
         let Some(first) = store.get(Family::Times, &time_key(shard, ms))? else { continue };
         let Some(first) = Position::decode(&first) else { continue };
         let Some(position) = first.0.checked_add(offset).map(Position) else { continue };
-        let found = read::record(store, Place { shard, position })?;
+        let place = Place { shard, position };
+        let found = read::record(store, place)?;
         if let Some(record) = found.filter(|record| read::id(record.as_ref()) == Some(id)) {
-            return Ok(Some(record));
+            return Ok(Some((place, record)));
         }
     }
     Ok(None)

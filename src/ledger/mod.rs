@@ -13,6 +13,7 @@
 //! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | place | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |
+//! | `log` | kind · ... | tiles and the order of leaves: see `tlog::rows` | log |
 //! | `relay` | destination · kind · ... | what each destination has and has not: see `relay::backlog` | relay |
 //! | `meta` | name | format, shards, instance, number of agents per shard | start, and commit for new agents |
 //!
@@ -57,7 +58,7 @@ use committed::Committed;
 pub use config::{QueueConfig, StorageConfig};
 use ids::{Ids, InFlight};
 use index::Index;
-use keys::ShardId;
+use keys::{Place, ShardId};
 pub use meta::Meta;
 pub use metrics::LedgerMetrics;
 use queue::Queue;
@@ -216,11 +217,11 @@ impl Ledger {
         shard_of(agent, self.meta.shards)
     }
 
-    /// The event with that id, whoever gave it.
+    /// The event with that id, whoever gave it, and where it stands.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn find(&self, id: Uuid) -> Result<Option<Record>, StoreError> {
+    pub fn find(&self, id: Uuid) -> Result<Option<(Place, Record)>, StoreError> {
         ids::find(&self.store, id, self.meta.shards)
     }
 

@@ -22,18 +22,20 @@ pub enum Family {
     Times,
     ClientIds,
     Index,
+    Log,
     Relay,
     Meta,
 }
 
 impl Family {
-    const ALL: [Family; 8] = [
+    const ALL: [Family; 9] = [
         Family::Events,
         Family::Chain,
         Family::Agents,
         Family::Times,
         Family::ClientIds,
         Family::Index,
+        Family::Log,
         Family::Relay,
         Family::Meta,
     ];
@@ -51,6 +53,7 @@ impl Family {
             Family::Times => "times",
             Family::ClientIds => "client_ids",
             Family::Index => "index",
+            Family::Log => "log",
             Family::Relay => "relay",
             Family::Meta => "meta",
         }
@@ -173,6 +176,14 @@ impl Store {
     pub fn delete(&self, batch: &mut Batch, family: Family, key: &[u8]) -> Result<(), StoreError> {
         batch.rows.delete_cf(self.family(family)?, key);
         Ok(())
+    }
+
+    /// Writes rows and waits until they are on disk, and everything that was written before them, whatever
+    /// `storage.sync` says.
+    pub fn write_synced(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch.rows, &options).map_err(|error| self.failed(error.as_ref()))
     }
 
     /// Writes rows without waiting for the disk: they outlive the process, and a power loss may take the latest of

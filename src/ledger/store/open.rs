@@ -175,7 +175,7 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
         }
         Family::Chain => options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER),
-        Family::Times | Family::Index | Family::Relay | Family::Meta => {}
+        Family::Times | Family::Index | Family::Log | Family::Relay | Family::Meta => {}
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));

@@ -1,0 +1,137 @@
+//! The log's calls: `/v1/merkle/root`, `/v1/proof`, `/v1/consistency`, and `/log/...` as C2SP tlog-tiles has it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use serde_json::{Value, json};
+use tlog_tiles::Hash as Node;
+use uuid::Uuid;
+
+use super::{Audit, store_failed};
+use crate::chain::Hash;
+use crate::http::{Params, Problem, json_response};
+use crate::ledger::keys::Place;
+use crate::tlog::path::TilePath;
+use crate::tlog::{self, Signed};
+
+/// A tile that is whole never changes.
+const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const NOT_AT_ALL: HeaderValue = HeaderValue::from_static("no-cache");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+impl Audit {
+    /// The last signed tree.
+    fn signed(&self) -> Result<Arc<Signed>, Problem> {
+        match self.log.state() {
+            tlog::State::Signed(signed) => Ok(signed),
+            tlog::State::Starting => Err(Problem::unavailable("the log is starting")),
+            tlog::State::Stopped(reason) => Err(Problem::unavailable(reason.to_string())),
+        }
+    }
+}
+
+fn hex(node: &Node) -> String {
+    Hash(node.0).to_string()
+}
+
+fn note(signed: &Signed) -> String {
+    String::from_utf8_lossy(&signed.note).into_owned()
+}
+
+/// `GET /v1/merkle/root`
+pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    Params::of(&uri)?.end()?;
+    let signed = audit.signed()?;
+    let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "checkpoint": note(&signed)});
+    Ok(json_response(StatusCode::OK, root.to_string()))
+}
+
+/// `GET /v1/proof?id=`
+pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let id = params.take_as("id", "the id of an event", |text| Uuid::try_parse(text).ok())?;
+    params.end()?;
+    let id = id.ok_or_else(|| Problem::bad_request("id: expected the id of an event"))?;
+    let signed = audit.signed()?;
+    let proof = audit
+        .read(move |audit, _| {
+            let found = audit.ledger.find(id).map_err(store_failed)?;
+            let (place, _) = found.ok_or_else(|| Problem::not_found(format!("there is no event with the id {id}")))?;
+            describe_proof(&signed, id, place)
+        })
+        .await?;
+    Ok(json_response(StatusCode::OK, proof.to_string()))
+}
+
+fn describe_proof(signed: &Signed, id: Uuid, place: Place) -> Result<Value, Problem> {
+    if !signed.covers(place) {
+        return Err(Problem::unavailable("the event is not yet under a signed checkpoint"));
+    }
+    let proof = signed.prove(place).map_err(store_failed)?;
+    Ok(json!({
+        "event_id": id.to_string(),
+        "leaf_index": proof.leaf,
+        "tree_size": signed.size,
+        "leaf_hash": hex(&proof.leaf_hash),
+        "siblings": proof.siblings.iter().map(hex).collect::<Vec<_>>(),
+        "checkpoint": note(signed),
+    }))
+}
+
+/// `GET /v1/consistency?from=&to=`
+pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let from = params.take_as("from", "a size of the tree", |text| text.parse::<u64>().ok())?;
+    let to = params.take_as("to", "a size of the tree", |text| text.parse::<u64>().ok())?;
+    params.end()?;
+    let signed = audit.signed()?;
+    let from = from.ok_or_else(|| Problem::bad_request("from: expected a size of the tree"))?;
+    let to = to.unwrap_or(signed.size);
+    if from == 0 || from > to || to > signed.size {
+        let size = signed.size;
+        return Err(Problem::bad_request(format!("expected 1 <= from <= to <= {size}, the size that is signed")));
+    }
+    let proof = audit
+        .read(move |_, _| {
+            let failed = |error: tlog_tiles::Error| Problem::unavailable(format!("the log could not be read: {error}"));
+            signed.prove_extension(from, to).map_err(failed)
+        })
+        .await?;
+    let proof: Vec<String> = proof.iter().map(hex).collect();
+    Ok(json_response(StatusCode::OK, json!({"from": from, "to": to, "proof": proof}).to_string()))
+}
+
+fn plain(body: Vec<u8>, content_type: HeaderValue, caching: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, caching);
+    response
+}
+
+/// `GET /log/checkpoint`
+pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body>, Problem> {
+    Ok(plain(audit.signed()?.note.clone(), TEXT, NOT_AT_ALL))
+}
+
+/// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
+pub async fn tile(State(audit): State<Arc<Audit>>, Path(path): Path<String>) -> Result<Response<Body>, Problem> {
+    let not_found = || Problem::not_found("there is no such tile");
+    let wanted = TilePath::parse(&path).ok_or_else(not_found)?;
+    let signed = audit.signed()?;
+    let bytes = audit
+        .read(move |_, _| {
+            let read = match wanted.level {
+                Some(level) => signed.tile(level, wanted.index, wanted.width),
+                None => signed.entries(wanted.index, wanted.width),
+            };
+            read.map_err(|error| match error {
+                tlog_tiles::Error::IndexesNotInTree => not_found(),
+                error => Problem::unavailable(format!("the log could not be read: {error}")),
+            })
+        })
+        .await?;
+    Ok(plain(bytes, BYTES, if wanted.width == 256 { FOREVER } else { NOT_AT_ALL }))
+}

@@ -1,0 +1,201 @@
+//! The log's keys: Ed25519, in the forms of C2SP signed-note.
+//!
+//! The key file has one signer key a line, `PRIVATE+KEY+<name>+<id>+<base64>`; lines that start with `#` are comments.
+//! The name is the log's origin. Every checkpoint bears a signature of each key, so that a key can be replaced while
+//! those who know only the old one can still check: see `cairn key rotate`.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rand_core::OsRng;
+use signed_note::{Note, NoteError, Signer, StandardSigner, StandardVerifier, Verifier, VerifierList, generate_key};
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read or written.
+    #[error("log.key_file: {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line is no key. What stands there is not told.
+    #[error("log.key_file: {path}, line {line}: {why}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line's number.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is none in it.
+    #[error("log.key_file: {0}: no key in it")]
+    Empty(PathBuf),
+}
+
+/// The keys of one log.
+pub struct Keys {
+    signers: Vec<StandardSigner>,
+    verifiers: Vec<String>,
+}
+
+impl Keys {
+    /// Reads the key file of the log with that origin; `None` if there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a key in it is none of this log.
+    pub fn read(path: &Path, origin: &str) -> Result<Option<Keys>, KeyError> {
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            // A mounted secret is often 0440, and nobody can change that.
+            tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the log's key can be read by others");
+        }
+        let mut keys = Keys { signers: Vec::new(), verifiers: Vec::new() };
+        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |why: String| KeyError::Line { path: path.to_owned(), line: number, why };
+            let signer = StandardSigner::new(line).map_err(|error| wrong(error.to_string()))?;
+            if signer.name() != origin {
+                return Err(wrong(format!("the key is of {:?}, and this log is {origin:?}", signer.name())));
+            }
+            keys.verifiers.push(verifier_key(line, &signer).ok_or_else(|| wrong("malformed signer key".to_owned()))?);
+            keys.signers.push(signer);
+        }
+        if keys.signers.is_empty() { Err(KeyError::Empty(path.to_owned())) } else { Ok(Some(keys)) }
+    }
+
+    /// Makes a key file with a new key. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// When the file is there already, or cannot be written.
+    pub fn make(path: &Path, origin: &str) -> Result<Keys, KeyError> {
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let (signer_key, _) = generate_key(&mut OsRng, origin);
+        write_new(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
+        Keys::read(path, origin)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// What auditors need to check signatures: the verifier keys, as C2SP signed-note writes them.
+    pub fn verifiers(&self) -> &[String] {
+        &self.verifiers
+    }
+
+    /// Signs a text with every key.
+    ///
+    /// # Errors
+    /// When the text is no note's.
+    pub fn sign(&self, text: &[u8]) -> Result<Vec<u8>, NoteError> {
+        let mut note = Note::new(text, &[])?;
+        let signers: Vec<&dyn Signer> = self.signers.iter().map(|signer| signer as &dyn Signer).collect();
+        note.add_sigs(&signers)?;
+        Ok(note.to_bytes())
+    }
+
+    /// Whether one of the keys signed this note.
+    ///
+    /// # Errors
+    /// When it is no note, or none of its signatures is right.
+    pub fn verify(&self, note: &[u8]) -> Result<Note, NoteError> {
+        verify(note, &self.verifiers)
+    }
+}
+
+/// Checks a note with verifier keys: at least one of them has signed it, and no signature of theirs is wrong.
+///
+/// # Errors
+/// When it is no note, none of them has signed it, or a signature is wrong.
+pub fn verify(note: &[u8], verifier_keys: &[String]) -> Result<Note, NoteError> {
+    let known = verifier_keys.iter().filter_map(|key| StandardVerifier::new(key).ok());
+    let known = known.map(|verifier| Box::new(verifier) as Box<dyn Verifier>).collect();
+    let note = Note::from_bytes(note)?;
+    note.verify(&VerifierList::new(known))?;
+    Ok(note)
+}
+
+/// The verifier key of a signer key.
+fn verifier_key(signer_key: &str, signer: &StandardSigner) -> Option<String> {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    // PRIVATE+KEY+name+id+base64, and base64 has plus signs of its own.
+    let secret = BASE64_STANDARD.decode(signer_key.splitn(5, '+').nth(4)?).ok()?;
+    let secret: [u8; 32] = secret.get(1..)?.try_into().ok()?;
+    let public = ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key();
+    Some(signed_note::new_ed25519_verifier_key(signer.name(), &public))
+}
+
+/// Writes a file that is not there yet and nobody else may read.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    make_folder(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_folder(path)
+}
+
+/// Replaces a file as a whole: it is the old one or the new one, whenever the power goes.
+///
+/// # Errors
+/// When it cannot be written. It is the old one then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    make_folder(path)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    sync_folder(path)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder(path))
+}
+
+/// A file survives a power loss only when its name in the folder is on disk, too.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_key_looks_like_it_is_read_again_and_checks_what_it_signed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for round in 0..40 {
+            let path = folder.path().join(format!("{round}.key"));
+            let keys = Keys::make(&path, "an/origin").unwrap();
+            let note = keys.sign(b"an/origin\n0\nhash\n").unwrap();
+            let again = Keys::read(&path, "an/origin").unwrap().unwrap();
+            assert_eq!(again.verifiers(), keys.verifiers());
+            assert_eq!(verify(&note, again.verifiers()).unwrap().text(), b"an/origin\n0\nhash\n");
+            let mut forged = note.clone();
+            forged[10] ^= 1;
+            assert!(verify(&forged, again.verifiers()).is_err());
+            assert!(Keys::make(&path, "an/origin").is_err(), "never overwritten");
+            assert!(Keys::read(&path, "another").is_err());
+        }
+        std::fs::write(folder.path().join("empty"), "# nothing\n").unwrap();
+        assert!(Keys::read(&folder.path().join("empty"), "x").is_err());
+        assert!(Keys::read(&folder.path().join("missing"), "x").unwrap().is_none());
+    }
+}

@@ -1,0 +1,193 @@
+//! The log on disk: the family `log`.
+//!
+//! | key | value |
+//! |---|---|
+//! | `s` | size u64, then a position u64 per shard: the events before them are leaves |
+//! | `t` · level u8 · number u64 | a whole tile: 256 hashes |
+//! | `l` · leaf u64 | place: a run of leaves starts here, of events that stand together |
+//! | `p` · place | leaf u64: the same run, found by place |
+//! | `o` | the origin, if it is not the default: see `cairn key new-log` |
+//!
+//! The order of leaves cannot be derived again from the events of several shards, so it is stored, as runs: with one
+//! shard there is a single one. Runs and tiles are written in one batch with the size, and are on disk before a
+//! checkpoint covers them.
+
+use std::sync::Arc;
+
+use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::read;
+use crate::ledger::record::Record;
+use crate::ledger::store::{Batch, Family, Store, StoreError};
+
+use super::leaf;
+use super::tree::{Edge, TileBytes, Tiles, WIDTH, Whole};
+use tlog_tiles::{HASH_SIZE, Tile};
+
+const SIZE: &[u8] = b"s";
+const ORIGIN: &[u8] = b"o";
+
+/// How far the log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// How many leaves there are.
+    pub size: u64,
+    /// The next event of each shard.
+    pub next: Vec<Position>,
+}
+
+/// The rows of the log.
+#[derive(Clone)]
+pub struct LogRows {
+    store: Arc<Store>,
+}
+
+fn tile_key(level: u8, index: u64) -> [u8; 10] {
+    let mut key = [b't', level, 0, 0, 0, 0, 0, 0, 0, 0];
+    key[2..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn leaf_key(leaf: u64) -> [u8; 9] {
+    let mut key = [b'l'; 9];
+    key[1..].copy_from_slice(&leaf.to_be_bytes());
+    key
+}
+
+fn place_key(place: Place) -> [u8; 11] {
+    let mut key = [b'p'; 11];
+    key[1..].copy_from_slice(&place.encode());
+    key
+}
+
+impl LogRows {
+    /// Of a database.
+    pub fn new(store: Arc<Store>) -> LogRows {
+        LogRows { store }
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// How far the log is; `None` if nothing was ever signed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn progress(&self) -> Result<Option<Progress>, StoreError> {
+        let Some(row) = self.store.get(Family::Log, SIZE)? else { return Ok(None) };
+        let mut numbers = row.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
+        let size = numbers.next().ok_or_else(|| self.store.damaged("the log's size cannot be read"))?;
+        Ok(Some(Progress { size, next: numbers.map(Position).collect() }))
+    }
+
+    /// Adds how far the log is to a batch.
+    ///
+    /// # Errors
+    /// When the family is missing.
+    pub fn put_progress(&self, batch: &mut Batch, progress: &Progress) -> Result<(), StoreError> {
+        let numbers = [progress.size].into_iter().chain(progress.next.iter().map(|next| next.0));
+        let row: Vec<u8> = numbers.flat_map(u64::to_be_bytes).collect();
+        self.store.put(batch, Family::Log, SIZE, &row)
+    }
+
+    /// Adds a whole tile to a batch.
+    ///
+    /// # Errors
+    /// When the family is missing.
+    pub fn put_tile(&self, batch: &mut Batch, tile: &Whole) -> Result<(), StoreError> {
+        self.store.put(batch, Family::Log, &tile_key(tile.level, tile.index), &tile.bytes)
+    }
+
+    /// Adds a run to a batch.
+    ///
+    /// # Errors
+    /// When the family is missing.
+    pub fn put_run(&self, batch: &mut Batch, leaf: u64, place: Place) -> Result<(), StoreError> {
+        self.store.put(batch, Family::Log, &leaf_key(leaf), &place.encode())?;
+        self.store.put(batch, Family::Log, &place_key(place), &leaf.to_be_bytes())
+    }
+
+    /// The origin, if it is not the default.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn origin(&self) -> Result<Option<String>, StoreError> {
+        let row = self.store.get(Family::Log, ORIGIN)?;
+        Ok(row.map(|row| String::from_utf8_lossy(&row).into_owned()))
+    }
+
+    /// Which event is a leaf. The leaf has to be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn place_of(&self, leaf: u64) -> Result<Place, StoreError> {
+        let mut rows = self.store.rows(Family::Log)?;
+        rows.seek_back(&leaf_key(leaf));
+        let run = rows.row()?.filter(|(key, _)| key.len() == 9 && key[0] == b'l');
+        let run = run.and_then(|(key, value)| Some((key.last_chunk::<8>()?, Place::decode(value)?)));
+        let (first, place) = run.ok_or_else(|| self.store.damaged(format!("no event is leaf {leaf}")))?;
+        let offset = leaf - u64::from_be_bytes(*first);
+        Ok(Place { position: Position(place.position.0 + offset), ..place })
+    }
+
+    /// Which leaf an event is. The event has to be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn leaf_of(&self, place: Place) -> Result<u64, StoreError> {
+        let mut rows = self.store.rows(Family::Log)?;
+        rows.seek_back(&place_key(place));
+        let run = rows.row()?.filter(|(key, _)| key.len() == 11 && key[0] == b'p');
+        let run = run.and_then(|(key, value)| Some((Place::decode(&key[1..])?, value.first_chunk::<8>()?)));
+        let run = run.filter(|(first, _)| first.shard == place.shard);
+        let missing = || self.store.damaged(format!("the event at position {} is no leaf", place.position.0));
+        let (first, leaf) = run.ok_or_else(missing)?;
+        Ok(u64::from_be_bytes(*leaf) + place.position.0 - first.position.0)
+    }
+
+    /// The event that is a leaf. The leaf has to be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the event is gone.
+    pub fn event_of(&self, leaf: u64) -> Result<Record, StoreError> {
+        let record = read::record(&self.store, self.place_of(leaf)?)?;
+        record.ok_or_else(|| self.store.damaged(format!("the event of leaf {leaf} is missing")))
+    }
+
+    /// The tree's edge, computed from what is stored: leaves from events, the other levels from the tiles below them.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or something is missing in it.
+    pub fn edge(&self, size: u64) -> Result<Edge, StoreError> {
+        Edge::rebuild(size, |level, first, count| {
+            let mut bytes = TileBytes::with_capacity(WIDTH * HASH_SIZE);
+            for number in first..first + count as u64 {
+                let hash = match level.checked_sub(1) {
+                    None => leaf::hash(self.event_of(number)?.as_ref()),
+                    Some(below) => Tile::subtree_hash(&self.whole(below, number)?),
+                };
+                bytes.extend_from_slice(&hash.0);
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn whole(&self, level: u8, index: u64) -> Result<TileBytes, StoreError> {
+        let row = self.store.get(Family::Log, &tile_key(level, index))?;
+        let row = row.filter(|row| row.len() == WIDTH * HASH_SIZE);
+        row.map(|row| row.to_vec())
+            .ok_or_else(|| self.store.damaged(format!("tile {index} of level {level} is missing")))
+    }
+
+    /// The shards that the log reads, as many as there are.
+    pub fn shards(next: &[Position]) -> impl Iterator<Item = ShardId> + use<> {
+        (0..next.len() as u16).map(ShardId)
+    }
+}
+
+impl Tiles for LogRows {
+    fn tile(&self, level: u8, index: u64) -> Result<TileBytes, String> {
+        self.whole(level, index).map_err(|error| error.to_string())
+    }
+}
