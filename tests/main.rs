@@ -6,6 +6,7 @@ mod harness;
 mod http;
 mod ingest;
 mod log;
+mod log_attacks;
 mod mapping;
 mod merkle;
 mod query;

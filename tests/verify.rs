@@ -73,7 +73,10 @@ fn finds(data: &TempDir, sequence: u64, kind: &str, what: &str) {
 async fn an_untouched_ledger_is_valid() {
     let data = ledger().await;
     let (code, said) = verify(&data, &["--all"]);
-    assert_eq!((code, said.as_str()), (0, "2 agents, 15 events verified: all valid\n"));
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "2 agents, 15 events verified: all valid\nlog: 15 events, 1 checkpoints verified: valid\n")
+    );
     let (code, said) = verify(&data, &["--agent-id", "a", "--json"]);
     let verdict: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &verdict["events_verified"]), (0, &json!(10)));
@@ -241,7 +244,7 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
     let nobody = [&[0; 16][..], &1u64.to_be_bytes()].concat();
     edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &nobody, &run.1).unwrap());
     let (code, said) = verify(&data, &["--all"]);
-    assert!(code == 1 && said.lines().count() == 2 && said.contains("with the key 0000"), "{said}");
+    assert!(code == 1 && said.lines().count() == 3 && said.contains("with the key 0000"), "{said}");
     edit(data.path(), |db| db.delete_cf(db.cf_handle("chain").unwrap(), &nobody).unwrap());
 
     // A record with another content whose hash is right: nobody but the next event, or the head, tells.

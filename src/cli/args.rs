@@ -29,7 +29,7 @@ pub enum Command {
     /// Show stored events, also while the server runs
     #[command(after_help = "Examples:\n  cairn log --last 5\n  cairn log --agent-id my-agent --last 1000000 --json")]
     Log(LogArgs),
-    /// Verify chains, also while the server runs
+    /// Verify chains, and with --all the log over them, also while the server runs
     #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
                             cairn verify --agent-id my-agent --server http://localhost:7600")]
     Verify(VerifyArgs),
@@ -103,6 +103,9 @@ pub struct VerifyArgs {
     /// Every agent's chain
     #[arg(long)]
     pub all: bool,
+    /// A checkpoint of this log that was kept elsewhere: the events have to begin with those that it signed
+    #[arg(long, value_name = "FILE", requires = "all", conflicts_with = "server")]
+    pub checkpoint: Option<PathBuf>,
     /// Ask a running server, instead of reading the data directory
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,

@@ -1,6 +1,7 @@
 //! Reading a ledger that another process may be writing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::ledger::Meta;
 use crate::ledger::store::{Store, StoreError};
@@ -8,7 +9,7 @@ use crate::ledger::store::{Store, StoreError};
 /// A ledger that is only read. Its private directory goes with it.
 pub struct Reader {
     /// The database, as it was when it was opened.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// What the ledger says of itself.
     pub meta: Meta,
     _private: Private,
@@ -34,7 +35,7 @@ impl Reader {
         let failed = |source| StoreError::Directory { path: private.clone(), source };
         std::fs::create_dir(&private).map_err(failed)?;
         let guard = Private(private.clone());
-        let store = Store::open_secondary(data_dir, &private)?;
+        let store = Arc::new(Store::open_secondary(data_dir, &private)?);
         let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.to_owned()))?;
         Ok(Reader { store, meta, _private: guard })
     }

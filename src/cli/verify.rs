@@ -1,6 +1,7 @@
 //! `cairn verify`
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -9,10 +10,12 @@ use super::args::VerifyArgs;
 use super::ledger::Reader;
 use super::server::Server;
 use super::{Error, Exit, complain, said};
-use crate::audit::verify::{self, Observer};
+use crate::audit::verify::{self, LogVerdict, Observer};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
 use crate::http::Causes;
+use crate::tlog::checkpoint::{self, Head};
+use crate::tlog::keys::Keys;
 
 /// Verifies chains, in the data directory or by asking a server.
 pub fn run(args: &VerifyArgs) -> Exit {
@@ -27,7 +30,7 @@ pub fn run(args: &VerifyArgs) -> Exit {
     let result = match (&server, &args.agent_id) {
         (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args.json),
         (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
-        (None, None) => all(&loaded, args.json),
+        (None, None) => all(&loaded, args),
     };
     result.unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
 }
@@ -72,29 +75,66 @@ fn report(verdict: &Value, json: bool) -> Exit {
     said(writeln!(io::stdout(), "{line}"), exit_of(is_valid))
 }
 
-fn all(loaded: &Loaded, json: bool) -> Result<Exit, Error> {
+fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
+    let json = args.json;
+    // First the checkpoints, then the database: so it has whatever was signed.
+    let checkpoints = checkpoints(loaded, args.checkpoint.as_deref())?;
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let mut printer = Printer { bar: progress_bar(), json, lines: Vec::new() };
-        let summary = verify::all(&reader.store, &mut printer);
+        let summary = verify::all(&reader.store, &mut printer)?;
+        let log = verify::log(&reader.store, &checkpoints, |leaves| printer.bar.inc(leaves))?;
         printer.bar.finish_and_clear();
-        summary.map(|summary| (summary, printer.lines))
+        Ok::<_, Error>((summary, log, printer.lines))
     };
-    let (mut summary, mut lines) = verify()?;
-    if summary.broken > 0 {
+    let is_broken = |log: &Option<LogVerdict>| log.as_ref().is_some_and(|log| log.broken.is_some());
+    let (mut summary, mut log, mut lines) = verify()?;
+    if summary.broken > 0 || is_broken(&log) {
         reader.look_again()?;
-        (summary, lines) = verify()?;
+        (summary, log, lines) = verify()?;
     }
-    let is_valid = summary.broken == 0;
-    lines.push(if json {
-        let (agents, events, broken) = (summary.agents, summary.events, summary.broken);
-        json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken}).to_string()
+    let is_valid = summary.broken == 0 && !is_broken(&log);
+    let (agents, events, broken) = (summary.agents, summary.events, summary.broken);
+    if json {
+        let log = log.map(|log| {
+            json!({"valid": log.broken.is_none(), "size": log.size, "not_yet_logged": log.unlogged,
+                   "checkpoints_verified": checkpoints.len(), "error": log.broken})
+        });
+        let summary =
+            json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "log": log});
+        lines.push(summary.to_string());
     } else {
-        let verdict = if is_valid { "all valid".to_owned() } else { format!("{} BROKEN", summary.broken) };
-        format!("{} agents, {} events verified: {verdict}", summary.agents, summary.events)
-    });
+        let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
+        lines.push(format!("{agents} agents, {events} events verified: {verdict}"));
+        lines.extend(log.map(|log| match log.broken {
+            Some(broken) => format!("log: BROKEN: {broken}"),
+            None => format!("log: {} events, {} checkpoints verified: valid", log.size, checkpoints.len()),
+        }));
+    }
     let written = lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"));
     Ok(said(written, exit_of(is_valid)))
+}
+
+/// The last checkpoint that the server signed, and the one that was kept elsewhere.
+fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Vec<(String, Head)>, Error> {
+    let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
+    let (key_path, own) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
+    let mut found = Vec::new();
+    for (path, is_needed) in [(Some(own.as_path()), false), (elsewhere, true)] {
+        let Some(path) = path else { continue };
+        let name = path.display().to_string();
+        let note = match std::fs::read(path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_needed => continue,
+            Err(error) => return Err(format!("{name}: {error}").into()),
+        };
+        let origin = String::from_utf8_lossy(&note).lines().next().unwrap_or_default().to_owned();
+        let keys = Keys::read(&key_path, &origin)?;
+        let keys = keys.ok_or_else(|| format!("log.key_file: {} is gone", key_path.display()))?;
+        let signed = keys.verify(&note).map_err(|error| format!("{name}: {error}"))?;
+        found.push((name.clone(), checkpoint::parse(signed.text()).map_err(|error| format!("{name}: {error}"))?));
+    }
+    Ok(found)
 }
 
 /// Shows progress, and keeps what there is to say of breaks.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
 use crate::ledger::record::Record;
-use crate::ledger::store::{Batch, Family, Store, StoreError};
+use crate::ledger::store::{Batch, Family, Rows, Store, StoreError};
 
 use super::leaf;
 use super::tree::{Edge, TileBytes, Tiles, WIDTH, Whole};
@@ -33,6 +33,35 @@ pub struct Progress {
     pub size: u64,
     /// The next event of each shard.
     pub next: Vec<Position>,
+}
+
+/// A run of leaves whose events stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first leaf.
+    pub leaf: u64,
+    /// Its event.
+    pub place: Place,
+}
+
+/// The runs of the log, one after the other.
+pub struct Runs<'s> {
+    rows: Rows<'s>,
+}
+
+impl Runs<'_> {
+    /// The next run; `None` behind the last one, or at one that cannot be read.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn take_next(&mut self) -> Result<Option<Run>, StoreError> {
+        let row = self.rows.row()?.filter(|(key, _)| key.len() == 9 && key[0] == b'l');
+        let run = row.and_then(|(key, value)| {
+            Some(Run { leaf: u64::from_be_bytes(*key.last_chunk::<8>()?), place: Place::decode(value)? })
+        });
+        self.rows.next();
+        Ok(run)
+    }
 }
 
 /// The rows of the log.
@@ -178,6 +207,21 @@ impl LogRows {
         let row = row.filter(|row| row.len() == WIDTH * HASH_SIZE);
         row.map(|row| row.to_vec())
             .ok_or_else(|| self.store.damaged(format!("tile {index} of level {level} is missing")))
+    }
+
+    /// Whether a whole tile is stored as it is here.
+    pub fn has_tile(&self, tile: &Whole) -> bool {
+        self.whole(tile.level, tile.index).is_ok_and(|stored| stored == tile.bytes)
+    }
+
+    /// The runs, in the order of their leaves.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn runs(&self) -> Result<Runs<'_>, StoreError> {
+        let mut rows = self.store.rows(Family::Log)?;
+        rows.seek(&leaf_key(0));
+        Ok(Runs { rows })
     }
 
     /// The shards that the log reads, as many as there are.

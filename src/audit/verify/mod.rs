@@ -1,9 +1,10 @@
 //! Verifying what is stored: one agent's chain here, or all of them in `every`.
 //!
 //! Both read `events`, `chain` and `agents` alone, which every commit writes together, so that another process can
-//! verify a ledger while it is being written.
+//! verify a ledger while it is being written. The log is verified in `log`.
 
 mod every;
+mod log;
 
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
 pub use every::{Observer, Summary, all};
+pub use log::{LogVerdict, log};
 
 /// How many events pass between two words of progress.
 const PROGRESS_EVENTS: u64 = 1024;

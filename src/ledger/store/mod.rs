@@ -42,8 +42,8 @@ impl Family {
 
     /// The families that a secondary opens: those that it can verify. Rows written without the write-ahead log are
     /// missing there.
-    pub const OF_THE_COMMIT: [Family; 6] =
-        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Meta];
+    pub const VERIFIABLE: [Family; 7] =
+        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Log, Family::Meta];
 
     const fn name(self) -> &'static str {
         match self {

@@ -73,9 +73,12 @@ impl Store {
         options.set_max_open_files(-1);
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        let families = Family::OF_THE_COMMIT.map(|family| descriptor(family, &memory));
-        let db = DB::open_cf_descriptors_as_secondary(&options, path, private, families)
-            .map_err(|error| StoreError::Database { path: path.to_owned(), message: error.into() })?;
+        let failed = |error: rocksdb::Error| StoreError::Database { path: path.to_owned(), message: error.into() };
+        // An older version made fewer of them.
+        let made = DB::list_cf(&options, path).map_err(failed)?;
+        let families = Family::VERIFIABLE.into_iter().filter(|family| made.iter().any(|name| name == family.name()));
+        let families: Vec<_> = families.map(|family| descriptor(family, &memory)).collect();
+        let db = DB::open_cf_descriptors_as_secondary(&options, path, private, families).map_err(failed)?;
         let store = Store { db, path: path.to_owned(), sync: true };
         store.catch_up()?;
         Ok(store)

@@ -1,0 +1,199 @@
+//! What is done to a ledger and its log, and what `cairn verify --all` says of it; and a server that is killed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rocksdb::DB;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Process, Running, config, eventually, run_text};
+use crate::verify::edit;
+
+/// A ledger of 600 events whose log has the same name in every test, its server gone.
+async fn ledger(secret: &str) -> TempDir {
+    let data = TempDir::new().unwrap();
+    let mut config = config(data.path());
+    config.log.checkpoint_interval = Duration::from_millis(20);
+    config.log.origin = Some("the/log".to_owned());
+    config.shards = 2;
+    let server = Running::start(&config).await;
+    for first in (0..600).step_by(100) {
+        let event = |n: usize| {
+            let output = if n == 17 { secret } else { "same" };
+            json!({"agent_id": format!("a{}", n % 9), "timestamp": "2026-02-17T10:30:00Z", "action_output": output})
+        };
+        let batch: Vec<Value> = (first..first + 100).map(event).collect();
+        assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
+    }
+    server.stop().await.unwrap();
+    data
+}
+
+fn verify(data: &Path, more: &[&str]) -> (i32, String) {
+    let (code, out, err) = run_text(&[&["verify", "--all", "--data-dir", data.to_str().unwrap()], more].concat());
+    (code, out + &err)
+}
+
+fn keys(db: &DB, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let rows = db.iterator_cf(db.cf_handle("log").unwrap(), rocksdb::IteratorMode::Start);
+    let rows = rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap());
+    rows.filter(|(key, _)| key[0] == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_the_log_is_found() {
+    type Attack = fn(&DB);
+    let attacks: [(&str, Attack, &str); 6] = [
+        (
+            "a hash in a whole tile",
+            |db| {
+                let (key, mut tile) = keys(db, b't').remove(0);
+                tile[40] ^= 1;
+                db.put_cf(db.cf_handle("log").unwrap(), key, tile).unwrap();
+            },
+            "an event of the leaves 0 to 255 is not the one that was logged",
+        ),
+        (
+            "a tile is gone",
+            |db| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b't')[1].0).unwrap(),
+            "an event of the leaves 256 to 511 is not",
+        ),
+        (
+            "a run is gone",
+            |db| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b'l')[1].0).unwrap(),
+            "is missing or cannot be read",
+        ),
+        (
+            "a run leads to another event",
+            |db| {
+                let (key, mut place) = keys(db, b'l').remove(1);
+                place[9] ^= 1;
+                db.put_cf(db.cf_handle("log").unwrap(), key, place).unwrap();
+            },
+            "is not where the one before it ends",
+        ),
+        (
+            "an event does not find its leaf",
+            |db| {
+                let (key, mut leaf) = keys(db, b'p').remove(1);
+                leaf[7] ^= 1;
+                db.put_cf(db.cf_handle("log").unwrap(), key, leaf).unwrap();
+            },
+            "does not lead back to it",
+        ),
+        (
+            "the size is smaller",
+            |db| {
+                let (key, mut row) = keys(db, b's').remove(0);
+                row[..8].copy_from_slice(&500u64.to_be_bytes());
+                db.put_cf(db.cf_handle("log").unwrap(), key, row).unwrap();
+            },
+            "its size is not that of its runs",
+        ),
+    ];
+    for (what, attack, found) in attacks {
+        let data = ledger("same").await;
+        let (code, said) = verify(data.path(), &[]);
+        assert!(code == 0 && said.contains("log: 600 events, 1 checkpoints verified: valid"), "{said}");
+        edit(data.path(), attack);
+        let (code, said) = verify(data.path(), &[]);
+        assert_eq!(code, 1, "{what}: {said}");
+        assert!(said.contains("log: BROKEN") && said.contains(found), "{what}: {said}");
+        assert!(said.contains("600 events verified: all valid"), "the chains are whole: {said}");
+        let (code, said) = verify(data.path(), &["--json"]);
+        let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        assert_eq!((code, &summary["broken"], &summary["log"]["valid"]), (1, &json!(0), &json!(false)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_signed() {
+    let (real, forged) = (ledger("what it said").await, ledger("what it should have said").await);
+    // Each of them is whole. The forger has no key of the real log, and takes its checkpoint.
+    for data in [&real, &forged] {
+        assert_eq!(verify(data.path(), &[]).0, 0);
+    }
+    for file in ["log.key", "log.checkpoint"] {
+        std::fs::copy(real.path().join(file), forged.path().join(file)).unwrap();
+    }
+    let (code, said) = verify(forged.path(), &[]);
+    assert!(code == 1 && said.contains("the first 600 events are not those that were signed in"), "{said}");
+    // A checkpoint that was kept elsewhere finds a ledger that was set back with its own checkpoint.
+    let kept = real.path().join("kept");
+    std::fs::copy(real.path().join("log.checkpoint"), &kept).unwrap();
+    let checkpoint = ["--checkpoint", kept.to_str().unwrap()];
+    let (code, said) = verify(real.path(), &checkpoint);
+    assert!(code == 0 && said.contains("2 checkpoints verified"), "{said}");
+    let (code, said) = verify(forged.path(), &["--checkpoint", "/nowhere"]);
+    assert!(code == 3 && said.contains("/nowhere"), "{said}");
+    // Without the key that signed it, it is no checkpoint of this log.
+    cairn::tlog::keys::replace(&forged.path().join("log.key"), b"").unwrap();
+    assert_eq!(verify(forged.path(), &checkpoint).0, 3);
+}
+
+/// Sends batches until it is told to stop; counts what was acknowledged.
+async fn send(url: String, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) {
+    let client = reqwest::Client::new();
+    while !stop.load(Ordering::Relaxed) {
+        let batch: Vec<Value> = (0..50).map(|n| json!({"agent_id": format!("a{n}"), "action_input": n})).collect();
+        let request = client.post(format!("{url}/v1/batch")).header("content-type", "application/json");
+        match request.body(Value::from(batch).to_string()).send().await {
+            Ok(answer) if answer.status() == 201 => acknowledged.fetch_add(50, Ordering::Relaxed),
+            // Killed.
+            _ => return,
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_time_it_signs_only_what_extends_what_it_signed() {
+    const ROUNDS: usize = 12;
+    let data = TempDir::new().unwrap();
+    let environment = [("CAIRN_LOG__CHECKPOINT_INTERVAL", "5ms"), ("CAIRN_SHARDS", "2")];
+    let mut random = fastrand::Rng::with_seed(crate::faults::seed());
+    let mut kept: Vec<PathBuf> = Vec::new();
+    let folder = TempDir::new().unwrap();
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    for round in 0..ROUNDS {
+        let mut server = Process::start(data.path(), &environment);
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders: Vec<_> = (0..3)
+            .map(|_| tokio::spawn(send(server.url.clone(), Arc::clone(&stop), Arc::clone(&acknowledged))))
+            .collect();
+        // A client that follows the log keeps a checkpoint of every life.
+        let client = reqwest::Client::new();
+        let path = folder.path().join(format!("{round}"));
+        eventually("a checkpoint", async || {
+            let answer = client.get(format!("{}/log/checkpoint", server.url)).send().await.unwrap();
+            let is_signed = answer.status() == 200;
+            let note = answer.text().await.unwrap();
+            std::fs::write(&path, &note).unwrap();
+            is_signed && note.lines().nth(1).unwrap().parse::<u64>().unwrap() > round as u64 * 50
+        })
+        .await;
+        kept.push(path);
+        tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
+        server.kill();
+        stop.store(true, Ordering::Relaxed);
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        for checkpoint in &kept {
+            let (code, said) = verify(data.path(), &["--checkpoint", checkpoint.to_str().unwrap()]);
+            assert_eq!(code, 0, "round {round}: {said}");
+        }
+    }
+    let server = Process::start(data.path(), &environment);
+    let least = acknowledged.load(Ordering::Relaxed);
+    eventually("all of it signed", async || {
+        let root = reqwest::get(format!("{}/v1/merkle/root", server.url)).await.unwrap();
+        let root: Value = serde_json::from_str(&root.text().await.unwrap()).unwrap();
+        root["tree_size"].as_u64().is_some_and(|size| size >= least)
+    })
+    .await;
+    let (code, said) = verify(data.path(), &["--checkpoint", kept[0].to_str().unwrap()]);
+    assert_eq!(code, 0, "while it runs: {said}");
+}
