@@ -10,19 +10,19 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::harness::{Process, Running, config, eventually, metric};
+use crate::harness::{Process, Running, config, eventually, metric, run_text};
 use crate::merkle::{Node, leaf_hash, node, node_hash, root, root_of_inclusion};
 
 /// A checkpoint, read by the rules of C2SP signed-note and tlog-checkpoint.
 #[derive(Debug, Clone, PartialEq)]
-struct Head {
-    origin: String,
-    size: u64,
-    root: Node,
+pub struct Head {
+    pub origin: String,
+    pub size: u64,
+    pub root: Node,
 }
 
 /// Reads a checkpoint and checks its signature with a verifier key, by another library than the product's.
-fn open(note: &str, verifier_key: &str) -> Head {
+pub fn open(note: &str, verifier_key: &str) -> Head {
     let (text, signatures) = note.rsplit_once("\n\n").unwrap();
     let text = format!("{text}\n");
     // The base64 may have plus signs of its own; the name has none.
@@ -48,11 +48,15 @@ fn open(note: &str, verifier_key: &str) -> Head {
     Head { origin: lines[0].to_owned(), size: lines[1].parse().unwrap(), root: root.try_into().unwrap() }
 }
 
-/// The verifier key of the log in a data directory: the key that an auditor would have been given.
+/// The verifier keys of the log in a data directory: what an auditor would have been given.
+pub fn verifier_keys(data: &Path) -> Vec<String> {
+    let (code, out, err) = run_text(&["key", "show", "--data-dir", data.to_str().unwrap()]);
+    assert_eq!(code, 0, "{err}");
+    out.lines().map(str::to_owned).collect()
+}
+
 fn verifier_key(data: &Path) -> String {
-    let text = std::fs::read_to_string(data.join("log.key")).unwrap();
-    let keys = cairn::tlog::keys::Keys::read(&data.join("log.key"), text.trim().split('+').nth(2).unwrap());
-    keys.unwrap().unwrap().verifiers()[0].clone()
+    verifier_keys(data).remove(0)
 }
 
 async fn bytes(server: &Running, path: &str) -> Vec<u8> {
@@ -66,7 +70,7 @@ async fn head(server: &Running, key: &str) -> Head {
 }
 
 /// Waits until that many events are signed.
-async fn signed(server: &Running, size: u64) {
+pub async fn signed(server: &Running, size: u64) {
     eventually("a checkpoint", async || {
         let root = server.get("/v1/merkle/root").await;
         root.status == 200 && root.json()["tree_size"].as_u64() == Some(size)
@@ -75,13 +79,13 @@ async fn signed(server: &Running, size: u64) {
 }
 
 /// A configuration that signs often.
-fn often(data: &Path) -> cairn::config::Config {
+pub fn often(data: &Path) -> cairn::config::Config {
     let mut config = config(data);
     config.log.checkpoint_interval = Duration::from_millis(20);
     config
 }
 
-async fn fill(server: &Running, events: usize) {
+pub async fn fill(server: &Running, events: usize) {
     let event = |n: usize| json!({"agent_id": format!("агент-{}", n % 7), "action_input": n});
     for first in (0..events).step_by(1000) {
         let batch: Vec<Value> = (first..events.min(first + 1000)).map(event).collect();
@@ -260,7 +264,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Nothing is signed, and everybody is told why; events are taken all the same.
-async fn is_stopped(config: &cairn::config::Config, why: &str) {
+pub async fn is_stopped(config: &cairn::config::Config, why: &str) {
     let server = Running::start(config).await;
     eventually("a stop", async || {
         let answer = server.get("/v1/merkle/root").await;

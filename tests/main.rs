@@ -7,6 +7,7 @@ mod http;
 mod ingest;
 mod log;
 mod log_attacks;
+mod log_keys;
 mod mapping;
 mod merkle;
 mod query;

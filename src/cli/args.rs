@@ -37,6 +37,8 @@ pub enum Command {
     Relay(RelayCommand),
     /// Look after events that an upstream refused for good
     DeadLetter(DeadLetterCommand),
+    /// Look after the keys of the log
+    Key(KeyCommand),
 }
 
 /// Where the configuration comes from.
@@ -219,4 +221,28 @@ pub struct MoveArgs {
     pub all: bool,
     #[command(flatten)]
     pub destination: DestinationArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true)]
+pub struct KeyCommand {
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyAction {
+    /// Print the verifier keys: what an auditor needs to check checkpoints
+    #[command(after_help = "Example:\n  cairn key show --data-dir /var/lib/cairn")]
+    Show(ConfigArgs),
+    /// Add a key: from the next start on, checkpoints bear a signature of each
+    #[command(after_help = "Example:\n  cairn key rotate --data-dir /var/lib/cairn\n\nOnce every auditor has the new \
+                            verifier key, remove the old one's line from the key file.")]
+    Rotate(ConfigArgs),
+    /// Begin a new log over the events as they are now, under a new name and key. The server has to be stopped
+    #[command(
+        after_help = "Example:\n  cairn key new-log --data-dir /var/lib/cairn\n\nWhat the old log proved is not \
+                            proved by the new one. The old key and checkpoint are kept, as log.key.old-... and so on."
+    )]
+    NewLog(ConfigArgs),
 }

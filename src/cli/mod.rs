@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod dead_letter;
+mod key;
 mod ledger;
 mod log;
 mod relay;
@@ -77,5 +78,6 @@ pub fn run() -> Exit {
         Command::Verify(args) => verify::run(&args),
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(&args.action),
+        Command::Key(args) => key::run(&args.action),
     }
 }

@@ -50,6 +50,18 @@ impl Keys {
     /// # Errors
     /// When it cannot be read, or a key in it is none of this log.
     pub fn read(path: &Path, origin: &str) -> Result<Option<Keys>, KeyError> {
+        Keys::read_of(path, Some(origin))
+    }
+
+    /// The same for whatever log the first key in the file is of.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its keys are of several logs.
+    pub fn read_any(path: &Path) -> Result<Option<Keys>, KeyError> {
+        Keys::read_of(path, None)
+    }
+
+    fn read_of(path: &Path, origin: Option<&str>) -> Result<Option<Keys>, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -62,12 +74,14 @@ impl Keys {
             tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the log's key can be read by others");
         }
         let mut keys = Keys { signers: Vec::new(), verifiers: Vec::new() };
+        let mut origin = origin.map(str::to_owned);
         for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let wrong = |why: String| KeyError::Line { path: path.to_owned(), line: number, why };
             let signer = StandardSigner::new(line).map_err(|error| wrong(error.to_string()))?;
+            let origin = origin.get_or_insert_with(|| signer.name().to_owned());
             if signer.name() != origin {
                 return Err(wrong(format!("the key is of {:?}, and this log is {origin:?}", signer.name())));
             }
@@ -86,6 +100,19 @@ impl Keys {
         let (signer_key, _) = generate_key(&mut OsRng, origin);
         write_new(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
         Keys::read(path, origin)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Adds a new key to the file that these were read from; tells its verifier key.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn add(&self, path: &Path) -> Result<String, KeyError> {
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let name = self.signers.first().map_or("", |signer| signer.name());
+        let (signer_key, verifier_key) = generate_key(&mut OsRng, name);
+        let before = std::fs::read_to_string(path).map_err(failed)?;
+        replace(path, format!("{}\n{signer_key}\n", before.trim_end()).as_bytes()).map_err(failed)?;
+        Ok(verifier_key)
     }
 
     /// What auditors need to check signatures: the verifier keys, as C2SP signed-note writes them.

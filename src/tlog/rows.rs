@@ -146,6 +146,17 @@ impl LogRows {
         Ok(row.map(|row| String::from_utf8_lossy(&row).into_owned()))
     }
 
+    /// Forgets the log, which the next start derives again from the events, under another name.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn begin_anew(&self, origin: &str) -> Result<(), StoreError> {
+        self.store.clear(Family::Log)?;
+        let mut batch = self.store.batch(origin.len() + 64);
+        self.store.put(&mut batch, Family::Log, ORIGIN, origin.as_bytes())?;
+        self.store.write_synced(batch)
+    }
+
     /// Which event is a leaf. The leaf has to be in the log.
     ///
     /// # Errors

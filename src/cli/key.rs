@@ -1,0 +1,80 @@
+//! `cairn key`
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::args::KeyAction;
+use super::{Error, Exit, complain, said};
+use crate::config::Loaded;
+use crate::http::Causes;
+use crate::ledger::store::Store;
+use crate::tlog::keys::Keys;
+use crate::tlog::rows::LogRows;
+
+/// Looks after the keys of the log.
+pub fn run(action: &KeyAction) -> Exit {
+    let (KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args)) = action;
+    let loaded = match args.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let done = match action {
+        KeyAction::Show(_) => show(&loaded),
+        KeyAction::Rotate(_) => rotate(&loaded),
+        KeyAction::NewLog(_) => new_log(&loaded),
+    };
+    match done {
+        Ok(text) => said(io::stdout().write_all(text.as_bytes()), Exit::Fine),
+        Err(error) => complain(Exit::Failed, &Causes(&*error)),
+    }
+}
+
+fn show(loaded: &Loaded) -> Result<String, Error> {
+    let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
+    let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
+    let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
+    Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
+}
+
+fn rotate(loaded: &Loaded) -> Result<String, Error> {
+    let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
+    let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
+    let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
+    Ok(format!("{key}\n\nThis is the new verifier key. The server signs with it, too, from its next start on.\n"))
+}
+
+fn new_log(loaded: &Loaded) -> Result<String, Error> {
+    let config = loaded.config.log.tree();
+    let data_dir = &loaded.config.storage.data_dir;
+    let (key, checkpoint) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
+    // Also makes sure that no server runs.
+    let store = Store::open(&loaded.config.storage)?;
+    let rows = LogRows::new(store.into());
+    let old = std::fs::read_to_string(&checkpoint).unwrap_or_default();
+    let old = old.lines().next().unwrap_or_default();
+    let origin = config.origin.clone().unwrap_or_else(|| format!("cairn/{}", Uuid::new_v4()));
+    if origin == old {
+        return Err(format!("log.origin: {origin:?} is the old log's name; set another one first").into());
+    }
+    let kept = Uuid::new_v4();
+    for path in [&key, &checkpoint] {
+        set_aside(path, &kept.simple().to_string())?;
+    }
+    rows.begin_anew(&origin)?;
+    rows.store().stop_background_work();
+    Ok(format!(
+        "The next start of the server begins the log {origin} with a new key, over the events as they are then.\n"
+    ))
+}
+
+/// Renames a file out of the way; it may be gone already.
+fn set_aside(path: &Path, mark: &str) -> Result<(), Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".old-{mark}"));
+    match std::fs::rename(path, path.with_file_name(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display()).into()),
+        _ => Ok(()),
+    }
+}
