@@ -249,7 +249,10 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 
 /// The calls of the public port. With keys, each of them needs one, also those that do not exist.
 fn public_routes(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, keys: Option<Keys>) -> Router {
-    let routes = json_fallbacks(ingest::routes(ingest).merge(relay::routes(relay)).merge(audit::routes(audit)));
+    let with_receipts = axum::middleware::from_fn_with_state(Arc::clone(&audit), audit::receipts);
+    let routes = json_fallbacks(
+        ingest::routes(ingest).layer(with_receipts).merge(relay::routes(relay)).merge(audit::routes(audit)),
+    );
     match keys {
         Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys, ingest::require_key)),
         None => routes,

@@ -1,10 +1,11 @@
-//! Keys of the log that are added, and logs that are begun anew.
+//! Keys of the log that are added, logs that are begun anew, and receipts.
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::{Running, run_text};
 use crate::log::{fill, is_stopped, often, open, signed, verifier_keys};
+use crate::merkle::{Node, leaf_hash, node, root_of_inclusion};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_new_key_checkpoints_bear_both_signatures_until_the_old_one_is_retired() {
@@ -73,5 +74,48 @@ async fn a_new_log_is_the_only_way_on_and_says_that_it_is_another_one() {
     assert_eq!(output.unwrap().status.code(), Some(3));
     let server = Running::start(&named).await;
     signed(&server, 302).await;
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_its_checkpoint_if_it_is_asked_to() {
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&often(data.path())).await;
+    let check = |event: &serde_json::Value| {
+        let receipt = &event["receipt"];
+        let note = receipt["checkpoint"].as_str().unwrap_or_else(|| panic!("no receipt in {event}"));
+        let head = open(note, &verifier_keys(data.path())[0]);
+        let leaf = json!({"agent_id": event["agent_id"], "hash": event["hash"], "sequence": event["sequence"]});
+        let leaf = leaf_hash(leaf.to_string().as_bytes());
+        assert_eq!(node(receipt["leaf_hash"].as_str().unwrap()), leaf);
+        let siblings = receipt["siblings"].as_array().unwrap();
+        let siblings: Vec<Node> = siblings.iter().map(|hash| node(hash.as_str().unwrap())).collect();
+        let (index, size) = (receipt["leaf_index"].as_u64().unwrap(), receipt["tree_size"].as_u64().unwrap());
+        assert_eq!((root_of_inclusion(leaf, index, size, &siblings), size), (Some(head.root), head.size));
+    };
+    let event =
+        json!({"agent_id": "a", "id": "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11", "metadata": {"event": {"id": "x"}}});
+    for status in [201, 200] {
+        let answer = server.send("/v1/events?wait=checkpoint", &event).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        check(&answer.json());
+    }
+    let batch = json!([{"agent_id": "b"}, {"odd": 1}, {"agent_id": "c", "odd": "}]"}]);
+    let answer = server.send("/v1/batch?wait=checkpoint", &batch).await;
+    let entries = answer.json();
+    assert_eq!((answer.status.as_u16(), &entries[1]["retryable"]), (207, &json!(false)));
+    check(&entries[0]["event"]);
+    check(&entries[2]["event"]);
+    assert_eq!(entries[2]["event"]["validation_warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(server.send("/v1/batch?wait=checkpoint", &json!([])).await.text, "[]");
+    assert_eq!(server.send("/v1/events?wait=checkpoint", &json!({})).await.status, 400);
+    assert_eq!(server.send("/v1/events?wait=for-ever", &event).await.status, 400);
+    assert_eq!(server.send("/v1/events?wiat=checkpoint", &event).await.status, 400);
+    server.stop().await.unwrap();
+    std::fs::remove_file(data.path().join("log.key")).unwrap();
+    let server = Running::start(&often(data.path())).await;
+    let answer = server.send("/v1/events?wait=checkpoint", &json!({"agent_id": "a"})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["receipt"]), (201, &json!(null)));
+    assert!(answer.text.contains(r#","receipt":null}"#));
     server.stop().await.unwrap();
 }

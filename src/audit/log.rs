@@ -70,9 +70,15 @@ fn describe_proof(signed: &Signed, id: Uuid, place: Place) -> Result<Value, Prob
     if !signed.covers(place) {
         return Err(Problem::unavailable("the event is not yet under a signed checkpoint"));
     }
+    let mut proof = receipt(signed, place)?;
+    proof["event_id"] = id.to_string().into();
+    Ok(proof)
+}
+
+/// That an event is in a signed tree, as a receipt has it. The tree has to cover it.
+pub fn receipt(signed: &Signed, place: Place) -> Result<Value, Problem> {
     let proof = signed.prove(place).map_err(store_failed)?;
     Ok(json!({
-        "event_id": id.to_string(),
         "leaf_index": proof.leaf,
         "tree_size": signed.size,
         "leaf_hash": hex(&proof.leaf_hash),

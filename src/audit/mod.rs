@@ -7,6 +7,7 @@ mod agents;
 mod events;
 mod filter;
 mod log;
+mod receipt;
 mod source;
 pub mod verify;
 
@@ -24,6 +25,7 @@ use crate::http::{Inflight, Problem};
 use crate::ledger::Ledger;
 use crate::ledger::store::StoreError;
 use crate::tlog::Log;
+pub use receipt::receipts;
 
 /// How many reads of the database go on at once. More would only wait for each other, and starve ingest.
 const CONCURRENT_READS: usize = 4;
