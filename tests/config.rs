@@ -160,6 +160,12 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
             ],
         ),
         ("", &[("CAIRN_RELAY__AGNOST", "hush")], &["relay.agnost: expected settings under it"]),
+        ("auth:\n  api_keys: [12345678]\n", &[], &["auth.api_keys[0]: expected a string"]),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID", "")],
+            &["relay.agnost.org_id: expected a UUID with its hyphens, found nothing"],
+        ),
         ("relay:\n  destinations: {org_id: hush}\n", &[], &["relay.destinations: expected a list of destinations"]),
         ("relay:\n  agnost: {endpoint: 'http://h/?key=hush'}\n", &[], &["relay.agnost.endpoint: expected an http"]),
         (
@@ -173,7 +179,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         assert_eq!(code, 2, "{file}{environment:?}: {said}");
         for part in *expected {
             assert!(said.contains(part), "{file}{environment:?} said\n{said}\nnot {part}");
-            assert!(!said.contains("hush"), "a secret: {said}");
+            assert!(!said.contains("hush") && !said.contains("12345678"), "a secret: {said}");
         }
     }
     let (code, said) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);

@@ -42,6 +42,8 @@ fn varies(key: &str) -> bool {
             | "backlog"
             | "in_flight"
             | "oldest_unsent"
+            | "last_sent"
+            | "next_try"
     )
 }
 

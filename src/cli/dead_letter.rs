@@ -87,9 +87,14 @@ fn each(args: &MoveArgs, path: &str, send: impl Fn(&str) -> Result<Value, Error>
             break;
         }
     }
+    let mut exit = Exit::Fine;
     for event in &args.events {
-        count += send(&format!("{path}/{event}"))?[done].as_u64().unwrap_or_default();
+        // One that is none keeps the others from nothing.
+        match send(&format!("{path}/{event}")) {
+            Ok(answer) => count += answer[done].as_u64().unwrap_or_default(),
+            Err(error) => exit = complain(Exit::Failed, &Causes(&*error)),
+        }
     }
     let noun = if count == 1 { "dead letter" } else { "dead letters" };
-    Ok(said(writeln!(io::stdout(), "{count} {noun} {done}"), Exit::Fine))
+    Ok(said(writeln!(io::stdout(), "{count} {noun} {done}"), exit))
 }

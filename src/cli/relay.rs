@@ -42,17 +42,17 @@ fn describe(destination: &Value) -> String {
     } else {
         format!("{}  {}", text(&error["at"]), text(&error["message"]))
     };
-    format!(
-        "{}  {}  {}\n  circuit        {}\n  sent           {}\n  backlog        {}\n  in flight      {}\n  \
-         oldest unsent  {}\n  dead letters   {}\n  last error     {error}\n",
-        text(&destination["name"]),
-        text(&destination["type"]),
-        text(&destination["endpoint"]),
-        text(&destination["circuit"]),
-        destination["sent"],
-        destination["backlog"],
-        destination["in_flight"],
-        or_none(&destination["oldest_unsent"]),
-        destination["dead_letters"],
-    )
+    let lines = [
+        ("circuit", text(&destination["circuit"])),
+        ("sent", text(&destination["sent"])),
+        ("backlog", text(&destination["backlog"])),
+        ("in flight", text(&destination["in_flight"])),
+        ("oldest unsent", or_none(&destination["oldest_unsent"])),
+        ("next try", or_none(&destination["next_try"])),
+        ("dead letters", text(&destination["dead_letters"])),
+        ("last sent", or_none(&destination["last_sent"])),
+        ("last error", error),
+    ];
+    let head = [&destination["name"], &destination["type"], &destination["endpoint"]].map(text).join("  ");
+    lines.iter().fold(head + "\n", |all, (name, value)| all + &format!("  {name:<15}{value}\n"))
 }

@@ -26,9 +26,7 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
             Kind::UnknownField(field, known) => unknown(field, known),
             kind => match expected(&key) {
                 // The library's words hold the value.
-                Some(expected) if may_be_secret(&key) => {
-                    format!("expected {expected}")
-                }
+                expected if may_be_secret(&key) => format!("expected {}", expected.unwrap_or("a string")),
                 Some(expected) => format!("expected {expected}, found {}", found(sources, &key)),
                 None => kind.to_string(),
             },
@@ -77,7 +75,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "listen" => "an address such as 127.0.0.1:7600",
         "sync" | "allow_anonymous" => "true or false",
         "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" => "a path",
-        "api_keys" => "a list of strings",
+        "api_keys" => "a list of strings, such as [one, two]",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
         "batch_events" => "a number",
@@ -96,7 +94,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "concurrency" => "a number from 1 to 1024",
         "name" | "endpoint" | "org_id" | "origin" => "a text",
         _ if last.ends_with("_interval") => "a time such as 250ms or 10s",
-        "agent_ids" | "action_types" => "a list of strings",
+        "agent_ids" | "action_types" => "a list of strings, such as [one, two]",
         "labels" => "names with strings, numbers or booleans",
         "timeout" | "initial" | "max" => "a time such as 250ms or 10s",
         _ => return None,

@@ -81,6 +81,24 @@ impl DeadLetter {
     }
 }
 
+/// The names of all destinations that ever were.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn names(store: &Store) -> Result<Vec<String>, StoreError> {
+    let mut rows = store.rows(Family::Relay)?;
+    rows.seek_first();
+    let mut names = Vec::new();
+    while let Some((key, _)) = rows.row()? {
+        let Some(name) = key.split_first().and_then(|(len, rest)| rest.get(..usize::from(*len))) else { break };
+        names.push(String::from_utf8_lossy(name).into_owned());
+        // Behind every kind of row.
+        let behind = [&key[..=name.len()], &[u8::MAX]].concat();
+        rows.seek(&behind);
+    }
+    Ok(names)
+}
+
 /// The rows of one destination.
 #[derive(Clone)]
 pub struct Backlog {

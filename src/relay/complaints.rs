@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::destination::Reason;
 
 /// How often the same thing is said at most.
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(30);
 /// A session that failed so often in a row is worth a line of its own.
 const STUCK_FAILURES: u32 = 5;
 
@@ -77,9 +77,15 @@ impl Complaints {
             tracing::error!(
                 destination,
                 error,
-                "the upstream does not let us in: change {key}; events wait until then"
+                "the upstream does not let us in: change {key} and restart; events wait until then"
             );
         }
+    }
+
+    /// The upstream let a request in: if it does not any more, that is news.
+    pub fn let_in(&mut self) {
+        self.unauthorized = Pause::default();
+        self.redirect = Pause::default();
     }
 
     /// An event became a dead letter.
@@ -98,12 +104,12 @@ impl Complaints {
     pub fn opened(&self, error: &str) {
         let error = start_of(error);
         let destination = &self.destination;
-        tracing::warn!(destination, error, "the upstream is out of reach: events wait on disk, one at a time is tried");
+        tracing::warn!(destination, error, "the upstream takes nothing: events wait on disk, one at a time is tried");
     }
 
     /// The circuit closed.
     pub fn closed(&self) {
-        tracing::info!(destination = self.destination, "the upstream is back");
+        tracing::info!(destination = self.destination, "the upstream takes events again");
     }
 }
 

@@ -271,8 +271,9 @@ impl DestinationConfig {
         let org = Some(text.trim()).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
         match org {
             Some(org) => Ok((org, key)),
+            None if text.trim().is_empty() => Err(Mistake::new(key, "a UUID with its hyphens", "nothing")),
             // It may be a secret that got into the wrong place.
-            None => Err(Mistake::new(key, "a UUID", "something else")),
+            None => Err(Mistake::new(key, "a UUID with its hyphens", "something else")),
         }
     }
 

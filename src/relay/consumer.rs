@@ -88,6 +88,8 @@ pub struct Consumer<'o> {
     pub(super) circuit: Circuit,
     pub(super) complaints: Complaints,
     pub(super) dead_letters: u64,
+    /// When the last event was acknowledged, since the start.
+    pub(super) last_sent_ms: Option<u64>,
     /// What is not written yet.
     pub(super) changes: Changes,
     /// The cursor is not written yet.
@@ -133,6 +135,7 @@ impl<'o> Consumer<'o> {
             sessions,
             circuit: Circuit::new(config.retry),
             complaints: Complaints::new(&config.name, &outside.shared.identity_key),
+            last_sent_ms: None,
             changes: Changes::default(),
             is_moved: false,
             filter: Filter::new(&config.filter),
@@ -354,5 +357,9 @@ impl<'o> Consumer<'o> {
         status.oldest = self.sessions.oldest();
         status.is_open = self.circuit.is_open();
         status.dead_letters = self.dead_letters;
+        status.last_sent_ms = self.last_sent_ms;
+        let is_idle = self.sessions.waiting() > 0 && self.sessions.in_flight() == 0;
+        let wait = self.due().filter(|_| is_idle).map(|due| due.saturating_duration_since(Instant::now()));
+        status.next_try_ms = wait.map(|wait| now_ms() + wait.as_millis() as u64);
     }
 }

@@ -19,6 +19,7 @@ pub struct DestinationMetrics {
     duration: [Histogram; CODES.len()],
     duration_other: Histogram,
     duration_none: Histogram,
+    dead_letters_now: Gauge,
     backlog: Gauge,
     oldest_unsent: Gauge,
     lag: Gauge,
@@ -29,7 +30,11 @@ impl DestinationMetrics {
     pub fn register(destination: &str) -> DestinationMetrics {
         describe_counter!("cairn_relay_sent_events_total", "Events that the upstream acknowledged.");
         describe_counter!("cairn_relay_failures_total", "Requests to the upstream that failed, by reason.");
-        describe_counter!("cairn_relay_dead_letters_total", "Events that the upstream refused for good.");
+        describe_counter!(
+            "cairn_relay_dead_letters_total",
+            "Events that the upstream refused for good, again and again counted."
+        );
+        describe_gauge!("cairn_relay_dead_letters", "Dead letters that wait for somebody to look.");
         describe_gauge!("cairn_relay_backlog_events", "Committed events that the upstream has not acknowledged.");
         describe_gauge!(
             "cairn_relay_oldest_unsent_timestamp_seconds",
@@ -52,6 +57,7 @@ impl DestinationMetrics {
             duration: CODES.map(|code| duration(code.to_string())),
             duration_other: duration("other".to_owned()),
             duration_none: duration("none".to_owned()),
+            dead_letters_now: gauge!("cairn_relay_dead_letters", "destination" => name()),
             backlog: gauge!("cairn_relay_backlog_events", "destination" => name()),
             oldest_unsent: gauge!("cairn_relay_oldest_unsent_timestamp_seconds", "destination" => name()),
             lag: gauge!("cairn_consumer_lag_events", "consumer" => format!("relay/{destination}")),
@@ -83,9 +89,10 @@ impl DestinationMetrics {
         self.dead_letters.increment(1);
     }
 
-    /// What is measured when somebody looks: events not acknowledged, events not read, and when the oldest of the
+    /// What is measured when somebody looks: dead letters, events not acknowledged, events not read, and when the oldest of the
     /// former was received, in ms since 1970.
-    pub fn observe(&self, backlog: u64, lag: u64, oldest_ms: u64) {
+    pub fn observe(&self, dead_letters: u64, backlog: u64, lag: u64, oldest_ms: u64) {
+        self.dead_letters_now.set(dead_letters as f64);
         self.backlog.set(backlog as f64);
         self.lag.set(lag as f64);
         self.oldest_unsent.set(oldest_ms as f64 / 1000.0);

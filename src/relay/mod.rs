@@ -104,7 +104,8 @@ impl Relay {
             let (orders, ordered) = crossbeam_channel::unbounded();
             let (stop, stopped) = crossbeam_channel::bounded(1);
             let backlog = Backlog::new(Arc::clone(ledger.store()), &config.name);
-            place(&backlog, config, ledger.committed())?;
+            find_place(&backlog, config, ledger.committed())?;
+            let place = backlog.cursor()?;
             let shared = Arc::new(Shared {
                 name: config.name.clone(),
                 kind: config.kind,
@@ -125,10 +126,21 @@ impl Relay {
                 shared: Arc::clone(&shared),
                 config: config.clone(),
             };
+            let unread = place.map_or(0, |cursor| status::lag(ledger.committed(), &cursor.next));
+            tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relaying");
             let thread = std::thread::Builder::new().name(format!("cairn-relay-{}", config.name));
             threads.threads.push(thread.spawn(move || live(&outside)).map_err(RelayError::Thread)?);
             threads.stops.push(stop);
             destinations.push(Running { shared, orders });
+        }
+        for name in backlog::names(ledger.store())? {
+            if !config.all().any(|(_, known)| known.name == name) {
+                tracing::warn!(
+                    destination = name,
+                    "a destination is not in the configuration any more: what waits for it, and its dead letters, stay \
+                     on disk until it is there again under this name"
+                );
+            }
         }
         Ok((Arc::new(Relay { ledger, destinations }), threads))
     }
@@ -143,6 +155,7 @@ impl Relay {
             }
             match status.oldest_ms(&self.ledger) {
                 Ok(oldest_ms) => shared.metrics.observe(
+                    status.dead_letters,
                     status.backlog(committed),
                     status::lag(committed, &status.next),
                     oldest_ms.unwrap_or_else(now_ms),
@@ -170,7 +183,7 @@ fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination
 
 /// Makes sure that a destination has a place in the ledger. That of a new one is kept at once: `from: now` means the
 /// moment of its first start, also after a restart.
-fn place(backlog: &Backlog, config: &DestinationConfig, committed: &Committed) -> Result<(), StoreError> {
+fn find_place(backlog: &Backlog, config: &DestinationConfig, committed: &Committed) -> Result<(), StoreError> {
     let end = || committed.shards().map(|shard| committed.next(shard));
     let known = backlog.cursor()?;
     let mut cursor = known.clone().unwrap_or_else(|| Cursor {

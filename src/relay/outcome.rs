@@ -29,6 +29,7 @@ impl Consumer<'_> {
                 self.reached();
                 shared.metrics.sent();
                 self.cursor.sent += 1;
+                self.last_sent_ms = Some(now_ms());
                 self.is_moved = true;
                 self.finish(end.turn)
             }
@@ -71,6 +72,7 @@ impl Consumer<'_> {
 
     /// The upstream answered.
     fn reached(&mut self) {
+        self.complaints.let_in();
         if self.circuit.succeeded() == Change::Closed {
             self.complaints.closed();
             self.read_at = Instant::now();

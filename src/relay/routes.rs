@@ -95,6 +95,8 @@ fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
         "backlog": status.backlog(ledger.committed()),
         "in_flight": status.in_flight,
         "oldest_unsent": status.oldest_ms(ledger)?.map(time_text),
+        "last_sent": status.last_sent_ms.map(time_text),
+        "next_try": status.next_try_ms.map(time_text),
         "last_error": last_error.map(|error| json!({"at": time_text(error.at_ms), "message": error.message})),
         "dead_letters": status.dead_letters,
     }))
@@ -211,7 +213,10 @@ async fn order(
     if let Some(id) = event.filter(|_| count == 0) {
         return Err(no_letter(id));
     }
-    tracing::info!(destination, ?action, count, left, "dead letters were moved");
+    match action {
+        Action::Retry => tracing::info!(destination, count, left, "dead letters are sent again"),
+        Action::Drop => tracing::info!(destination, count, left, "dead letters were dropped"),
+    }
     let done = match action {
         Action::Retry => json!({ "retried": count, "left": left }),
         Action::Drop => json!({ "dropped": count, "left": left }),

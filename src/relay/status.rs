@@ -48,6 +48,10 @@ pub struct Status {
     pub is_open: bool,
     /// How many there are.
     pub dead_letters: u64,
+    /// When the last event was acknowledged, in ms since 1970; `None` if none was since the start.
+    pub last_sent_ms: Option<u64>,
+    /// When the next request goes out, while everything waits, in ms since 1970.
+    pub next_try_ms: Option<u64>,
     /// The last request that failed.
     pub last_error: Option<LastError>,
 }
