@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench-ratio setup
+.PHONY: run build install test bench-ratio bench-relay setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -25,6 +25,10 @@ test: setup
 bench-ratio: setup
 	cargo build --release --locked --benches
 	sh benches/ratio.sh
+
+# The same load with a relay whose upstream is away, beside a server without one.
+bench-relay: build
+	sh benches/relay.sh
 
 setup:
 	@sh deploy/setup.sh

@@ -1,26 +1,59 @@
 //! A leaf: one event, as the tree has it.
 
-use std::io::Write;
+use std::collections::HashMap;
 
 use tlog_tiles::{Hash, record_hash};
 
-use crate::chain::Field;
+use crate::chain::{AgentKey, Field};
 use crate::ledger::record::RecordRef;
+
+/// How many agents' ids are remembered.
+const AGENTS: usize = 4096;
 
 /// The leaf's data: `canonical({"agent_id":..., "hash":..., "sequence":...})`.
 pub fn data(record: RecordRef<'_>) -> Vec<u8> {
     let mut data = Vec::with_capacity(192);
-    data.extend_from_slice(br#"{"agent_id":"#);
-    // Canonical already.
-    data.extend_from_slice(record.value(Field::AgentId).unwrap_or(b"\"\""));
-    data.extend_from_slice(br#","hash":""#);
-    data.extend_from_slice(&record.hash().hex());
-    // Writing to a Vec cannot fail.
-    let _ = write!(data, r#"","sequence":{}}}"#, record.sequence());
+    write(record, agent_id(record), &mut data);
     data
 }
 
 /// The leaf's hash: SHA-256 of a zero byte and the data (RFC 6962, section 2.1).
 pub fn hash(record: RecordRef<'_>) -> Hash {
     record_hash(&data(record))
+}
+
+/// The canonical value, quotes and all.
+fn agent_id(record: RecordRef<'_>) -> &[u8] {
+    record.value(Field::AgentId).unwrap_or(b"\"\"")
+}
+
+fn write(record: RecordRef<'_>, agent_id: &[u8], data: &mut Vec<u8>) {
+    data.extend_from_slice(br#"{"agent_id":"#);
+    data.extend_from_slice(agent_id);
+    data.extend_from_slice(br#","hash":""#);
+    data.extend_from_slice(&record.hash().hex());
+    data.extend_from_slice(br#"","sequence":"#);
+    data.extend_from_slice(itoa::Buffer::new().format(record.sequence().0).as_bytes());
+    data.push(b'}');
+}
+
+/// Hashes the leaves of many events. An agent's id stands behind its inputs and outputs, however long they are, and is
+/// not looked for again in each of its events.
+#[derive(Default)]
+pub struct Leaves {
+    ids: HashMap<AgentKey, Box<[u8]>>,
+    data: Vec<u8>,
+}
+
+impl Leaves {
+    /// The same as [`hash`].
+    pub fn hash(&mut self, record: RecordRef<'_>) -> Hash {
+        if self.ids.len() >= AGENTS {
+            self.ids.clear();
+        }
+        let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
+        self.data.clear();
+        write(record, id, &mut self.data);
+        record_hash(&self.data)
+    }
 }

@@ -18,9 +18,10 @@ use tlog_tiles::{check_tree, prove_tree};
 use super::checkpoint::{self, Head};
 use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
+use super::leaf::Leaves;
 use super::rows::{LogRows, Progress};
 use super::tree::{Edge, Hashes, Whole};
-use super::{Shared, Signed, State, leaf};
+use super::{Shared, Signed, State};
 use crate::ledger::committed::Committed;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
@@ -87,6 +88,7 @@ pub struct Sequencer<'o> {
     outside: &'o Outside,
     keys: Keys,
     edge: Edge,
+    leaves: Leaves,
     /// The next event of each shard.
     next: Vec<Position>,
     /// Which event the last leaf is.
@@ -117,7 +119,19 @@ impl<'o> Sequencer<'o> {
         };
         shared.set_keys(keys.verifiers());
         let edge = rows.edge(size)?;
-        Ok(Sequencer { outside, keys, edge, next, last, tiles: Vec::new(), runs: Vec::new(), written: size, signed })
+        let leaves = Leaves::default();
+        Ok(Sequencer {
+            outside,
+            keys,
+            edge,
+            leaves,
+            next,
+            last,
+            tiles: Vec::new(),
+            runs: Vec::new(),
+            written: size,
+            signed,
+        })
     }
 
     /// Follows the commits until it is told to stop.
@@ -191,7 +205,7 @@ impl<'o> Sequencer<'o> {
                     .damaged(format!("the event at position {position} of shard {} is missing", shard.0))
                     .into());
             };
-            let hash = leaf::hash(read::parse(store, place, value)?);
+            let hash = self.leaves.hash(read::parse(store, place, value)?);
             let follows = self.last.is_some_and(|last| last.shard == shard && last.position.next() == place.position);
             if !follows {
                 self.runs.push((self.edge.size(), place));
