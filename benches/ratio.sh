@@ -14,19 +14,8 @@ CAIRN_ADMIN__LISTEN=127.0.0.1:7712 "$target/cairn" serve --listen 127.0.0.1:7711
 cairn_pid=$!
 trap 'kill $echo_pid $cairn_pid; wait; rm -rf "$data"' EXIT
 
-cat > "$data/post.lua" <<'LUA'
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{"agent_id": "my-agent", "action_type": "TOOL_CALL", "action_name": "search_database", "action_status": "success"}'
-LUA
-sleep 1
+. "$(dirname "$0")/load.sh"
 
-rate() {
-    wrk -t1 -c128 -d4s -s "$data/post.lua" "http://127.0.0.1:$1/v1/events" | awk '
-        /Non-2xx/ { failed = 1 }
-        /Requests\/sec/ { rate = $2 }
-        END { if (failed) exit 1; print rate }'
-}
 for _ in $(seq "$rounds"); do
     limit=$(rate 7710)
     cairn=$(rate 7711)
