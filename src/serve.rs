@@ -192,9 +192,6 @@ impl Server {
         announcing.abort();
         // It holds the ledger.
         let _ = announcing.await;
-        if let Some(reason) = failure {
-            return Err(ServeError::Failed(reason));
-        }
         let (ledger, threads, log_thread) = (self.ledger, self.threads, self.log_thread);
         let closed = async {
             let committing = Arc::clone(&ledger);
@@ -216,9 +213,9 @@ impl Server {
             admin.abort();
         }
         upkeep.abort();
-        match self.failed.try_recv() {
-            Ok(reason) => Err(ServeError::Failed(reason)),
-            Err(_) => Ok(()),
+        match failure.or(self.failed.try_recv().ok()) {
+            Some(reason) => Err(ServeError::Failed(reason)),
+            None => Ok(()),
         }
     }
 }

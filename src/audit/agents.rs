@@ -1,7 +1,6 @@
 //! `GET /v1/agents`, `GET /v1/stats` and `GET /v1/verify`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,6 +11,7 @@ use super::{Audit, store_failed, verify};
 use crate::chain::{AgentKey, time};
 use crate::http::{Params, Problem, json_response};
 use crate::ledger::keys::Agent;
+use crate::ledger::now_ms;
 use crate::ledger::read;
 use crate::ledger::store::Family;
 
@@ -89,8 +89,7 @@ pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response
 
 fn totals(audit: &Audit) -> Result<serde_json::Value, Problem> {
     let ledger = &audit.ledger;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let yesterday_ms = now_ms.saturating_sub(DAY_MS);
+    let yesterday_ms = now_ms().saturating_sub(DAY_MS);
     let (mut total, mut last_day) = (0, 0);
     for shard in ledger.committed().shards() {
         let end = ledger.committed().next(shard);

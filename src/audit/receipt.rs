@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use uuid::Uuid;
 
@@ -40,20 +41,21 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
     if !response.status().is_success() {
         return response;
     }
-    match add(&audit, response).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
-    }
-}
-
-async fn add(audit: &Arc<Audit>, response: Response<Body>) -> Result<Response<Body>, Problem> {
     let (mut parts, body) = response.into_parts();
     // The body is in memory already: nothing can fail.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // The events are stored, whatever happens here: without receipts the answer stays as it is.
+    let Ok(whole) = add(&audit, body.clone()).await else { return Response::from_parts(parts, Body::from(body)) };
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    Response::from_parts(parts, Body::from(audit.inflight.reserve().hold(whole)))
+}
+
+/// The answer with its receipts.
+async fn add(audit: &Arc<Audit>, body: Bytes) -> Result<Vec<u8>, Problem> {
     let answer = body.clone();
     let events = audit.read(move |audit, _| find(audit, &answer)).await?;
     let signed = wait(audit, events.iter().map(|event| event.place).collect()).await;
-    let whole = audit
+    audit
         .read(move |_, _| {
             let mut whole = Vec::with_capacity(body.len() + events.len() * 1024);
             let mut from = 0;
@@ -69,9 +71,7 @@ async fn add(audit: &Arc<Audit>, response: Response<Body>) -> Result<Response<Bo
             whole.extend_from_slice(&body[from..]);
             Ok(whole)
         })
-        .await?;
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    Ok(Response::from_parts(parts, Body::from(audit.inflight.reserve().hold(whole))))
+        .await
 }
 
 /// An event of an answer.

@@ -151,17 +151,8 @@ fn timestamp_ms(event: &Event<'_>) -> i128 {
 }
 
 fn write_metadata(out: &mut Object, event: &Event<'_>, with_session: bool, without_parent: bool) {
-    let mut taken: HashSet<Cow<'_, [u8]>> = HashSet::new();
-    let mut add = |out: &mut Object, kind: &str, name: &'_ [u8], value: &[u8]| {
-        let mut name = Cow::<[u8]>::Owned(name.to_vec());
-        // Nothing is dropped because something else has its name.
-        while taken.contains(&name) {
-            name = Cow::Owned([kind.as_bytes(), b".", &name].concat());
-        }
-        out.key(&name);
-        out.write_as_string(Some(value));
-        taken.insert(name);
-    };
+    let mut taken = HashSet::new();
+    let mut add = |out: &mut Object, kind, name, value| add_named(out, &mut taken, kind, name, value);
     let hash = [b"\"", &event.record.hash().hex()[..], b"\""].concat();
     let sequence = event.record.sequence().to_string();
     add(out, "", b"agent_id", event.value(Field::AgentId).unwrap_or_default());
@@ -179,6 +170,17 @@ fn write_metadata(out: &mut Object, event: &Event<'_>, with_session: bool, witho
             add(out, "metadata", name, value);
         }
     }
+}
+
+/// Adds a member under a name that is not taken: nothing is dropped because something else has its name.
+fn add_named<'e>(out: &mut Object, taken: &mut HashSet<Cow<'e, [u8]>>, kind: &str, name: &'e [u8], value: &[u8]) {
+    let mut name = Cow::Borrowed(name);
+    while taken.contains(&name) {
+        name = Cow::Owned([kind.as_bytes(), b".", &name].concat());
+    }
+    out.key(&name);
+    out.write_as_string(Some(value));
+    taken.insert(name);
 }
 
 /// A JSON object that is being written. Names are given as they stand between the quotes.

@@ -216,11 +216,14 @@ impl Backlog {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn each_waiting(&self, mut tell: impl FnMut(SessionKey, Waiting)) -> Result<(), StoreError> {
+    pub fn each_waiting(
+        &self,
+        mut tell: impl FnMut(SessionKey, Waiting) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let mut rows = self.store.scan(Family::Relay)?;
         rows.seek(&self.key(b'w', &[]));
         while let Some((session, event)) = self.waiting_at(&rows)? {
-            tell(session, event);
+            tell(session, event)?;
             rows.next();
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! full house is not woken by commits.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::Handle;
@@ -24,6 +24,7 @@ use super::status::Shared;
 use super::{complaints::Complaints, reader};
 use crate::ledger::committed::Committed;
 use crate::ledger::keys::Place;
+use crate::ledger::now_ms;
 use crate::ledger::read;
 use crate::ledger::store::{Store, StoreError};
 
@@ -102,39 +103,28 @@ pub struct Consumer<'o> {
     requests: JoinSet<()>,
 }
 
-/// The time in ms since 1970.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 impl<'o> Consumer<'o> {
     /// Goes on where the destination stopped.
     ///
     /// # Errors
     /// When the database cannot be read or written.
     pub fn open(outside: &'o Outside) -> Result<Consumer<'o>, StoreError> {
-        let Outside { store, config, destination, .. } = outside;
-        let backlog = Backlog::new(Arc::clone(store), &config.name);
+        let Outside { store, config, destination, shared, .. } = outside;
+        let backlog = shared.backlog.clone();
         let Some(cursor) = backlog.cursor()? else {
             return Err(store.damaged("the cursor of a destination of the relay is gone"));
         };
         let mut sessions = Sessions::default();
-        let mut failed = None;
         backlog.each_waiting(|session, event| {
-            let is_announced = || backlog.is_announced(session, destination.recipient());
-            match if sessions.has(session) { Ok(false) } else { is_announced() } {
-                Ok(is_announced) => sessions.push(session, event, is_announced),
-                Err(error) => failed = Some(error),
-            }
+            sessions.push(session, event, || backlog.is_announced(session, destination.recipient()))
         })?;
-        failed.map_or(Ok(()), Err)?;
         let consumer = Consumer {
             dead_letters: backlog.count_dead_letters()?,
             backlog,
             cursor,
             sessions,
             circuit: Circuit::new(config.retry),
-            complaints: Complaints::new(&config.name, &outside.shared.identity_key),
+            complaints: Complaints::new(&config.name, &shared.identity_key),
             last_sent_ms: None,
             changes: Changes::default(),
             is_moved: false,
@@ -266,12 +256,10 @@ impl<'o> Consumer<'o> {
                 return Ok(());
             }
             let session = destination.session(&event);
-            let is_announced = !sessions.has(session) && backlog.is_announced(session, destination.recipient())?;
             let waiting = super::sessions::Waiting { ticket: *ticket, place };
             *ticket += 1;
             backlog.add(changes, session, waiting);
-            sessions.push(session, waiting, is_announced);
-            Ok(())
+            sessions.push(session, waiting, || backlog.is_announced(session, destination.recipient()))
         });
         self.is_moved |= is_moved;
         if self.circuit.is_open() {
@@ -359,7 +347,8 @@ impl<'o> Consumer<'o> {
         status.dead_letters = self.dead_letters;
         status.last_sent_ms = self.last_sent_ms;
         let is_idle = self.sessions.waiting() > 0 && self.sessions.in_flight() == 0;
-        let wait = self.due().filter(|_| is_idle).map(|due| due.saturating_duration_since(Instant::now()));
+        let due = if is_idle { self.due() } else { None };
+        let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
         status.next_try_ms = wait.map(|wait| now_ms() + wait.as_millis() as u64);
     }
 }

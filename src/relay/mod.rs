@@ -41,14 +41,14 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 
-use crate::ledger::Ledger;
 use crate::ledger::committed::Committed;
 use crate::ledger::keys::Position;
 use crate::ledger::store::StoreError;
+use crate::ledger::{Ledger, now_ms};
 use agnost::Agnost;
 use backlog::{Backlog, Changes, Cursor};
 pub use config::{DestinationConfig, Mistake, RelayConfig};
-use consumer::{Consumer, Outside, now_ms};
+use consumer::{Consumer, Outside};
 use destination::Destination;
 use metrics::DestinationMetrics;
 use orders::Order;
@@ -104,8 +104,7 @@ impl Relay {
             let (orders, ordered) = crossbeam_channel::unbounded();
             let (stop, stopped) = crossbeam_channel::bounded(1);
             let backlog = Backlog::new(Arc::clone(ledger.store()), &config.name);
-            find_place(&backlog, config, ledger.committed())?;
-            let place = backlog.cursor()?;
+            let cursor = find_place(&backlog, config, ledger.committed())?;
             let shared = Arc::new(Shared {
                 name: config.name.clone(),
                 kind: config.kind,
@@ -126,7 +125,7 @@ impl Relay {
                 shared: Arc::clone(&shared),
                 config: config.clone(),
             };
-            let unread = place.map_or(0, |cursor| status::lag(ledger.committed(), &cursor.next));
+            let unread = status::lag(ledger.committed(), &cursor.next);
             tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relaying");
             let thread = std::thread::Builder::new().name(format!("cairn-relay-{}", config.name));
             threads.threads.push(thread.spawn(move || live(&outside)).map_err(RelayError::Thread)?);
@@ -183,7 +182,7 @@ fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination
 
 /// Makes sure that a destination has a place in the ledger. That of a new one is kept at once: `from: now` means the
 /// moment of its first start, also after a restart.
-fn find_place(backlog: &Backlog, config: &DestinationConfig, committed: &Committed) -> Result<(), StoreError> {
+fn find_place(backlog: &Backlog, config: &DestinationConfig, committed: &Committed) -> Result<Cursor, StoreError> {
     let end = || committed.shards().map(|shard| committed.next(shard));
     let known = backlog.cursor()?;
     let mut cursor = known.clone().unwrap_or_else(|| Cursor {
@@ -201,12 +200,12 @@ fn find_place(backlog: &Backlog, config: &DestinationConfig, committed: &Committ
             *next = end;
         }
     }
-    if known.as_ref() == Some(&cursor) {
-        return Ok(());
+    if known.as_ref() != Some(&cursor) {
+        let mut changes = Changes::default();
+        backlog.set_cursor(&mut changes, &cursor);
+        backlog.write(&changes)?;
     }
-    let mut changes = Changes::default();
-    backlog.set_cursor(&mut changes, &cursor);
-    backlog.write(&changes)
+    Ok(cursor)
 }
 
 /// The life of a consumer's thread. Whatever goes wrong in it, even a bug, harms nobody else: it starts again from what

@@ -57,12 +57,11 @@ impl Consumer<'_> {
         for (id, letter) in &letters {
             if action == Action::Retry {
                 let session = letter.session();
-                let is_announced = !self.sessions.has(session) && self.backlog.is_announced(session, recipient)?;
                 let waiting = Waiting { ticket: self.cursor.ticket, place: letter.place() };
                 self.cursor.ticket += 1;
                 self.is_moved = true;
+                self.sessions.push(session, waiting, || self.backlog.is_announced(session, recipient))?;
                 self.backlog.add(&mut self.changes, session, waiting);
-                self.sessions.push(session, waiting, is_announced);
             }
             self.backlog.unearth(&mut self.changes, *id);
             self.dead_letters = self.dead_letters.saturating_sub(1);

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use super::backlog::DeadLetter;
 use super::circuit::{Change, back_off};
-use super::consumer::{Consumer, End, now_ms};
+use super::consumer::{Consumer, End};
 use super::destination::{Outcome, Reason};
 use super::sessions::Turn;
 use super::status::LastError;
+use crate::ledger::now_ms;
 use crate::ledger::store::StoreError;
 
 impl Consumer<'_> {

@@ -92,26 +92,32 @@ impl Sessions {
         self.fronts.first_key_value().map(|(_, place)| *place)
     }
 
-    /// Whether the session has something to send.
-    pub fn has(&self, session: SessionKey) -> bool {
-        self.all.contains_key(&session)
-    }
-
-    /// Adds an event behind the others of its session. `is_announced` counts for a session that is new here.
-    pub fn push(&mut self, session: SessionKey, event: Waiting, is_announced: bool) {
-        self.waiting += 1;
+    /// Adds an event behind the others of its session. `is_announced` is asked of a session that is new here.
+    ///
+    /// # Errors
+    /// What `is_announced` fails with. The event is not added then.
+    pub fn push<E>(
+        &mut self,
+        session: SessionKey,
+        event: Waiting,
+        is_announced: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<(), E> {
         if let Some(known) = self.all.get_mut(&session) {
             if known.on_disk == 0 && known.first.len() < IN_MEMORY {
                 known.first.push_back(event);
             } else {
                 known.on_disk += 1;
             }
-            return;
+            self.waiting += 1;
+            return Ok(());
         }
+        let is_announced = is_announced()?;
+        self.waiting += 1;
         self.fronts.insert(event.ticket, event.place);
         self.fresh.push_back(session);
         let first = VecDeque::from([event]);
         self.all.insert(session, Session { first, on_disk: 0, is_announced, failures: 0 });
+        Ok(())
     }
 
     /// Lets those be ready whose back-off is over.
@@ -130,8 +136,8 @@ impl Sessions {
 
     /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::rest`].
     ///
-    /// Sessions that did not fail go first. Those that did, and may hang again, get no more than `again_slots` at once,
-    /// so that many of them hold up nobody else; and as they may be many, every second turn is theirs.
+    /// Sessions that failed and those that did not take turns. The former may hang again, and get no more than
+    /// `again_slots` at once, so that many of them hold up nobody else.
     pub fn next(&mut self, again_slots: usize) -> Option<Turn> {
         self.turns = self.turns.wrapping_add(1);
         let is_agains = self.turns.is_multiple_of(2) || self.fresh.is_empty();
@@ -221,6 +227,10 @@ mod tests {
         Waiting { ticket, place: Place { shard: ShardId(0), position: Position(ticket) } }
     }
 
+    fn push(sessions: &mut Sessions, session: SessionKey, event: Waiting, is_announced: bool) {
+        sessions.push(session, event, || Ok::<_, Infallible>(is_announced)).unwrap();
+    }
+
     fn nothing(_: u64, _: usize) -> Result<VecDeque<Waiting>, Infallible> {
         Ok(VecDeque::new())
     }
@@ -228,9 +238,9 @@ mod tests {
     #[test]
     fn events_of_a_session_take_turns_one_after_the_other_and_sessions_side_by_side() {
         let mut sessions = Sessions::default();
-        sessions.push(A, event(0), false);
-        sessions.push(A, event(1), false);
-        sessions.push(B, event(2), true);
+        push(&mut sessions, A, event(0), false);
+        push(&mut sessions, A, event(1), false);
+        push(&mut sessions, B, event(2), true);
         let first = sessions.next(1).unwrap();
         assert_eq!((first.session, first.event.ticket, first.is_announced), (A, 0, false));
         let second = sessions.next(1).unwrap();
@@ -252,8 +262,8 @@ mod tests {
     fn a_session_that_rests_holds_up_nobody_and_keeps_its_place() {
         let mut sessions = Sessions::default();
         let now = Instant::now();
-        sessions.push(A, event(0), true);
-        sessions.push(B, event(1), true);
+        push(&mut sessions, A, event(0), true);
+        push(&mut sessions, B, event(1), true);
         sessions.next(1).unwrap();
         assert_eq!(sessions.failed(A), 1);
         sessions.rest(A, now + Duration::from_secs(9));
@@ -261,7 +271,7 @@ mod tests {
         sessions.wake(now);
         assert_eq!((sessions.next(1), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
         sessions.done(B, nothing).unwrap();
-        sessions.push(B, event(2), true);
+        push(&mut sessions, B, event(2), true);
         sessions.wake(now + Duration::from_secs(9));
         let turns = [sessions.next(1).unwrap(), sessions.next(1).unwrap()];
         assert!(turns.iter().any(|turn| turn.event == event(0)) && turns.iter().any(|turn| turn.session == B));
@@ -275,7 +285,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let now = Instant::now();
         for n in 0..20 {
-            sessions.push(SessionKey([n; 16]), event(u64::from(n)), true);
+            push(&mut sessions, SessionKey([n; 16]), event(u64::from(n)), true);
         }
         let bad: Vec<SessionKey> = (0..10).map(|_| sessions.next(2).unwrap().session).collect();
         for session in &bad {
@@ -299,7 +309,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let total = 3 * IN_MEMORY as u64 + 5;
         for ticket in 0..total {
-            sessions.push(A, event(ticket), true);
+            push(&mut sessions, A, event(ticket), true);
         }
         assert_eq!(sessions.all[&A].first.len(), IN_MEMORY);
         for ticket in 0..total {

@@ -19,7 +19,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 pub struct Upstream {
     client: Client,
     endpoint: String,
-    headers: HeaderMap,
     /// What an answer may repeat and nobody shall read.
     secret: Arc<str>,
 }
@@ -42,6 +41,7 @@ impl Upstream {
         let endpoint = config.url(key)?.as_str().trim_end_matches('/').to_owned();
         let client = Client::builder()
             .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
             .timeout(config.timeout)
             .pool_max_idle_per_host(config.concurrency)
             .redirect(redirect::Policy::none())
@@ -54,7 +54,7 @@ impl Upstream {
             expected: "certificates that can be used".to_owned(),
             found: Causes(&error).to_string(),
         };
-        Ok(Upstream { client: client.map_err(unusable)?, endpoint, headers, secret: secret.into() })
+        Ok(Upstream { client: client.map_err(unusable)?, endpoint, secret: secret.into() })
     }
 
     /// The base URL.
@@ -64,7 +64,7 @@ impl Upstream {
 
     /// Posts a JSON body.
     pub fn post(&self, path: &str, body: Vec<u8>) -> Sending {
-        let request = self.client.post(format!("{}{path}", self.endpoint)).headers(self.headers.clone()).body(body);
+        let request = self.client.post(format!("{}{path}", self.endpoint)).body(body);
         let secret = Arc::clone(&self.secret);
         Box::pin(async move {
             let started = Instant::now();

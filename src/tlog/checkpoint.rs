@@ -18,6 +18,9 @@ pub struct Head {
     pub root: Hash,
 }
 
+/// A checkpoint: what it says, and the signed note that says it.
+pub type SignedHead = (Head, Vec<u8>);
+
 /// The text that is signed.
 ///
 /// # Errors
@@ -48,7 +51,7 @@ pub fn sign(head: &Head, keys: &Keys) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// Why it is not this log's last checkpoint, in words for the operator.
-pub fn read(path: &Path, keys: &Keys) -> Result<Option<(Head, Vec<u8>)>, String> {
+pub fn read(path: &Path, keys: &Keys) -> Result<Option<SignedHead>, String> {
     let shown = path.display();
     let note = match std::fs::read(path) {
         Ok(note) => note,

@@ -97,8 +97,11 @@ impl Keys {
     /// When the file is there already, or cannot be written.
     pub fn make(path: &Path, origin: &str) -> Result<Keys, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
+        if path.try_exists().map_err(failed)? {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
         let (signer_key, _) = generate_key(&mut OsRng, origin);
-        write_new(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
+        replace(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
         Keys::read(path, origin)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
@@ -163,21 +166,13 @@ fn verifier_key(signer_key: &str, signer: &StandardSigner) -> Option<String> {
     Some(signed_note::new_ed25519_verifier_key(signer.name(), &public))
 }
 
-/// Writes a file that is not there yet and nobody else may read.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    make_folder(path)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    sync_folder(path)
-}
-
-/// Replaces a file as a whole: it is the old one or the new one, whenever the power goes.
+/// Replaces a file as a whole, or makes it, so that nobody else may read it: it is the old one or the new one, whenever
+/// the power goes.
 ///
 /// # Errors
 /// When it cannot be written. It is the old one then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    make_folder(path)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder(path))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
@@ -185,20 +180,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
-    sync_folder(path)
+    // A file survives a power loss only when its name in the folder is on disk, too.
+    File::open(folder(path))?.sync_all()
 }
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder(path))
-}
-
-/// A file survives a power loss only when its name in the folder is on disk, too.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
 }
 
 #[cfg(test)]

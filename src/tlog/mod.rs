@@ -27,7 +27,7 @@ pub mod tree;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use metrics::{Gauge, describe_gauge, gauge};
@@ -266,19 +266,9 @@ impl Log {
         self.shared.state.subscribe()
     }
 
-    /// The log's name.
-    pub fn origin(&self) -> &str {
-        &self.shared.origin
-    }
-
     /// The verifier keys, as auditors need them.
     pub fn verifier_keys(&self) -> Vec<String> {
         self.shared.keys()
-    }
-
-    /// The ledger.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
     }
 
     /// Measures what is measured when somebody looks.
@@ -312,7 +302,6 @@ impl Log {
 
 /// The life of the log's thread. Time mends some of what goes wrong; the rest is told, and nothing is signed.
 fn live(outside: &Outside) {
-    let mut told = Instant::now().checked_sub(RESTART);
     loop {
         let run = || Sequencer::open(outside).and_then(|mut sequencer| sequencer.run());
         let error = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
@@ -327,10 +316,7 @@ fn live(outside: &Outside) {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it panicked, which is a bug".to_owned(),
         };
-        if told.is_none_or(|told| told.elapsed() >= RESTART) {
-            tracing::error!(error, "the log stopped; it starts again");
-            told = Some(Instant::now());
-        }
+        tracing::error!(error, "the log stopped; it starts again");
         if outside.stop.recv_timeout(RESTART) != Err(RecvTimeoutError::Timeout) {
             return;
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use tlog_tiles::{check_tree, prove_tree};
 
-use super::checkpoint::{self, Head};
+use super::checkpoint::{self, Head, SignedHead};
 use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
 use super::leaf::Leaves;
@@ -98,7 +98,8 @@ pub struct Sequencer<'o> {
     runs: Vec<(u64, Place)>,
     /// How many leaves the rows on disk have.
     written: u64,
-    signed: Option<Head>,
+    /// The last checkpoint.
+    signed: Option<SignedHead>,
 }
 
 impl<'o> Sequencer<'o> {
@@ -144,7 +145,7 @@ impl<'o> Sequencer<'o> {
         self.checkpoint()?;
         let mut sign_at = Instant::now() + interval;
         loop {
-            let is_news = self.signed.as_ref().is_none_or(|signed| signed.size < self.edge.size());
+            let is_news = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.edge.size());
             let due = if is_news { crossbeam_channel::at(sign_at) } else { crossbeam_channel::never() };
             crossbeam_channel::select! {
                 recv(self.outside.woken) -> _ => {}
@@ -246,24 +247,23 @@ impl<'o> Sequencer<'o> {
         let size = self.edge.size();
         let root = self.edge.root();
         match &self.signed {
-            Some(signed) if signed.size == size && signed.root == root && shared.is_signed() => return Ok(()),
-            Some(signed) => self.check_extension(signed)?,
+            Some((signed, _)) if signed.size == size && signed.root == root && shared.is_signed() => return Ok(()),
+            Some((signed, _)) => self.check_extension(signed)?,
             None => {}
         }
         self.write(true)?;
         let note = match &self.signed {
-            // After a start: the note is there already.
-            Some(signed) if signed.size == size => std::fs::read(checkpoint_path),
+            // After a start: it is signed already.
+            Some((signed, note)) if signed.size == size => note.clone(),
             _ => {
                 let head = Head { origin: shared.origin.clone(), size, root };
                 let note = checkpoint::sign(&head, &self.keys).map_err(LogError::Stopped)?;
-                checkpoint::write(checkpoint_path, &note).map(|()| {
-                    self.signed = Some(head);
-                    note
-                })
+                let failed = |source| LogError::File { path: checkpoint_path.clone(), source };
+                checkpoint::write(checkpoint_path, &note).map_err(failed)?;
+                self.signed = Some((head, note.clone()));
+                note
             }
         };
-        let note = note.map_err(|source| LogError::File { path: checkpoint_path.clone(), source })?;
         let next = self.next.clone();
         let edge = self.edge.clone();
         shared.publish(State::Signed(Arc::new(Signed { size, root, note, next, edge, rows: rows.clone() })));
@@ -312,7 +312,7 @@ impl super::tree::Tiles for UnwrittenTiles<'_> {
 
 /// The keys, and the last checkpoint that they signed. A log that was never signed gets new keys if it has none, and
 /// the checkpoint of the empty tree.
-fn keys_and_checkpoint(outside: &Outside, was_signed: bool) -> Result<(Keys, Option<Head>), LogError> {
+fn keys_and_checkpoint(outside: &Outside, was_signed: bool) -> Result<(Keys, Option<SignedHead>), LogError> {
     let Outside { shared, key_path, checkpoint_path, .. } = outside;
     let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
     let keys = match Keys::read(key_path, &shared.origin)? {
@@ -327,7 +327,7 @@ fn keys_and_checkpoint(outside: &Outside, was_signed: bool) -> Result<(Keys, Opt
         }
     };
     match checkpoint::read(checkpoint_path, &keys).map_err(LogError::Stopped)? {
-        Some((head, _)) if head.origin == shared.origin => Ok((keys, Some(head))),
+        Some(signed) if signed.0.origin == shared.origin => Ok((keys, Some(signed))),
         Some((head, _)) => Err(LogError::Stopped(format!(
             "log.checkpoint_file: {} is of the log {:?}, and this one is {:?}",
             checkpoint_path.display(),
