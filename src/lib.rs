@@ -21,7 +21,10 @@ pub mod tlog;
 /// Sends what was committed on to other places.
 pub mod relay;
 
-/// Query and verify.
+/// What an auditor checks, with nothing but a file or a log, and a key.
+pub mod evidence;
+
+/// Query, verify, export.
 pub mod audit;
 
 /// Metrics and probes.

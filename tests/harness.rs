@@ -227,7 +227,8 @@ impl Drop for Process {
 
 /// A file of this repository.
 pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    // Asked when it runs: a binary may have been built in another clone.
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join(path)
 }
 
 /// Has the independent reference check a chain, one event a line. Returns what it printed.

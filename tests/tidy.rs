@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// Who may import whom. Those of [`SEES_ALL`] may import everybody.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
     ("nearest", &[]),
     ("chain", &[]),
     ("http", &["nearest"]),
@@ -14,7 +14,8 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     ("ingest", &["chain", "http", "ledger", "units"]),
     ("relay", &["chain", "http", "ledger", "units"]),
     ("tlog", &["chain", "ledger"]),
-    ("audit", &["chain", "http", "ledger", "tlog"]),
+    ("evidence", &["chain", "tlog"]),
+    ("audit", &["chain", "evidence", "http", "ledger", "tlog"]),
     ("admin", &["http", "ledger", "relay", "tlog"]),
     ("config", &["ingest", "ledger", "nearest", "relay", "tlog", "units"]),
 ];

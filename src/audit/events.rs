@@ -9,14 +9,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
-use bytes::Bytes;
-use futures_util::stream;
 use uuid::Uuid;
 
 use super::filter::Filter;
+use super::pieces::{self, PIECE_BYTES, Pieces};
 use super::source::{Order, Stream};
 use super::{Audit, Cancelled, store_failed};
 use crate::http::{Params, Problem, json_response};
+use crate::ledger::Ledger;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
 use crate::ledger::record::Record;
@@ -26,8 +26,6 @@ use crate::ledger::store::StoreError;
 const LIMIT: usize = 100;
 /// How many it has at most.
 const LIMIT_MAX: usize = 1000;
-/// How much of an answer is made at a time, give or take an event.
-const PIECE_BYTES: usize = 64 << 10;
 /// How long a list waits for the index to see what was committed before it.
 const INDEX_WAIT: Duration = Duration::from_secs(1);
 
@@ -108,19 +106,14 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
             .await
             .map_err(|_| Problem::unavailable("the index is behind; try again"))?;
     }
-    let (mut writer, next) = audit
+    let (begun, next) = audit
         .read(move |audit, cancelled| {
             let (places, next) = page(audit, &call, cancelled).map_err(store_failed)?;
-            let mut writer = Writer::new(places);
-            writer.write_piece(audit)?;
-            Ok((writer, next))
+            let ledger = Arc::clone(&audit.ledger);
+            Ok((pieces::begin(audit, Writer { ledger, places: places.into_iter(), is_first: true })?, next))
         })
         .await?;
-    let mut response = if writer.done {
-        json_response(StatusCode::OK, std::mem::take(&mut writer.piece))
-    } else {
-        stream_pieces(audit, writer)
-    };
+    let mut response = pieces::respond(audit, begun);
     if let Some(next) = next {
         let link = format!("<{}>; rel=\"next\"", next_page(&uri, &next));
         // The path and query came in as a URI, and the cursor is made of digits.
@@ -192,60 +185,23 @@ fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, P
 
 /// Writes a page piece by piece.
 struct Writer {
+    ledger: Arc<Ledger>,
     places: std::vec::IntoIter<Place>,
-    first: bool,
-    done: bool,
-    piece: Bytes,
+    is_first: bool,
 }
 
-impl Writer {
-    fn new(places: Vec<Place>) -> Writer {
-        Writer { places: places.into_iter(), first: true, done: false, piece: Bytes::new() }
-    }
-
-    /// Makes the next piece. Its memory is given back when it is sent.
-    fn write_piece(&mut self, audit: &Audit) -> Result<(), Problem> {
-        let is_first = self.first;
-        let mut out = Vec::with_capacity(PIECE_BYTES);
+impl Pieces for Writer {
+    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, Problem> {
         while out.len() < PIECE_BYTES {
             let Some(place) = self.places.next() else {
-                out.extend_from_slice(if self.first { b"[]" } else { b"]" });
-                self.done = true;
-                break;
+                out.extend_from_slice(if self.is_first { b"[]" } else { b"]" });
+                return Ok(false);
             };
-            let Some(record) = read::record(audit.ledger.store(), place).map_err(store_failed)? else { continue };
-            out.push(if self.first { b'[' } else { b',' });
-            self.first = false;
-            record.as_ref().write_answer(&mut out);
+            let Some(record) = read::record(self.ledger.store(), place).map_err(store_failed)? else { continue };
+            out.push(if self.is_first { b'[' } else { b',' });
+            self.is_first = false;
+            record.as_ref().write_answer(out);
         }
-        let mut reserved = audit.inflight.reserve();
-        if is_first {
-            reserved.grow(out.len())?;
-        }
-        // The head of the answer is sent before a later piece is made: it is too late to refuse.
-        self.piece = reserved.hold(out);
-        Ok(())
+        Ok(true)
     }
-}
-
-/// Sends a page whose first piece is made; the next one is made when the reader has taken the last.
-fn stream_pieces(audit: Arc<Audit>, writer: Writer) -> Response<Body> {
-    let pieces = stream::try_unfold((audit, Some(writer)), |(audit, writer)| async move {
-        let Some(mut writer) = writer else { return Ok(None) };
-        let piece = std::mem::take(&mut writer.piece);
-        if !piece.is_empty() {
-            return Ok(Some((piece, (audit, Some(writer)))));
-        }
-        if writer.done {
-            return Ok(None);
-        }
-        let made = audit.read(move |audit, _| writer.write_piece(audit).map(|()| writer)).await;
-        // The head is sent: all that can be done is to break off, so that nobody takes this for the whole.
-        let mut writer = made.map_err(|problem| std::io::Error::other(problem.message))?;
-        let piece = std::mem::take(&mut writer.piece);
-        Ok::<_, std::io::Error>(Some((piece, (audit, Some(writer)))))
-    });
-    let mut response = Response::new(Body::from_stream(pieces));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

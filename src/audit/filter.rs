@@ -25,7 +25,14 @@ pub struct Filter {
 }
 
 const TIME: &str = "an RFC 3339 time such as 2026-02-17T10:30:00Z (a + in it is written %2B)";
-const NS_PER_MS: i128 = 1_000_000;
+
+/// Takes `since` and `until`, on the time of receipt: included the one, the other not. In ms since 1970.
+///
+/// # Errors
+/// 400 for a value that makes no sense.
+pub fn received(params: &mut Params) -> Result<(Option<u64>, Option<u64>), Problem> {
+    Ok((params.take_as("since", TIME, time::first_ms)?, params.take_as("until", TIME, time::first_ms)?))
+}
 
 impl Filter {
     /// Takes the parameters that say which events.
@@ -38,10 +45,7 @@ impl Filter {
             filter.fields.extend(params.take(field.name())?.map(|text| (field, text)));
         }
         filter.labels = params.take_prefixed("label.");
-        // A time between two milliseconds: the later one is the first that is not before it.
-        let to_ms = |ns: i128| u64::try_from((ns + NS_PER_MS - 1).div_euclid(NS_PER_MS)).unwrap_or(0);
-        filter.since_ms = params.take_as("since", TIME, time::parse)?.map(to_ms);
-        filter.until_ms = params.take_as("until", TIME, time::parse)?.map(to_ms);
+        (filter.since_ms, filter.until_ms) = received(params)?;
         filter.timestamp_since = params.take_as("timestamp_since", TIME, time::parse)?;
         filter.timestamp_until = params.take_as("timestamp_until", TIME, time::parse)?;
         Ok(filter)

@@ -24,7 +24,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Audit {
     /// The last signed tree.
-    fn signed(&self) -> Result<Arc<Signed>, Problem> {
+    pub(super) fn signed(&self) -> Result<Arc<Signed>, Problem> {
         match self.log.state() {
             tlog::State::Signed(signed) => Ok(signed),
             tlog::State::Starting => Err(Problem::unavailable("the log is starting")),

@@ -1,12 +1,14 @@
-//! Reading what is stored: lists, single events, agents, totals, verification.
+//! Reading what is stored: lists, single events, agents, totals, verification, evidence.
 //!
 //! Reads of the database happen on threads made for blocking; answers that may be long are made piece by piece as
 //! the reader takes them.
 
 mod agents;
 mod events;
+pub mod export;
 mod filter;
 mod log;
+mod pieces;
 mod receipt;
 mod source;
 pub mod verify;
@@ -125,6 +127,7 @@ pub fn routes(audit: Arc<Audit>) -> Router {
         .route("/v1/merkle/root", get(log::root))
         .route("/v1/proof", get(log::proof))
         .route("/v1/consistency", get(log::consistency))
+        .route("/v1/export", get(export::export))
         .route("/log/checkpoint", get(log::checkpoint))
         .route("/log/tile/{*path}", get(log::tile))
         .with_state(audit)

@@ -22,4 +22,5 @@ pub use event::{Content, EventError, Holes, Reader, WayIn};
 pub use fields::Field;
 pub use json::canonicalize;
 pub use link::{AgentKey, Hash, Sequence};
+pub use validate::field as check_field;
 pub use walk::{Break, BreakKind, Link, Walk};

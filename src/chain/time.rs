@@ -39,6 +39,13 @@ pub fn parse_ms(text: &str) -> Option<u64> {
     u64::try_from(parse(text)?.div_euclid(1_000_000)).ok()
 }
 
+/// The first millisecond since 1970 that is not before an RFC 3339 time: a time between two milliseconds begins with the
+/// later one.
+pub fn first_ms(text: &str) -> Option<u64> {
+    const NS_PER_MS: i128 = 1_000_000;
+    parse(text).map(|ns| u64::try_from((ns + NS_PER_MS - 1).div_euclid(NS_PER_MS)).unwrap_or(0))
+}
+
 fn write_digits(place: &mut [u8], mut value: u32) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;

@@ -85,6 +85,20 @@ impl Walk {
     /// # Errors
     /// The first of these that fails. The walk is over then.
     pub fn step(&mut self, link: &Link<'_>, checker: &mut Checker) -> Result<(), Break> {
+        let before = *self;
+        self.follow(link)?;
+        checker.check(link.canonical, link.agent).map_err(|why| {
+            *self = before;
+            Break { sequence: link.sequence, kind: BreakKind::NotAnEvent(why) }
+        })
+    }
+
+    /// Takes the next event: its sequence, its link and its hash. That its content is an event in canonical form is for
+    /// the caller to know.
+    ///
+    /// # Errors
+    /// The first of these that fails. The walk is over then.
+    pub fn follow(&mut self, link: &Link<'_>) -> Result<(), Break> {
         let sequence = self.sequence.next();
         let broken = |kind| Err(Break { sequence, kind });
         if link.sequence != sequence {
@@ -95,9 +109,6 @@ impl Walk {
         }
         if Hash::of_event(link.canonical, &self.hash) != link.hash {
             return broken(BreakKind::HashMismatch);
-        }
-        if let Err(why) = checker.check(link.canonical, link.agent) {
-            return broken(BreakKind::NotAnEvent(why));
         }
         *self = Walk { sequence, hash: link.hash };
         Ok(())

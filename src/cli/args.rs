@@ -31,8 +31,23 @@ pub enum Command {
     Log(LogArgs),
     /// Verify chains, and with --all the log over them, also while the server runs
     #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
-                            cairn verify --agent-id my-agent --server http://localhost:7600")]
+                            cairn verify --agent-id my-agent --server http://localhost:7600\n  \
+                            cairn verify --log http://cairn:7600 --key cairn.vkey --place cairn.place")]
     Verify(VerifyArgs),
+    /// Show how far the log is, and whether it can be signed
+    #[command(after_help = "Example:\n  cairn status --data-dir /var/lib/cairn")]
+    Status(LedgerStatusArgs),
+    /// Write an evidence package: an agent's events with all that proves them, in one file
+    #[command(after_help = "Examples:\n  cairn export --agent-id my-agent -o evidence.json\n  \
+                            cairn export --agent-id my-agent --since 2026-02-01T00:00:00Z --until \
+                            2026-03-01T00:00:00Z > february.json\n  \
+                            cairn export --agent-id my-agent --server http://localhost:7600 -o evidence.json")]
+    Export(ExportArgs),
+    /// Verify an evidence package; needs nothing but the file and a key that you trust
+    #[command(after_help = "Examples:\n  cairn verify-export evidence.json --key cairn.vkey\n  \
+                            cairn verify-export evidence.json --key 'my/log+1a2b3c4d+AQ...'\n\nExit status: 0 only if \
+                            every layer holds, under a key that you named.")]
+    VerifyExport(VerifyExportArgs),
     /// Show how far the relay is
     Relay(RelayCommand),
     /// Look after events that an upstream refused for good
@@ -97,7 +112,7 @@ pub struct LogArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["agent_id", "all"])]
+#[group(id = "what", required = true, multiple = false, args = ["agent_id", "all", "log"])]
 pub struct VerifyArgs {
     /// This agent's chain
     #[arg(long, value_name = "ID")]
@@ -105,20 +120,85 @@ pub struct VerifyArgs {
     /// Every agent's chain
     #[arg(long)]
     pub all: bool,
+    /// The log of a running server, every leaf of it, from outside
+    #[arg(long, value_name = "URL", requires = "key")]
+    pub log: Option<String>,
+    #[command(flatten)]
+    pub follow: FollowArgs,
     /// A checkpoint of this log that was kept elsewhere: the events have to begin with those that it signed
-    #[arg(long, value_name = "FILE", requires = "all", conflicts_with = "server")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["agent_id", "server"])]
     pub checkpoint: Option<PathBuf>,
     /// Ask a running server, instead of reading the data directory
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "log")]
     pub server: Option<String>,
     /// A file with the server's API key
-    #[arg(long, value_name = "FILE", requires = "server")]
+    #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// How a log is read from outside.
+#[derive(Debug, Args)]
+pub struct FollowArgs {
+    /// A verifier key that you trust, or a file with such keys, one a line
+    #[arg(long, value_name = "KEY", requires = "log")]
+    pub key: Vec<String>,
+    /// Keep in this file how far the log was read, and go on from there next time
+    #[arg(long, value_name = "FILE", requires = "log")]
+    pub place: Option<PathBuf>,
+    /// Go on reading, with this pause in between, such as 30s
+    #[arg(long, value_name = "TIME", requires = "log", value_parser = humantime::parse_duration)]
+    pub every: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct LedgerStatusArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Whose events
+    #[arg(long, value_name = "ID")]
+    pub agent_id: String,
+    /// Received then or later
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Received before
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Ask a running server, instead of reading the data directory
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// A file with the server's API key
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyExportArgs {
+    /// The package; - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A verifier key that you trust, or a file with such keys, one a line. It must not come with the package
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,15 +1,21 @@
 //! The command line. One file per subcommand; each takes its arguments and says how the process ends.
 
 mod args;
+mod checkpoints;
 mod config;
 mod dead_letter;
+mod export;
+mod follow;
 mod key;
 mod ledger;
 mod log;
+mod progress;
 mod relay;
 mod serve;
 mod server;
+mod status;
 mod verify;
+mod verify_export;
 
 use std::io;
 use std::process::ExitCode;
@@ -76,6 +82,9 @@ pub fn run() -> Exit {
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::VerifyExport(args) => verify_export::run(&args),
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(&args.action),
         Command::Key(args) => key::run(&args.action),

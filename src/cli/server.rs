@@ -1,8 +1,10 @@
 //! Asking a running server.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder};
 use reqwest::header::LINK;
 use serde_json::Value;
@@ -12,6 +14,9 @@ use super::{Error, Exit, complain};
 
 /// A chain of a million events takes a while to walk.
 const ANSWER_WAIT: Duration = Duration::from_secs(600);
+
+/// A package of a hundred million events takes hours.
+const DOWNLOAD_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether a URL names this machine.
 fn is_here(url: &str) -> bool {
@@ -85,6 +90,35 @@ impl Server {
         Ok(self.send(self.client.get(format!("{}{path}", self.url)).query(query), path)?.0)
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks for bytes, and no more than so many.
+    ///
+    /// # Errors
+    /// When there is no answer, a refusal, or more.
+    pub fn bytes(&self, path: &str, most: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let read = self.download(path, &[])?.take(most + 1).read_to_end(&mut bytes)? as u64;
+        if read > most { Err(format!("{}{path} answered more than {most} bytes", self.url).into()) } else { Ok(bytes) }
+    }
+
+    /// Asks for what may be long, and is read as it comes.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn download(&self, path: &str, query: &[(&str, &str)]) -> Result<impl Read + use<>, Error> {
+        let request = self.client.get(format!("{}{path}", self.url)).query(query).timeout(DOWNLOAD_WAIT);
+        let response = self.with_key(request).send()?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(self.refused(path, status, &response.text()?));
+        }
+        Ok(response)
+    }
+
     /// Has something done.
     ///
     /// # Errors
@@ -115,16 +149,24 @@ impl Server {
         })
     }
 
-    fn send(&self, mut request: RequestBuilder, path: &str) -> Result<(Value, Option<String>), Error> {
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
+    fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
         }
-        let response = request.send()?;
+    }
+
+    fn refused(&self, path: &str, status: StatusCode, body: &str) -> Error {
+        format!("{}{path} answered {status}: {body}", self.url).into()
+    }
+
+    fn send(&self, request: RequestBuilder, path: &str) -> Result<(Value, Option<String>), Error> {
+        let response = self.with_key(request).send()?;
         let status = response.status();
         let link = response.headers().get(LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
         let body = response.text()?;
         if !status.is_success() {
-            return Err(format!("{}{path} answered {status}: {body}", self.url).into());
+            return Err(self.refused(path, status, &body));
         }
         Ok((serde_json::from_str(&body)?, link))
     }

@@ -1,24 +1,27 @@
 //! `cairn verify`
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::ledger::Reader;
+use super::progress::progress_bar;
 use super::server::Server;
-use super::{Error, Exit, complain, said};
+use super::{Error, Exit, checkpoints, complain, follow, said};
 use crate::audit::verify::{self, LogVerdict, Observer};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
 use crate::http::Causes;
-use crate::tlog::checkpoint::{self, Head};
-use crate::tlog::keys::Keys;
+use crate::tlog::checkpoint::Head;
 
 /// Verifies chains, in the data directory or by asking a server.
 pub fn run(args: &VerifyArgs) -> Exit {
+    if let Some(url) = &args.log {
+        return follow::run(url, &args.follow, args.checkpoint.as_deref(), args.api_key_file.as_deref(), args.json);
+    }
     let loaded = match args.config.load() {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
@@ -38,7 +41,7 @@ pub fn run(args: &VerifyArgs) -> Exit {
 fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
-        let bar = progress_bar();
+        let bar = progress_bar("events", None);
         let verdict = verify::agent(&reader.store, AgentKey::of(agent_id), |events| {
             bar.inc(events);
             true
@@ -81,7 +84,7 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
     let checkpoints = checkpoints(loaded, args.checkpoint.as_deref())?;
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
-        let mut printer = Printer { bar: progress_bar(), json, lines: Vec::new() };
+        let mut printer = Printer { bar: progress_bar("events", None), json, lines: Vec::new() };
         let summary = verify::all(&reader.store, &mut printer)?;
         let log = verify::log(&reader.store, &checkpoints, |leaves| printer.bar.inc(leaves))?;
         printer.bar.finish_and_clear();
@@ -118,23 +121,12 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
 /// The last checkpoint that the server signed, and the one that was kept elsewhere.
 fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Vec<(String, Head)>, Error> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    let (key_path, own) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
-    let mut found = Vec::new();
-    for (path, is_needed) in [(Some(own.as_path()), false), (elsewhere, true)] {
-        let Some(path) = path else { continue };
-        let name = path.display().to_string();
-        let note = match std::fs::read(path) {
-            Ok(note) => note,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_needed => continue,
-            Err(error) => return Err(format!("{name}: {error}").into()),
-        };
-        let origin = String::from_utf8_lossy(&note).lines().next().unwrap_or_default().to_owned();
-        let keys = Keys::read(&key_path, &origin)?;
-        let keys = keys.ok_or_else(|| format!("log.key_file: {} is gone", key_path.display()))?;
-        let signed = keys.verify(&note).map_err(|error| format!("{name}: {error}"))?;
-        found.push((name.clone(), checkpoint::parse(signed.text()).map_err(|error| format!("{name}: {error}"))?));
-    }
-    Ok(found)
+    let own = checkpoints::own(&config, data_dir)?;
+    let own = own.map(|own| (config.checkpoint_path(data_dir).display().to_string(), own.head));
+    let elsewhere = elsewhere.map(|path| {
+        Ok::<_, Error>((path.display().to_string(), checkpoints::elsewhere(&config, data_dir, path)?.head))
+    });
+    Ok(own.into_iter().chain(elsewhere.transpose()?).collect())
 }
 
 /// Shows progress, and keeps what there is to say of breaks.
@@ -158,19 +150,6 @@ impl Observer for Printer {
         };
         self.lines.push(line);
     }
-}
-
-/// Progress on a terminal, none in a pipe.
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    // The template is a constant, and a wrong one only costs the looks.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} events, {per_sec}, {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn on_server(server: &Server, agent_id: Option<&str>, json: bool) -> Result<Exit, Error> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use signed_note::Note;
 use tlog_tiles::{Checkpoint, Hash};
 
 use super::keys::{self, Keys};
@@ -37,6 +38,21 @@ pub fn text(head: &Head) -> Result<Vec<u8>, String> {
 pub fn parse(text: &[u8]) -> Result<Head, String> {
     let checkpoint = Checkpoint::from_bytes(text).map_err(|error| error.to_string())?;
     Ok(Head { origin: checkpoint.origin().to_owned(), size: checkpoint.size(), root: *checkpoint.hash() })
+}
+
+/// Opens a checkpoint that one of these verifier keys has signed, and says which. The key has to be one of this log: its
+/// name is the log's.
+///
+/// # Errors
+/// Why it is none, in words.
+pub fn open<'k>(note: &[u8], verifier_keys: &'k [String]) -> Result<(Head, &'k str), String> {
+    let text = Note::from_bytes(note).map_err(|error| error.to_string())?;
+    let head = parse(text.text())?;
+    let key = keys::signer(note, verifier_keys)?;
+    if key.split('+').next() != Some(&head.origin) {
+        return Err(format!("it is of the log {:?}, and signed with the key of another: {key}", head.origin));
+    }
+    Ok((head, key))
 }
 
 /// Signs a checkpoint.

@@ -155,6 +155,26 @@ pub fn verify(note: &[u8], verifier_keys: &[String]) -> Result<Note, NoteError> 
     Ok(note)
 }
 
+/// Which of these verifier keys has signed a note.
+///
+/// # Errors
+/// When none has, or a signature is wrong.
+pub fn signer<'k>(note: &[u8], verifier_keys: &'k [String]) -> Result<&'k str, String> {
+    for key in verifier_keys {
+        match verify(note, std::slice::from_ref(key)) {
+            Ok(_) => return Ok(key),
+            Err(NoteError::UnverifiedNote) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Err(format!("it was not signed with {}", verifier_keys.join(", nor with ")))
+}
+
+/// Whether a text is a verifier key.
+pub fn is_verifier(text: &str) -> bool {
+    StandardVerifier::new(text).is_ok()
+}
+
 /// The verifier key of a signer key.
 fn verifier_key(signer_key: &str, signer: &StandardSigner) -> Option<String> {
     use base64::Engine;

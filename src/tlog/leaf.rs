@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tlog_tiles::{Hash, record_hash};
 
-use crate::chain::{AgentKey, Field};
+use crate::chain::{AgentKey, Field, Hash as EventHash, Sequence};
 use crate::ledger::record::RecordRef;
 
 /// How many agents' ids are remembered.
@@ -12,8 +12,13 @@ const AGENTS: usize = 4096;
 
 /// The leaf's data: `canonical({"agent_id":..., "hash":..., "sequence":...})`.
 pub fn data(record: RecordRef<'_>) -> Vec<u8> {
+    data_of(agent_id(record), record.hash(), record.sequence())
+}
+
+/// The same for an event that is told of. The agent's id is a canonical value, quotes and all.
+pub fn data_of(agent_id: &[u8], hash: EventHash, sequence: Sequence) -> Vec<u8> {
     let mut data = Vec::with_capacity(192);
-    write(record, agent_id(record), &mut data);
+    write(agent_id, hash, sequence, &mut data);
     data
 }
 
@@ -27,13 +32,13 @@ fn agent_id(record: RecordRef<'_>) -> &[u8] {
     record.value(Field::AgentId).unwrap_or(b"\"\"")
 }
 
-fn write(record: RecordRef<'_>, agent_id: &[u8], data: &mut Vec<u8>) {
+fn write(agent_id: &[u8], hash: EventHash, sequence: Sequence, data: &mut Vec<u8>) {
     data.extend_from_slice(br#"{"agent_id":"#);
     data.extend_from_slice(agent_id);
     data.extend_from_slice(br#","hash":""#);
-    data.extend_from_slice(&record.hash().hex());
+    data.extend_from_slice(&hash.hex());
     data.extend_from_slice(br#"","sequence":"#);
-    data.extend_from_slice(itoa::Buffer::new().format(record.sequence().0).as_bytes());
+    data.extend_from_slice(itoa::Buffer::new().format(sequence.0).as_bytes());
     data.push(b'}');
 }
 
@@ -53,7 +58,7 @@ impl Leaves {
         }
         let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
         self.data.clear();
-        write(record, id, &mut self.data);
+        write(id, record.hash(), record.sequence(), &mut self.data);
         record_hash(&self.data)
     }
 }

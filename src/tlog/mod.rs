@@ -11,6 +11,7 @@
 //! | [`keys`] | who signs |
 //! | [`checkpoint`] | what is signed |
 //! | [`sequencer`] | the thread that does it, behind the commits |
+//! | [`prover`] | proofs of many events |
 //! | [`path`] | the paths of tiles (C2SP tlog-tiles) |
 //!
 //! Nothing here is on the way of an answer.
@@ -20,6 +21,7 @@ mod config;
 pub mod keys;
 pub mod leaf;
 pub mod path;
+mod prover;
 pub mod rows;
 mod sequencer;
 pub mod tree;
@@ -36,8 +38,10 @@ use tokio::sync::watch;
 
 use crate::ledger::Ledger;
 use crate::ledger::keys::{Place, Position};
-use crate::ledger::store::StoreError;
+use crate::ledger::store::{Store, StoreError};
+use checkpoint::Head;
 pub use config::LogConfig;
+pub use prover::Prover;
 use rows::LogRows;
 use sequencer::{Outside, Sequencer};
 use tree::{Edge, Hashes};
@@ -102,6 +106,28 @@ pub struct Proof {
 }
 
 impl Signed {
+    /// The tree that a checkpoint signed, in a ledger that is only read. What was committed since is left out.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or is not the one that was signed.
+    pub fn of(rows: LogRows, head: &Head, note: Vec<u8>) -> Result<Signed, StoreError> {
+        let size = rows.progress()?.map_or(0, |progress| progress.size);
+        if size < head.size {
+            let signed = head.size;
+            return Err(rows.store().damaged(format!("its log has {size} events, and {signed} were signed")));
+        }
+        let (edge, next) = (rows.edge(head.size)?, rows.next_at(head.size)?);
+        if edge.root() != head.root {
+            return Err(rows.store().damaged(format!("its first {} events are not those that were signed", head.size)));
+        }
+        Ok(Signed { size: head.size, root: head.root, note, next, edge, rows })
+    }
+
+    /// The database that it is in.
+    pub fn store(&self) -> &Arc<Store> {
+        self.rows.store()
+    }
+
     fn hashes(&self) -> Hashes<'_, LogRows> {
         Hashes { tiles: &self.rows, edge: &self.edge }
     }

@@ -1,5 +1,7 @@
 //! The paths of tiles and entry bundles (C2SP tlog-tiles): `<L>/<N>[.p/<W>]` and `entries/<N>[.p/<W>]`.
 
+use std::fmt;
+
 /// What a path asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilePath {
@@ -9,6 +11,27 @@ pub struct TilePath {
     pub index: u64,
     /// How many of its 256 hashes or entries.
     pub width: usize,
+}
+
+impl fmt::Display for TilePath {
+    /// What stands behind `tile/`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.level {
+            Some(level) => write!(f, "{level}/")?,
+            None => f.write_str("entries/")?,
+        }
+        let mut groups = Vec::new();
+        let mut rest = self.index;
+        while rest >= 1000 {
+            groups.push(rest % 1000);
+            rest /= 1000;
+        }
+        groups.push(rest);
+        while let Some(group) = groups.pop() {
+            if groups.is_empty() { write!(f, "{group:03}")? } else { write!(f, "x{group:03}/")? }
+        }
+        if self.width < 256 { write!(f, ".p/{}", self.width) } else { Ok(()) }
+    }
 }
 
 impl TilePath {
@@ -73,6 +96,7 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(TilePath::parse(path), expected, "{path}");
+            assert_eq!(expected.unwrap().to_string(), path);
         }
         let wrong = [
             "",

@@ -176,14 +176,51 @@ impl LogRows {
     /// # Errors
     /// When the database cannot be read.
     pub fn leaf_of(&self, place: Place) -> Result<u64, StoreError> {
+        let (first, leaf, _) = self.run_at(place)?;
+        Ok(leaf + place.position.0 - first.position.0)
+    }
+
+    /// The run that has an event: its first event and leaf, and the position where the shard's next run starts. The event
+    /// has to be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn run_at(&self, place: Place) -> Result<(Place, u64, u64), StoreError> {
+        fn run<'r>(rows: &'r Rows<'_>) -> Result<Option<(Place, &'r [u8])>, StoreError> {
+            let row = rows.row()?.filter(|(key, _)| key.len() == 11 && key[0] == b'p');
+            Ok(row.and_then(|(key, value)| Some((Place::decode(&key[1..])?, value))))
+        }
         let mut rows = self.store.rows(Family::Log)?;
         rows.seek_back(&place_key(place));
-        let run = rows.row()?.filter(|(key, _)| key.len() == 11 && key[0] == b'p');
-        let run = run.and_then(|(key, value)| Some((Place::decode(&key[1..])?, value.first_chunk::<8>()?)));
-        let run = run.filter(|(first, _)| first.shard == place.shard);
+        let found = run(&rows)?.filter(|(first, _)| first.shard == place.shard);
+        let found = found.and_then(|(first, leaf)| Some((first, u64::from_be_bytes(*leaf.first_chunk()?))));
         let missing = || self.store.damaged(format!("the event at position {} is no leaf", place.position.0));
-        let (first, leaf) = run.ok_or_else(missing)?;
-        Ok(u64::from_be_bytes(*leaf) + place.position.0 - first.position.0)
+        let (first, leaf) = found.ok_or_else(missing)?;
+        rows.next();
+        let end = run(&rows)?.filter(|(next, _)| next.shard == place.shard);
+        Ok((first, leaf, end.map_or(u64::MAX, |(next, _)| next.position.0)))
+    }
+
+    /// The next event of each shard behind the first `size` leaves.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn next_at(&self, size: u64) -> Result<Vec<Position>, StoreError> {
+        let progress = self.progress()?.unwrap_or(Progress { size: 0, next: Vec::new() });
+        if progress.size == size {
+            return Ok(progress.next);
+        }
+        let mut next = vec![Position(0); progress.next.len()];
+        let mut runs = self.runs()?;
+        let mut run = runs.take_next()?;
+        while let Some(Run { leaf, place }) = run.filter(|run| run.leaf < size) {
+            run = runs.take_next()?;
+            let end = run.map_or(size, |run| run.leaf.min(size));
+            if let Some(next) = next.get_mut(usize::from(place.shard.0)) {
+                *next = Position(place.position.0 + (end - leaf));
+            }
+        }
+        Ok(next)
     }
 
     /// The event that is a leaf. The leaf has to be in the log.

@@ -57,6 +57,11 @@ impl Edge {
         Ok(edge)
     }
 
+    /// The hashes of the incomplete tiles, level by level; [`Edge::rebuild`] takes them.
+    pub fn levels(&self) -> &[TileBytes] {
+        &self.levels
+    }
+
     /// How many leaves the tree has.
     pub fn size(&self) -> u64 {
         self.size

@@ -1,0 +1,147 @@
+//! `cairn export`
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::ExportArgs;
+use super::ledger::Reader;
+use super::progress::progress_bar;
+use super::server::Server;
+use super::{Error, Exit, complain, said};
+use crate::audit::export::{Export, Wanted};
+use crate::chain::time;
+use crate::config::Loaded;
+use crate::http::Causes;
+use crate::tlog::Signed;
+use crate::tlog::rows::LogRows;
+
+/// Writes an evidence package.
+pub fn run(args: &ExportArgs) -> Exit {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let ms = |name: &str, text: &Option<String>| match text.as_deref().map(|text| time::first_ms(text).ok_or(text)) {
+        None => Ok(None),
+        Some(Ok(ms)) => Ok(Some(ms)),
+        Some(Err(text)) => {
+            let message = format!("{name}: expected an RFC 3339 time such as 2026-02-17T10:30:00Z, found {text:?}");
+            Err(complain(Exit::Usage, &message))
+        }
+    };
+    let (since_ms, until_ms) =
+        match ms("--since", &args.since).and_then(|since| Ok((since, ms("--until", &args.until)?))) {
+            Ok(times) => times,
+            Err(exit) => return exit,
+        };
+    let server = match args.server.as_ref().map(|url| Server::at(url, args.api_key_file.as_deref())).transpose() {
+        Ok(server) => server,
+        Err(exit) => return exit,
+    };
+    let wanted = Wanted { agent_id: args.agent_id.clone(), since_ms, until_ms };
+    let done = Target::open(args.output.as_deref()).map_err(Error::from).and_then(|mut target| {
+        match &server {
+            Some(server) => from_server(server, args, &mut target),
+            None => from_ledger(&loaded, &wanted, &mut target),
+        }?;
+        Ok(target.finish()?)
+    });
+    match done {
+        Ok(()) => Exit::Fine,
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) => said(Err(*error), Exit::Fine),
+            Err(error) => complain(Exit::Failed, &Causes(&*error)),
+        },
+    }
+}
+
+fn from_ledger(loaded: &Loaded, wanted: &Wanted, target: &mut Target) -> Result<(), Error> {
+    let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
+    // First the checkpoint, then the database: so it has whatever was signed.
+    let own = super::checkpoints::own(&config, data_dir)?;
+    let own = own.ok_or("nothing was signed yet: there is no checkpoint (log.checkpoint_file)")?;
+    let reader = Reader::open(data_dir)?;
+    let rows = LogRows::new(Arc::clone(&reader.store));
+    let signed = Arc::new(Signed::of(rows, &own.head, own.note)?);
+    let key = own.keys.first().cloned().unwrap_or_default();
+    let export = Export::of(signed, &key, wanted)?;
+    let mut export = export.map_err(|missing| missing.of(&wanted.agent_id))?;
+    let bar = progress_bar("events and proofs", Some(2 * export.events()));
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let is_more = export.write_piece(&mut piece)?;
+        target.write_all(&piece)?;
+        bar.set_position(export.written());
+        if !is_more {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn from_server(server: &Server, args: &ExportArgs, target: &mut Target) -> Result<(), Error> {
+    let mut query = vec![("agent_id", args.agent_id.as_str())];
+    query.extend(args.since.as_deref().map(|since| ("since", since)));
+    query.extend(args.until.as_deref().map(|until| ("until", until)));
+    let mut package = server.download("/v1/export", &query)?;
+    let bar = progress_bar("bytes", None);
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let length = package.read(&mut piece).map_err(|error| format!("the answer broke off: {}", Causes(&error)))?;
+        if length == 0 {
+            break;
+        }
+        target.write_all(&piece[..length])?;
+        bar.inc(length as u64);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Where the package goes. A file has its name only once it is whole.
+enum Target {
+    Output(io::StdoutLock<'static>),
+    File { file: BufWriter<File>, part: PathBuf, path: PathBuf },
+}
+
+impl Target {
+    fn open(path: Option<&Path>) -> io::Result<Target> {
+        let Some(path) = path else { return Ok(Target::Output(io::stdout().lock())) };
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let part = path.with_file_name(name);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", part.display()));
+        let file = BufWriter::new(File::create(&part).map_err(named)?);
+        Ok(Target::File { file, part, path: path.to_owned() })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Target::Output(output) => output.write_all(bytes),
+            Target::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        match &mut self {
+            Target::Output(output) => output.flush(),
+            Target::File { file, part, path } => {
+                file.flush()?;
+                std::fs::rename(part, path)
+            }
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Target::File { part, .. } = self {
+            // Renamed if it is whole; what is left of one that is not helps nobody.
+            let _ = std::fs::remove_file(part);
+        }
+    }
+}

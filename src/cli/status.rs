@@ -1,0 +1,113 @@
+//! `cairn status`
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use super::args::LedgerStatusArgs;
+use super::ledger::Reader;
+use super::{Error, Exit, checkpoints, complain, said};
+use crate::config::Loaded;
+use crate::http::Causes;
+use crate::ledger::keys::ShardId;
+use crate::ledger::read;
+use crate::tlog::Signed;
+use crate::tlog::rows::LogRows;
+
+/// How the log of a ledger is.
+struct Status {
+    /// How many events are committed.
+    events: u64,
+    /// How many of them are leaves of the tree.
+    tree_size: u64,
+    /// The last checkpoint: its size, its root, the log's name, and how old it is in seconds.
+    checkpoint: Option<(u64, String, String, u64)>,
+    /// Why nothing more can be signed.
+    stopped: Option<String>,
+}
+
+/// Says how far the log is, and whether it can be signed. Reads the data directory, also while the server runs.
+pub fn run(args: &LedgerStatusArgs) -> Exit {
+    let loaded = match args.config.load() {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let status = match status(&loaded) {
+        Ok(status) => status,
+        Err(error) => return complain(Exit::Failed, &Causes(&*error)),
+    };
+    let text = if args.json { status.to_json().to_string() } else { status.to_text() };
+    said(writeln!(io::stdout(), "{text}"), if status.stopped.is_none() { Exit::Fine } else { Exit::Broken })
+}
+
+fn status(loaded: &Loaded) -> Result<Status, Error> {
+    let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
+    // First the checkpoint, then the database: so it has whatever was signed.
+    let own = checkpoints::own(&config, data_dir);
+    let reader = Reader::open(data_dir)?;
+    let rows = LogRows::new(Arc::clone(&reader.store));
+    let progress = rows.progress()?;
+    let mut events = 0;
+    for shard in 0..reader.meta.shards {
+        events += read::end(&reader.store, ShardId(shard))?.0;
+    }
+    let mut status =
+        Status { events, tree_size: progress.as_ref().map_or(0, |log| log.size), checkpoint: None, stopped: None };
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => {
+            status.stopped = Some(error.to_string());
+            return Ok(status);
+        }
+    };
+    let Some(own) = own else {
+        let is_lost = progress.is_some();
+        status.stopped = is_lost.then(|| "the last checkpoint is gone (log.checkpoint_file)".to_owned());
+        return Ok(status);
+    };
+    let changed = std::fs::metadata(config.checkpoint_path(data_dir))?.modified()?;
+    let age = SystemTime::now().duration_since(changed).unwrap_or_default().as_secs();
+    let root = crate::chain::Hash(own.head.root.0).to_string();
+    status.checkpoint = Some((own.head.size, root, own.head.origin.clone(), age));
+    status.stopped = Signed::of(rows, &own.head, own.note).err().map(|error| error.to_string());
+    Ok(status)
+}
+
+impl Status {
+    fn unsigned(&self) -> u64 {
+        self.events.saturating_sub(self.checkpoint.as_ref().map_or(0, |(size, ..)| *size))
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let checkpoint = self.checkpoint.as_ref().map(
+            |(size, root, origin, age)| json!({"origin": origin, "tree_size": size, "root": root, "age_seconds": age}),
+        );
+        json!({
+            "events": self.events,
+            "tree_size": self.tree_size,
+            "checkpoint": checkpoint,
+            "unsigned_events": self.unsigned(),
+            "rollback": self.stopped.is_some(),
+            "reason": self.stopped,
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let checkpoint = match &self.checkpoint {
+            Some((size, root, origin, age)) => format!("{size} events of {origin}, {age} s old, root {root}"),
+            None => "none".to_owned(),
+        };
+        let signing = match &self.stopped {
+            None => "the ledger is the one that was signed".to_owned(),
+            Some(reason) => format!("STOPPED: {reason}"),
+        };
+        let Status { events, tree_size, .. } = self;
+        format!(
+            "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\nnot yet signed:   \
+             {} events\nsigning:          {signing}",
+            self.unsigned()
+        )
+    }
+}

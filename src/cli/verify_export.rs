@@ -1,0 +1,44 @@
+//! `cairn verify-export`
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+
+use super::args::VerifyExportArgs;
+use super::progress::progress_bar;
+use super::{Exit, checkpoints, complain, harmless, said};
+use crate::evidence::package;
+use crate::evidence::verdict::Outcome;
+
+/// Verifies an evidence package: the file, and the keys that the auditor trusts, are all it needs.
+pub fn run(args: &VerifyExportArgs) -> Exit {
+    let mut keys = Vec::new();
+    for key in &args.key {
+        match checkpoints::verifier_keys(key) {
+            Ok(found) => keys.extend(found),
+            Err(error) => return complain(Exit::Usage, &error),
+        }
+    }
+    let file: Box<dyn Read> = if args.file.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        match File::open(&args.file) {
+            Ok(file) => Box::new(file),
+            Err(error) => return complain(Exit::Failed, &format!("{}: {error}", args.file.display())),
+        }
+    };
+    let bar = progress_bar("events and proofs", None);
+    let verdict = package::verify(BufReader::with_capacity(1 << 18, file), &keys, || bar.inc(1));
+    bar.finish_and_clear();
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(error) => return complain(Exit::Failed, &format!("{}: {error}", args.file.display())),
+    };
+    let text = if args.json {
+        verdict.to_json().to_string()
+    } else {
+        // The file is not to be trusted, nor what it calls itself.
+        verdict.to_string().lines().map(harmless).collect::<Vec<_>>().join("\n")
+    };
+    let is_valid = verdict.outcome() == Outcome::Valid;
+    said(writeln!(io::stdout(), "{text}"), if is_valid { Exit::Fine } else { Exit::Broken })
+}
