@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use cairn::chain::{AgentKey, Hash, Sequence};
+use cairn::ledger::keys::{Agent, Run};
 use rocksdb::DB;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -107,6 +109,56 @@ async fn what_is_done_to_the_log_is_found() {
         let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
         assert_eq!((code, &summary["broken"], &summary["log"]["valid"]), (1, &json!(0), &json!(false)));
     }
+}
+
+/// Removes rows of a family; says how many there were.
+fn remove(db: &DB, family: &str, is_one: impl Fn(&[u8], &[u8]) -> bool) -> usize {
+    let handle = db.cf_handle(family).unwrap();
+    let rows: Vec<_> = db.iterator_cf(handle, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
+    let found: Vec<_> = rows.into_iter().filter(|(key, value)| is_one(key, value)).collect();
+    found.iter().for_each(|(key, _)| db.delete_cf(handle, key).unwrap());
+    found.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_was_cut_off_or_taken_out_with_all_its_rows_leaves_leaves_without_events() {
+    let agent = AgentKey::of("a4");
+    // A whole agent is dropped: every chain that is left is whole.
+    let data = ledger("same").await;
+    edit(data.path(), |db| {
+        // The record has the agent behind its first byte.
+        let events = remove(db, "events", |_, record| record[1..17] == agent.0);
+        assert!(events > 60 && remove(db, "chain", |key, _| key.starts_with(&agent.0)) > 0);
+        assert_eq!(remove(db, "agents", |key, _| key == agent.0), 1);
+    });
+    let (code, said) = verify(data.path(), &[]);
+    assert!(code == 1 && said.contains("8 agents") && said.contains(": all valid"), "the chains are whole: {said}");
+    assert!(said.contains("log: BROKEN: the event of leaf") && said.contains("is missing"), "{said}");
+    // The tail of one chain is cut off, and its head set back.
+    let data = ledger("same").await;
+    edit(data.path(), |db| {
+        let agents = db.cf_handle("agents").unwrap();
+        let mut head = Agent::decode(&db.get_cf(agents, agent.0).unwrap().unwrap()).unwrap();
+        let last = head.sequence.0;
+        let is_last = |_: &[u8], record: &[u8]| record[1..17] == agent.0 && record[17..25] == last.to_be_bytes();
+        let events = db.iterator_cf(db.cf_handle("events").unwrap(), rocksdb::IteratorMode::Start).map(Result::unwrap);
+        let record = events.map(|(_, record)| record).find(|record| is_last(&[], record)).unwrap();
+        assert_eq!(remove(db, "events", is_last), 1);
+        (head.sequence, head.hash) = (Sequence(last - 1), Hash(record[25..57].try_into().unwrap()));
+        db.put_cf(agents, agent.0, head.encode()).unwrap();
+        let chain = db.cf_handle("chain").unwrap();
+        let runs = db.iterator_cf(chain, rocksdb::IteratorMode::Start).map(Result::unwrap);
+        let (key, value) = runs.filter(|(key, _)| key.starts_with(&agent.0)).last().unwrap();
+        let (_, mut run) = Run::decode(&key, &value).unwrap();
+        run.count -= 1;
+        match run.count {
+            0 => db.delete_cf(chain, key).unwrap(),
+            _ => db.put_cf(chain, key, run.encode()).unwrap(),
+        }
+    });
+    let (code, said) = verify(data.path(), &[]);
+    assert!(code == 1 && said.contains("599 events verified: all valid"), "the chains are whole: {said}");
+    assert!(said.contains("log: BROKEN: the event of leaf") && said.contains("is missing"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

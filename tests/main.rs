@@ -1,7 +1,10 @@
 //! The promises, a file each. One binary, because linking the database takes long.
 
 mod config;
+mod export;
 mod faults;
+mod follow;
+mod forger;
 mod harness;
 mod http;
 mod ingest;
@@ -10,6 +13,7 @@ mod log_attacks;
 mod log_keys;
 mod mapping;
 mod merkle;
+mod packages;
 mod query;
 mod readme;
 mod relay;

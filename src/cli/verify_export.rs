@@ -1,7 +1,7 @@
 //! `cairn verify-export`
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use super::args::VerifyExportArgs;
 use super::progress::progress_bar;
@@ -27,7 +27,7 @@ pub fn run(args: &VerifyExportArgs) -> Exit {
         }
     };
     let bar = progress_bar("events and proofs", None);
-    let verdict = package::verify(BufReader::with_capacity(1 << 18, file), &keys, || bar.inc(1));
+    let verdict = package::verify(file, &keys, || bar.inc(1));
     bar.finish_and_clear();
     let verdict = match verdict {
         Ok(verdict) => verdict,

@@ -4,7 +4,8 @@
 //!
 //! | file | |
 //! |---|---|
-//! | [`package`] | the file, member by member, however long it is |
+//! | [`package`] | the file, member by member |
+//! | [`stream`] | JSON that may be longer than memory |
 //! | [`told`] | one event, as the package tells it |
 //! | [`check`] | the layers: events, chain, tree, checkpoint |
 //! | [`trail`] | whether two long lists are the same, without keeping either |
@@ -14,6 +15,7 @@
 pub mod check;
 pub mod follow;
 pub mod package;
+pub mod stream;
 pub mod told;
 pub mod trail;
 pub mod verdict;

@@ -2,16 +2,14 @@
 //!
 //! The members stand in the order of [`MEMBERS`], each once, and there are no others.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read};
-use std::rc::Rc;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
 
 use super::VERSION;
 use super::check::Check;
+use super::stream::{JsonStream, Stop};
 use super::verdict::Verdict;
 use crate::chain::{Hash, time};
 
@@ -29,9 +27,6 @@ pub const MEMBERS: [&str; 11] = [
     "events",
     "merkle_proofs",
 ];
-
-/// The longest an event or a proof may be. Nothing that Cairn takes is longer.
-const ITEM_BYTES: usize = 64 << 20;
 
 /// What a package says of itself, before its events.
 #[derive(Debug, Clone, Default)]
@@ -121,22 +116,13 @@ impl<'de> serde::Deserialize<'de> for Ms {
 ///
 /// # Errors
 /// When the file cannot be read. Whatever is wrong with what is in it is in the verdict.
-pub fn verify(file: impl Read, keys: &[String], mut progress: impl FnMut()) -> io::Result<Verdict> {
-    let budget = Rc::new(Cell::new(ITEM_BYTES));
-    let file = Budgeted { file, budget: Rc::clone(&budget) };
-    let mut reading = Reading { keys, claims: Claims::default(), check: None, budget, progress: &mut progress };
-    let mut json = serde_json::Deserializer::from_reader(file);
-    let read = (&mut reading).deserialize(&mut json).and_then(|()| json.end());
-    let wrong = match read {
+pub fn verify(file: impl Read, keys: &[String], progress: impl FnMut()) -> io::Result<Verdict> {
+    let json = JsonStream::new(file);
+    let mut reading = Reading { json, keys, claims: Claims::default(), check: None, progress };
+    let wrong = match reading.read() {
         Ok(()) => None,
-        Err(error) if error.is_io() => {
-            let error = io::Error::from(error);
-            match error.kind() {
-                io::ErrorKind::FileTooLarge => Some(error.to_string()),
-                _ => return Err(error),
-            }
-        }
-        Err(error) => Some(error.to_string()),
+        Err(Stop::Wrong(why)) => Some(why),
+        Err(Stop::Io(error)) => return Err(error),
     };
     Ok(match (reading.check, wrong) {
         (Some(check), wrong) => check.finish(wrong),
@@ -144,167 +130,120 @@ pub fn verify(file: impl Read, keys: &[String], mut progress: impl FnMut()) -> i
     })
 }
 
-/// A file of which one item at a time is held in memory, and none that is too long.
-struct Budgeted<R> {
-    file: R,
-    budget: Rc<Cell<usize>>,
-}
-
-impl<R: Read> Read for Budgeted<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let left = self.budget.get();
-        if left == 0 && !into.is_empty() {
-            let message = format!("an event or a proof is longer than {} MiB", ITEM_BYTES >> 20);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-        }
-        let count = into.len().min(left);
-        let read = self.file.read(&mut into[..count])?;
-        self.budget.set(left - read);
-        Ok(read)
-    }
-}
-
-/// What was read so far.
-struct Reading<'r> {
-    keys: &'r [String],
-    claims: Claims,
-    /// From the events on.
-    check: Option<Check>,
-    budget: Rc<Cell<usize>>,
-    progress: &'r mut dyn FnMut(),
-}
-
-impl Reading<'_> {
-    fn next_item(&mut self) {
-        self.budget.set(ITEM_BYTES);
-        (self.progress)();
-    }
-
-    /// Reads a member. The order is right.
-    fn member<'de, M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<(), M::Error> {
-        let claims = &mut self.claims;
-        match name {
-            "version" => {
-                let version: String = map.next_value()?;
-                if version != VERSION {
-                    let message = format!("version: {version:?} is not known to this program, {VERSION:?} is");
-                    return Err(M::Error::custom(message));
-                }
-            }
-            "exported_at" => claims.exported_at = map.next_value()?,
-            "filter" => claims.filter = map.next_value()?,
-            "merkle_root" => claims.merkle_root = map.next_value::<Option<Hex>>()?.map(|hex| hex.0),
-            "tree_size" => claims.tree_size = map.next_value()?,
-            "checkpoint" => claims.checkpoint = map.next_value()?,
-            "log_key" => claims.log_key = map.next_value()?,
-            "first_sequence" => claims.first_sequence = map.next_value()?,
-            "anchor_prev_hash" => claims.anchor_prev_hash = map.next_value::<Hex>()?.0,
-            "events" => {
-                self.check = Some(Check::new(std::mem::take(claims), self.keys));
-                map.next_value_seed(Events(self))?;
-            }
-            _ => map.next_value_seed(Proofs(self))?,
-        }
-        Ok(())
-    }
-}
-
 /// Without these there is nothing to check.
 const NEEDED: [&str; 6] = ["version", "filter", "first_sequence", "anchor_prev_hash", "events", "merkle_proofs"];
 
-impl<'de> DeserializeSeed<'de> for &mut Reading<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// What was read so far.
+struct Reading<'k, R, P> {
+    json: JsonStream<R>,
+    keys: &'k [String],
+    claims: Claims,
+    /// From the events on.
+    check: Option<Check>,
+    progress: P,
 }
 
-impl<'de> Visitor<'de> for &mut Reading<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an evidence package")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+impl<R: Read, P: FnMut()> Reading<'_, R, P> {
+    fn read(&mut self) -> Result<(), Stop> {
         let mut left = &MEMBERS[..];
-        while let Some(name) = map.next_key::<String>()? {
+        self.json.require(b'{')?;
+        let mut is_first = true;
+        while !self.json.accept(b'}')? {
+            if !is_first {
+                self.json.require(b',')?;
+            }
+            is_first = false;
+            let name: String = self.next()?;
+            self.json.require(b':')?;
             if !MEMBERS.contains(&&*name) {
-                return Err(M::Error::custom(format!("unknown member {name:?}")));
+                return Err(self.json.wrong(&format!("unknown member {name:?}")));
             }
             let Some(at) = left.iter().position(|member| *member == name) else {
-                return Err(M::Error::custom(format!("{name:?} is there twice, or not in its place")));
+                return Err(self.json.wrong(&format!("{name:?} is there twice, or not in its place")));
             };
             let (passed_over, after) = left.split_at(at);
-            missing(passed_over)?;
+            self.missing(passed_over)?;
             left = &after[1..];
-            self.member(&name, &mut map)?;
+            self.member(&name)?;
         }
-        missing(left)
-    }
-}
-
-fn missing<E: serde::de::Error>(members: &[&str]) -> Result<(), E> {
-    match members.iter().find(|member| NEEDED.contains(member)) {
-        Some(member) => Err(E::custom(format!("{member:?} is missing, or not in its place"))),
-        None => Ok(()),
-    }
-}
-
-struct Events<'a, 'r>(&'a mut Reading<'r>);
-
-impl<'de> DeserializeSeed<'de> for Events<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Events<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of events")
+        self.missing(left)?;
+        match self.json.peek()? {
+            None => Ok(()),
+            Some(_) => Err(self.json.wrong("there is something behind the package")),
+        }
     }
 
-    fn visit_seq<S: SeqAccess<'de>>(self, mut events: S) -> Result<(), S::Error> {
-        self.0.next_item();
-        while let Some(event) = events.next_element::<Box<RawValue>>()? {
-            if let Some(check) = &mut self.0.check {
-                check.event(event.get());
+    fn missing(&self, members: &[&str]) -> Result<(), Stop> {
+        match members.iter().find(|member| NEEDED.contains(member)) {
+            Some(member) => Err(self.json.wrong(&format!("{member:?} is missing, or not in its place"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a value of a known form.
+    fn next<T: DeserializeOwned>(&mut self) -> Result<T, Stop> {
+        let read = serde_json::from_str(self.json.value()?);
+        read.map_err(|error| self.json.wrong(&error.to_string()))
+    }
+
+    /// Reads a member. The order is right.
+    fn member(&mut self, name: &str) -> Result<(), Stop> {
+        let wrong = |stop| match stop {
+            Stop::Wrong(why) => Stop::Wrong(format!("{name}: {why}")),
+            io => io,
+        };
+        self.member_value(name).map_err(wrong)
+    }
+
+    fn member_value(&mut self, name: &str) -> Result<(), Stop> {
+        match name {
+            "version" => {
+                let version: String = self.next()?;
+                if version != VERSION {
+                    return Err(self.json.wrong(&format!("{version:?} is not known to this program, {VERSION:?} is")));
+                }
             }
-            self.0.next_item();
+            "exported_at" => self.claims.exported_at = self.next()?,
+            "filter" => self.claims.filter = self.next()?,
+            "merkle_root" => self.claims.merkle_root = self.next::<Option<Hex>>()?.map(|hex| hex.0),
+            "tree_size" => self.claims.tree_size = self.next()?,
+            "checkpoint" => self.claims.checkpoint = self.next()?,
+            "log_key" => self.claims.log_key = self.next()?,
+            "first_sequence" => self.claims.first_sequence = self.next()?,
+            "anchor_prev_hash" => self.claims.anchor_prev_hash = self.next::<Hex>()?.0,
+            "events" => {
+                let mut check = Check::new(std::mem::take(&mut self.claims), self.keys);
+                let read = self.elements(|text| {
+                    check.event(text);
+                    Ok(())
+                });
+                self.check = Some(check);
+                read?;
+            }
+            _ => {
+                let Some(mut check) = self.check.take() else { return Ok(()) };
+                let read = self.elements(|text| {
+                    let proof = serde_json::from_str(text)?;
+                    check.proof(&proof);
+                    Ok(())
+                });
+                self.check = Some(check);
+                read?;
+            }
         }
         Ok(())
     }
-}
 
-struct Proofs<'a, 'r>(&'a mut Reading<'r>);
-
-impl<'de> DeserializeSeed<'de> for Proofs<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Proofs<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of proofs")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut proofs: S) -> Result<(), S::Error> {
-        self.0.next_item();
-        while let Some(proof) = proofs.next_element::<ProofOf>()? {
-            if let Some(check) = &mut self.0.check {
-                check.proof(&proof);
+    /// Reads an array, element by element.
+    fn elements(&mut self, mut take: impl FnMut(&str) -> serde_json::Result<()>) -> Result<(), Stop> {
+        self.json.require(b'[')?;
+        let mut count = 0u64;
+        while self.json.has_element(count == 0)? {
+            count += 1;
+            if let Err(error) = take(self.json.value()?) {
+                return Err(self.json.wrong(&format!("element {count}: {error}")));
             }
-            self.0.next_item();
+            (self.progress)();
         }
         Ok(())
     }
