@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench-ratio bench-relay setup
+.PHONY: run build install test bench-ratio bench-relay soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -29,6 +29,11 @@ bench-ratio: setup
 # The same load with a relay whose upstream is away, beside a server without one.
 bench-relay: build
 	sh benches/relay.sh
+
+# A server that is killed hundreds of times under load; each time, `cairn verify --all` says what is left of it.
+KILLS ?= 300
+soak: setup
+	CAIRN_TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
 
 setup:
 	@sh deploy/setup.sh

@@ -4,6 +4,7 @@
 //! caller. The rules are those of RFC 8785 (JSON Canonicalization Scheme) with one difference, described in
 //! [`number`], and of the README's section "The rules a verifier needs".
 
+pub mod canonical;
 pub mod event;
 pub mod fields;
 pub mod json;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::canonical::Canonical;
 use super::event::{Reader, WayIn};
 use super::json::Fault;
 use super::{Field, canonicalize, scan};
@@ -64,6 +65,31 @@ proptest! {
         let once = canonicalize(&value.to_string()).unwrap();
         let twice = canonicalize(std::str::from_utf8(&once).unwrap()).unwrap();
         prop_assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn the_fast_look_says_yes_to_nothing_but_canonical_bytes(value in json(), cut in 0usize..200, other in any::<char>()) {
+        let object = serde_json::json!({ "a": value });
+        let is_canonical = |text: &str| canonicalize(text).is_ok_and(|again| again == text.as_bytes());
+        let mut look = Canonical::default();
+        let mut is_object = |text: &str| look.is_object(text, |_, _| {});
+        let mut texts = vec![object.to_string(), slow_canonical(&object), serde_json::to_string_pretty(&object).unwrap()];
+        // One character is another one, is missing, or is there twice.
+        let chars: Vec<char> = slow_canonical(&object).chars().collect();
+        let at = cut % chars.len();
+        let (before, after) = (&chars[..at], &chars[at + 1..]);
+        for middle in [vec![other], vec![], vec![chars[at]; 2], vec!['0', chars[at]], vec!['\\', chars[at]]] {
+            texts.push([before, &middle, after].concat().iter().collect());
+        }
+        for text in texts {
+            prop_assert!(!is_object(&text) || is_canonical(&text), "{}", text);
+        }
+        // It may say no to what is rare; not to what is plain.
+        let plain = object.to_string();
+        let is_plain = |c: char| c.is_ascii() && c != '\\';
+        if plain == slow_canonical(&object) && plain.chars().all(is_plain) && !plain.contains(|c: char| c.is_ascii_digit()) {
+            prop_assert!(is_object(&plain), "{}", plain);
+        }
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Walking a chain from its first event to its head, and naming the first break.
 
+use std::collections::HashMap;
 use std::fmt;
 
+use super::canonical::Canonical;
 use super::json::{Canonicalizer, Parser};
 use super::link::{AgentKey, Hash, Sequence};
 use super::{Field, scan};
+
+/// How many agents' ids are remembered.
+const AGENTS: usize = 4096;
 
 /// What a chain says of one event.
 #[derive(Debug, Clone, Copy)]
@@ -118,8 +123,11 @@ impl Walk {
 /// Checks that bytes are an event in canonical form, with memory that is reused from one event to the next.
 #[derive(Default)]
 pub struct Checker {
+    fast: Canonical,
     memory: Canonicalizer,
     again: Vec<u8>,
+    /// The canonical ids of agents that were seen.
+    agents: HashMap<AgentKey, Box<[u8]>>,
 }
 
 impl Checker {
@@ -130,6 +138,36 @@ impl Checker {
     /// What is wrong with them.
     pub fn check(&mut self, canonical: &[u8], agent: AgentKey) -> Result<(), String> {
         let text = std::str::from_utf8(canonical).map_err(|error| error.to_string())?;
+        let (mut is_known, mut agent_id) = (true, None);
+        let is_canonical = self.fast.is_object(text, |key, value| match Field::from_name(key) {
+            Some(Field::AgentId) => agent_id = Some(value),
+            Some(_) => {}
+            None => is_known = false,
+        });
+        if is_canonical && is_known && agent_id.is_some_and(|id| self.is_agent(id, agent)) {
+            return Ok(());
+        }
+        self.check_slowly(text, agent)
+    }
+
+    /// Whether a canonical value is an agent's id. Its hash is the same for every event of the agent.
+    fn is_agent(&mut self, id: &[u8], agent: AgentKey) -> bool {
+        if self.agents.get(&agent).is_some_and(|known| **known == *id) {
+            return true;
+        }
+        let is_it = scan::text(id).is_some_and(|text| AgentKey::of(&text) == agent);
+        if is_it {
+            if self.agents.len() >= AGENTS {
+                self.agents.clear();
+            }
+            self.agents.insert(agent, id.into());
+        }
+        is_it
+    }
+
+    /// The same for whatever the fast way does not know, and with the reason.
+    fn check_slowly(&mut self, text: &str, agent: AgentKey) -> Result<(), String> {
+        let canonical = text.as_bytes();
         self.again.clear();
         let mut parser = Parser::new(text, 0, &mut self.memory, usize::MAX);
         parser.value(&mut self.again).and_then(|()| parser.end()).map_err(|error| error.to_string())?;

