@@ -33,7 +33,7 @@ bench-relay: build
 # A server that is killed hundreds of times under load; each time, `cairn verify --all` says what is left of it.
 KILLS ?= 300
 soak: setup
-	CAIRN_TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
+	TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
 
 setup:
 	@sh deploy/setup.sh

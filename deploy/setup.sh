@@ -13,6 +13,10 @@ need python3 python3
 need sha256sum coreutils
 need wrk wrk
 need strace strace
+# An auditor checks by hand with these.
+need jq jq
+need openssl openssl
+need xxd xxd
 # The database's bindings are made with libclang and its headers: the unversioned name comes with both.
 if ! ls /usr/lib/llvm-*/lib/libclang.so >/dev/null 2>&1; then
     missing="$missing libclang-dev"

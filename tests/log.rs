@@ -1,5 +1,6 @@
 //! The transparency log as anybody sees it who follows it from outside.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -142,6 +143,20 @@ async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it
         );
         for wrong in ["0/002", "0/002.p/189", "0/003", "1/000", "2/000.p/1", "entries/002", "0/0", "x"] {
             assert_eq!(server.get(&format!("/log/tile/{wrong}")).await.status, 404, "{wrong}");
+        }
+        // Entries come gzipped to whoever asks for it, hashes never do.
+        for (path, asked, is_gzipped) in
+            [("entries/000", "br, gzip;q=0.5", true), ("entries/000", "gzip;q=0", false), ("0/000", "gzip", false)]
+        {
+            let request = server.client.get(format!("{}/log/tile/{path}", server.url)).header("accept-encoding", asked);
+            let response = request.send().await.unwrap();
+            assert_eq!(response.headers().get("content-encoding").is_some(), is_gzipped, "{path} {asked}");
+            let sent = response.bytes().await.unwrap();
+            if is_gzipped {
+                let mut whole = Vec::new();
+                flate2::read::GzDecoder::new(&sent[..]).read_to_end(&mut whole).unwrap();
+                assert!(whole == bytes(&server, "/log/tile/entries/000").await && sent.len() < whole.len());
+            }
         }
         // Each event is one leaf, and each agent's leaves rise with its sequence.
         let mut found = std::collections::HashMap::<String, u64>::new();

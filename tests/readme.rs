@@ -76,11 +76,18 @@ fn every_call_of_the_readme_answers_what_the_readme_says() {
     let bin = cairn().get_program().to_owned();
     let folder = std::path::Path::new(&bin).parent().unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    // What the blocks write is theirs; what they read of the repository is there, too.
+    let work = TempDir::new().unwrap();
+    std::os::unix::fs::symlink(repository("tests"), work.path().join("tests")).unwrap();
     let mut answers = 0;
     for (script, written) in blocks(&readme, "sh") {
         let script = script.replace(WRITTEN, server.url.trim_start_matches("http://"));
         let mut shell = Command::new("sh");
-        shell.args(["-euc", &script]).env("PATH", &path).env("CAIRN_STORAGE__DATA_DIR", data.path());
+        shell
+            .current_dir(work.path())
+            .args(["-euc", &script])
+            .env("PATH", &path)
+            .env("CAIRN_STORAGE__DATA_DIR", data.path());
         shell.env("CAIRN_LISTEN", server.url.trim_start_matches("http://"));
         let output = shell.output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();

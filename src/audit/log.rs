@@ -1,10 +1,13 @@
 //! The log's calls: `/v1/merkle/root`, `/v1/proof`, `/v1/consistency`, and `/log/...` as C2SP tlog-tiles has it.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tlog_tiles::Hash as Node;
 use uuid::Uuid;
@@ -123,21 +126,50 @@ pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body
 }
 
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
-pub async fn tile(State(audit): State<Arc<Audit>>, Path(path): Path<String>) -> Result<Response<Body>, Problem> {
+pub async fn tile(
+    State(audit): State<Arc<Audit>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
     let not_found = || Problem::not_found("there is no such tile");
     let wanted = TilePath::parse(&path).ok_or_else(not_found)?;
     let signed = audit.signed()?;
+    // Hashes do not get shorter.
+    let is_gzipped = wanted.level.is_none() && takes_gzip(&headers);
     let bytes = audit
         .read(move |_, _| {
             let read = match wanted.level {
                 Some(level) => signed.tile(level, wanted.index, wanted.width),
                 None => signed.entries(wanted.index, wanted.width),
             };
-            read.map_err(|error| match error {
+            let bytes = read.map_err(|error| match error {
                 tlog_tiles::Error::IndexesNotInTree => not_found(),
                 error => Problem::unavailable(format!("the log could not be read: {error}")),
-            })
+            })?;
+            Ok(if is_gzipped { gzip(&bytes) } else { bytes })
         })
         .await?;
-    Ok(plain(bytes, BYTES, if wanted.width == 256 { FOREVER } else { NOT_AT_ALL }))
+    let mut response = plain(bytes, BYTES, if wanted.width == 256 { FOREVER } else { NOT_AT_ALL });
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if is_gzipped {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// Whether the client asks for gzip (RFC 9110, section 12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    codings.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
+    })
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    // Writing to a Vec cannot fail.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
@@ -151,8 +152,13 @@ pub struct FollowArgs {
     #[arg(long, value_name = "FILE", requires = "log")]
     pub place: Option<PathBuf>,
     /// Go on reading, with this pause in between, such as 30s
-    #[arg(long, value_name = "TIME", requires = "log", value_parser = humantime::parse_duration)]
-    pub every: Option<std::time::Duration>,
+    #[arg(long, value_name = "TIME", requires = "log", value_parser = pause)]
+    pub every: Option<Duration>,
+}
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if pause < Duration::from_secs(1) { Err("expected 1s or more".to_owned()) } else { Ok(pause) }
 }
 
 #[derive(Debug, Args)]
