@@ -32,6 +32,8 @@ pub mod admin;
 
 /// All settings, and where they came from.
 pub mod config;
+/// Words of others, as they may be shown.
+pub mod harmless;
 /// What a mistyped name was probably meant to be.
 pub mod nearest;
 /// Sizes and times in settings.

@@ -102,6 +102,35 @@ async fn an_export_ends_at_the_checkpoint_and_nothing_is_exported_that_is_not_si
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_exported_in_the_letters_that_it_was_sent_in_and_a_file_keeps_what_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&often(data.path())).await;
+    let event = json!({"agent_id": "a", "id": "0198C6B2-7D0E-7CC5-A4EF-1F2B3C4D5E6F"});
+    assert_eq!(server.send("/v1/events", &event).await.status, 201);
+    signed(&server, 1).await;
+    let key = verifier_keys(data.path()).remove(0);
+    let data_dir = data.path().to_str().unwrap();
+    let real = data.path().join("real.json");
+    std::fs::write(&real, "").unwrap();
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let link = data.path().join("link.json");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let export = |to: &str| run_text(&["export", "--agent-id", "a", "--data-dir", data_dir, "-o", to]);
+    assert_eq!(export(link.to_str().unwrap()).0, 0);
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, said, _) = run_text(&["verify-export", real.to_str().unwrap(), "--key", &key]);
+    assert!(code == 0 && said.ends_with("VALID\n"), "{said}");
+    // A device is written to, not replaced; - is the output.
+    assert_eq!(export("/dev/null").0, 0);
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    assert!(export("-").1.starts_with("{\"version\":\"1.0\""));
+    assert!(export("/nowhere/x").2.contains("/nowhere/x: "));
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_package_with_a_hole_is_not_written() {
     let data = TempDir::new().unwrap();
     let server = Running::start(&often(data.path())).await;

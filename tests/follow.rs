@@ -1,6 +1,7 @@
 //! The log, followed from outside by `cairn verify --log`.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tlog_tiles::Hash as Node;
 
-use crate::harness::{Running, run_text};
+use crate::harness::{Running, eventually, run_text};
 use crate::log::{fill, often, signed, verifier_keys};
 use crate::merkle::{leaf_hash, root};
 
@@ -63,6 +64,16 @@ async fn a_reader_of_every_leaf_goes_on_where_it_was_and_sees_each_event_once() 
     std::fs::write(&place, edited).unwrap();
     let (code, report) = follow(&server.url, &key, &more).await;
     assert!(code == 3 && report["complaint"].as_str().unwrap().contains("invalid signature"), "{report}");
+    // A file that is no checkpoint, a key that is none, flags that belong to another way of verifying.
+    let (code, report) = follow(&server.url, &key, &["--checkpoint", key_file.to_str().unwrap()]).await;
+    assert!(code == 3 && report["complaint"].as_str().unwrap().contains("this is no checkpoint"), "{report}");
+    assert_eq!(follow(&server.url, "/nowhere", &[]).await.0, 2);
+    assert_eq!(follow(&server.url, &key, &["--every", "0s"]).await.0, 2);
+    assert_eq!(run_text(&["verify", "--all", "--key", &key]).0, 2);
+    assert_eq!(run_text(&["verify", "--log", &server.url]).0, 2);
+    // A web page is no checkpoint, and no proof that the log lies.
+    let (code, report) = follow(&format!("{}/v1/stats?", server.url), &key, &[]).await;
+    assert!(code == 3, "{report}");
     let url = server.url.clone();
     server.stop().await.unwrap();
     assert_eq!(follow(&url, &key, &[]).await.0, 3);
@@ -72,6 +83,8 @@ async fn a_reader_of_every_leaf_goes_on_where_it_was_and_sees_each_event_once() 
 #[derive(Clone)]
 struct Fake {
     shown: Arc<Mutex<(String, Vec<Vec<u8>>)>>,
+    /// How often it was asked for leaves.
+    asked: Arc<AtomicU64>,
     url: String,
 }
 
@@ -92,6 +105,7 @@ impl Fake {
             fake.shown.lock().unwrap().0.clone()
         }
         async fn bundle(State(fake): State<Fake>, UrlPath(width): UrlPath<usize>) -> Result<Vec<u8>, StatusCode> {
+            fake.asked.fetch_add(1, Ordering::Relaxed);
             let shown = fake.shown.lock().unwrap();
             let leaves = shown.1.get(..width).ok_or(StatusCode::NOT_FOUND)?;
             let entry = |leaf: &Vec<u8>| [&(leaf.len() as u16).to_be_bytes()[..], leaf].concat();
@@ -99,7 +113,7 @@ impl Fake {
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let fake = Fake { shown: Arc::default(), url };
+        let fake = Fake { shown: Arc::default(), asked: Arc::default(), url };
         let routes = Router::new()
             .route("/log/checkpoint", get(checkpoint))
             .route("/log/tile/entries/000.p/{width}", get(bundle))
@@ -177,7 +191,7 @@ async fn a_log_that_was_set_back_or_shows_another_history_is_found_by_who_was_th
     fake.show(sign(&keys, &other), &other);
     assert_eq!(follow(&fake.url, &key, &[]).await.0, 0, "who comes new cannot know");
     let (code, report) = follow(&fake.url, &key, &at).await;
-    assert!(code == 1 && report["findings"].to_string().contains("its 20 leaves are not those"), "{report}");
+    assert!(code == 1 && report["findings"].to_string().contains("does not extend the 15 events"), "{report}");
     // It goes on as if nothing had been: the place is still that of the real log.
     fake.show(sign(&keys, &whole), &whole);
     let (code, report) = follow(&fake.url, &key, &at).await;
@@ -188,6 +202,8 @@ async fn a_log_that_was_set_back_or_shows_another_history_is_found_by_who_was_th
     fake.show(sign(&keys, &other), &other);
     let (code, report) = follow(&fake.url, &key, &["--checkpoint", kept.to_str().unwrap()]).await;
     assert!(code == 1 && report["findings"].to_string().contains("its first 20 events are not those"), "{report}");
+    let (code, report) = follow(&fake.url, &key, &["--agent-id", "a"]).await;
+    assert!(code == 0 && report["last_sequence"] == json!(20), "{report}");
     // What was found once is not forgotten.
     let mut gap = whole.clone();
     gap.extend([leaf("a", 22, 1)]);
@@ -195,6 +211,27 @@ async fn a_log_that_was_set_back_or_shows_another_history_is_found_by_who_was_th
     assert_eq!(follow(&fake.url, &key, &at).await.0, 1);
     let (code, report) = follow(&fake.url, &key, &at).await;
     assert!(code == 1 && report["new_events"] == json!(0), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_was_shown_without_its_leaves_is_not_forgotten() {
+    let folder = TempDir::new().unwrap();
+    let keys = Keys::make(&folder.path().join("key"), "the/log").unwrap();
+    let fake = Fake::start().await;
+    let whole: Vec<Vec<u8>> = (1..=20).map(|n| leaf("a", n, 1)).collect();
+    let mut other = whole.clone();
+    other[18] = leaf("a", 19, 2);
+    // First the one tree, whose leaves are not served; then the other.
+    fake.show(sign(&keys, &whole), &[]);
+    let mut command = crate::harness::cairn();
+    command.args(["verify", "--log", &fake.url, "--key", &keys.verifiers()[0], "--every", "1s"]);
+    let follower = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    eventually("it asks for leaves", async || fake.asked.load(Ordering::Relaxed) > 0).await;
+    fake.show(sign(&keys, &other), &other);
+    let output = tokio::task::spawn_blocking(|| follower.wait_with_output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("are not those that were signed in a checkpoint that it has shown"), "{said}");
 }
 
 /// What `cairn status` says.
@@ -229,7 +266,7 @@ async fn the_status_says_how_far_the_log_is_and_why_it_cannot_be_signed() {
     // The database of before, the checkpoint of now.
     std::fs::copy(data.path().join("log.checkpoint"), older.path().join("log.checkpoint")).unwrap();
     let (code, said) = status(older.path());
-    assert_eq!((code, &said["rollback"]), (1, &json!(true)), "{said}");
+    assert_eq!((code, &said["rollback"], &said["unsigned_events"]), (1, &json!(true), &Value::Null), "{said}");
     assert!(said["reason"].as_str().unwrap().contains("its log has 300 events, and 400 were signed"), "{said}");
     let (code, out, _) = run_text(&["status", "--data-dir", older.path().to_str().unwrap()]);
     assert!(code == 1 && out.contains("STOPPED"), "{out}");

@@ -179,11 +179,45 @@ async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_
     let checkpoint = ["--checkpoint", kept.to_str().unwrap()];
     let (code, said) = verify(real.path(), &checkpoint);
     assert!(code == 0 && said.contains("2 checkpoints verified"), "{said}");
+    // The checkpoint that is on the disk is set back with the ledger: the one that was kept elsewhere is not.
+    let shorter = TempDir::new().unwrap();
+    let server = Running::start(&{
+        let mut config = config(shorter.path());
+        config.log.origin = Some("the/log".to_owned());
+        std::fs::copy(real.path().join("log.key"), shorter.path().join("log.key")).unwrap();
+        config
+    })
+    .await;
+    assert_eq!(server.send("/v1/events", &json!({"agent_id": "a0"})).await.status, 201);
+    server.stop().await.unwrap();
+    let (code, said) = verify(shorter.path(), &[]);
+    assert!(code == 0 && said.contains("log: 1 events, 1 checkpoints verified: valid"), "{said}");
+    let (code, said) = verify(shorter.path(), &checkpoint);
+    assert!(
+        code == 1 && said.contains("was signed over 600 events, and there are 1: the ledger was set back"),
+        "{said}"
+    );
+    // A log that is gone, or whose seal is, is not one that was never there.
+    edit(shorter.path(), |db| assert_eq!(remove(db, "log", |key, _| key == b"s"), 1));
+    let (code, said) = verify(shorter.path(), &[]);
+    assert!(code == 1 && said.contains("log: BROKEN: there is none, and"), "{said}");
+    let note = std::fs::read(forged.path().join("log.checkpoint")).unwrap();
+    std::fs::remove_file(forged.path().join("log.checkpoint")).unwrap();
+    let (code, said) = verify(forged.path(), &[]);
+    assert!(code == 1 && said.contains("log: BROKEN: its last checkpoint is gone"), "{said}");
+    std::fs::write(forged.path().join("log.checkpoint"), note).unwrap();
     let (code, said) = verify(forged.path(), &["--checkpoint", "/nowhere"]);
     assert!(code == 3 && said.contains("/nowhere"), "{said}");
-    // Without the key that signed it, it is no checkpoint of this log.
+    // With another key it is no checkpoint of this log.
+    std::fs::remove_file(forged.path().join("log.key")).unwrap();
+    cairn::tlog::keys::Keys::make(&forged.path().join("log.key"), "the/log").unwrap();
+    let (code, said) = verify(forged.path(), &[]);
+    assert!(code == 1 && said.contains("it was not signed with the/log+"), "{said}");
+    std::fs::remove_file(forged.path().join("log.key")).unwrap();
+    let (code, said) = verify(forged.path(), &[]);
+    assert!(code == 1 && said.contains("the log's key is gone"), "{said}");
     cairn::tlog::keys::replace(&forged.path().join("log.key"), b"").unwrap();
-    assert_eq!(verify(forged.path(), &checkpoint).0, 3);
+    assert_eq!(verify(forged.path(), &checkpoint).0, 3, "what cannot be read was not verified");
 }
 
 /// Sends batches until it is told to stop; counts what was acknowledged.

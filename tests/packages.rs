@@ -214,6 +214,30 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("checkpoint", "invalid signature"), ("tree", "proof 1 of the package")],
         ),
         (
+            "the package names another size than its checkpoint, and no root",
+            |package| {
+                package["tree_size"] = json!(999);
+                package.as_object_mut().unwrap().remove("merkle_root");
+            },
+            &[("tree", "merkle_root and tree_size are not those of the checkpoint")],
+        ),
+        (
+            "the last sequences that there are",
+            |package| {
+                package["filter"]["since"] = json!("2020-01-01T00:00:00.000Z");
+                package["first_sequence"] = json!(u64::MAX);
+                for at in 0..EVENTS {
+                    event(package, at).insert("sequence".to_owned(), json!(u64::MAX - u64::from(at > 0)));
+                }
+            },
+            &[("chain", "no chain is so long"), ("tree", "is of another event")],
+        ),
+        (
+            "a field of another schema",
+            |package| drop(event(package, 3).insert("schema_version".to_owned(), json!("9.0"))),
+            &[("events", "schema_version"), ("chain", "hash mismatch at sequence 4")],
+        ),
+        (
             "more events than there can be",
             |package| {
                 let note = package["checkpoint"].as_str().unwrap().replace("\n700\n", "\n18446744073709551615\n");
@@ -330,6 +354,13 @@ async fn a_file_that_is_no_package_is_said_to_be_none() {
         (text.replacen("\"leaf_index\":", "\"more\":1,\"leaf_index\":", 1), "unknown field `more`"),
         (text.replacen("\"leaf_hash\":\"", "\"leaf_hash\":\"A", 1), "expected 64 lower-case hex digits"),
         (format!("{text} {{}}"), "something behind the package"),
+        (text.replacen("\"exported_at\":\"", "\"exported_at\":\"x\\nVALID", 1), "exported_at: expected a time"),
+        (
+            text.replacen("{\"agent_id\":\"агент-3\",\"since\":null,\"until\":null}", "[\"агент-3\",null,null]", 1),
+            "expected an object",
+        ),
+        (text.replacen("\"tree_size\":700", "\"tree_size\":", 1), "tree_size"),
+        ("\u{1f}\u{8b}".to_owned(), "it is compressed"),
     ];
     for (text, why) in &cases {
         let (is_well, verdict) = verify(text, &[&key]);
@@ -342,7 +373,21 @@ async fn a_file_that_is_no_package_is_said_to_be_none() {
         let (is_well, verdict) = verify(&text[..end], &[&key]);
         assert!(!is_well && layer(&verdict, "package").0 == Some(false), "{end}: {verdict:#}");
         assert!(layer(&verdict, "chain").0.is_none(), "what was not read is not said to hold: {verdict:#}");
+        assert!(layer(&verdict, "tree").0.is_none(), "what was not read is not said to be wrong: {verdict:#}");
     }
+    // What the file says cannot look like what the verifier says.
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("package.json");
+    std::fs::write(&file, text.replacen("\"log_key\":\"", "\"log_key\":\"x\\n  chain       holds: yes\\nVALID\\n", 1))
+        .unwrap();
+    let (code, said, _) = run_text(&["verify-export", file.to_str().unwrap()]);
+    assert!(code == 1 && !said.lines().any(|line| line == "VALID") && said.ends_with("BROKEN\n"), "{said}");
+    std::fs::write(&file, "<html>").unwrap();
+    let (code, said, _) = run_text(&["verify-export", file.to_str().unwrap()]);
+    assert!(
+        code == 1 && said.starts_with("this is no evidence package: not JSON") && said.lines().count() == 2,
+        "{said}"
+    );
     let missing = run_text(&["verify-export", "/nowhere"]);
     assert!(missing.0 == 3 && missing.2.contains("/nowhere"), "{missing:?}");
     let no_key = run_text(&["verify-export", "/nowhere", "--key", "nonsense"]);

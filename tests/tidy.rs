@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// Who may import whom. Those of [`SEES_ALL`] may import everybody.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
+    ("harmless", &[]),
     ("nearest", &[]),
     ("chain", &[]),
     ("http", &["nearest"]),
@@ -14,7 +15,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     ("ingest", &["chain", "http", "ledger", "units"]),
     ("relay", &["chain", "http", "ledger", "units"]),
     ("tlog", &["chain", "ledger"]),
-    ("evidence", &["chain", "tlog"]),
+    ("evidence", &["chain", "harmless", "tlog"]),
     ("audit", &["chain", "evidence", "http", "ledger", "tlog"]),
     ("admin", &["http", "ledger", "relay", "tlog"]),
     ("config", &["ingest", "ledger", "nearest", "relay", "tlog", "units"]),

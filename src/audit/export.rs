@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::pieces::{self, PIECE_BYTES, Pieces};
 use super::{Audit, filter, store_failed};
-use crate::chain::{AgentKey, Hash, Sequence, time};
+use crate::chain::{AgentKey, Field, Hash, Sequence, time};
 use crate::evidence;
 use crate::http::{Params, Problem};
 use crate::ledger::keys::Place;
@@ -58,6 +58,7 @@ pub struct Export {
     agent: AgentKey,
     first: Sequence,
     last: Sequence,
+    newer: u64,
     /// The members before the events, until they are written.
     head: String,
     /// The next event to write; behind `last` once all of them are.
@@ -89,19 +90,25 @@ impl Export {
             return Ok(Err(Missing::Events));
         }
         let unsigned = first_not(store, agent, head.sequence, |place, _| signed.covers(place))?;
-        let behind = behind.min(unsigned);
-        if first >= behind {
+        if first >= unsigned {
             return Ok(Err(Missing::Checkpoint));
         }
+        let newer = behind.0.saturating_sub(unsigned.0);
+        let behind = behind.min(unsigned);
         let anchor = at(store, agent, first, |_, record| record.link().prev_hash)?;
         let head = members_before_events(&signed, log_key, wanted, first, anchor);
         let last = Sequence(behind.0 - 1);
-        Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, head, event: first, proof: first }))
+        Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, newer, head, event: first, proof: first }))
     }
 
     /// How many events it has.
     pub fn events(&self) -> u64 {
         self.last.0 - self.first.0 + 1
+    }
+
+    /// How many events of that time are left out, because they are newer than the checkpoint.
+    pub fn newer(&self) -> u64 {
+        self.newer
     }
 
     /// How many events and proofs are written.
@@ -131,9 +138,10 @@ impl Export {
         self.proof = self.walk(self.proof, out, |prover, sequence, place, record, out| {
             out.extend_from_slice(if sequence == first { b"" } else { b"," });
             let proof = prover.prove(place, record)?;
-            let id = read::id(record).unwrap_or_default();
+            // As it was sent: its letters may be upper case.
+            let id = record.value(Field::Id).map(String::from_utf8_lossy).unwrap_or_default();
             let hash = |node: &tlog_tiles::Hash| Hash(node.0).hex();
-            out.extend_from_slice(format!(r#"{{"event_id":"{id}","proof":{{"leaf_hash":""#).as_bytes());
+            out.extend_from_slice(format!(r#"{{"event_id":{id},"proof":{{"leaf_hash":""#).as_bytes());
             out.extend_from_slice(&hash(&proof.leaf_hash));
             out.extend_from_slice(format!(r#"","leaf_index":{},"siblings":["#, proof.leaf).as_bytes());
             for (number, sibling) in proof.siblings.iter().enumerate() {

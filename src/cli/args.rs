@@ -18,7 +18,8 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_HELP: &str = "Exit status: 0 fine, 1 verified and broken, 2 usage or configuration, 3 could not do it";
+const EXIT_HELP: &str =
+    "Exit status: 0 fine, 1 verified and broken or not proven, 2 usage or configuration, 3 could not do it";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -113,21 +114,22 @@ pub struct LogArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["agent_id", "all", "log"])]
+#[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "log"])]
 pub struct VerifyArgs {
-    /// This agent's chain
+    /// This agent's chain; with --log, its last sequence there
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
-    /// Every agent's chain
-    #[arg(long)]
+    /// Every agent's chain, and the log over them
+    #[arg(long, conflicts_with_all = ["agent_id", "log"])]
     pub all: bool,
     /// The log of a running server, every leaf of it, from outside
     #[arg(long, value_name = "URL", requires = "key")]
     pub log: Option<String>,
     #[command(flatten)]
     pub follow: FollowArgs,
-    /// A checkpoint of this log that was kept elsewhere: the events have to begin with those that it signed
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["agent_id", "server"])]
+    /// With --all or --log: a checkpoint of this log that was kept elsewhere. The events have to begin with those that it
+    /// signed
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
     pub checkpoint: Option<PathBuf>,
     /// Ask a running server, instead of reading the data directory
     #[arg(long, value_name = "URL", conflicts_with = "log")]
@@ -145,15 +147,22 @@ pub struct VerifyArgs {
 /// How a log is read from outside.
 #[derive(Debug, Args)]
 pub struct FollowArgs {
-    /// A verifier key that you trust, or a file with such keys, one a line
-    #[arg(long, value_name = "KEY", requires = "log")]
+    /// With --log: a verifier key that you trust, or a file with such keys
+    #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
-    /// Keep in this file how far the log was read, and go on from there next time
-    #[arg(long, value_name = "FILE", requires = "log")]
+    /// With --log: keep in this file how far it was read, and go on from there next time. Nobody else may write it
+    #[arg(long, value_name = "FILE")]
     pub place: Option<PathBuf>,
-    /// Go on reading, with this pause in between, such as 30s
-    #[arg(long, value_name = "TIME", requires = "log", value_parser = pause)]
+    /// With --log: go on reading, with this pause in between, such as 30s, until something is broken
+    #[arg(long, value_name = "TIME", value_parser = pause)]
     pub every: Option<Duration>,
+}
+
+impl FollowArgs {
+    /// Whether any of it was given.
+    pub fn is_used(&self) -> bool {
+        !self.key.is_empty() || self.place.is_some() || self.every.is_some()
+    }
 }
 
 fn pause(text: &str) -> Result<Duration, String> {
@@ -181,7 +190,7 @@ pub struct ExportArgs {
     /// Received before
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Where to write it [default: standard output]
+    /// Where to write it; - for standard output, as without it
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Ask a running server, instead of reading the data directory
@@ -199,7 +208,7 @@ pub struct VerifyExportArgs {
     /// The package; - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// A verifier key that you trust, or a file with such keys, one a line. It must not come with the package
+    /// A verifier key that you trust, or a file with such keys. It must not come with the package
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
     /// One JSON object

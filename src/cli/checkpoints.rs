@@ -18,15 +18,18 @@ pub struct Kept {
     pub keys: Vec<String>,
 }
 
+/// A checkpoint, or what is wrong with it.
+pub type Found = Result<Kept, String>;
+
 /// The last checkpoint that this ledger's server signed; `None` if there is none.
 ///
 /// # Errors
-/// When it cannot be read, or was not signed with the log's own keys.
-pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Option<Kept>, Error> {
+/// When files cannot be read.
+pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Kept>, String>, Error> {
     let path = config.checkpoint_path(data_dir);
     match std::fs::read(&path) {
-        Ok(note) => kept(config, data_dir, &path, note).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(note) => Ok(kept(config, data_dir, &path, note)?.map(Some)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
         Err(error) => Err(format!("{}: {error}", path.display()).into()),
     }
 }
@@ -34,23 +37,25 @@ pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Option<Kept>, Error> {
 /// A checkpoint of this ledger's log that was kept elsewhere.
 ///
 /// # Errors
-/// When it cannot be read, or was not signed with the log's own keys.
-pub fn elsewhere(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Kept, Error> {
+/// When files cannot be read.
+pub fn elsewhere(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Found, Error> {
     let note = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     kept(config, data_dir, path, note)
 }
 
-fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Kept, Error> {
+fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Found, Error> {
     let key_path = config.key_path(data_dir);
-    let origin = String::from_utf8_lossy(&note).lines().next().unwrap_or_default().to_owned();
-    let keys = Keys::read(&key_path, &origin)?;
-    let keys = keys.ok_or_else(|| format!("log.key_file: {} is gone", key_path.display()))?;
-    let (head, _) =
-        checkpoint::open(&note, keys.verifiers()).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(Kept { head, note, keys: keys.verifiers().to_vec() })
+    let Some(keys) = Keys::read_any(&key_path)? else {
+        return Ok(Err(format!("the log's key is gone (log.key_file: {})", key_path.display())));
+    };
+    let keys = keys.verifiers().to_vec();
+    Ok(match checkpoint::open(&note, &keys) {
+        Ok((head, _)) => Ok(Kept { head, note, keys }),
+        Err(why) => Err(format!("{}: {why}", path.display())),
+    })
 }
 
-/// The verifier keys of an argument: the key itself, or a file that has one a line.
+/// The verifier keys of an argument: the key itself, or a file that has some.
 ///
 /// # Errors
 /// When it is neither.
@@ -60,7 +65,7 @@ pub fn verifier_keys(argument: &str) -> Result<Vec<String>, String> {
     }
     let text = std::fs::read_to_string(argument)
         .map_err(|error| format!("--key: {argument:?} is no verifier key, and as the name of a file: {error}"))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let found: Vec<String> = lines.filter(|line| keys::is_verifier(line)).map(str::to_owned).collect();
+    let found: Vec<String> =
+        text.split_whitespace().filter(|word| keys::is_verifier(word)).map(str::to_owned).collect();
     if found.is_empty() { Err(format!("--key: there is no verifier key in {argument}")) } else { Ok(found) }
 }

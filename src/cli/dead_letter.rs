@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::args::{DeadLetterAction, DestinationArgs, MoveArgs};
 use super::server::Server;
-use super::{Error, Exit, complain, harmless, said};
+use super::{Error, Exit, complain, said};
+use crate::harmless::harmless;
 use crate::http::Causes;
 
 /// Looks after events that an upstream refused for good.

@@ -1,12 +1,12 @@
 //! `cairn export`
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::ExportArgs;
-use super::ledger::Reader;
+use super::ledger::{Reader, signed};
 use super::progress::progress_bar;
 use super::server::Server;
 use super::{Error, Exit, complain, said};
@@ -14,8 +14,6 @@ use crate::audit::export::{Export, Wanted};
 use crate::chain::time;
 use crate::config::Loaded;
 use crate::http::Causes;
-use crate::tlog::Signed;
-use crate::tlog::rows::LogRows;
 
 /// Writes an evidence package.
 pub fn run(args: &ExportArgs) -> Exit {
@@ -36,6 +34,9 @@ pub fn run(args: &ExportArgs) -> Exit {
             Ok(times) => times,
             Err(exit) => return exit,
         };
+    if since_ms.zip(until_ms).is_some_and(|(since, until)| since >= until) {
+        return complain(Exit::Usage, &"--since has to be before --until");
+    }
     let server = match args.server.as_ref().map(|url| Server::at(url, args.api_key_file.as_deref())).transpose() {
         Ok(server) => server,
         Err(exit) => return exit,
@@ -61,10 +62,9 @@ fn from_ledger(loaded: &Loaded, wanted: &Wanted, target: &mut Target) -> Result<
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     // First the checkpoint, then the database: so it has whatever was signed.
     let own = super::checkpoints::own(&config, data_dir)?;
-    let own = own.ok_or("nothing was signed yet: there is no checkpoint (log.checkpoint_file)")?;
     let reader = Reader::open(data_dir)?;
-    let rows = LogRows::new(Arc::clone(&reader.store));
-    let signed = Arc::new(Signed::of(rows, &own.head, own.note)?);
+    let own = own?.ok_or("nothing was signed yet: there is no checkpoint (log.checkpoint_file)")?;
+    let signed = Arc::new(signed(&reader, &own)?);
     let key = own.keys.first().cloned().unwrap_or_default();
     let export = Export::of(signed, &key, wanted)?;
     let mut export = export.map_err(|missing| missing.of(&wanted.agent_id))?;
@@ -80,6 +80,9 @@ fn from_ledger(loaded: &Loaded, wanted: &Wanted, target: &mut Target) -> Result<
         }
     }
     bar.finish_and_clear();
+    if export.newer() > 0 {
+        eprintln!("cairn: {} newer events of the agent are not yet under a checkpoint, and not in it", export.newer());
+    }
     Ok(())
 }
 
@@ -105,24 +108,45 @@ fn from_server(server: &Server, args: &ExportArgs, target: &mut Target) -> Resul
 /// Where the package goes. A file has its name only once it is whole.
 enum Target {
     Output(io::StdoutLock<'static>),
-    File { file: BufWriter<File>, part: PathBuf, path: PathBuf },
+    File {
+        file: BufWriter<File>,
+        part: PathBuf,
+        path: PathBuf,
+    },
+    /// A device or a pipe, which nothing may take the place of.
+    Special(File),
 }
 
 impl Target {
     fn open(path: Option<&Path>) -> io::Result<Target> {
-        let Some(path) = path else { return Ok(Target::Output(io::stdout().lock())) };
+        let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
+            return Ok(Target::Output(io::stdout().lock()));
+        };
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        // What a link leads to is replaced, not the link.
+        let path = match std::fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(_) => path.to_owned(),
+        };
+        let there = std::fs::metadata(&path).ok();
+        if there.as_ref().is_some_and(|there| !there.is_file()) {
+            return OpenOptions::new().write(true).open(&path).map(Target::Special).map_err(named);
+        }
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let part = path.with_file_name(name);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", part.display()));
-        let file = BufWriter::new(File::create(&part).map_err(named)?);
-        Ok(Target::File { file, part, path: path.to_owned() })
+        let file = File::create(&part).map_err(named)?;
+        if let Some(there) = there {
+            file.set_permissions(there.permissions()).map_err(named)?;
+        }
+        Ok(Target::File { file: BufWriter::new(file), part, path })
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Target::Output(output) => output.write_all(bytes),
             Target::File { file, .. } => file.write_all(bytes),
+            Target::Special(file) => file.write_all(bytes),
         }
     }
 
@@ -133,6 +157,7 @@ impl Target {
                 file.flush()?;
                 std::fs::rename(part, path)
             }
+            Target::Special(file) => file.flush(),
         }
     }
 }

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::checkpoints::Kept;
 use crate::ledger::Meta;
 use crate::ledger::store::{Store, StoreError};
+use crate::tlog::Signed;
+use crate::tlog::rows::LogRows;
 
 /// A ledger that is only read. Its private directory goes with it.
 pub struct Reader {
@@ -48,4 +51,16 @@ impl Reader {
     pub fn look_again(&self) -> Result<(), StoreError> {
         self.store.catch_up()
     }
+}
+
+/// The tree that a checkpoint signed, in a ledger that is only read.
+///
+/// # Errors
+/// When the ledger cannot be read, or is not the one that was signed.
+pub fn signed(reader: &Reader, kept: &Kept) -> Result<Signed, StoreError> {
+    let open = || Signed::of(LogRows::new(Arc::clone(&reader.store)), &kept.head, kept.note.clone());
+    open().or_else(|_| {
+        reader.look_again()?;
+        open()
+    })
 }

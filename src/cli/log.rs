@@ -4,8 +4,9 @@ use std::io::{self, Write};
 
 use super::args::LogArgs;
 use super::ledger::Reader;
-use super::{Exit, complain, harmless, said};
+use super::{Exit, complain, said};
 use crate::chain::{AgentKey, Field, Sequence, scan};
+use crate::harmless::harmless;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read::{self, Runs};
 use crate::ledger::record::RecordRef;

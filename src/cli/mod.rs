@@ -66,15 +66,6 @@ fn said(written: io::Result<()>, exit: Exit) -> Exit {
     }
 }
 
-/// Characters that change the direction of what follows (Unicode UAX #9).
-const TURNS_TEXT: [char; 9] =
-    ['\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}'];
-
-/// What others said must not control a terminal, nor turn the direction of its text.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || TURNS_TEXT.contains(&c) { '\u{fffd}' } else { c }).collect()
-}
-
 /// Runs the command that the arguments name.
 pub fn run() -> Exit {
     match Arguments::parse().command {

@@ -5,18 +5,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::LINK;
 use serde_json::Value;
 
 use super::args::{ConfigArgs, ServerArgs};
 use super::{Error, Exit, complain};
+use crate::harmless::harmless;
 
 /// A chain of a million events takes a while to walk.
 const ANSWER_WAIT: Duration = Duration::from_secs(600);
 
 /// A package of a hundred million events takes hours.
 const DOWNLOAD_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A tile or a checkpoint comes at once.
+const BYTES_WAIT: Duration = Duration::from_secs(60);
+/// How much of a refusal is shown.
+const SHOWN_BYTES: u64 = 1000;
+/// No answer that is read whole is longer.
+const ANSWER_BYTES: u64 = 1 << 30;
 
 /// Whether a URL names this machine.
 fn is_here(url: &str) -> bool {
@@ -39,12 +47,14 @@ impl Server {
     /// After it has complained of what is wrong with them.
     pub fn at(url: &str, key_file: Option<&Path>) -> Result<Server, Exit> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(complain(Exit::Usage, &"--server: expected a URL such as http://localhost:7600"));
+            return Err(complain(Exit::Usage, &format!("expected a URL such as http://localhost:7600, found {url:?}")));
         }
         let read_key = |path: &Path| {
             let failed = |error| complain(Exit::Usage, &format!("--api-key-file {}: {error}", path.display()));
             let keys = std::fs::read_to_string(path).map_err(failed)?;
-            Ok(keys.lines().map(str::trim).find(|key| !key.is_empty()).unwrap_or_default().to_owned())
+            let key = keys.lines().map(str::trim).find(|key| !key.is_empty());
+            key.map(str::to_owned)
+                .ok_or_else(|| complain(Exit::Usage, &format!("--api-key-file {}: no key in it", path.display())))
         };
         let key = key_file.map(read_key).transpose()?;
         let mut client = Client::builder().timeout(ANSWER_WAIT);
@@ -101,7 +111,7 @@ impl Server {
     /// When there is no answer, a refusal, or more.
     pub fn bytes(&self, path: &str, most: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        let read = self.download(path, &[])?.take(most + 1).read_to_end(&mut bytes)? as u64;
+        let read = self.ask(path, &[], BYTES_WAIT)?.take(most + 1).read_to_end(&mut bytes)? as u64;
         if read > most { Err(format!("{}{path} answered more than {most} bytes", self.url).into()) } else { Ok(bytes) }
     }
 
@@ -110,13 +120,13 @@ impl Server {
     /// # Errors
     /// When there is no answer, or a refusal.
     pub fn download(&self, path: &str, query: &[(&str, &str)]) -> Result<impl Read + use<>, Error> {
-        let request = self.client.get(format!("{}{path}", self.url)).query(query).timeout(DOWNLOAD_WAIT);
+        self.ask(path, query, DOWNLOAD_WAIT)
+    }
+
+    fn ask(&self, path: &str, query: &[(&str, &str)], wait: Duration) -> Result<Response, Error> {
+        let request = self.client.get(format!("{}{path}", self.url)).query(query).timeout(wait);
         let response = self.with_key(request).send()?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(self.refused(path, status, &response.text()?));
-        }
-        Ok(response)
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(path, response)) }
     }
 
     /// Has something done.
@@ -156,18 +166,24 @@ impl Server {
         }
     }
 
-    fn refused(&self, path: &str, status: StatusCode, body: &str) -> Error {
-        format!("{}{path} answered {status}: {body}", self.url).into()
+    /// Says what a server answered that did not do it. It may be anybody's.
+    fn refused(&self, path: &str, response: Response) -> Error {
+        let status = response.status();
+        let mut body = Vec::new();
+        // What cannot be read of it is not shown.
+        let _ = response.take(SHOWN_BYTES).read_to_end(&mut body);
+        let hint = if status == StatusCode::UNAUTHORIZED { " (--api-key-file names a file with a key)" } else { "" };
+        let body = harmless(String::from_utf8_lossy(&body).trim());
+        format!("{}{path} answered {status}{hint}: {body}", self.url).into()
     }
 
     fn send(&self, request: RequestBuilder, path: &str) -> Result<(Value, Option<String>), Error> {
         let response = self.with_key(request).send()?;
         let status = response.status();
         let link = response.headers().get(LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
-        let body = response.text()?;
         if !status.is_success() {
-            return Err(self.refused(path, status, &body));
+            return Err(self.refused(path, response));
         }
-        Ok((serde_json::from_str(&body)?, link))
+        Ok((serde_json::from_reader(response.take(ANSWER_BYTES))?, link))
     }
 }

@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::args::LedgerStatusArgs;
-use super::ledger::Reader;
+use super::ledger::{Reader, signed};
 use super::{Error, Exit, checkpoints, complain, said};
 use crate::config::Loaded;
 use crate::http::Causes;
 use crate::ledger::keys::ShardId;
 use crate::ledger::read;
-use crate::tlog::Signed;
+use crate::ledger::store::StoreError;
 use crate::tlog::rows::LogRows;
 
 /// How the log of a ledger is.
@@ -45,7 +45,7 @@ pub fn run(args: &LedgerStatusArgs) -> Exit {
 fn status(loaded: &Loaded) -> Result<Status, Error> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     // First the checkpoint, then the database: so it has whatever was signed.
-    let own = checkpoints::own(&config, data_dir);
+    let own = checkpoints::own(&config, data_dir)?;
     let reader = Reader::open(data_dir)?;
     let rows = LogRows::new(Arc::clone(&reader.store));
     let progress = rows.progress()?;
@@ -57,8 +57,8 @@ fn status(loaded: &Loaded) -> Result<Status, Error> {
         Status { events, tree_size: progress.as_ref().map_or(0, |log| log.size), checkpoint: None, stopped: None };
     let own = match own {
         Ok(own) => own,
-        Err(error) => {
-            status.stopped = Some(error.to_string());
+        Err(why) => {
+            status.stopped = Some(why);
             return Ok(status);
         }
     };
@@ -71,13 +71,22 @@ fn status(loaded: &Loaded) -> Result<Status, Error> {
     let age = SystemTime::now().duration_since(changed).unwrap_or_default().as_secs();
     let root = crate::chain::Hash(own.head.root.0).to_string();
     status.checkpoint = Some((own.head.size, root, own.head.origin.clone(), age));
-    status.stopped = Signed::of(rows, &own.head, own.note).err().map(|error| error.to_string());
+    status.stopped = match signed(&reader, &own) {
+        Ok(_) => None,
+        Err(StoreError::Damaged { message, .. }) => Some(format!(
+            "the database is not the one whose checkpoint was signed last: {message}. Restore what was lost, or begin a \
+             new log with `cairn key new-log`"
+        )),
+        Err(error) => return Err(error.into()),
+    };
     Ok(status)
 }
 
 impl Status {
-    fn unsigned(&self) -> u64 {
-        self.events.saturating_sub(self.checkpoint.as_ref().map_or(0, |(size, ..)| *size))
+    /// How many events are under no checkpoint; nobody knows while the checkpoint is not this ledger's.
+    fn unsigned(&self) -> Option<u64> {
+        let signed = self.checkpoint.as_ref().map_or(0, |(size, ..)| *size);
+        self.stopped.is_none().then(|| self.events.saturating_sub(signed))
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -96,18 +105,18 @@ impl Status {
 
     fn to_text(&self) -> String {
         let checkpoint = match &self.checkpoint {
-            Some((size, root, origin, age)) => format!("{size} events of {origin}, {age} s old, root {root}"),
+            Some((size, root, origin, age)) => format!("{size} events of {origin}, signed {age} s ago, root {root}"),
             None => "none".to_owned(),
         };
         let signing = match &self.stopped {
-            None => "the ledger is the one that was signed".to_owned(),
+            None => "possible".to_owned(),
             Some(reason) => format!("STOPPED: {reason}"),
         };
         let Status { events, tree_size, .. } = self;
         format!(
             "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\nnot yet signed:   \
-             {} events\nsigning:          {signing}",
-            self.unsigned()
+             {}\nsigning:          {signing}",
+            self.unsigned().map_or("unknown".to_owned(), |events| format!("{events} events"))
         )
     }
 }

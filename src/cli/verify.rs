@@ -15,12 +15,16 @@ use crate::audit::verify::{self, LogVerdict, Observer};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
 use crate::http::Causes;
+use crate::ledger::store::StoreError;
 use crate::tlog::checkpoint::Head;
 
 /// Verifies chains, in the data directory or by asking a server.
 pub fn run(args: &VerifyArgs) -> Exit {
     if let Some(url) = &args.log {
-        return follow::run(url, &args.follow, args.checkpoint.as_deref(), args.api_key_file.as_deref(), args.json);
+        return follow::run(url, args);
+    }
+    if args.follow.is_used() {
+        return complain(Exit::Usage, &"--key, --place and --every go with --log URL");
     }
     let loaded = match args.config.load() {
         Ok(loaded) => loaded,
@@ -88,7 +92,7 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
         let bar = printer.bar.clone();
         // Chains and log are read side by side: each takes a core.
         let (summary, log) = std::thread::scope(|scope| {
-            let log = scope.spawn(|| verify::log(&reader.store, &checkpoints, |leaves| bar.inc(leaves)));
+            let log = scope.spawn(|| verify_log(&reader, &checkpoints, |leaves| bar.inc(leaves)));
             let summary = verify::all(&reader.store, &mut printer);
             // A panic is a bug, and goes on as one.
             (summary, log.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -103,11 +107,12 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
         (summary, log, lines) = verify()?;
     }
     let is_valid = summary.broken == 0 && !is_broken(&log);
+    let signed = checkpoints.map_or(0, |found| found.heads.len());
     let (agents, events, broken) = (summary.agents, summary.events, summary.broken);
     if json {
         let log = log.map(|log| {
             json!({"valid": log.broken.is_none(), "size": log.size, "not_yet_logged": log.unlogged,
-                   "checkpoints_verified": checkpoints.len(), "error": log.broken})
+                   "checkpoints_verified": signed, "error": log.broken})
         });
         let summary =
             json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "log": log});
@@ -117,22 +122,66 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
         lines.push(format!("{agents} agents, {events} events verified: {verdict}"));
         lines.extend(log.map(|log| match log.broken {
             Some(broken) => format!("log: BROKEN: {broken}"),
-            None => format!("log: {} events, {} checkpoints verified: valid", log.size, checkpoints.len()),
+            None if log.unlogged > 0 => {
+                format!(
+                    "log: {} events, {signed} checkpoints verified: valid; {} not yet in it",
+                    log.size, log.unlogged
+                )
+            }
+            None => format!("log: {} events, {signed} checkpoints verified: valid", log.size),
         }));
     }
     let written = lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"));
     Ok(said(written, exit_of(is_valid)))
 }
 
-/// The last checkpoint that the server signed, and the one that was kept elsewhere.
-fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Vec<(String, Head)>, Error> {
+/// The last checkpoint that the server signed, and the one that was kept elsewhere; or what is wrong with one of them.
+fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Result<Checkpoints, String>, Error> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    let own = checkpoints::own(&config, data_dir)?;
-    let own = own.map(|own| (config.checkpoint_path(data_dir).display().to_string(), own.head));
-    let elsewhere = elsewhere.map(|path| {
-        Ok::<_, Error>((path.display().to_string(), checkpoints::elsewhere(&config, data_dir, path)?.head))
-    });
-    Ok(own.into_iter().chain(elsewhere.transpose()?).collect())
+    let own_name = config.checkpoint_path(data_dir).display().to_string();
+    let own = match checkpoints::own(&config, data_dir)? {
+        Ok(own) => own,
+        Err(why) => return Ok(Err(why)),
+    };
+    let mut found =
+        Checkpoints { has_own: own.is_some(), heads: own.map(|own| (own_name, own.head)).into_iter().collect() };
+    if let Some(path) = elsewhere {
+        match checkpoints::elsewhere(&config, data_dir, path)? {
+            Ok(kept) => found.heads.push((path.display().to_string(), kept.head)),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// The checkpoints that the log has to fit.
+struct Checkpoints {
+    /// Whether the server's own is there.
+    has_own: bool,
+    /// What they say, each with a name to call it by.
+    heads: Vec<(String, Head)>,
+}
+
+/// Verifies the log. Whoever has leaves has signed some.
+fn verify_log(
+    reader: &Reader,
+    checkpoints: &Result<Checkpoints, String>,
+    progress: impl FnMut(u64),
+) -> Result<Option<LogVerdict>, StoreError> {
+    let heads = checkpoints.as_ref().map_or(&[][..], |found| &found.heads);
+    let mut log = verify::log(&reader.store, heads, progress)?;
+    let wrong = match checkpoints {
+        Err(why) => Some(why.clone()),
+        Ok(found) if !found.has_own && log.as_ref().is_some_and(|log| log.size > 0) => {
+            Some("its last checkpoint is gone (log.checkpoint_file)".to_owned())
+        }
+        Ok(_) => None,
+    };
+    if let Some(wrong) = wrong {
+        let log = log.get_or_insert(LogVerdict { size: 0, unlogged: 0, broken: None });
+        log.broken.get_or_insert(wrong);
+    }
+    Ok(log)
 }
 
 /// Shows progress, and keeps what there is to say of breaks.

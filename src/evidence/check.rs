@@ -1,6 +1,5 @@
 //! The layers of a package, each checked for itself: events, chain, tree, checkpoint.
 
-use signed_note::Note;
 use tlog_tiles::{Hash as Node, check_record, record_hash};
 
 use super::package::{Claims, ProofOf};
@@ -41,15 +40,15 @@ impl Check {
     /// Begins with what a package claims, and the verifier keys that the auditor trusts.
     pub fn new(claims: Claims, keys: &[String]) -> Check {
         let (checkpoint, head) = check_checkpoint(&claims, keys);
-        let told_tree = claims.tree_size.zip(claims.merkle_root.map(|root| Node(root.0)));
+        let (told_size, told_root) = (claims.tree_size, claims.merkle_root.map(|root| Node(root.0)));
         let signed_tree = head.map(|head| (head.size, head.root));
         let mut wrong_tree = None;
-        if let (Some(told), Some(signed)) = (told_tree, signed_tree)
-            && told != signed
+        if let Some((size, root)) = signed_tree
+            && (told_size.is_some_and(|told| told != size) || told_root.is_some_and(|told| told != root))
         {
             wrong_tree = Some("merkle_root and tree_size are not those of the checkpoint".to_owned());
         }
-        let tree = signed_tree.or(told_tree);
+        let tree = signed_tree.or(told_size.zip(told_root));
         if tree.is_some_and(|(size, _)| size > SIZE_MAX) {
             wrong_tree = Some("no tree has so many events".to_owned());
         }
@@ -123,7 +122,7 @@ impl Check {
 
     /// Takes the next proof.
     pub fn proof(&mut self, of: &ProofOf) {
-        let proof = &of.proof;
+        let proof = &of.proof.0;
         self.item.clear();
         self.item.extend_from_slice(of.event_id.as_bytes());
         self.item.extend_from_slice(&proof.leaf_hash.0.0);
@@ -151,8 +150,11 @@ impl Check {
     /// Ends with what is wrong with the package as a file, if anything.
     pub fn finish(mut self, wrong_package: Option<String>) -> Verdict {
         let (events, proofs) = (self.told.length(), self.proven.length());
+        // A file that was cut off lacks proofs, and that is not the tree's fault.
+        let lacks_proofs = wrong_package.is_none() && events != proofs;
         if self.wrong_tree.is_none() {
-            self.wrong_tree = self.wrong_proofs(events, proofs);
+            self.wrong_tree =
+                self.wrong_proofs().or(lacks_proofs.then(|| format!("there are {events} events and {proofs} proofs")));
         }
         let (first, last) = (Sequence(self.claims.first_sequence), self.walk.sequence);
         // Without an event nothing is shown, and of a file that breaks off nothing but what was read.
@@ -184,25 +186,23 @@ impl Check {
             first,
             last,
             tree_size: self.tree.map(|(size, _)| size),
-            newer: events.saturating_sub(proofs),
+            without_proof: if lacks_proofs { events.saturating_sub(proofs) } else { 0 },
         }
     }
 
-    /// Whether there is one proof for each event.
-    fn wrong_proofs(&self, events: u64, proofs: u64) -> Option<String> {
-        if let Some((from, to)) = self.proven.parted(&self.told) {
-            let which = if from == to { format!("event {from}") } else { format!("one of the events {from} to {to}") };
-            return Some(format!("the proof of {which} of the package is of another event"));
-        }
-        (events != proofs).then(|| format!("there are {events} events and {proofs} proofs"))
+    /// Whether each proof is that of its event.
+    fn wrong_proofs(&self) -> Option<String> {
+        let (from, to) = self.proven.parted(&self.told)?;
+        let which = if from == to { format!("event {from}") } else { format!("one of the events {from} to {to}") };
+        Some(format!("the proof of {which} of the package is of another event"))
     }
 }
 
 /// What is wrong with where a package says that it begins.
 fn wrong_start(claims: &Claims) -> Option<String> {
     let first = claims.first_sequence;
-    if first == 0 {
-        return Some("first_sequence: sequences start at 1".to_owned());
+    if first == 0 || first > SIZE_MAX {
+        return Some("first_sequence: sequences start at 1, and no chain is so long".to_owned());
     }
     if first == 1 && claims.anchor_prev_hash != Hash::GENESIS {
         return Some("anchor_prev_hash: before the first event stand 64 zeros".to_owned());
@@ -217,10 +217,9 @@ fn check_checkpoint(claims: &Claims, keys: &[String]) -> (Finding, Option<Head>)
     let Some(text) = &claims.checkpoint else {
         return (Finding::NotShown("there is none: nobody says that this tree is the log's".to_owned()), None);
     };
-    let note = Note::from_bytes(text.as_bytes()).map_err(|error| error.to_string());
-    let head = match note.and_then(|note| checkpoint::parse(note.text())) {
+    let head = match checkpoint::told(text.as_bytes()) {
         Ok(head) => head,
-        Err(why) => return (Finding::Fails(format!("it cannot be read: {why}")), None),
+        Err(why) => return (Finding::Fails(why), None),
     };
     let named = if keys.is_empty() { claims.log_key.as_slice() } else { keys };
     if named.is_empty() {

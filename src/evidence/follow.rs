@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use tlog_tiles::{HASH_SIZE, record_hash};
 
-use crate::chain::{AgentKey, Hash, Sequence, scan};
+use crate::chain::{AgentKey, Field, Hash, Sequence, canonicalize, check_field, scan};
 use crate::tlog::checkpoint::Head;
 use crate::tlog::leaf;
 use crate::tlog::tree::{Edge, WIDTH};
@@ -41,6 +41,11 @@ impl LeafReader {
     /// How many leaves were read.
     pub fn size(&self) -> u64 {
         self.edge.size()
+    }
+
+    /// The last sequence of an agent: 0 if it has no leaf, `None` if its sequences were wrong.
+    pub fn last_sequence(&self, agent: AgentKey) -> Option<u64> {
+        self.agents.get(&agent).copied().unwrap_or(Some(0))
     }
 
     /// How many agents they are of.
@@ -78,10 +83,10 @@ impl LeafReader {
         };
         let last = self.agents.entry(AgentKey::of(&agent_id)).or_insert(Some(0));
         match *last {
-            Some(before) if sequence == before + 1 => *last = Some(sequence),
+            Some(before) if before.checked_add(1) == Some(sequence) => *last = Some(sequence),
             Some(before) => {
                 *last = None;
-                let expected = Sequence(before).next();
+                let expected = before.saturating_add(1);
                 self.found(format!("agent {agent_id:?}: leaf {number} has sequence {sequence}, expected {expected}"));
             }
             // It was told once.
@@ -90,7 +95,7 @@ impl LeafReader {
     }
 
     fn found(&mut self, what: String) {
-        self.broken += 1;
+        self.broken = self.broken.saturating_add(1);
         if self.findings.len() < FINDINGS {
             self.findings.push(what);
         }
@@ -101,8 +106,10 @@ impl LeafReader {
 fn parse(data: &[u8]) -> Option<LeafData> {
     let parsed: LeafData = serde_json::from_slice(data).ok()?;
     let agent_id = scan::member(data, "agent_id")?;
+    check_field(Field::AgentId, agent_id).ok()?;
     let again = leaf::data_of(agent_id, parsed.hash.parse::<Hash>().ok()?, Sequence(parsed.sequence));
-    (again == data).then_some(parsed)
+    let is_canonical = canonicalize(std::str::from_utf8(data).ok()?).is_ok_and(|canonical| canonical == data);
+    (again == data && is_canonical).then_some(parsed)
 }
 
 /// Where a reader was when it stopped: kept in a file, so that it goes on from there.
@@ -200,7 +207,9 @@ mod tests {
     #[test]
     fn what_is_no_leaf_of_ours_is_found_and_what_is_no_bundle_is_refused() {
         let mut reader = LeafReader::default();
-        for data in ["{}", r#"{"agent_id":"a","hash":"x","sequence":1}"#, "  {}"] {
+        let hash = Hash([7; 32]);
+        let escaped = format!(r#"{{"agent_id":"\u0061","hash":"{hash}","sequence":1}}"#);
+        for data in ["{}", r#"{"agent_id":"a","hash":"x","sequence":1}"#, &escaped] {
             let mut bytes = (data.len() as u16).to_be_bytes().to_vec();
             bytes.extend_from_slice(data.as_bytes());
             reader.bundle(&bytes, 1, 0).unwrap();

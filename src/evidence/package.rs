@@ -4,8 +4,11 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::VERSION;
 use super::check::Check;
@@ -61,7 +64,7 @@ pub struct ProofOf {
     /// The event's id.
     pub event_id: String,
     /// The proof.
-    pub proof: Proof,
+    pub proof: Object<Proof>,
 }
 
 /// That a leaf is in a tree.
@@ -73,6 +76,28 @@ pub struct Proof {
     pub leaf_index: u64,
     pub siblings: Vec<Hex>,
     pub tree_size: u64,
+}
+
+/// What is written as an object. Without this an array of the values would do as well.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, members: M) -> Result<Object<T>, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 /// A hash, as 64 hex digits.
@@ -130,6 +155,8 @@ pub fn verify(file: impl Read, keys: &[String], progress: impl FnMut()) -> io::R
     })
 }
 
+/// What a file begins with that gzip made (RFC 1952).
+const GZIP: u8 = 0x1f;
 /// Without these there is nothing to check.
 const NEEDED: [&str; 6] = ["version", "filter", "first_sequence", "anchor_prev_hash", "events", "merkle_proofs"];
 
@@ -146,6 +173,9 @@ struct Reading<'k, R, P> {
 impl<R: Read, P: FnMut()> Reading<'_, R, P> {
     fn read(&mut self) -> Result<(), Stop> {
         let mut left = &MEMBERS[..];
+        if self.json.peek()? == Some(GZIP) {
+            return Err(self.json.wrong("it is compressed: unpack it first"));
+        }
         self.json.require(b'{')?;
         let mut is_first = true;
         while !self.json.accept(b'}')? {
@@ -203,8 +233,14 @@ impl<R: Read, P: FnMut()> Reading<'_, R, P> {
                     return Err(self.json.wrong(&format!("{version:?} is not known to this program, {VERSION:?} is")));
                 }
             }
-            "exported_at" => self.claims.exported_at = self.next()?,
-            "filter" => self.claims.filter = self.next()?,
+            "exported_at" => {
+                let told: Option<String> = self.next()?;
+                if told.as_deref().is_some_and(|told| time::parse_ms(told).is_none()) {
+                    return Err(self.json.wrong("expected a time"));
+                }
+                self.claims.exported_at = told;
+            }
+            "filter" => self.claims.filter = self.next::<Object<Filter>>()?.0,
             "merkle_root" => self.claims.merkle_root = self.next::<Option<Hex>>()?.map(|hex| hex.0),
             "tree_size" => self.claims.tree_size = self.next()?,
             "checkpoint" => self.claims.checkpoint = self.next()?,
@@ -223,8 +259,8 @@ impl<R: Read, P: FnMut()> Reading<'_, R, P> {
             _ => {
                 let Some(mut check) = self.check.take() else { return Ok(()) };
                 let read = self.elements(|text| {
-                    let proof = serde_json::from_str(text)?;
-                    check.proof(&proof);
+                    let proof: Object<ProofOf> = serde_json::from_str(text)?;
+                    check.proof(&proof.0);
                     Ok(())
                 });
                 self.check = Some(check);

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use crate::chain::scan;
 
-/// The longest a value may be. Nothing that Cairn takes is longer.
+/// The longest a value may be. Longer events are taken only by servers whose `limits.event_bytes` says so.
 const VALUE_BYTES: usize = 64 << 20;
 /// How much is read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -100,10 +100,11 @@ impl<R: Read> JsonStream<R> {
     /// word; whether it is JSON is not looked at.
     pub fn value(&mut self) -> Result<&str, Stop> {
         self.peek()?;
+        let mut value = Extent::default();
         let length = loop {
-            match scan::value_len(&self.buffer[self.at..]) {
+            match value.look_at(&self.buffer[self.at..]) {
                 Some(length) => break length,
-                None if self.is_end => return Err(self.wrong("not JSON: expected a value, and the file ends in it")),
+                None if self.is_end => return Err(self.wrong("not JSON: the file ends within a value, or before one")),
                 None if self.buffer.len() - self.at > VALUE_BYTES => {
                     return Err(self.wrong(&format!("a value is longer than {} MiB", VALUE_BYTES >> 20)));
                 }
@@ -130,6 +131,45 @@ impl<R: Read> JsonStream<R> {
     }
 }
 
+/// How far a value goes. Goes on where it was when there is more of the value.
+#[derive(Default)]
+struct Extent {
+    /// How many bytes were looked at.
+    seen: usize,
+    depth: usize,
+    is_string: bool,
+    is_escape: bool,
+}
+
+impl Extent {
+    /// The length of the value that `bytes` begin with; `None` if they do not have its end.
+    fn look_at(&mut self, bytes: &[u8]) -> Option<usize> {
+        while let Some(&byte) = bytes.get(self.seen) {
+            self.seen += 1;
+            if self.is_escape {
+                self.is_escape = false;
+            } else if self.is_string {
+                match byte {
+                    b'"' if self.depth == 0 => return Some(self.seen),
+                    b'"' => self.is_string = false,
+                    b'\\' => self.is_escape = true,
+                    _ => self.seen += scan::plain_run(&bytes[self.seen..]),
+                }
+            } else {
+                match byte {
+                    b'"' => self.is_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' | b',' if self.depth == 0 => return Some(self.seen - 1),
+                    b'}' | b']' if self.depth == 1 => return Some(self.seen),
+                    b'}' | b']' => self.depth -= 1,
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,7 +188,8 @@ mod tests {
 
     #[test]
     fn values_are_found_however_the_bytes_come() {
-        let long = format!("\"{}\"", "ä€😀\\\"[".repeat(100_000));
+        // A control character is for the parser to refuse.
+        let long = format!("\"{}\u{1}\"", "ä€😀\\\"[".repeat(100_000));
         let text = format!(" [ 1 , {{\"a\":[\"]\"]}} ,\n{long},true ]");
         for drop in [1usize, 7, 1 << 20] {
             let mut stream = JsonStream::new(Drops(text.as_bytes(), drop));

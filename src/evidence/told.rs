@@ -3,6 +3,10 @@
 use crate::chain::json::{Canonicalizer, Parser};
 use crate::chain::{AgentKey, Field, Hash, Link, Sequence, check_field, scan};
 
+/// The fields that every stored event has, besides those by which it is placed.
+const ALWAYS: [Field; 5] =
+    [Field::ActionType, Field::CaptureMethod, Field::SchemaVersion, Field::Source, Field::Timestamp];
+
 /// An event that was told.
 pub struct Told<'r> {
     /// Its content, as it is hashed.
@@ -70,6 +74,8 @@ impl ToldReader {
             }
         }
         canonical.extend_from_slice(if canonical.is_empty() { b"{}" } else { b"}" });
+        let missing = ALWAYS.iter().find(|field| scan::member(canonical, field.name()).is_none());
+        let wrong = wrong.or_else(|| missing.map(|field| format!("{} is missing", field.name())));
         let text = |name: &str| scan::member(whole, name).and_then(scan::text);
         let value = |field: Field| {
             let value = scan::member(canonical, field.name());
@@ -99,6 +105,12 @@ fn wrong_value(field: Field, value: &[u8]) -> Option<String> {
     if value == b"null" {
         return Some(format!("{}: a stored event has no field that is null", field.name()));
     }
+    if field == Field::SchemaVersion && value != br#""1.0""# {
+        return Some("schema_version: expected \"1.0\"".to_owned());
+    }
+    if field == Field::CaptureMethod && value.first() != Some(&b'"') {
+        return Some("capture_method: expected a string".to_owned());
+    }
     check_field(field, value).err().map(|error| error.to_string())
 }
 
@@ -122,7 +134,10 @@ mod tests {
         r#""hash":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","#,
         r#""prev_hash":"0000000000000000000000000000000000000000000000000000000000000000","sequence":1"#
     );
-    const NEEDED: &str = r#""id":"0198c6b2-7d0e-7cc5-a4ef-1f2b3c4d5e6f","agent_id":"a","received_at":"x""#;
+    const NEEDED: &str = concat!(
+        r#""id":"0198c6b2-7d0e-7cc5-a4ef-1f2b3c4d5e6f","agent_id":"a","received_at":"x","action_type":"CUSTOM","#,
+        r#""capture_method":"http-api","schema_version":"1.0","source":"sdk","timestamp":"2026-02-17T10:30:00Z""#
+    );
 
     #[test]
     fn what_is_hashed_is_put_together_from_the_content_alone() {
@@ -133,8 +148,9 @@ mod tests {
         let told = reader.read(&text).unwrap();
         assert_eq!(told.wrong, None);
         let expected = concat!(
-            r#"{"action_input":{"a":9007199254740993,"b":1},"agent_id":"a","#,
-            r#""id":"0198c6b2-7d0e-7cc5-a4ef-1f2b3c4d5e6f","received_at":"x"}"#
+            r#"{"action_input":{"a":9007199254740993,"b":1},"action_type":"CUSTOM","agent_id":"a","#,
+            r#""capture_method":"http-api","id":"0198c6b2-7d0e-7cc5-a4ef-1f2b3c4d5e6f","received_at":"x","#,
+            r#""schema_version":"1.0","source":"sdk","timestamp":"2026-02-17T10:30:00Z"}"#
         );
         assert_eq!(std::str::from_utf8(told.canonical).unwrap(), expected);
     }
@@ -155,6 +171,10 @@ mod tests {
         }
         for text in ["", "[]", "{}", "{", &format!("{{{NEEDED}}}"), &format!("{{{HASHES}}}")] {
             assert!(reader.read(text).is_err(), "{text}");
+        }
+        for (from, to) in [("\"1.0\"", "7"), ("\"http-api\"", "{}"), ("\"source\":\"sdk\",", "")] {
+            let text = format!("{{{HASHES},{NEEDED}}}").replace(from, to);
+            assert!(reader.read(&text).unwrap().wrong.is_some(), "{text}");
         }
         let twice = format!(r#"{{{HASHES},{NEEDED},"agent_id":"b"}}"#);
         assert!(reader.read(&twice).is_err_and(|why| why.contains("duplicate")));

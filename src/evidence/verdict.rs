@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::chain::Sequence;
+use crate::harmless::harmless;
 
 /// What was found about one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct Verdict {
     pub last: Sequence,
     /// How many events the tree has.
     pub tree_size: Option<u64>,
-    /// How many events are newer than the checkpoint: they have no proof.
-    pub newer: u64,
+    /// How many events have no proof: they are newer than the checkpoint, or it was withheld.
+    pub without_proof: u64,
     /// The file itself.
     pub package: Finding,
     /// Each event is one, in canonical form.
@@ -68,7 +69,7 @@ impl Verdict {
             first: Sequence(0),
             last: Sequence(0),
             tree_size: None,
-            newer: 0,
+            without_proof: 0,
             package: Finding::Fails(why),
             content: not_shown(),
             chain: not_shown(),
@@ -97,11 +98,13 @@ impl Verdict {
 
     /// What the package says, or leaves open, and nothing in it proves.
     pub fn unproven(&self) -> Vec<String> {
-        let mut unproven = ["exported_at", "filter", "validation_warnings"].map(str::to_owned).to_vec();
-        if self.first.0 > 1 {
-            unproven.push(format!("what the agent's events before sequence {} are", self.first));
+        let mut unproven = ["exported_at", "filter", "log_key", "validation_warnings"].map(str::to_owned).to_vec();
+        if matches!(self.chain, Finding::Holds(_)) {
+            if self.first.0 > 1 {
+                unproven.push(format!("what the agent's events before sequence {} are", self.first));
+            }
+            unproven.push(format!("whether the agent has events after sequence {}", self.last));
         }
-        unproven.push(format!("whether the agent has events after sequence {}", self.last));
         unproven
     }
 
@@ -133,7 +136,7 @@ impl Verdict {
             "first_sequence": self.first.0,
             "last_sequence": self.last.0,
             "tree_size": self.tree_size,
-            "newer_than_checkpoint": self.newer,
+            "events_without_proof": self.without_proof,
             "layers": layers,
             "unproven": self.unproven(),
         })
@@ -142,24 +145,23 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "agent {:?}: {} events, sequences {} to {}; exported at {}",
-            self.agent_id,
-            self.events,
-            self.first,
-            self.last,
-            self.exported_at.as_deref().unwrap_or("an unknown time")
-        )?;
+        if self.first.0 == 0
+            && let Finding::Fails(why) = &self.package
+        {
+            return write!(f, "this is no evidence package: {}\nBROKEN", harmless(why));
+        }
+        let exported_at = self.exported_at.as_deref().unwrap_or("an unknown time");
+        writeln!(f, "agent {:?}: {} events, exported at {exported_at}", self.agent_id, self.events)?;
         for (name, finding) in self.layers() {
             let (word, says) = match finding {
                 Finding::Holds(says) => ("holds", says),
                 Finding::Fails(says) => ("BROKEN", says),
                 Finding::NotShown(says) => ("NOT SHOWN", says),
             };
-            writeln!(f, "  {name:<10}  {word}: {says}")?;
+            // What is said may have words of the file in it, and the file is not to be trusted.
+            writeln!(f, "  {name:<10}  {word}: {}", harmless(says))?;
         }
-        writeln!(f, "newer than the checkpoint: {} events", self.newer)?;
+        writeln!(f, "newer than the checkpoint, or without a proof for another reason: {} events", self.without_proof)?;
         writeln!(f, "not proven by anything in the file: {}", self.unproven().join(", "))?;
         f.write_str(match self.outcome() {
             Outcome::Valid => "VALID",

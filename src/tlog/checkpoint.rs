@@ -40,14 +40,22 @@ pub fn parse(text: &[u8]) -> Result<Head, String> {
     Ok(Head { origin: checkpoint.origin().to_owned(), size: checkpoint.size(), root: *checkpoint.hash() })
 }
 
+/// What a checkpoint says, whoever signed it.
+///
+/// # Errors
+/// When it is none.
+pub fn told(note: &[u8]) -> Result<Head, String> {
+    let note = Note::from_bytes(note).map_err(|error| error.to_string());
+    note.and_then(|note| parse(note.text())).map_err(|error| format!("this is no checkpoint: {error}"))
+}
+
 /// Opens a checkpoint that one of these verifier keys has signed, and says which. The key has to be one of this log: its
 /// name is the log's.
 ///
 /// # Errors
 /// Why it is none, in words.
 pub fn open<'k>(note: &[u8], verifier_keys: &'k [String]) -> Result<(Head, &'k str), String> {
-    let text = Note::from_bytes(note).map_err(|error| error.to_string())?;
-    let head = parse(text.text())?;
+    let head = told(note)?;
     let key = keys::signer(note, verifier_keys)?;
     if key.split('+').next() != Some(&head.origin) {
         return Err(format!("it is of the log {:?}, and signed with the key of another: {key}", head.origin));

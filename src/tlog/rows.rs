@@ -46,21 +46,23 @@ pub struct Run {
 
 /// The runs of the log, one after the other.
 pub struct Runs<'s> {
+    store: &'s Store,
     rows: Rows<'s>,
 }
 
 impl Runs<'_> {
-    /// The next run; `None` behind the last one, or at one that cannot be read.
+    /// The next run; `None` behind the last one.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the database, or the run, cannot be read.
     pub fn take_next(&mut self) -> Result<Option<Run>, StoreError> {
-        let row = self.rows.row()?.filter(|(key, _)| key.len() == 9 && key[0] == b'l');
-        let run = row.and_then(|(key, value)| {
-            Some(Run { leaf: u64::from_be_bytes(*key.last_chunk::<8>()?), place: Place::decode(value)? })
+        let Some((key, value)) = self.rows.row()?.filter(|(key, _)| key.starts_with(b"l")) else { return Ok(None) };
+        let run = key.strip_prefix(b"l").and_then(|leaf| {
+            Some(Run { leaf: u64::from_be_bytes(leaf.try_into().ok()?), place: Place::decode(value)? })
         });
+        let run = run.ok_or_else(|| self.store.damaged("a run of the log cannot be read"))?;
         self.rows.next();
-        Ok(run)
+        Ok(Some(run))
     }
 }
 
@@ -269,7 +271,7 @@ impl LogRows {
     pub fn runs(&self) -> Result<Runs<'_>, StoreError> {
         let mut rows = self.store.rows(Family::Log)?;
         rows.seek(&leaf_key(0));
-        Ok(Runs { rows })
+        Ok(Runs { store: &self.store, rows })
     }
 
     /// The shards that the log reads, as many as there are.

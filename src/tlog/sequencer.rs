@@ -110,7 +110,8 @@ impl<'o> Sequencer<'o> {
     pub fn open(outside: &'o Outside) -> Result<Sequencer<'o>, LogError> {
         let Outside { rows, committed, shared, .. } = outside;
         let progress = rows.progress()?;
-        let (keys, signed) = keys_and_checkpoint(outside, progress.is_some())?;
+        let was_signed = progress.as_ref().is_some_and(|progress| progress.size > 0);
+        let (keys, signed) = keys_and_checkpoint(outside, was_signed)?;
         let shards = committed.shards().count();
         let Progress { size, mut next } = progress.unwrap_or(Progress { size: 0, next: Vec::new() });
         next.resize(shards, Position(0));
@@ -141,6 +142,10 @@ impl<'o> Sequencer<'o> {
     /// When the log cannot go on.
     pub fn run(&mut self) -> Result<(), LogError> {
         let interval = self.outside.config.checkpoint_interval;
+        if self.signed.is_none() {
+            // The empty tree, before there is a leaf: from then on there is a checkpoint wherever there are leaves.
+            self.checkpoint()?;
+        }
         self.catch_up()?;
         self.checkpoint()?;
         let mut sign_at = Instant::now() + interval;

@@ -34,7 +34,13 @@ pub fn log(
     mut progress: impl FnMut(u64),
 ) -> Result<Option<LogVerdict>, StoreError> {
     let rows = LogRows::new(std::sync::Arc::clone(store));
-    let Some(known) = rows.progress()? else { return Ok(None) };
+    let Some(known) = rows.progress()? else {
+        // Without rows there is no log; but whatever was signed was in one.
+        let signed = checkpoints.iter().find(|(_, head)| head.size > 0);
+        let broken =
+            signed.map(|(name, head)| format!("there is none, and {name} was signed over {} events", head.size));
+        return Ok(broken.map(|broken| LogVerdict { size: 0, unlogged: 0, broken: Some(broken) }));
+    };
     let mut tree = Recomputed {
         store,
         rows: &rows,
@@ -82,9 +88,9 @@ impl Recomputed<'_> {
     /// Follows the runs; says what is wrong first.
     fn walk(&mut self, size: u64, progress: &mut impl FnMut(u64)) -> Result<Option<String>, StoreError> {
         let mut runs = self.rows.runs()?;
-        let mut run = runs.take_next()?;
+        let mut run = readable(runs.take_next())?;
         while self.edge.size() < size {
-            let following = runs.take_next()?;
+            let following = readable(runs.take_next())?;
             let end = following.as_ref().map_or(size, |run| run.leaf).min(size);
             let Some(Run { leaf, place }) = run else {
                 return Ok(Some(format!("nothing says which event leaf {} is", self.edge.size())));
@@ -156,6 +162,14 @@ impl Recomputed<'_> {
             }
             Some(_) => None,
         })
+    }
+}
+
+/// A run that cannot be read is as good as none: the one before it does not end where it should.
+fn readable(run: Result<Option<Run>, StoreError>) -> Result<Option<Run>, StoreError> {
+    match run {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        run => run,
     }
 }
 
