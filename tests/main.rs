@@ -14,6 +14,7 @@ mod log_keys;
 mod mapping;
 mod merkle;
 mod packages;
+mod packages_in_part;
 mod query;
 mod readme;
 mod relay;

@@ -46,7 +46,9 @@ pub async fn drained(server: &Running) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_go_side_by_side_and_each_in_its_order() {
-    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    // It takes its time, so that requests that may go side by side do.
+    let late = |_: &str, _: &Value| Fate::Late(Duration::from_millis(5));
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start_with(late).await);
     let server = start(&data, &upstream).await;
     let batch: Vec<Value> = (0..600)
         .map(|n| json!({"agent_id": format!("a{}", n % 7), "session_id": format!("s{}", n % 5), "action_input": n}))
