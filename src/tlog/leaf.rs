@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
 use tlog_tiles::{Hash, record_hash};
 
 use crate::chain::{AgentKey, Field, Hash as EventHash, Sequence};
@@ -58,7 +59,9 @@ impl Leaves {
         }
         let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
         self.data.clear();
+        // What the leaf's hash begins with, so that it is hashed in one piece.
+        self.data.push(0);
         write(id, record.hash(), record.sequence(), &mut self.data);
-        record_hash(&self.data)
+        Hash(Sha256::digest(&self.data).into())
     }
 }

@@ -4,6 +4,7 @@
 //! `n` of level 0 has the hashes of leaves 256 n to 256 n + 255, tile `n` of level 1 the roots of 256 tiles of level
 //! 0, and so on. Whole tiles never change; of each level the last, incomplete one is kept here.
 
+use sha2::{Digest, Sha256};
 use tlog_tiles::{EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, node_hash, split_stored_hash_index};
 
 /// How many hashes a whole tile has.
@@ -86,7 +87,7 @@ impl Edge {
                 return;
             }
             let bytes = std::mem::take(&mut self.levels[at]);
-            hash = Tile::subtree_hash(&bytes);
+            hash = whole_root(&bytes);
             whole(Whole { level, index: (self.size >> (HEIGHT * (level + 1))) - 1, bytes });
         }
     }
@@ -108,6 +109,25 @@ impl Edge {
         }
         root.unwrap_or(EMPTY_HASH)
     }
+}
+
+/// The root of a whole tile. The same as [`Tile::subtree_hash`], which hashes each node in three pieces.
+fn whole_root(hashes: &[u8]) -> Hash {
+    const NODE: usize = 1 + 2 * HASH_SIZE;
+    let mut level = [0; WIDTH * HASH_SIZE];
+    level.copy_from_slice(hashes);
+    let mut node = [1; NODE];
+    let mut count = WIDTH;
+    while count > 1 {
+        count /= 2;
+        for at in 0..count {
+            node[1..].copy_from_slice(&level[2 * at * HASH_SIZE..2 * (at + 1) * HASH_SIZE]);
+            level[at * HASH_SIZE..(at + 1) * HASH_SIZE].copy_from_slice(&Sha256::digest(node));
+        }
+    }
+    let mut root = [0; HASH_SIZE];
+    root.copy_from_slice(&level[..HASH_SIZE]);
+    Hash(root)
 }
 
 /// Reads whole tiles.
