@@ -106,8 +106,10 @@ impl Server {
         })?;
         let ledger = Arc::new(ledger);
         let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
-        let ingest =
-            metrics.scope(|| Ingest::new(Arc::clone(&ledger), config.limits.clone(), &config.queue, inflight.clone()));
+        let ingest = metrics.scope(|| {
+            let (ledger, inflight) = (Arc::clone(&ledger), inflight.clone());
+            Ingest::new(ledger, config.ingest.clone(), config.limits.clone(), &config.queue, inflight)
+        });
         let (relay, relay_threads) = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
         let (log, log_thread) =
             metrics.scope(|| Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger)))?;

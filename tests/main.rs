@@ -1,5 +1,6 @@
 //! The promises, a file each. One binary, because linking the database takes long.
 
+mod agnost;
 mod config;
 mod export;
 mod faults;

@@ -28,6 +28,8 @@ pub struct WayIn {
 impl WayIn {
     /// `POST /v1/events` and `POST /v1/batch`.
     pub const HTTP_API: WayIn = WayIn { source: "sdk", capture_method: "http-api" };
+    /// `POST /api/v1/capture-session` and `/api/v1/capture-event`.
+    pub const AGNOST_API: WayIn = WayIn { source: "agnost", capture_method: "agnost-api" };
 }
 
 /// Why an event is refused. Nothing of it is stored.

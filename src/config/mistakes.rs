@@ -211,6 +211,10 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     );
     let (listen, admin) = (&config.listen, &config.admin.listen);
     require(listen != admin || listen.port() == 0, "admin.listen", admin, "another address than listen");
+    let agent_id = &config.ingest.agnost.agent_id;
+    let is_agent_id = (1..=256).contains(&agent_id.len()) && !agent_id.chars().any(char::is_control);
+    let wanted = "1 to 256 bytes without control characters";
+    require(is_agent_id, "ingest.agnost.agent_id", &format!("{agent_id:?}"), wanted);
     for mistake in config.relay.check() {
         wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
     }

@@ -14,7 +14,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Yaml};
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{AuthConfig, LimitsConfig};
+use crate::ingest::{AuthConfig, IngestConfig, LimitsConfig};
 use crate::ledger::{QueueConfig, StorageConfig};
 use crate::relay::RelayConfig;
 use crate::tlog;
@@ -41,6 +41,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Who may call.
     pub auth: AuthConfig,
+    /// Other ways in.
+    pub ingest: IngestConfig,
     /// Where events go from here.
     pub relay: RelayConfig,
     /// How the process ends.
@@ -123,6 +125,7 @@ impl Default for Config {
             queue: QueueConfig::default(),
             limits: LimitsConfig::default(),
             auth: AuthConfig::default(),
+            ingest: IngestConfig::default(),
             relay: RelayConfig::default(),
             shutdown: ShutdownConfig { grace: Duration::from_secs(20) },
             log: LogConfig {

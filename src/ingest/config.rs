@@ -48,6 +48,30 @@ impl Default for LimitsConfig {
     }
 }
 
+/// `ingest.*`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestConfig {
+    /// The Agnost API.
+    pub agnost: AgnostConfig,
+}
+
+/// `ingest.agnost.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgnostConfig {
+    /// Whether its calls are answered.
+    pub enabled: bool,
+    /// Whose events they are, if the request does not say.
+    pub agent_id: String,
+}
+
+impl Default for AgnostConfig {
+    fn default() -> AgnostConfig {
+        AgnostConfig { enabled: true, agent_id: "agnost".to_owned() }
+    }
+}
+
 /// `auth.*`
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

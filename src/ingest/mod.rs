@@ -3,12 +3,15 @@
 //! Nothing here knows how events are stored: a validated event goes to the queue of its shard, and the answer is
 //! made when its outcome comes back.
 
+mod accept;
+mod agnost;
 mod auth;
 mod body;
 mod config;
 mod dispatch;
 mod metrics;
 mod native;
+mod redact;
 
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use axum::Router;
 use axum::routing::post;
 
 pub use auth::{Keys, require_key};
-pub use config::{AuthConfig, LimitsConfig};
+pub use config::{AgnostConfig, AuthConfig, IngestConfig, LimitsConfig};
 
 use crate::http::Inflight;
 use crate::ledger::{Ledger, QueueConfig};
@@ -31,16 +34,28 @@ pub struct Ingest {
     inflight: Inflight,
     events_metrics: RouteMetrics,
     batch_metrics: RouteMetrics,
+    agnost: AgnostConfig,
+    agnost_session_metrics: RouteMetrics,
+    agnost_event_metrics: RouteMetrics,
 }
 
 impl Ingest {
     /// Registers its metrics with the recorder that is in force.
-    pub fn new(ledger: Arc<Ledger>, limits: LimitsConfig, queue: &QueueConfig, inflight: Inflight) -> Arc<Ingest> {
+    pub fn new(
+        ledger: Arc<Ledger>,
+        config: IngestConfig,
+        limits: LimitsConfig,
+        queue: &QueueConfig,
+        inflight: Inflight,
+    ) -> Arc<Ingest> {
         Arc::new(Ingest {
             dispatch: Dispatch::new(&ledger, queue.max_wait),
             inflight,
             events_metrics: RouteMetrics::register("/v1/events"),
             batch_metrics: RouteMetrics::register("/v1/batch"),
+            agnost: config.agnost,
+            agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
+            agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
             ledger,
             limits,
         })
@@ -49,5 +64,11 @@ impl Ingest {
 
 /// The calls that take events.
 pub fn routes(ingest: Arc<Ingest>) -> Router {
-    Router::new().route("/v1/events", post(native::event)).route("/v1/batch", post(native::batch)).with_state(ingest)
+    let mut routes = Router::new().route("/v1/events", post(native::event)).route("/v1/batch", post(native::batch));
+    if ingest.agnost.enabled {
+        routes = routes
+            .route("/api/v1/capture-session", post(agnost::session))
+            .route("/api/v1/capture-event", post(agnost::event));
+    }
+    routes.with_state(ingest)
 }

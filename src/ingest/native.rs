@@ -1,6 +1,5 @@
 //! Cairn's own wire format: `POST /v1/events` with one event, `POST /v1/batch` with an array of them.
 
-use std::cell::RefCell;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,26 +8,17 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
-use bytes::Bytes;
 
+use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
 use super::body;
 use super::dispatch::{Answer, NotStored};
-use super::metrics::{Reason, RouteMetrics};
+use super::metrics::Reason;
 use super::{Ingest, dispatch};
 use crate::chain::event::{EventError, skip};
 use crate::chain::json::Fault;
 use crate::chain::{Reader, WayIn};
 use crate::http::{Problem, Reserved, json_response, retry_after};
-use crate::ledger::queue::Refusal;
 use crate::ledger::record::Draft;
-
-thread_local! {
-    /// Memory for reading events, one per thread that reads.
-    static READER: RefCell<Reader> = RefCell::default();
-}
-
-/// A refusal, and what it is counted as.
-type Refused = (Problem, Reason);
 
 /// `POST /v1/events`: 201 and the stored event; 200 if it was stored before under its id.
 pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
@@ -194,87 +184,6 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
         retry_after(&mut response);
     }
     response
-}
-
-/// Reads the body of a request that brings events, if there is room for events at all.
-async fn receive(
-    ingest: &Ingest,
-    metrics: &RouteMetrics,
-    request: Request,
-    reserved: &mut Reserved,
-) -> Result<Bytes, Refused> {
-    let (parts, body) = request.into_parts();
-    body::require_json(&parts.headers).map_err(|problem| (problem, Reason::Invalid))?;
-    if let Some(why) = ingest.ledger.space().no_room() {
-        return Err((Problem::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
-    }
-    let sent = body::read(&parts.headers, body, &ingest.limits, reserved).await.map_err(|problem| {
-        let reason = match problem.status {
-            StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
-            StatusCode::SERVICE_UNAVAILABLE => Reason::Busy,
-            _ => Reason::Invalid,
-        };
-        (problem, reason)
-    })?;
-    metrics.bytes.increment(sent.len() as u64);
-    Ok(sent)
-}
-
-fn text(sent: &[u8]) -> Result<&str, Refused> {
-    std::str::from_utf8(sent).map_err(|error| {
-        let message = format!("not JSON: not UTF-8 (at byte {})", error.valid_up_to());
-        (Problem::bad_request(message), Reason::Invalid)
-    })
-}
-
-fn event_limit(ingest: &Ingest) -> usize {
-    usize::try_from(ingest.limits.event_bytes.as_u64()).unwrap_or(usize::MAX)
-}
-
-fn invalid(error: &EventError) -> Refused {
-    match error.fault {
-        Fault::TooLong => {
-            let message = format!("{} (limits.event_bytes)", error.message);
-            (Problem::too_large(message), Reason::TooLarge)
-        }
-        Fault::Syntax | Fault::Content => (Problem::bad_request(error.message.clone()), Reason::Invalid),
-    }
-}
-
-fn busy(problem: Problem) -> Refused {
-    (problem, Reason::Busy)
-}
-
-/// Says who must act on an event that was not acknowledged.
-fn explain(ingest: &Ingest, why: NotStored) -> Refused {
-    const UNKNOWN: &str = "it is unknown whether the event is stored: send it again with an id, and it is stored once";
-    match why {
-        NotStored::QueueFull => (
-            Problem::unavailable("the queue is full (queue.events, queue.bytes); the event is not stored"),
-            Reason::Busy,
-        ),
-        NotStored::Draining => {
-            (Problem::unavailable("the server is shutting down; the event is not stored"), Reason::Draining)
-        }
-        NotStored::Lost => (Problem::unavailable(format!("the server is going down; {UNKNOWN}")), Reason::Draining),
-        NotStored::Refused(Refusal::IdTaken) => {
-            (Problem::conflict("id: it belongs to a different event that is already stored"), Reason::IdTaken)
-        }
-        NotStored::Refused(Refusal::IdBusy) => {
-            (Problem::unavailable("id: an event of another agent with this id is being stored"), Reason::Busy)
-        }
-        NotStored::Refused(Refusal::CommitFailed) => {
-            (Problem::unavailable(format!("the commit failed; {UNKNOWN}")), Reason::StoreFailed)
-        }
-        NotStored::Refused(Refusal::NoSpace) => {
-            let room = ingest.ledger.space().no_room().map(|why| ingest.ledger.space().explain(why));
-            let room = room.unwrap_or_else(|| "the disk is full".to_owned());
-            (Problem::unavailable(format!("the commit failed, {room}; {UNKNOWN}")), Reason::NoSpace)
-        }
-        NotStored::Refused(Refusal::Unreadable) => {
-            (Problem::unavailable("the ledger could not be read; the event is not stored"), Reason::StoreFailed)
-        }
-    }
 }
 
 /// A place between the events of an array.

@@ -70,7 +70,13 @@ pub struct Seal {
 impl Draft {
     /// Lays out the record of an event.
     pub fn new(content: &Content<'_>) -> Draft {
-        let warnings = if content.warnings.is_empty() { Vec::new() } else { warnings_section(content.warnings) };
+        Draft::with_warning(content, None)
+    }
+
+    /// The same with one more warning.
+    pub fn with_warning(content: &Content<'_>, warning: Option<String>) -> Draft {
+        let is_quiet = content.warnings.is_empty() && warning.is_none();
+        let warnings = if is_quiet { Vec::new() } else { warnings_section(content.warnings.iter().chain(&warning)) };
         let canonical_at = WARNINGS + warnings.len();
         let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
         let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + room);
@@ -82,6 +88,11 @@ impl Draft {
         bytes.extend_from_slice(&warnings);
         let holes = content.write(&mut bytes);
         Draft { bytes, canonical_at, holes, agent: content.agent, client_id: content.client_id }
+    }
+
+    /// The canonical bytes of the content, with zeros where only the shard knows.
+    pub fn canonical(&self) -> &[u8] {
+        &self.bytes[self.canonical_at..]
     }
 
     /// The memory that the draft holds, in bytes.
@@ -131,9 +142,9 @@ impl Draft {
 
 const WARNINGS_KEY: &str = r#","validation_warnings":"#;
 
-fn warnings_section(warnings: &[String]) -> Vec<u8> {
+fn warnings_section<'w>(warnings: impl Iterator<Item = &'w String>) -> Vec<u8> {
     let mut section = vec![b'['];
-    for (index, warning) in warnings.iter().enumerate() {
+    for (index, warning) in warnings.enumerate() {
         section.extend_from_slice(if index == 0 { b"" } else { b"," });
         crate::chain::string::write_string(warning, &mut section);
     }

@@ -1,0 +1,275 @@
+//! The Agnost API, as its SDKs call it: `POST /api/v1/capture-session` and `/api/v1/capture-event`. Every request is one
+//! event; the mapping is the README's section "From the Agnost SDKs".
+//!
+//! The SDKs wait for the answer of a session, and never repeat a request: it comes after the local commit, and never after
+//! a call to an upstream. Real requests differ from the published schema, and all of them are taken.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::response::IntoResponse;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::accept::{READER, Refused, event_limit, explain, invalid, receive, text};
+use super::dispatch::{NotStored, Stored};
+use super::metrics::{Reason, RouteMetrics};
+use super::redact::redact;
+use super::{Ingest, body};
+use crate::chain::event::{EventError, UUID_LEN};
+use crate::chain::{Field, Reader, WayIn, scan, string, time};
+use crate::http::{Problem, json_response};
+use crate::ledger::queue::Refusal;
+use crate::ledger::record::Draft;
+
+/// Who the sender is at Agnost.
+const ORG_HEADER: &str = "x-org-id";
+/// Whose events they are, if not those of `ingest.agnost.agent_id`.
+const AGENT_HEADER: &str = "x-cairn-agent-id";
+
+/// What a request tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Session,
+    Event,
+}
+
+/// `POST /api/v1/capture-session`: 200 and the session's id.
+pub async fn session(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    take(&ingest, &ingest.agnost_session_metrics, Kind::Session, request).await
+}
+
+/// `POST /api/v1/capture-event`: 200 and the event's id.
+pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    take(&ingest, &ingest.agnost_event_metrics, Kind::Event, request).await
+}
+
+async fn take(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let response = match store(ingest, metrics, kind, request).await {
+        Ok(stored) => {
+            metrics.accepted.increment(u64::from(!stored.is_known));
+            answer(kind, &stored)
+        }
+        Err((problem, reason)) => {
+            metrics.refused(reason);
+            problem.into_response()
+        }
+    };
+    metrics.answered(response.status(), started.elapsed());
+    response
+}
+
+/// The id that the SDK gave, or that it was given.
+fn answer(kind: Kind, stored: &Stored) -> Response<Body> {
+    let record = stored.record.as_ref();
+    let (name, field) = match kind {
+        Kind::Session => ("session_id", Field::SessionId),
+        Kind::Event => ("event_id", Field::Id),
+    };
+    let id = record.value(field).and_then(scan::text).unwrap_or_default();
+    json_response(StatusCode::OK, json!({ name: id }).to_string())
+}
+
+async fn store(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: Request) -> Result<Stored, Refused> {
+    let headers = request.headers().clone();
+    let mut reserved = ingest.inflight.reserve();
+    let sent = receive(ingest, metrics, request, &mut reserved).await?;
+    let mapped = body::off_the_way(sent.len(), || {
+        let sent = canonical(text(&sent)?)?;
+        Mapped::of(ingest, kind, &headers, &sent)
+    })?;
+    let draft = mapped.draft(ingest, None)?;
+    // Read once more only if the id turns out to be somebody else's.
+    let again = mapped.id.map(|id| (id, Uuid::new_v5(&id, draft.canonical())));
+    match (ingest.dispatch.one(draft).await, again) {
+        // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
+        (Err(NotStored::Refused(Refusal::IdTaken)), Some((taken, other))) => {
+            let draft = mapped.draft(ingest, Some((taken, other)))?;
+            ingest.dispatch.one(draft).await
+        }
+        (stored, _) => stored,
+    }
+    .map_err(|why| explain(ingest, why))
+}
+
+/// The canonical form of a body, without secrets.
+fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
+    let canonical = crate::chain::canonicalize(sent).map_err(|error| invalid(&EventError::from(error)))?;
+    if canonical.first() != Some(&b'{') {
+        return Err((Problem::bad_request("expected an object"), Reason::Invalid));
+    }
+    let mut redacted = Vec::with_capacity(canonical.len());
+    redact(&canonical, &mut redacted);
+    Ok(redacted)
+}
+
+/// A request as an event of ours, before it is read as such.
+struct Mapped {
+    /// A JSON object, but for its end and its id.
+    members: String,
+    /// The id that was sent, if it is one.
+    id: Option<Uuid>,
+}
+
+impl Mapped {
+    fn of(ingest: &Ingest, kind: Kind, headers: &HeaderMap, sent: &[u8]) -> Result<Mapped, Refused> {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut object = Object::new();
+        let agent_id = header(AGENT_HEADER).unwrap_or(&ingest.agnost.agent_id);
+        object.text(Field::AgentId, agent_id);
+        object.text(Field::ActionType, action_type(kind, sent));
+        if kind == Kind::Session {
+            object.text(Field::ActionName, "capture-session");
+        }
+        let (mut id, mut has_session, mut rest) = (None, false, Vec::new());
+        for (key, value) in scan::members(sent) {
+            match (kind, field_of(key)) {
+                (Kind::Event, Some(Field::Id)) if let Some(found) = uuid(value) => {
+                    id = Some(found);
+                    continue;
+                }
+                (_, Some(Field::SessionId)) if value.first() == Some(&b'"') => {
+                    object.raw(Field::SessionId, value);
+                    has_session = true;
+                    continue;
+                }
+                (Kind::Event, Some(Field::ActionName)) if value.first() == Some(&b'"') => {
+                    object.raw(Field::ActionName, value);
+                    continue;
+                }
+                (Kind::Event, Some(field @ (Field::ActionInput | Field::ActionOutput))) if value != b"null" => {
+                    object.raw(field, value);
+                    continue;
+                }
+                (Kind::Event, Some(Field::ActionStatus)) if matches!(value, b"true" | b"false") => {
+                    object.text(Field::ActionStatus, if value == b"true" { "success" } else { "error" });
+                    continue;
+                }
+                (Kind::Event, Some(Field::DurationMs)) if integer(value).is_some() => {
+                    object.raw(Field::DurationMs, value);
+                    continue;
+                }
+                (_, Some(Field::Timestamp)) if let Some(stamp) = integer(value).and_then(rfc_3339) => {
+                    object.text(Field::Timestamp, &stamp);
+                    continue;
+                }
+                _ => {}
+            }
+            rest.push((key, value));
+        }
+        if kind == Kind::Session && !has_session {
+            object.text(Field::SessionId, &Uuid::new_v4().to_string());
+        }
+        object.metadata(&rest, header(ORG_HEADER));
+        let members = String::from_utf8(object.bytes);
+        let members = members.map_err(|_| (Problem::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
+        Ok(Mapped { members, id })
+    }
+
+    /// Reads it as an event; under another id if its own is taken.
+    fn draft(&self, ingest: &Ingest, instead: Option<(Uuid, Uuid)>) -> Result<Draft, Refused> {
+        let id = instead.map(|(_, other)| other).or(self.id);
+        let id = id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
+        let event = format!("{}{id}}}", self.members);
+        let warning =
+            instead.map(|(taken, _)| format!("event_id: {taken} belongs to a different event that is already stored"));
+        READER.with_borrow_mut(|reader: &mut Reader| {
+            let read = reader.read(&event, 0, WayIn::AGNOST_API, event_limit(ingest));
+            let draft = read.map(|(content, _)| Draft::with_warning(&content, warning));
+            reader.trim();
+            draft.map_err(|error| invalid(&error))
+        })
+    }
+}
+
+/// The field that a member of a request becomes, if it is of the right kind.
+fn field_of(key: &[u8]) -> Option<Field> {
+    Some(match key {
+        b"event_id" => Field::Id,
+        b"session_id" => Field::SessionId,
+        b"primitive_name" => Field::ActionName,
+        b"args" => Field::ActionInput,
+        b"result" => Field::ActionOutput,
+        b"success" => Field::ActionStatus,
+        b"latency" => Field::DurationMs,
+        b"timestamp" => Field::Timestamp,
+        _ => return None,
+    })
+}
+
+fn action_type(kind: Kind, sent: &[u8]) -> &'static str {
+    let text = |name| scan::member(sent, name).and_then(scan::text).unwrap_or_default();
+    match &*text("primitive_type") {
+        _ if kind == Kind::Session => "CUSTOM",
+        "tool" => "TOOL_CALL",
+        _ if !text("parent_id").is_empty() => "TOOL_CALL",
+        "" => "AGENT_TURN",
+        _ => "CUSTOM",
+    }
+}
+
+fn uuid(value: &[u8]) -> Option<Uuid> {
+    let text = scan::text(value).filter(|text| text.len() == UUID_LEN)?;
+    Uuid::try_parse(&text).ok()
+}
+
+fn integer(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// A time that comes back as the same number of milliseconds.
+fn rfc_3339(ms: u64) -> Option<String> {
+    let text = String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
+    (time::parse_ms(&text) == Some(ms)).then_some(text)
+}
+
+/// A JSON object that is being written, without its end.
+struct Object {
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    fn new() -> Object {
+        Object { bytes: vec![b'{'] }
+    }
+
+    fn key(&mut self, name: &str) {
+        if self.bytes.last() != Some(&b'{') {
+            self.bytes.push(b',');
+        }
+        string::write_string(name, &mut self.bytes);
+        self.bytes.push(b':');
+    }
+
+    fn raw(&mut self, field: Field, value: &[u8]) {
+        self.key(field.name());
+        self.bytes.extend_from_slice(value);
+    }
+
+    fn text(&mut self, field: Field, text: &str) {
+        self.key(field.name());
+        string::write_string(text, &mut self.bytes);
+    }
+
+    /// What has no field of its own, as it was sent, and who sent it.
+    fn metadata(&mut self, rest: &[(&[u8], &[u8])], org_id: Option<&str>) {
+        self.key(Field::Metadata.name());
+        self.bytes.extend_from_slice(br#"{"agnost":{"#);
+        for (index, (key, value)) in rest.iter().enumerate() {
+            self.bytes.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+            self.bytes.extend_from_slice(key);
+            self.bytes.extend_from_slice(b"\":");
+            self.bytes.extend_from_slice(value);
+        }
+        self.bytes.push(b'}');
+        if let Some(org_id) = org_id {
+            self.key("org_id");
+            string::write_string(org_id, &mut self.bytes);
+        }
+        self.bytes.push(b'}');
+    }
+}
