@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Answer, Running, config, reference_chain, whole_chain};
+use crate::harness::{Answer, Running, config, eventually, reference_chain, whole_chain};
 use crate::upstream::{Fate, ORG, Upstream};
 
 const SESSION: &str = "/api/v1/capture-session";
@@ -171,5 +171,68 @@ async fn an_upstream_that_hangs_keeps_nobody_waiting() {
         assert_eq!(post(&server, path, &json!({"session_id": "s", "args": n.to_string()}), None).await.status, 200);
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_by_the_agnost_api_goes_on_as_it_was_sent() {
+    const OTHER: &str = "11111111-2222-4333-8444-555555555555";
+    let data = TempDir::new().unwrap();
+    let upstream = Upstream::start().await;
+    upstream.memory.takes_anything.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut config = config(data.path());
+    config.relay.agnost = Some(cairn::relay::DestinationConfig {
+        endpoint: upstream.url(),
+        org_id: Some(ORG.to_owned()),
+        ..cairn::relay::DestinationConfig::default()
+    });
+    let server = Running::start(&config).await;
+    let send = async |path: &str, body: &Value| {
+        let request = server.post(path, body.to_string()).header("x-org-id", OTHER);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    };
+    let session =
+        json!({"session_id": "conv_abc", "client_config": "sdk", "user_data": {"user_id": "u"}, "tools": ["t"]});
+    let whole = json!({"event_id": "c6aae2e9-6ca5-4a64-9a02-de83d7bf0154", "session_id": "conv_abc", "success": false,
+                       "primitive_type": "tool", "primitive_name": "weather", "latency": 3, "args": "a", "result": "r",
+                       "timestamp": 1_771_324_200_250_u64, "metadata": {"k": "v", "n": {"a": [1]}, "x-token": "s"}});
+    let bare = json!({"session_id": "never told of", "event_id": "none", "args": {"a": 1}, "timestamp": "soon"});
+    let named = json!({"session_id": "conv_abc", "primitive_name": "capture-session", "primitive_type": "x"});
+    send(SESSION, &session).await;
+    send(EVENT, &whole).await;
+    send(EVENT, &bare).await;
+    send(EVENT, &named).await;
+    send(EVENT, &json!({"primitive_name": "no session"})).await;
+    assert_eq!(server.send("/v1/events", &json!({"agent_id": "native", "session_id": "conv_abc"})).await.status, 201);
+    eventually("all of it", async || upstream.event_count() == 5).await;
+    let taken = upstream.taken();
+    let stored = whole_chain(&server.client, &server.url, "agnost").await;
+    let ms = |event: &Value| cairn::chain::time::parse_ms(event["timestamp"].as_str().unwrap()).unwrap();
+    let of = |path: &str, session: &str| -> Vec<Value> {
+        let is_one = |taken: &&crate::upstream::Taken| taken.path == path && taken.body["session_id"] == session;
+        let found: Vec<_> = taken.iter().filter(is_one).collect();
+        assert!(found.iter().all(|taken| taken.org == OTHER), "under the organization that it came with");
+        found.into_iter().map(|taken| taken.body.clone()).collect()
+    };
+    let with = |body: &Value, more: Value| {
+        let mut body = body.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    // The session was told of once, by what the SDK sent.
+    assert_eq!(of(SESSION, "conv_abc"), [with(&session, json!({"timestamp": ms(&stored[0])}))]);
+    let redacted = json!({"metadata": {"k": "v", "n": {"a": [1]}, "x-token": "[REDACTED:x-token]"}});
+    let named = with(&named, json!({"event_id": stored[3]["id"], "timestamp": ms(&stored[3])}));
+    assert_eq!(of(EVENT, "conv_abc"), [with(&whole, redacted), named]);
+    // What was missing or unfit is given; nobody told of the session, so we do.
+    let bare = with(&bare, json!({"event_id": stored[2]["id"], "timestamp": ms(&stored[2])}));
+    assert_eq!(of(EVENT, "never told of"), [bare]);
+    assert_eq!(of(SESSION, "never told of").len(), 1);
+    let unnamed = taken.iter().find(|taken| taken.body["primitive_name"] == "no session").unwrap();
+    let session_id = unnamed.body["session_id"].as_str().unwrap();
+    assert!(uuid::Uuid::try_parse(session_id).is_ok() && of(SESSION, session_id).len() == 1);
+    // Others go under our own.
+    let native = taken.iter().filter(|taken| taken.org == ORG).count();
+    assert_eq!(native, 2, "a session and an event");
     server.stop().await.unwrap();
 }

@@ -139,7 +139,10 @@ impl Mapped {
                 }
                 (Kind::Event, Some(Field::ActionName)) if value.first() == Some(&b'"') => {
                     object.raw(Field::ActionName, value);
-                    continue;
+                    // An event may be named as sessions are: what it was is still to be seen.
+                    if *value != *br#""capture-session""# {
+                        continue;
+                    }
                 }
                 (Kind::Event, Some(field @ (Field::ActionInput | Field::ActionOutput))) if value != b"null" => {
                     object.raw(field, value);

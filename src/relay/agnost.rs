@@ -10,10 +10,13 @@ use uuid::Uuid;
 use super::config::ContentConfig;
 use super::destination::{Destination, Sending, SessionKey};
 use super::event::Event;
+use super::object::Object;
+use super::passed;
 use super::upstream::Upstream;
-use crate::chain::string::write_string;
 use crate::chain::{Field, scan, time};
 
+/// Says who we are.
+pub const ORG_HEADER: &str = "x-org-id";
 const EVENT_PATH: &str = "/api/v1/capture-event";
 const SESSION_PATH: &str = "/api/v1/capture-session";
 
@@ -32,6 +35,11 @@ pub struct Agnost {
 
 impl Destination for Agnost {
     fn session(&self, event: &Event<'_>) -> SessionKey {
+        if let Some(passed) = passed::Request::of(event) {
+            let org = passed.org().unwrap_or_default();
+            let digest = Sha256::new().chain_update(session_name(event)).chain_update(org.as_bytes()).finalize();
+            return SessionKey(first_bytes(&digest));
+        }
         // Not the id at Agnost: an event may wait under this key while the operator corrects the organization.
         match session_uuid(event) {
             Some(id) => SessionKey(id.into_bytes()),
@@ -40,11 +48,23 @@ impl Destination for Agnost {
     }
 
     fn announce(&self, first: &Event<'_>) -> Option<Sending> {
-        Some(self.upstream.post(SESSION_PATH, self.session_body(first)))
+        Some(match passed::Request::of(first) {
+            Some(passed) => self.post_as(&passed, SESSION_PATH, self.session_body(first)),
+            None => self.upstream.post(SESSION_PATH, self.session_body(first)),
+        })
     }
 
     fn send(&self, event: &Event<'_>) -> Sending {
-        self.upstream.post(EVENT_PATH, self.event_body(event))
+        let Some(passed) = passed::Request::of(event) else {
+            return self.upstream.post(EVENT_PATH, self.event_body(event));
+        };
+        let path = if passed.is_session() { SESSION_PATH } else { EVENT_PATH };
+        let derived = self.session_id(event).id;
+        self.post_as(&passed, path, passed.body(self.content, derived, timestamp_ms(event)))
+    }
+
+    fn announces(&self, event: &Event<'_>) -> bool {
+        passed::Request::of(event).is_some_and(|passed| passed.is_session())
     }
 
     fn recipient(&self) -> [u8; 8] {
@@ -90,6 +110,14 @@ fn session_name(event: &Event<'_>) -> Vec<u8> {
 }
 
 impl Agnost {
+    /// Sends what came by the Agnost API under the organization that it came with.
+    fn post_as(&self, passed: &passed::Request<'_, '_>, path: &str, body: Vec<u8>) -> Sending {
+        match passed.org() {
+            Some(org) => self.upstream.post_as(ORG_HEADER, &org, path, body),
+            None => self.upstream.post(path, body),
+        }
+    }
+
     fn session_id(&self, event: &Event<'_>) -> SessionId {
         match session_uuid(event) {
             Some(id) => SessionId { id, is_derived: false },
@@ -103,7 +131,16 @@ impl Agnost {
         let user = |name| event.label(name).filter(names).or_else(|| event.metadata(name).filter(names));
         let user = USER_IDS.into_iter().find_map(user);
         let mut body = Object::new();
-        body.text("session_id", self.session_id(event).id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        // A session that came by the Agnost API is named as there, whatever its name is.
+        match event.value(Field::SessionId).filter(|_| passed::Request::of(event).is_some()) {
+            Some(session) => body.raw("session_id", session),
+            None => {
+                body.text(
+                    "session_id",
+                    self.session_id(event).id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
+                );
+            }
+        }
         body.text("client_config", "cairn");
         body.object("user_data", |data| data.string("user_id", user.or_else(|| event.value(Field::AgentId))));
         body.integer("timestamp", timestamp_ms(event));
@@ -181,72 +218,4 @@ fn add_named<'e>(out: &mut Object, taken: &mut HashSet<Cow<'e, [u8]>>, kind: &st
     out.key(&name);
     out.write_as_string(Some(value));
     taken.insert(name);
-}
-
-/// A JSON object that is being written. Names are given as they stand between the quotes.
-struct Object {
-    bytes: Vec<u8>,
-}
-
-impl Object {
-    fn new() -> Object {
-        Object::with_capacity(256)
-    }
-
-    fn with_capacity(capacity: usize) -> Object {
-        let mut bytes = Vec::with_capacity(capacity);
-        bytes.push(b'{');
-        Object { bytes }
-    }
-
-    fn key(&mut self, name: &[u8]) {
-        if self.bytes.last() != Some(&b'{') {
-            self.bytes.push(b',');
-        }
-        self.bytes.push(b'"');
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(b"\":");
-    }
-
-    /// A value that is JSON already.
-    fn raw(&mut self, name: &str, value: &[u8]) {
-        self.key(name.as_bytes());
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn integer(&mut self, name: &str, value: i128) {
-        self.raw(name, value.to_string().as_bytes());
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        self.key(name.as_bytes());
-        write_string(text, &mut self.bytes);
-    }
-
-    /// A canonical value as a string: see [`Object::write_as_string`].
-    fn string(&mut self, name: &str, value: Option<&[u8]>) {
-        self.key(name.as_bytes());
-        self.write_as_string(value);
-    }
-
-    fn object(&mut self, name: &str, write: impl FnOnce(&mut Object)) {
-        self.key(name.as_bytes());
-        self.bytes.push(b'{');
-        write(self);
-        self.bytes.push(b'}');
-    }
-
-    fn close(mut self) -> Vec<u8> {
-        self.bytes.push(b'}');
-        self.bytes
-    }
-
-    /// A string stays as it is, anything else becomes the string of its compact JSON, nothing the empty one.
-    fn write_as_string(&mut self, value: Option<&[u8]>) {
-        match value {
-            Some(value) if value.first() == Some(&b'"') => self.bytes.extend_from_slice(value),
-            Some(value) => write_string(&String::from_utf8_lossy(value), &mut self.bytes),
-            None => self.bytes.extend_from_slice(b"\"\""),
-        }
-    }
 }

@@ -75,6 +75,8 @@ pub(super) struct End {
     pub id: Uuid,
     /// It was about the session, not yet the event.
     pub is_announcement: bool,
+    /// It was the event, and tells of its session.
+    pub announces: bool,
     /// It was sent alone, while the circuit was open.
     pub is_probe: bool,
     pub sent: Sent,
@@ -319,7 +321,8 @@ impl<'o> Consumer<'o> {
 
     fn request(&mut self, turn: Turn, event: &Event<'_>) {
         let destination = &self.outside.destination;
-        let announcement = if turn.is_announced { None } else { destination.announce(event) };
+        let announces = destination.announces(event);
+        let announcement = if turn.is_announced || announces { None } else { destination.announce(event) };
         let is_announcement = announcement.is_some();
         let sending = announcement.unwrap_or_else(|| destination.send(event));
         let id = read::id(event.record).unwrap_or_default();
@@ -327,7 +330,7 @@ impl<'o> Consumer<'o> {
         let request = async move {
             let sent = sending.await;
             // Nobody waits for it any more when the consumer is gone.
-            let _ = ended.send(End { turn, id, is_announcement, is_probe, sent });
+            let _ = ended.send(End { turn, id, is_announcement, announces, is_probe, sent });
         };
         self.requests.spawn_on(request, &self.outside.runtime);
         // Those that have ended are only let go here: their ends came through the channel.

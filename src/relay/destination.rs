@@ -23,6 +23,11 @@ pub trait Destination: Send + Sync {
     /// Tells of a session before its first event is sent; `None` where sessions need no telling.
     fn announce(&self, first: &Event<'_>) -> Option<Sending>;
 
+    /// Whether sending this event tells of its session: then nothing else has to.
+    fn announces(&self, _event: &Event<'_>) -> bool {
+        false
+    }
+
     /// Sends an event.
     fn send(&self, event: &Event<'_>) -> Sending;
 

@@ -24,8 +24,10 @@ mod consumer;
 mod destination;
 mod event;
 mod metrics;
+mod object;
 mod orders;
 mod outcome;
+mod passed;
 mod reader;
 mod routes;
 mod sessions;
@@ -173,7 +175,8 @@ fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination
             let mut headers = HeaderMap::new();
             // A UUID is always a header's value.
             let value = HeaderValue::try_from(org.hyphenated().to_string());
-            headers.extend(value.ok().map(|value| (reqwest::header::HeaderName::from_static("x-org-id"), value)));
+            headers
+                .extend(value.ok().map(|value| (reqwest::header::HeaderName::from_static(agnost::ORG_HEADER), value)));
             let upstream = Upstream::new(config, key, headers, &org.hyphenated().to_string())?;
             Ok((Arc::new(Agnost { org, content: config.content, upstream }), identity_key))
         }

@@ -32,6 +32,10 @@ impl Consumer<'_> {
                 self.cursor.sent += 1;
                 self.last_sent_ms = Some(now_ms());
                 self.is_moved = true;
+                if end.announces {
+                    self.backlog.announced(&mut self.changes, session, outside.destination.recipient());
+                    self.sessions.known(session);
+                }
                 self.finish(end.turn)
             }
             Outcome::Refused { status, ref answer } => {

@@ -167,6 +167,13 @@ impl Sessions {
         }
     }
 
+    /// The upstream knows the session now, by an event that is still to be done.
+    pub fn known(&mut self, session: SessionKey) {
+        if let Some(known) = self.all.get_mut(&session) {
+            known.is_announced = true;
+        }
+    }
+
     /// The request failed, and [`Sessions::rest`] comes next. Returns how many failed in a row.
     pub fn failed(&mut self, session: SessionKey) -> u32 {
         self.end(session);

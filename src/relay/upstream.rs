@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, redirect, retry};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect, retry};
 
 use super::config::{DestinationConfig, Mistake};
 use super::destination::{Outcome, Reason, Sending, Sent};
@@ -64,8 +64,16 @@ impl Upstream {
 
     /// Posts a JSON body.
     pub fn post(&self, path: &str, body: Vec<u8>) -> Sending {
-        let request = self.client.post(format!("{}{path}", self.endpoint)).body(body);
-        let secret = Arc::clone(&self.secret);
+        self.send(self.client.post(format!("{}{path}", self.endpoint)).body(body), Arc::clone(&self.secret))
+    }
+
+    /// The same in somebody else's name: with another value of the header that says who we are, which is as secret.
+    pub fn post_as(&self, header: &'static str, secret: &str, path: &str, body: Vec<u8>) -> Sending {
+        let request = self.client.post(format!("{}{path}", self.endpoint)).header(header, secret).body(body);
+        self.send(request, secret.into())
+    }
+
+    fn send(&self, request: RequestBuilder, secret: Arc<str>) -> Sending {
         Box::pin(async move {
             let started = Instant::now();
             let (outcome, status) = match request.send().await {
