@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench-ratio bench-relay soak setup
+.PHONY: run build install test bench-ratio bench-relay interop soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -34,6 +34,12 @@ bench-relay: build
 KILLS ?= 300
 soak: setup
 	TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
+
+# Real clients against a server of their own, and what it stored. Only installing them needs the network.
+INTEROP ?= $(HOME)/.cache/cairn/interop
+interop: build
+	sh tests/interop/install.sh $(INTEROP)
+	python3 tests/interop/check.py $(CARGO_TARGET_DIR)/release/cairn $(INTEROP)
 
 setup:
 	@sh deploy/setup.sh

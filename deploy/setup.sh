@@ -15,6 +15,10 @@ need wrk wrk
 need strace strace
 # An auditor checks by hand with these.
 need jq jq
+# Clients that the server is tested with.
+need node nodejs
+need npm npm
+python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 need openssl openssl
 need xxd xxd
 # The database's bindings are made with libclang and its headers: the unversioned name comes with both.
