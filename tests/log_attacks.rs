@@ -66,7 +66,8 @@ async fn what_is_done_to_the_log_is_found() {
         (
             "a run is gone",
             |db| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b'l')[1].0).unwrap(),
-            "is missing or cannot be read",
+            // Which of them depends on how the shards were interleaved.
+            "is missing or cannot be read|is not where the one before it ends",
         ),
         (
             "a run leads to another event",
@@ -103,7 +104,7 @@ async fn what_is_done_to_the_log_is_found() {
         edit(data.path(), attack);
         let (code, said) = verify(data.path(), &[]);
         assert_eq!(code, 1, "{what}: {said}");
-        assert!(said.contains("log: BROKEN") && said.contains(found), "{what}: {said}");
+        assert!(said.contains("log: BROKEN") && found.split('|').any(|found| said.contains(found)), "{what}: {said}");
         assert!(said.contains("600 events verified: all valid"), "the chains are whole: {said}");
         let (code, said) = verify(data.path(), &["--json"]);
         let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
