@@ -154,3 +154,53 @@ impl<'a> Cursor<'a, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::canonicalize;
+
+    fn is_object(text: &str) -> bool {
+        Canonical::default().is_object(text, |_, _| {})
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_refused_and_what_is_usual_is_not() {
+        let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let canonical = [
+            "{}",
+            r#"{"a":"\b\t\n\f\r\"\\\u0000\u0007\u000b\u000e\u001f ÿ😀"}"#,
+            r#"{"A":true,"_":false,"a":null,"aa":[],"b":{"":[1,-1,0,0.5,-1.5e-7,1e+30,123456789012345678]}}"#,
+            &deep(127),
+        ];
+        for text in canonical {
+            assert!(is_object(text), "{text}");
+            assert_eq!(canonicalize(text).unwrap(), text.as_bytes());
+        }
+        let escapes =
+            ["\\u0008", "\\u0009", "\\u000a", "\\u000c", "\\u000d", "\\u001F", "\\u0041", "\\/", "\\x", "\\u00", "\n"];
+        let numbers = ["01", "1.0", "1e5", "-0", "+1", "-", "1.", ".5", "1E+30", "1e30", "0x1", "--1", "1-1", "1e400"];
+        let others = [
+            r#"{"b":1,"a":2}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a" :1}"#,
+            r#"{"a":1 }"#,
+            r#"{"a":1,}"#,
+            r#"{"a":[1,]}"#,
+            r#"{"a":nul}"#,
+            r#"{"a":tru"#,
+            r#"{"a":"b"#,
+            r#"{"a":1}}"#,
+            r#"{"a":]"#,
+            r#"{a:1}"#,
+            "[]",
+            "",
+            &deep(128),
+        ];
+        let escapes = escapes.map(|escape| format!(r#"{{"a":"{escape}"}}"#));
+        let numbers = numbers.map(|number| format!(r#"{{"a":{number}}}"#));
+        for text in escapes.iter().chain(&numbers).map(String::as_str).chain(others) {
+            assert!(!is_object(text), "{text}");
+        }
+    }
+}
