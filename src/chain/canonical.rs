@@ -2,7 +2,8 @@
 //!
 //! A verifier reads far more events that are canonical than events that are not. This looks at each byte once and says
 //! yes only to what [`super::json`] would write itself; to whatever is rare it says no, and the slow way decides: see
-//! [`super::walk::Checker`]. Measured on events of 690 bytes: 0.6 µs, the slow way 2.3 µs.
+//! [`super::walk::Checker`]. Of `cairn verify --all` over a million events of 690 bytes it takes 1.0 µs an event; the slow
+//! way took 2.3 µs.
 
 use super::json::MAX_DEPTH;
 use super::number::{self, Literal};
