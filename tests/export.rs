@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Running, run_text};
+use crate::harness::{Running, eventually, run_text};
 use crate::log::{fill, often, signed, verifier_keys};
 
 async fn packages(server: &Running, query: &str) -> (u16, Value) {
@@ -30,7 +30,9 @@ async fn a_package_has_the_events_of_an_agent_and_a_time_that_are_signed() {
                 times.push(stored["received_at"].as_str().unwrap().to_owned());
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+        // The next round is received in another millisecond.
+        let last = cairn::ledger::now_ms();
+        eventually("another millisecond", async || cairn::ledger::now_ms() > last).await;
     }
     signed(&server, 300).await;
     let key = verifier_keys(data.path()).remove(0);

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tlog_tiles::Hash as Node;
 
 use crate::harness::{Running, eventually, run_text};
-use crate::log::{fill, often, signed, verifier_keys};
+use crate::log::{copy, fill, often, signed, verifier_keys};
 use crate::merkle::{leaf_hash, root};
 
 /// Runs `cairn verify --log` in a thread of its own, so that a server in this process can answer.
@@ -252,12 +252,6 @@ async fn the_status_says_how_far_the_log_is_and_why_it_cannot_be_signed() {
     assert_eq!((&said["checkpoint"]["tree_size"], &said["rollback"]), (&json!(300), &json!(false)), "{said}");
     server.stop().await.unwrap();
     let older = TempDir::new().unwrap();
-    let copy = |from: &Path, to: &Path| {
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-        }
-    };
     copy(data.path(), older.path());
     let server = Running::start(&config).await;
     fill(&server, 100).await;

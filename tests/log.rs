@@ -270,7 +270,7 @@ async fn an_event_is_under_a_checkpoint_soon_and_the_wait_for_it_is_told() {
     server.stop().await.unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -171,8 +171,7 @@ impl Export {
         let mut events = store.rows(Family::Events)?;
         let mut sequence = from;
         while sequence <= self.last && out.len() < PIECE_BYTES {
-            let missing =
-                || store.damaged(format!("the event {sequence} of a chain is missing: run `cairn verify --all`"));
+            let missing = || missing(store, sequence);
             let run = runs.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
             let offset = sequence.0 - run.first.0;
             if offset >= u64::from(run.count) {
@@ -198,6 +197,10 @@ impl Export {
     }
 }
 
+fn missing(store: &Store, sequence: Sequence) -> StoreError {
+    store.damaged(format!("the event {sequence} of a chain is missing: run `cairn verify --all`"))
+}
+
 /// The event at a place of a chain.
 fn at<T>(
     store: &Store,
@@ -205,7 +208,7 @@ fn at<T>(
     sequence: Sequence,
     look: impl FnOnce(Place, RecordRef<'_>) -> T,
 ) -> Result<T, StoreError> {
-    let missing = || store.damaged(format!("the event {sequence} of a chain is missing: run `cairn verify --all`"));
+    let missing = || missing(store, sequence);
     let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
     let mut place = run.place;
     place.position.0 += sequence.0 - run.first.0;

@@ -355,7 +355,7 @@ impl<'a> Parser<'a> {
 }
 
 /// The first byte of U+E000. Below it, UTF-8 sorts as UTF-16 does; above, surrogates come in between.
-const FIRST_UNORDERED_BYTE: u8 = 0xEE;
+pub(super) const FIRST_UNORDERED_BYTE: u8 = 0xEE;
 
 /// The order of two members of one object by the UTF-16 code units of their keys.
 fn compare_keys(out: &[u8], a: &Member, b: &Member) -> Ordering {

@@ -24,7 +24,7 @@ pub struct Literal<'a> {
 }
 
 /// Every integer of up to 18 digits is in range; only longer ones need to be compared.
-const ALWAYS_IN_RANGE_DIGITS: usize = 18;
+pub(super) const ALWAYS_IN_RANGE_DIGITS: usize = 18;
 
 /// Appends the canonical form of `literal` to `out`.
 ///

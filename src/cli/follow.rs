@@ -150,13 +150,13 @@ impl<'a> Follower<'a> {
         if let Some(why) = self.set_back(&head) {
             return Ok(self.report(head, before, Some(why)));
         }
+        // From now on it is known, whether the rest of the log can be read or not.
+        self.remember("a checkpoint that it has shown", head.clone());
         for (name, known) in &self.known {
             if let Some(why) = self.compare(name, known, &head)? {
                 return Ok(self.report(head, before, Some(why)));
             }
         }
-        // From now on it is known, whether its leaves can be read or not.
-        self.remember("a checkpoint that it has shown", head.clone());
         if let Some(why) = self.read_to(&head)? {
             return Ok(self.report(head, before, Some(why)));
         }

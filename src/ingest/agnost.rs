@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::accept::{READER, Refused, event_limit, explain, invalid, receive, text};
+use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
 use super::dispatch::{NotStored, Stored};
 use super::metrics::{Reason, RouteMetrics};
 use super::redact::redact;
@@ -75,25 +75,24 @@ fn answer(kind: Kind, stored: &Stored) -> Response<Body> {
 }
 
 async fn store(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: Request) -> Result<Stored, Refused> {
-    let headers = request.headers().clone();
+    // Shared with the request, not copied.
+    let (agent, org) = (request.headers().get(AGENT_HEADER).cloned(), request.headers().get(ORG_HEADER).cloned());
     let mut reserved = ingest.inflight.reserve();
     let sent = receive(ingest, metrics, request, &mut reserved).await?;
     let mapped = body::off_the_way(sent.len(), || {
         let sent = canonical(text(&sent)?)?;
-        Mapped::of(ingest, kind, &headers, &sent)
+        Mapped::of(ingest, kind, agent.as_ref(), org.as_ref(), &sent)
     })?;
-    let draft = mapped.draft(ingest, None)?;
-    // Read once more only if the id turns out to be somebody else's.
-    let again = mapped.id.map(|id| (id, Uuid::new_v5(&id, draft.canonical())));
-    match (ingest.dispatch.one(draft).await, again) {
+    let draft = mapped.draft(ingest)?;
+    reserved.grow(draft.cost()).map_err(busy)?;
+    let stored = match (ingest.dispatch.one(draft).await, mapped.id) {
         // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
-        (Err(NotStored::Refused(Refusal::IdTaken)), Some((taken, other))) => {
-            let draft = mapped.draft(ingest, Some((taken, other)))?;
-            ingest.dispatch.one(draft).await
+        (Err(NotStored::Refused(Refusal::IdTaken)), Some(taken)) => {
+            ingest.dispatch.one(mapped.draft_beside(ingest, taken)?).await
         }
         (stored, _) => stored,
-    }
-    .map_err(|why| explain(ingest, why))
+    };
+    stored.map_err(|why| explain(ingest, why))
 }
 
 /// The canonical form of a body, without secrets.
@@ -109,17 +108,24 @@ fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
 
 /// A request as an event of ours, before it is read as such.
 struct Mapped {
-    /// A JSON object, but for its end and its id.
-    members: String,
+    /// A JSON object. The id, if one was sent, ends it.
+    event: String,
+    /// Where the id stands.
+    id_at: usize,
     /// The id that was sent, if it is one.
     id: Option<Uuid>,
 }
 
 impl Mapped {
-    fn of(ingest: &Ingest, kind: Kind, headers: &HeaderMap, sent: &[u8]) -> Result<Mapped, Refused> {
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    fn of(
+        ingest: &Ingest,
+        kind: Kind,
+        agent: Option<&HeaderValue>,
+        org: Option<&HeaderValue>,
+        sent: &[u8],
+    ) -> Result<Mapped, Refused> {
         let mut object = Object::new();
-        let agent_id = header(AGENT_HEADER).unwrap_or(&ingest.agnost.agent_id);
+        let agent_id = agent.and_then(|value| value.to_str().ok()).unwrap_or(&ingest.agnost.agent_id);
         object.text(Field::AgentId, agent_id);
         object.text(Field::ActionType, action_type(kind, sent));
         if kind == Kind::Session {
@@ -167,26 +173,40 @@ impl Mapped {
         if kind == Kind::Session && !has_session {
             object.text(Field::SessionId, &Uuid::new_v4().to_string());
         }
-        object.metadata(&rest, header(ORG_HEADER));
-        let members = String::from_utf8(object.bytes);
-        let members = members.map_err(|_| (Problem::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
-        Ok(Mapped { members, id })
+        object.metadata(&rest, org.and_then(|value| value.to_str().ok()));
+        let event = String::from_utf8(object.bytes);
+        let mut event = event.map_err(|_| (Problem::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
+        let id_at = event.len();
+        event.push_str(&end_with(id));
+        Ok(Mapped { event, id_at, id })
     }
 
-    /// Reads it as an event; under another id if its own is taken.
-    fn draft(&self, ingest: &Ingest, instead: Option<(Uuid, Uuid)>) -> Result<Draft, Refused> {
-        let id = instead.map(|(_, other)| other).or(self.id);
-        let id = id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
-        let event = format!("{}{id}}}", self.members);
-        let warning =
-            instead.map(|(taken, _)| format!("event_id: {taken} belongs to a different event that is already stored"));
-        READER.with_borrow_mut(|reader: &mut Reader| {
-            let read = reader.read(&event, 0, WayIn::AGNOST_API, event_limit(ingest));
-            let draft = read.map(|(content, _)| Draft::with_warning(&content, warning));
-            reader.trim();
-            draft.map_err(|error| invalid(&error))
-        })
+    /// Reads it as an event.
+    fn draft(&self, ingest: &Ingest) -> Result<Draft, Refused> {
+        read(ingest, &self.event, None)
     }
+
+    /// The same under an id of its own, because the one that was sent is another event's.
+    fn draft_beside(&self, ingest: &Ingest, taken: Uuid) -> Result<Draft, Refused> {
+        let other = Uuid::new_v5(&taken, self.draft(ingest)?.canonical());
+        let event = [&self.event[..self.id_at], &end_with(Some(other))].concat();
+        let warning = format!("event_id: {taken} belongs to a different event that is already stored");
+        read(ingest, &event, Some(warning))
+    }
+}
+
+/// The end of an event's object.
+fn end_with(id: Option<Uuid>) -> String {
+    id.map_or("}".to_owned(), |id| format!(r#","id":"{id}"}}"#))
+}
+
+fn read(ingest: &Ingest, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
+    READER.with_borrow_mut(|reader: &mut Reader| {
+        let read = reader.read(event, 0, WayIn::AGNOST_API, event_limit(ingest));
+        let draft = read.map(|(content, _)| Draft::with_warning(&content, warning));
+        reader.trim();
+        draft.map_err(|error| invalid(&error))
+    })
 }
 
 /// The field that a member of a request becomes, if it is of the right kind.

@@ -59,7 +59,7 @@ impl Destination for Agnost {
             return self.upstream.post(EVENT_PATH, self.event_body(event));
         };
         let path = if passed.is_session() { SESSION_PATH } else { EVENT_PATH };
-        let derived = self.session_id(event).id;
+        let derived = || self.session_id(event).id;
         self.post_as(&passed, path, passed.body(self.content, derived, timestamp_ms(event)))
     }
 

@@ -8,10 +8,8 @@ use uuid::Uuid;
 use super::config::ContentConfig;
 use super::event::Event;
 use super::object::Object;
-use crate::chain::{Field, scan};
+use crate::chain::{Field, WayIn, scan};
 
-/// How such events say where they came from.
-const CAPTURE_METHOD: &str = "agnost-api";
 /// What a session's event is called.
 const SESSION_NAME: &str = "capture-session";
 /// The members that are put together anew, whatever was sent under these names.
@@ -27,7 +25,7 @@ pub struct Request<'e, 'r> {
 impl<'e, 'r> Request<'e, 'r> {
     /// The request that an event came by, if it came by the Agnost API.
     pub fn of(event: &'e Event<'r>) -> Option<Request<'e, 'r>> {
-        let is_one = event.text(Field::CaptureMethod).is_some_and(|method| method == CAPTURE_METHOD);
+        let is_one = event.text(Field::CaptureMethod).is_some_and(|method| method == WayIn::AGNOST_API.capture_method);
         is_one.then(|| Request { event, rest: event.metadata("agnost").unwrap_or(b"{}") })
     }
 
@@ -45,7 +43,7 @@ impl<'e, 'r> Request<'e, 'r> {
     }
 
     /// The body, with what was missing. `session` names a session that was not named; `timestamp` is in ms since 1970.
-    pub fn body(&self, content: ContentConfig, session: Uuid, timestamp: i128) -> Vec<u8> {
+    pub fn body(&self, content: ContentConfig, session: impl FnOnce() -> Uuid, timestamp: i128) -> Vec<u8> {
         let event = self.event;
         let mut body = Object::with_capacity(event.record.canonical().len() + 128);
         let is_event = !self.is_session();
@@ -59,7 +57,7 @@ impl<'e, 'r> Request<'e, 'r> {
         match event.value(Field::SessionId) {
             Some(session) => body.raw("session_id", session),
             None if scan::member(self.rest, "session_id").is_some() => {}
-            None => body.text("session_id", session.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
+            None => body.text("session_id", session().hyphenated().encode_lower(&mut Uuid::encode_buffer())),
         }
         body.integer("timestamp", timestamp);
         if !is_event {
