@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -73,7 +74,9 @@ pub struct Server {
     metrics: Arc<Metrics>,
     listener: TcpListener,
     admin_listener: TcpListener,
+    otlp_listener: Option<TcpListener>,
     routes: Router,
+    otlp_routes: Router,
     failed: mpsc::UnboundedReceiver<String>,
     timeouts: Timeouts,
     grace: Duration,
@@ -93,6 +96,10 @@ impl Server {
         let keys = Keys::load(&config.auth).map_err(ServeError::Keys)?;
         let listener = bind("listen", config.listen).await?;
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
+        let otlp_listener = match config.ingest.otlp.listen.filter(|_| config.ingest.otlp.enabled) {
+            Some(address) => Some(bind("ingest.otlp.listen", address).await?),
+            None => None,
+        };
         let metrics = Arc::new(Metrics::new()?);
         let (fail, failed) = mpsc::unbounded_channel();
         let on_failure: OnFailure = Arc::new(move |reason| {
@@ -131,7 +138,9 @@ impl Server {
             metrics,
             listener,
             admin_listener,
-            routes: public_routes(ingest, relay, audit, keys),
+            otlp_listener,
+            otlp_routes: json_fallbacks(otlp_routes(Arc::clone(&ingest), keys.as_ref())),
+            routes: public_routes(ingest, relay, audit, keys.as_ref()),
             failed,
             timeouts: Timeouts {
                 header: config.limits.header_timeout,
@@ -158,6 +167,14 @@ impl Server {
         self.admin_listener.local_addr()
     }
 
+    /// Where OpenTelemetry's exporters have an address of their own, if they do.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn otlp_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.otlp_listener.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
     /// The ledger.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
@@ -170,7 +187,9 @@ impl Server {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let mut public = tokio::spawn(http::serve(self.listener, self.routes, self.timeouts, stopping));
+        let public = http::serve(self.listener, self.routes, self.timeouts, stopping.clone());
+        let otlp = self.otlp_listener.map(|it| http::serve(it, self.otlp_routes, self.timeouts, stopping));
+        let mut public = tokio::spawn(async move { tokio::join!(public, OptionFuture::from(otlp)) });
         let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
         let mut admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
         let upkeep = tokio::spawn(keep_up(self.metrics));
@@ -247,13 +266,21 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Ser
 }
 
 /// The calls of the public port. With keys, each of them needs one, also those that do not exist.
-fn public_routes(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, keys: Option<Keys>) -> Router {
+fn public_routes(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, keys: Option<&Keys>) -> Router {
     let with_receipts = axum::middleware::from_fn_with_state(Arc::clone(&audit), audit::receipts);
-    let routes = json_fallbacks(
-        ingest::routes(ingest).layer(with_receipts).merge(relay::routes(relay)).merge(audit::routes(audit)),
-    );
+    let otlp = otlp_routes(Arc::clone(&ingest), keys);
+    let routes = ingest::routes(ingest).layer(with_receipts).merge(relay::routes(relay)).merge(audit::routes(audit));
+    guarded(json_fallbacks(routes), keys).merge(otlp)
+}
+
+/// The calls of OpenTelemetry's exporters, on the public port and on one of their own.
+fn otlp_routes(ingest: Arc<Ingest>, keys: Option<&Keys>) -> Router {
+    guarded(ingest::otlp_routes(ingest), keys).layer(axum::middleware::from_fn(ingest::otlp_status))
+}
+
+fn guarded(routes: Router, keys: Option<&Keys>) -> Router {
     match keys {
-        Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys, ingest::require_key)),
+        Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys.clone(), ingest::require_key)),
         None => routes,
     }
 }

@@ -34,6 +34,7 @@ pub struct Running {
     pub client: Client,
     pub url: String,
     pub admin_url: String,
+    pub otlp_url: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
 }
@@ -82,11 +83,12 @@ impl Running {
         let server = Server::start(config, commit, clock).await?;
         let url = format!("http://{}", server.address().unwrap());
         let admin_url = format!("http://{}", server.admin_address().unwrap());
+        let otlp_url = server.otlp_address().unwrap().map(|address| format!("http://{address}"));
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Ok(Running { client: Client::new(), url, admin_url, stop: Some(stop), task })
+        Ok(Running { client: Client::new(), url, admin_url, otlp_url, stop: Some(stop), task })
     }
 
     /// Shuts the server down as SIGTERM does.

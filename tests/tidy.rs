@@ -18,7 +18,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("evidence", &["chain", "harmless", "tlog"]),
     ("audit", &["chain", "evidence", "http", "ledger", "tlog"]),
     ("admin", &["http", "ledger", "relay", "tlog"]),
-    ("config", &["ingest", "ledger", "nearest", "relay", "tlog", "units"]),
+    ("config", &["chain", "ingest", "ledger", "nearest", "relay", "tlog", "units"]),
 ];
 const SEES_ALL: [&str; 4] = ["cli", "lib", "main", "serve"];
 const LINES: usize = 400;

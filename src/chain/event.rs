@@ -30,6 +30,8 @@ impl WayIn {
     pub const HTTP_API: WayIn = WayIn { source: "sdk", capture_method: "http-api" };
     /// `POST /api/v1/capture-session` and `/api/v1/capture-event`.
     pub const AGNOST_API: WayIn = WayIn { source: "agnost", capture_method: "agnost-api" };
+    /// `POST /v1/traces` and `POST /v1/logs`.
+    pub const OTLP: WayIn = WayIn { source: "otlp", capture_method: "otlp" };
 }
 
 /// Why an event is refused. Nothing of it is stored.

@@ -94,6 +94,14 @@ fn write_char(c: char, out: &mut Vec<u8>) {
 /// Appends `text` as a canonical string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    text.chars().for_each(|c| write_char(c, out));
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, others) = rest.split_at(scan::plain_run(rest));
+        out.extend_from_slice(plain);
+        // A run ends before an ASCII character.
+        let Some((&stop, behind)) = others.split_first() else { break };
+        write_char(char::from(stop), out);
+        rest = behind;
+    }
     out.push(b'"');
 }

@@ -34,6 +34,14 @@ pub fn format_ms(ms: u64) -> [u8; LEN] {
     text
 }
 
+/// `ns` since 1970 in RFC 3339, UTC, with all nine digits of the nanoseconds.
+pub fn format_ns(ns: u64) -> [u8; LEN + 6] {
+    let mut text = *b"0000-00-00T00:00:00.000000000Z";
+    text[..LEN - 1].copy_from_slice(&format_ms(ns / 1_000_000)[..LEN - 1]);
+    write_digits(&mut text[LEN - 1..LEN + 5], (ns % 1_000_000) as u32);
+    text
+}
+
 /// The milliseconds since 1970 of a time that [`format_ms`] wrote.
 pub fn parse_ms(text: &str) -> Option<u64> {
     u64::try_from(parse(text)?.div_euclid(1_000_000)).ok()
@@ -65,6 +73,15 @@ mod tests {
         }
         assert_eq!(&format_ms(1_771_324_200_250), b"2026-02-17T10:30:00.250Z");
         assert_eq!(&format_ms(u64::MAX), b"9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn nanoseconds_are_kept() {
+        for ns in [0, 1, 999_999, 1_000_000, 1_771_324_200_250_000_001, 4_102_444_799_999_999_999, u64::MAX] {
+            let text = format_ns(ns);
+            let text = std::str::from_utf8(&text).unwrap();
+            assert_eq!((parse(text), text.len()), (Some(i128::from(ns)), 30), "{text}");
+        }
     }
 
     #[test]

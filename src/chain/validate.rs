@@ -52,12 +52,15 @@ pub fn agent_id(value: &[u8]) -> Result<Cow<'_, str>, EventError> {
     let id = text(Field::AgentId.name(), value)?;
     match id.len() {
         0 => Err(EventError::content("agent_id is required: it is empty")),
-        1..=AGENT_ID_MAX if id.chars().any(char::is_control) => {
-            Err(EventError::content("agent_id: expected no control characters"))
-        }
+        1..=AGENT_ID_MAX if !is_agent_id(&id) => Err(EventError::content("agent_id: expected no control characters")),
         1..=AGENT_ID_MAX => Ok(id),
         len => Err(EventError::content(format!("agent_id: expected at most {AGENT_ID_MAX} bytes, found {len}"))),
     }
+}
+
+/// Whether a text can be an agent id.
+pub fn is_agent_id(text: &str) -> bool {
+    (1..=AGENT_ID_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// A UUID in its hyphenated form, of any version.

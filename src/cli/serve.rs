@@ -55,6 +55,7 @@ async fn serve(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
 /// Says what runs, where, and on a terminal how to try it.
 fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
     let (address, admin) = (server.address()?, server.admin_address()?);
+    let otlp = server.otlp_address()?;
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -62,6 +63,7 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
         instance = %server.ledger().instance(),
         listen = %address,
         admin = %admin,
+        otlp = otlp.map(tracing::field::display),
         data_dir = %data_dir.display(),
         events = server.ledger().committed().events(),
         "cairn takes events"

@@ -1,12 +1,14 @@
 //! What is wrong with a configuration, in sentences: the key, the value, where it came from, what was expected.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use figment::error::Kind;
 use figment::{Figment, Metadata, Source};
 
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
-use crate::ingest::Keys;
+use crate::chain::is_agent_id;
+use crate::ingest::{IngestConfig, Keys};
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
 
@@ -73,26 +75,27 @@ fn expected(key: &str) -> Option<&'static str> {
     let last = key.rsplit('.').next().unwrap_or(key);
     Some(match last {
         "listen" => "an address such as 127.0.0.1:7600",
-        "sync" | "allow_anonymous" => "true or false",
+        "sync" | "allow_anonymous" | "enabled" => "true or false",
         "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" => "a path",
         "api_keys" => "a list of strings, such as [one, two]",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
-        "batch_events" => "a number",
+        "batch_events" | "otlp_records" => "a number",
+        "select" => "all or agent",
         "format" => "auto, json or text",
         "level" => "error, warn, info, debug or trace",
         "bytes" => "a size such as 64MiB",
         "max_wait" | "grace" => "a time such as 250ms or 10s",
         _ if last.ends_with("_bytes") => "a size such as 64MiB",
         _ if last.ends_with("_timeout") => "a time such as 250ms or 10s",
-        "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" | "relay" | "agnost" | "retry"
-        | "filter" => "settings under it, one a line",
+        "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" | "relay" | "agnost" | "otlp"
+        | "ingest" | "retry" | "filter" => "settings under it, one a line",
         "destinations" => "a list of destinations",
         "type" => "agnost",
         "from" => "start or now",
         "content" => "full or metadata-only",
         "concurrency" => "a number from 1 to 1024",
-        "name" | "endpoint" | "org_id" | "origin" => "a text",
+        "name" | "endpoint" | "org_id" | "origin" | "agent_id" => "a text",
         _ if last.ends_with("_interval") => "a time such as 250ms or 10s",
         "agent_ids" | "action_types" => "a list of strings, such as [one, two]",
         "labels" => "names with strings, numbers or booleans",
@@ -203,18 +206,24 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     require(is_origin, "log.origin", &format!("{origin:?}"), "a name without white space and +");
     let auth = &config.auth;
     let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
-    require(
-        config.listen.ip().is_loopback() || !is_open,
-        "listen",
-        &config.listen,
-        "a loopback address, or auth.api_keys, or auth.allow_anonymous: true",
-    );
     let (listen, admin) = (&config.listen, &config.admin.listen);
-    require(listen != admin || listen.port() == 0, "admin.listen", admin, "another address than listen");
-    let agent_id = &config.ingest.agnost.agent_id;
-    let is_agent_id = (1..=256).contains(&agent_id.len()) && !agent_id.chars().any(char::is_control);
-    let wanted = "1 to 256 bytes without control characters";
-    require(is_agent_id, "ingest.agnost.agent_id", &format!("{agent_id:?}"), wanted);
+    let taking = [("listen", Some(listen)), ("ingest.otlp.listen", config.ingest.otlp.listen.as_ref())];
+    for (key, address) in taking {
+        let Some(address) = address else { continue };
+        let wanted = "a loopback address, or auth.api_keys, or auth.allow_anonymous: true";
+        require(address.ip().is_loopback() || !is_open, key, address, wanted);
+    }
+    let is_other = |address: &SocketAddr, than: &SocketAddr| address != than || address.port() == 0;
+    require(is_other(admin, listen), "admin.listen", admin, "another address than listen");
+    if let Some(otlp) = &config.ingest.otlp.listen {
+        let is_free = is_other(otlp, listen) && is_other(otlp, admin);
+        require(is_free, "ingest.otlp.listen", otlp, "another address than listen and admin.listen");
+    }
+    let IngestConfig { agnost, otlp } = &config.ingest;
+    for (key, agent_id) in [("ingest.agnost.agent_id", &agnost.agent_id), ("ingest.otlp.agent_id", &otlp.agent_id)] {
+        let wanted = "1 to 256 bytes without control characters";
+        require(is_agent_id(agent_id), key, &format!("{agent_id:?}"), wanted);
+    }
     for mistake in config.relay.check() {
         wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
     }

@@ -96,6 +96,8 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For those who say it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -23,15 +23,25 @@ thread_local! {
 /// A refusal, and what it is counted as.
 pub type Refused = (Problem, Reason);
 
-/// Reads the body of a request that brings events, if there is room for events at all.
+/// Reads the body of a request that brings events in JSON, if there is room for events at all.
 pub async fn receive(
     ingest: &Ingest,
     metrics: &RouteMetrics,
     request: Request,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refused> {
+    body::require_json(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
+    receive_any(ingest, metrics, request, reserved).await
+}
+
+/// The same, whatever its content type.
+pub async fn receive_any(
+    ingest: &Ingest,
+    metrics: &RouteMetrics,
+    request: Request,
+    reserved: &mut Reserved,
+) -> Result<Bytes, Refused> {
     let (parts, body) = request.into_parts();
-    body::require_json(&parts.headers).map_err(|problem| (problem, Reason::Invalid))?;
     if let Some(why) = ingest.ledger.space().no_room() {
         return Err((Problem::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
     }

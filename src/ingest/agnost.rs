@@ -20,7 +20,8 @@ use super::metrics::{Reason, RouteMetrics};
 use super::redact::redact;
 use super::{Ingest, body};
 use crate::chain::event::{EventError, UUID_LEN};
-use crate::chain::{Field, Reader, WayIn, scan, string, time};
+use crate::chain::object::Object;
+use crate::chain::{Field, Reader, WayIn, scan, time};
 use crate::http::{Problem, json_response};
 use crate::ledger::queue::Refusal;
 use crate::ledger::record::Draft;
@@ -126,10 +127,10 @@ impl Mapped {
     ) -> Result<Mapped, Refused> {
         let mut object = Object::new();
         let agent_id = agent.and_then(|value| value.to_str().ok()).unwrap_or(&ingest.agnost.agent_id);
-        object.text(Field::AgentId, agent_id);
-        object.text(Field::ActionType, action_type(kind, sent));
+        object.text(Field::AgentId.name(), agent_id);
+        object.text(Field::ActionType.name(), action_type(kind, sent));
         if kind == Kind::Session {
-            object.text(Field::ActionName, "capture-session");
+            object.text(Field::ActionName.name(), "capture-session");
         }
         let (mut id, mut has_session, mut rest) = (None, false, Vec::new());
         for (key, value) in scan::members(sent) {
@@ -139,31 +140,31 @@ impl Mapped {
                     continue;
                 }
                 (_, Some(Field::SessionId)) if value.first() == Some(&b'"') => {
-                    object.raw(Field::SessionId, value);
+                    object.raw(Field::SessionId.name(), value);
                     has_session = true;
                     continue;
                 }
                 (Kind::Event, Some(Field::ActionName)) if value.first() == Some(&b'"') => {
-                    object.raw(Field::ActionName, value);
+                    object.raw(Field::ActionName.name(), value);
                     // An event may be named as sessions are: what it was is still to be seen.
                     if *value != *br#""capture-session""# {
                         continue;
                     }
                 }
                 (Kind::Event, Some(field @ (Field::ActionInput | Field::ActionOutput))) if value != b"null" => {
-                    object.raw(field, value);
+                    object.raw(field.name(), value);
                     continue;
                 }
                 (Kind::Event, Some(Field::ActionStatus)) if matches!(value, b"true" | b"false") => {
-                    object.text(Field::ActionStatus, if value == b"true" { "success" } else { "error" });
+                    object.text(Field::ActionStatus.name(), if value == b"true" { "success" } else { "error" });
                     continue;
                 }
                 (Kind::Event, Some(Field::DurationMs)) if integer(value).is_some() => {
-                    object.raw(Field::DurationMs, value);
+                    object.raw(Field::DurationMs.name(), value);
                     continue;
                 }
                 (_, Some(Field::Timestamp)) if let Some(stamp) = integer(value).and_then(rfc_3339) => {
-                    object.text(Field::Timestamp, &stamp);
+                    object.text(Field::Timestamp.name(), &stamp);
                     continue;
                 }
                 _ => {}
@@ -171,10 +172,10 @@ impl Mapped {
             rest.push((key, value));
         }
         if kind == Kind::Session && !has_session {
-            object.text(Field::SessionId, &Uuid::new_v4().to_string());
+            object.text(Field::SessionId.name(), &Uuid::new_v4().to_string());
         }
-        object.metadata(&rest, org.and_then(|value| value.to_str().ok()));
-        let event = String::from_utf8(object.bytes);
+        metadata(&mut object, &rest, org.and_then(|value| value.to_str().ok()));
+        let event = String::from_utf8(object.open());
         let mut event = event.map_err(|_| (Problem::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
         let id_at = event.len();
         event.push_str(&end_with(id));
@@ -203,7 +204,7 @@ fn end_with(id: Option<Uuid>) -> String {
 fn read(ingest: &Ingest, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
     READER.with_borrow_mut(|reader: &mut Reader| {
         let read = reader.read(event, 0, WayIn::AGNOST_API, event_limit(ingest));
-        let draft = read.map(|(content, _)| Draft::with_warning(&content, warning));
+        let draft = read.map(|(content, _)| Draft::with_warnings(&content, warning.as_slice()));
         reader.trim();
         draft.map_err(|error| invalid(&error))
     })
@@ -250,49 +251,17 @@ fn rfc_3339(ms: u64) -> Option<String> {
     (time::parse_ms(&text) == Some(ms)).then_some(text)
 }
 
-/// A JSON object that is being written, without its end.
-struct Object {
-    bytes: Vec<u8>,
-}
-
-impl Object {
-    fn new() -> Object {
-        Object { bytes: vec![b'{'] }
-    }
-
-    fn key(&mut self, name: &str) {
-        if self.bytes.last() != Some(&b'{') {
-            self.bytes.push(b',');
-        }
-        string::write_string(name, &mut self.bytes);
-        self.bytes.push(b':');
-    }
-
-    fn raw(&mut self, field: Field, value: &[u8]) {
-        self.key(field.name());
-        self.bytes.extend_from_slice(value);
-    }
-
-    fn text(&mut self, field: Field, text: &str) {
-        self.key(field.name());
-        string::write_string(text, &mut self.bytes);
-    }
-
-    /// What has no field of its own, as it was sent, and who sent it.
-    fn metadata(&mut self, rest: &[(&[u8], &[u8])], org_id: Option<&str>) {
-        self.key(Field::Metadata.name());
-        self.bytes.extend_from_slice(br#"{"agnost":{"#);
-        for (index, (key, value)) in rest.iter().enumerate() {
-            self.bytes.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-            self.bytes.extend_from_slice(key);
-            self.bytes.extend_from_slice(b"\":");
-            self.bytes.extend_from_slice(value);
-        }
-        self.bytes.push(b'}');
+/// What has no field of its own, as it was sent, and who sent it.
+fn metadata(object: &mut Object, rest: &[(&[u8], &[u8])], org_id: Option<&str>) {
+    object.object(Field::Metadata.name(), |metadata| {
+        metadata.object("agnost", |agnost| {
+            for (key, value) in rest {
+                agnost.key(key);
+                agnost.value(value);
+            }
+        });
         if let Some(org_id) = org_id {
-            self.key("org_id");
-            string::write_string(org_id, &mut self.bytes);
+            metadata.text("org_id", org_id);
         }
-        self.bytes.push(b'}');
-    }
+    });
 }

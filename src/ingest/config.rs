@@ -1,5 +1,6 @@
 //! The settings of the way in.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct LimitsConfig {
     pub body_bytes: ByteSize,
     /// The most events of one batch.
     pub batch_events: usize,
+    /// The most spans or log records of one request.
+    pub otlp_records: usize,
     /// The most memory that bodies, inflated bodies and answers of all connections take together.
     #[serde(with = "units::size")]
     pub inflight_bytes: ByteSize,
@@ -40,6 +43,7 @@ impl Default for LimitsConfig {
             event_bytes: ByteSize::mib(1),
             body_bytes: ByteSize::mib(20),
             batch_events: 10_000,
+            otlp_records: 200_000,
             inflight_bytes: ByteSize::mib(64),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -54,6 +58,8 @@ impl Default for LimitsConfig {
 pub struct IngestConfig {
     /// The Agnost API.
     pub agnost: AgnostConfig,
+    /// OTLP/HTTP.
+    pub otlp: OtlpConfig,
 }
 
 /// `ingest.agnost.*`
@@ -69,6 +75,36 @@ pub struct AgnostConfig {
 impl Default for AgnostConfig {
     fn default() -> AgnostConfig {
         AgnostConfig { enabled: true, agent_id: "agnost".to_owned() }
+    }
+}
+
+/// `ingest.otlp.*`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// Whether its calls are answered.
+    pub enabled: bool,
+    /// A second address where they are, usually with the port 4318, which exporters call if nobody tells them another.
+    pub listen: Option<SocketAddr>,
+    /// Whose events they are, if neither the span nor its resource says.
+    pub agent_id: String,
+    /// Which spans become events.
+    pub select: Select,
+}
+
+/// `ingest.otlp.select`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Select {
+    /// Every span.
+    All,
+    /// Those that an agent's instrumentation wrote.
+    Agent,
+}
+
+impl Default for OtlpConfig {
+    fn default() -> OtlpConfig {
+        OtlpConfig { enabled: true, listen: None, agent_id: "unknown-agent".to_owned(), select: Select::All }
     }
 }
 

@@ -99,3 +99,9 @@ impl RouteMetrics {
         self.refused[reason as usize].increment(1);
     }
 }
+
+/// Spans that are not wanted.
+pub fn unselected() -> Counter {
+    describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select left out.");
+    counter!("cairn_ingest_unselected_events_total")
+}

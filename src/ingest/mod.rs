@@ -11,15 +11,18 @@ mod config;
 mod dispatch;
 mod metrics;
 mod native;
+mod otlp;
 mod redact;
 
 use std::sync::Arc;
 
+use ::metrics::Counter;
 use axum::Router;
 use axum::routing::post;
 
 pub use auth::{Keys, require_key};
-pub use config::{AgnostConfig, AuthConfig, IngestConfig, LimitsConfig};
+pub use config::{AgnostConfig, AuthConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
+pub use otlp::with_status as otlp_status;
 
 use crate::http::Inflight;
 use crate::ledger::{Ledger, QueueConfig};
@@ -37,6 +40,10 @@ pub struct Ingest {
     agnost: AgnostConfig,
     agnost_session_metrics: RouteMetrics,
     agnost_event_metrics: RouteMetrics,
+    otlp: OtlpConfig,
+    traces_metrics: RouteMetrics,
+    logs_metrics: RouteMetrics,
+    unselected: Counter,
 }
 
 impl Ingest {
@@ -56,6 +63,10 @@ impl Ingest {
             agnost: config.agnost,
             agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
             agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
+            otlp: config.otlp,
+            traces_metrics: RouteMetrics::register("/v1/traces"),
+            logs_metrics: RouteMetrics::register("/v1/logs"),
+            unselected: metrics::unselected(),
             ledger,
             limits,
         })
@@ -70,5 +81,11 @@ pub fn routes(ingest: Arc<Ingest>) -> Router {
             .route("/api/v1/capture-session", post(agnost::session))
             .route("/api/v1/capture-event", post(agnost::event));
     }
+    routes.with_state(ingest)
+}
+
+/// The calls of OpenTelemetry's exporters, who expect their problems in the form of [`otlp_status`].
+pub fn otlp_routes(ingest: Arc<Ingest>) -> Router {
+    let routes = if ingest.otlp.enabled { otlp::routes() } else { Router::new() };
     routes.with_state(ingest)
 }

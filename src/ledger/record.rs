@@ -70,13 +70,13 @@ pub struct Seal {
 impl Draft {
     /// Lays out the record of an event.
     pub fn new(content: &Content<'_>) -> Draft {
-        Draft::with_warning(content, None)
+        Draft::with_warnings(content, &[])
     }
 
-    /// The same with one more warning.
-    pub fn with_warning(content: &Content<'_>, warning: Option<String>) -> Draft {
-        let is_quiet = content.warnings.is_empty() && warning.is_none();
-        let warnings = if is_quiet { Vec::new() } else { warnings_section(content.warnings.iter().chain(&warning)) };
+    /// The same with more warnings.
+    pub fn with_warnings(content: &Content<'_>, more: &[String]) -> Draft {
+        let is_quiet = content.warnings.is_empty() && more.is_empty();
+        let warnings = if is_quiet { Vec::new() } else { warnings_section(content.warnings.iter().chain(more)) };
         let canonical_at = WARNINGS + warnings.len();
         let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
         let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + room);

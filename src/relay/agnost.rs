@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::config::ContentConfig;
 use super::destination::{Destination, Sending, SessionKey};
 use super::event::Event;
-use super::object::Object;
 use super::passed;
 use super::upstream::Upstream;
+use crate::chain::object::Object;
 use crate::chain::{Field, scan, time};
 
 /// Says who we are.

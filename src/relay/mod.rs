@@ -24,7 +24,6 @@ mod consumer;
 mod destination;
 mod event;
 mod metrics;
-mod object;
 mod orders;
 mod outcome;
 mod passed;

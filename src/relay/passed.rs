@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::config::ContentConfig;
 use super::event::Event;
-use super::object::Object;
+use crate::chain::object::Object;
 use crate::chain::{Field, WayIn, scan};
 
 /// What a session's event is called.

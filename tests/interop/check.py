@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 import urllib.request
 
@@ -19,15 +20,33 @@ ORG = "00000000-0000-4000-8000-000000000001"
 class Server:
     def __init__(self, cairn, data, **environment):
         self.data, self.cairn = data, cairn
-        command = [cairn, "serve", "--listen", "127.0.0.1:0", "--data-dir", data]
+        self.start("127.0.0.1:0", environment)
+
+    def start(self, listen, environment):
+        command = [self.cairn, "serve", "--listen", listen, "--data-dir", self.data]
         environment = {**os.environ, "CAIRN_ADMIN__LISTEN": "127.0.0.1:0", **environment}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for line in self.process.stdout:
             said = json.loads(line)
             if said.get("message") == "cairn takes events":
-                self.url = f"http://{said['listen']}"
+                self.listen, self.admin = said["listen"], said["admin"]
+                self.url = f"http://{self.listen}"
                 return
         raise SystemExit("the server did not start")
+
+    def again(self):
+        """The same server, with its settings as they are by default."""
+        self.stop()
+        self.start(self.listen, {})
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=30)
+
+    def metric(self, name):
+        with urllib.request.urlopen(f"http://{self.admin}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith(name))
 
     def events(self, **query):
         query = urllib.parse.urlencode({"order": "asc", "limit": 1000, **query})
@@ -35,8 +54,7 @@ class Server:
             return json.load(answer)
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=30)
+        self.stop()
         verified = subprocess.run([self.cairn, "verify", "--all", "--data-dir", self.data], capture_output=True, text=True)
         assert verified.returncode == 0, verified.stdout + verified.stderr
         return verified.stdout.strip()
@@ -108,14 +126,123 @@ def agnost_node(server, folder):
     return f"{len(found)} events"
 
 
+def otel_python(server, folder, compression="none"):
+    """What the SDK sends twice, and the log records that are the same, are there once and twice."""
+    client(f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, compression)
+    return otel_python_events(server)
+
+
+def otel_python_gzip(server, folder):
+    return otel_python(server, folder, "gzip")
+
+
+def otel_python_503(server, folder):
+    """The server has no room for events at first: the exporters try again until it has."""
+    command = [f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, "none"]
+    sending = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    refused = 0
+    while refused < 4:
+        time.sleep(0.1)
+        assert sending.poll() is None, sending.stdout.read()
+        refused = server.metric('cairn_ingest_requests_total{route="/v1/traces",code="503"}')
+    assert not server.events()
+    server.again()
+    said, _ = sending.communicate(timeout=120)
+    assert sending.returncode == 0, said
+    return f"{refused} requests refused; " + otel_python_events(server)
+
+
+def otel_python_events(server):
+    events = server.events()
+    by_name = {event["action_name"]: event for event in events}
+    steps = [event["agent_id"] for event in events if event["action_name"].startswith("step ")]
+    expect(steps, ["planner"] * 600, "steps")
+    labels = {"service.name": "planner", "deployment.environment.name": "test"}
+    took = by_name["gpt-5"]["duration_ms"]
+    expect(picked(by_name["gpt-5"]), {
+        "agent_id": "researcher", "session_id": "c-1", "action_type": "LLM_CALL", "action_name": "gpt-5",
+        "action_input": [{"role": "user", "content": "Größe?"}], "action_output": [{"role": "assistant", "content": "7"}],
+        "action_status": "success", "duration_ms": took, "source": "otlp", "capture_method": "otlp"}, "model")
+    expect(by_name["gpt-5"]["labels"], {**labels, "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
+                                        "gen_ai.request.model": "gpt-5"}, "labels")
+    metadata, turn = by_name["gpt-5"]["metadata"], by_name["invoke_agent researcher"]
+    expect(metadata["attributes"], {"gen_ai.usage.input_tokens": 2**53 + 1, "stops": ["a", "b"], "temperature": 0.5,
+                                    "stream": True}, "attributes")
+    expect((metadata["kind"], metadata["scope"], metadata["parent_id"]),
+           ("client", {"name": "interop", "version": "1.0"}, turn["id"]), "place")
+    expect(metadata["resource"]["telemetry.sdk.language"], "python", "resource")
+    expect((turn["agent_id"], turn["session_id"], turn["action_type"]), ("researcher", "c-1", "AGENT_TURN"), "turn")
+    tool = by_name["search"]
+    expect(picked(tool), {
+        "agent_id": "researcher", "session_id": "c-1", "action_type": "TOOL_CALL", "action_name": "search",
+        "action_input": {"q": "size"}, "action_output": "no network", "action_status": "error",
+        "duration_ms": tool["duration_ms"], "source": "otlp", "capture_method": "otlp"}, "tool")
+    expect(tool["error_message"], "ConnectionError: no route to host", "error")
+    expect(tool["metadata"]["parent_id"], turn["id"], "parent")
+    logs = [event for event in events if event["action_type"] == "TOOL_RESULT"]
+    said = {"agent_id": "planner", "session_id": "c-2", "action_type": "TOOL_RESULT", "duration_ms": 42,
+            "action_name": "claude_code.tool_result", "action_status": "success", "source": "otlp", "capture_method": "otlp"}
+    expect([picked(event) for event in logs], [said, said], "log records")
+    expect([(event["timestamp"], event["metadata"]["body"], event["metadata"]["attributes"]) for event in logs],
+           [("2026-02-17T10:30:00.250000001Z", {"said": ["done"]}, {"tool_name": "Bash"})] * 2, "log records")
+    expect(len(events), 605, "events")
+    return f"{len(events)} events"
+
+
+def otel_node(server, folder):
+    client("node", HERE / "otel_client.cjs", server.url, env={**os.environ, "NODE_PATH": f"{folder}/node_modules"})
+    by_type = {event["action_type"]: event for event in server.events()}
+    expect(sorted(by_type), ["CUSTOM", "LLM_CALL", "TOOL_CALL"], "types")
+    root, model, tool = by_type["CUSTOM"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
+    here = {"agent_id": "travel-agent", "session_id": "n-1", "source": "otlp", "capture_method": "otlp"}
+
+    def seen(event):
+        event = picked(event)
+        assert event.pop("duration_ms") >= 0
+        return event
+
+    # A lone surrogate is what is left of a cut emoji.
+    expect(seen(root), {**here, "action_type": "CUSTOM", "action_name": "ai.generateText", "action_output": "Booked",
+                        "action_input": '{"prompt":"Book \U0001F680 \\ud800"}', "action_status": "success"}, "root")
+    expect(seen(model), {**here, "action_type": "LLM_CALL", "action_name": "m-1", "action_status": "success"}, "model")
+    expect(model["metadata"]["attributes"], {"ratio": 0.25, "big": 2**53 - 1, "list": ["a", "b"], "flag": False}, "attributes")
+    expect(seen(tool), {**here, "action_type": "TOOL_CALL", "action_name": "book", "action_input": {"to": "Rome"},
+                        "action_status": "error"}, "tool")
+    expect(tool["error_message"], "no seats", "error")
+    expect({event["metadata"]["parent_id"] for event in (model, tool)}, {root["id"]}, "parents")
+    return f"{len(by_type)} events"
+
+
+def pydantic_ai(server, folder):
+    client(f"{folder}/python/bin/python", HERE / "pydantic_client.py", server.url)
+    ok, failed = server.events(agent_id="weather_agent"), server.events(agent_id="failing_agent")
+    expect([event["action_type"] for event in ok], ["LLM_CALL", "TOOL_CALL", "LLM_CALL", "AGENT_TURN"], "types")
+    turn, tool = ok[3], ok[1]
+    expect((tool["action_name"], tool["action_input"], tool["action_output"], tool["action_status"]),
+           ("forecast", {"city": "a"}, {"city": "a", "sky": "clear"}, "success"), "tool")
+    expect((turn["action_output"], turn["action_input"][0]["parts"][0]["content"]), ("Sunny", "What is the weather?"), "turn")
+    expect([event["metadata"]["parent_id"] for event in ok[:3]], [turn["id"]] * 3, "parents")
+    expect(len({event["session_id"] for event in ok}), 1, "sessions")
+    tool = failed[1]
+    expect((tool["action_name"], tool["action_input"], tool["action_status"], tool["error_message"]),
+           ("station", {"number": 0}, "error", "the station is down"), "failing tool")
+    expect([(event["action_type"], event["action_status"]) for event in failed],
+           [("LLM_CALL", "success"), ("TOOL_CALL", "error"), ("AGENT_TURN", "error")], "failing run")
+    return f"{len(ok) + len(failed)} events"
+
+
 def main():
     cairn, folder = sys.argv[1:3]
     # An upstream that is not there: nobody waits for it.
     relay = {"CAIRN_RELAY__AGNOST__ORG_ID": ORG, "CAIRN_RELAY__AGNOST__ENDPOINT": "http://127.0.0.1:9",
              "CAIRN_SHUTDOWN__GRACE": "1s"}
-    for check in (agnost_python, agnost_node):
+    # More than any disk has free.
+    no_room = {"CAIRN_STORAGE__MIN_FREE_BYTES": "1000PiB"}
+    checks = [(check, relay) for check in (agnost_python, agnost_node)]
+    checks += [(check, {}) for check in (otel_python, otel_python_gzip, otel_node, pydantic_ai)]
+    for check, environment in [*checks, (otel_python_503, no_room)]:
         with tempfile.TemporaryDirectory() as data:
-            server = Server(cairn, data, **relay)
+            server = Server(cairn, data, **environment)
             try:
                 said = check(server, folder)
                 verified = server.end().splitlines()[0]

@@ -10,6 +10,6 @@ if ! cmp -s "$here/requirements.txt" "$1/requirements.txt"; then
 fi
 if ! cmp -s "$here/package.json" "$1/package.json.installed"; then
     cp "$here/package.json" "$1/package.json"
-    (cd "$1" && npm install --silent --no-package-lock --no-audit --no-fund)
+    (cd "$1" && npm install --loglevel=error --no-package-lock --no-audit --no-fund)
     cp "$here/package.json" "$1/package.json.installed"
 fi

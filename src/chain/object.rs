@@ -1,10 +1,16 @@
-//! Writing JSON objects from canonical values.
+//! Writing JSON objects from canonical values: what other formats become on their way in, and on their way out.
 
-use crate::chain::string::write_string;
+use super::string::write_string;
 
 /// A JSON object that is being written. Names are given as they stand between the quotes.
 pub struct Object {
     bytes: Vec<u8>,
+}
+
+impl Default for Object {
+    fn default() -> Object {
+        Object::new()
+    }
 }
 
 impl Object {
@@ -64,6 +70,11 @@ impl Object {
         self.bytes.push(b'{');
         write(self);
         self.bytes.push(b'}');
+    }
+
+    /// What is written so far: all but the brace that closes it.
+    pub fn open(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The whole object.

@@ -1,0 +1,119 @@
+//! Answers of OTLP/HTTP, in the encoding of the request.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::middleware::Next;
+use buffa::types::{put_int32_field, put_int64_field, put_len_delimited_header, put_string_field};
+use serde_json::json;
+
+use super::Rejected;
+use super::request::Signal;
+use crate::http::Problem;
+
+/// How a request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/x-protobuf`
+    Protobuf,
+    /// `application/json`
+    Json,
+}
+
+impl Encoding {
+    /// By the content type.
+    ///
+    /// # Errors
+    /// 415 if it is another one, or none.
+    pub fn of(headers: &HeaderMap) -> Result<Encoding, Problem> {
+        let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = sent.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/x-protobuf") {
+            return Ok(Encoding::Protobuf);
+        }
+        if essence.eq_ignore_ascii_case("application/json") {
+            return Ok(Encoding::Json);
+        }
+        let found = if sent.is_empty() { "none" } else { sent };
+        let message = format!("Content-Type: expected application/x-protobuf or application/json, found {found}");
+        Err(Problem::unsupported(message))
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Encoding::Protobuf => "application/x-protobuf",
+            Encoding::Json => "application/json",
+        })
+    }
+}
+
+/// 200 and an `ExportTraceServiceResponse` or `ExportLogsServiceResponse`.
+pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Response<Body> {
+    let Rejected { count, first } = rejected;
+    let message = match count {
+        0 => String::new(),
+        1 => format!("1 {} was not taken: {first}", signal.item()),
+        count => format!("{count} {}s were not taken; the first one: {first}", signal.item()),
+    };
+    let name = match signal {
+        Signal::Traces => "rejectedSpans",
+        Signal::Logs => "rejectedLogRecords",
+    };
+    let body = match encoding {
+        _ if *count == 0 && encoding == Encoding::Protobuf => Vec::new(),
+        Encoding::Json if *count == 0 => b"{}".to_vec(),
+        // JSON has 64-bit integers as strings.
+        Encoding::Json => {
+            json!({ "partialSuccess": { name: count.to_string(), "errorMessage": message } }).to_string().into()
+        }
+        Encoding::Protobuf => {
+            let mut partial = Vec::new();
+            put_int64_field(1, i64::try_from(*count).unwrap_or(i64::MAX), &mut partial);
+            put_string_field(2, &message, &mut partial);
+            let mut body = Vec::new();
+            put_len_delimited_header(1, partial.len() as u64, &mut body);
+            body.extend_from_slice(&partial);
+            body
+        }
+    };
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
+    response
+}
+
+/// Lets a request pass, and writes a problem of its answer as a `google.rpc.Status`. What has neither encoding is told in
+/// JSON.
+pub async fn with_status(request: Request, next: Next) -> Response<Body> {
+    let encoding = Encoding::of(request.headers()).unwrap_or(Encoding::Json);
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let code = rpc_code(problem.status);
+        let body = match encoding {
+            Encoding::Json => json!({ "code": code, "message": problem.message }).to_string().into(),
+            Encoding::Protobuf => {
+                let mut body = Vec::new();
+                put_int32_field(1, code, &mut body);
+                put_string_field(2, &problem.message, &mut body);
+                body
+            }
+        };
+        *response.body_mut() = Body::from(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, encoding.content_type());
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// The code of `google.rpc.Code` for a status of HTTP.
+fn rpc_code(status: StatusCode) -> i32 {
+    match status {
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+        StatusCode::PAYLOAD_TOO_LARGE => 11,
+        StatusCode::REQUEST_TIMEOUT => 4,
+        StatusCode::SERVICE_UNAVAILABLE => 14,
+        StatusCode::INTERNAL_SERVER_ERROR => 13,
+        _ => 3,
+    }
+}

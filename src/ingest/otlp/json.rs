@@ -1,0 +1,291 @@
+//! OTLP in JSON to OTLP in protobuf, so that everything behind it knows one encoding.
+//!
+//! OTLP's JSON is the one of Protocol Buffers with a few differences (specification, section "JSON Protobuf Encoding"): ids
+//! are in hex, enums are integers. What senders really write is taken: 64-bit integers as strings or numbers, names in
+//! camel or snake case, enums by name, null for what is absent. Fields that the schema does not know are ignored.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use buffa::types::{
+    encode_double, encode_fixed32, put_bool_field, put_fixed64_field, put_int64_field, put_len_delimited_header,
+};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::request::Signal;
+use super::schema::{Kind, LOGS, Message, TRACES};
+use crate::chain::json::MAX_DEPTH;
+
+/// How deep messages may be nested: an attribute's value takes three for each of its levels.
+const MAX_MESSAGES: u32 = 3 * MAX_DEPTH + 16;
+
+/// The request that a JSON text is, in protobuf. It is not longer than the text.
+///
+/// # Errors
+/// When it is no JSON, or not of this signal; with the place.
+pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let message = match signal {
+        Signal::Traces => &TRACES,
+        Signal::Logs => &LOGS,
+    };
+    let mut out = Vec::with_capacity(text.len() / 2);
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Its own limit is lower than that of an event; MAX_MESSAGES takes its place.
+    reader.disable_recursion_limit();
+    MessageOf { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(out)
+}
+
+/// Reads a message.
+struct MessageOf<'o> {
+    message: &'static Message,
+    out: &'o mut Vec<u8>,
+    depth: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for MessageOf<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        if self.depth > MAX_MESSAGES {
+            return Err(D::Error::custom("nested too deeply"));
+        }
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MessageOf<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { message, out, depth } = self;
+        while let Some(field) = map.next_key_seed(NameIn(message))? {
+            match field {
+                Some((number, kind)) => map.next_value_seed(FieldOf { number, kind, out, depth })?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the name of a field.
+struct NameIn(&'static Message);
+
+impl<'de> DeserializeSeed<'de> for NameIn {
+    type Value = Option<(u32, Kind)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NameIn {
+    type Value = Option<(u32, Kind)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        // `trace_id` is `traceId`.
+        let camel =
+            |name: &str| name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase()).collect();
+        let exact = self.0.iter().find(|(known, ..)| *known == name);
+        let found = exact.or_else(|| {
+            let name: Vec<u8> = camel(name);
+            self.0.iter().find(|(known, ..)| camel(known) == name)
+        });
+        Ok(found.map(|(_, number, kind)| (*number, *kind)))
+    }
+}
+
+/// Reads the value of a field.
+struct FieldOf<'o> {
+    number: u32,
+    kind: Kind,
+    out: &'o mut Vec<u8>,
+    depth: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        match self.kind {
+            // Bytes: what is no Unicode is kept as it is, and mended where it is read.
+            Kind::Text | Kind::Hex | Kind::Base64 => reader.deserialize_bytes(self),
+            _ => reader.deserialize_any(self),
+        }
+    }
+}
+
+impl FieldOf<'_> {
+    fn bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
+        put_len_delimited_header(self.number, bytes.len() as u64, self.out);
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn integer<E: Error>(self, value: i128) -> Result<(), E> {
+        // Beyond 64 bits there is nothing that it could be; protobuf has both signs in the same 64 bits.
+        let wrong = || E::custom(format!("the integer {value} has more than 64 bits"));
+        let signed = i64::try_from(value).or_else(|_| u64::try_from(value).map(|value| value as i64));
+        let signed = signed.map_err(|_| wrong())?;
+        match self.kind {
+            Kind::Fixed64 => put_fixed64_field(self.number, signed as u64, self.out),
+            Kind::Fixed32 => {
+                let value = u32::try_from(signed).map_err(|_| wrong())?;
+                buffa::encoding::Tag::new(self.number, buffa::encoding::WireType::Fixed32).encode(self.out);
+                encode_fixed32(value, self.out);
+            }
+            _ => put_int64_field(self.number, signed, self.out),
+        }
+        Ok(())
+    }
+
+    fn double<E: Error>(self, value: f64) -> Result<(), E> {
+        buffa::encoding::Tag::new(self.number, buffa::encoding::WireType::Fixed64).encode(self.out);
+        encode_double(value, self.out);
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for FieldOf<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.expected())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        match self.kind {
+            Kind::Bool => put_bool_field(self.number, value, self.out),
+            _ => return Err(E::invalid_type(serde::de::Unexpected::Bool(value), &self)),
+        }
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        match self.kind {
+            Kind::Double => self.double(value as f64),
+            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 | Kind::Enum(_) => self.integer(i128::from(value)),
+            _ => Err(E::invalid_type(serde::de::Unexpected::Signed(value), &self)),
+        }
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        match self.kind {
+            Kind::Double => self.double(value as f64),
+            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 | Kind::Enum(_) => self.integer(i128::from(value)),
+            _ => Err(E::invalid_type(serde::de::Unexpected::Unsigned(value), &self)),
+        }
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        match self.kind {
+            Kind::Double => self.double(value),
+            // JavaScript writes large integers as 1.7e18.
+            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 if value.fract() == 0.0 && value.abs() < 2f64.powi(64) => {
+                self.integer(value as i128)
+            }
+            _ => Err(E::invalid_type(serde::de::Unexpected::Float(value), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        let wrong = |this: &Self| E::invalid_value(serde::de::Unexpected::Str(text), this);
+        match self.kind {
+            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 => match text.parse() {
+                Ok(value) => self.integer(value),
+                Err(_) => Err(wrong(&self)),
+            },
+            // Rust's names are those of protobuf, in any case: NaN, Infinity, -Infinity.
+            Kind::Double => match text.parse() {
+                Ok(value) => self.double(value),
+                Err(_) => Err(wrong(&self)),
+            },
+            Kind::Enum(names) => match names.iter().position(|name| *name == text) {
+                Some(value) => self.integer(value as i128),
+                None => Err(wrong(&self)),
+            },
+            _ => Err(E::invalid_type(serde::de::Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
+        match self.kind {
+            Kind::Text => self.bytes(bytes),
+            Kind::Hex => match from_hex(bytes) {
+                Some(id) => self.bytes(&id),
+                None => Err(E::invalid_value(serde::de::Unexpected::Str(&String::from_utf8_lossy(bytes)), &self)),
+            },
+            _ => match STANDARD.decode(bytes) {
+                Ok(bytes) => self.bytes(&bytes),
+                Err(_) => Err(E::invalid_value(serde::de::Unexpected::Other("something else"), &self)),
+            },
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let Self { number, kind, out, depth } = self;
+        let message = match kind {
+            Kind::Message(message) => message,
+            _ => return Err(A::Error::invalid_type(serde::de::Unexpected::Map, &kind.expected())),
+        };
+        if depth >= MAX_MESSAGES {
+            return Err(A::Error::custom("nested too deeply"));
+        }
+        within(number, out, |out| MessageOf { message, out, depth: depth + 1 }.visit_map(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { number, kind, out, depth } = self;
+        let Kind::List(message) = kind else {
+            return Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &kind.expected()));
+        };
+        while seq.next_element_seed(FieldOf { number, kind: Kind::Message(message), out, depth })?.is_some() {}
+        Ok(())
+    }
+}
+
+/// Writes a field that is a message, its length before it.
+fn within<E>(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+    const LENGTH: usize = 5;
+    let start = out.len();
+    put_len_delimited_header(number, 0, out);
+    let at = out.len() - 1;
+    out.resize(at + LENGTH, 0);
+    write(out)?;
+    let length = out.len() - at - LENGTH;
+    if length < 0x80 {
+        out.copy_within(at + LENGTH.., at + 1);
+        out.truncate(at + 1 + length);
+        out[at] = length as u8;
+    } else {
+        // A varint may be longer than it need be.
+        for (index, byte) in out[at..at + LENGTH].iter_mut().enumerate() {
+            let more = if index + 1 < LENGTH { 0x80 } else { 0 };
+            *byte = (length >> (7 * index)) as u8 & 0x7F | more;
+        }
+    }
+    debug_assert!(start < at);
+    Ok(())
+}
+
+fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let (pairs, rest) = text.as_chunks();
+    let pair = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+    if rest.is_empty() { pairs.iter().map(pair).collect() } else { None }
+}

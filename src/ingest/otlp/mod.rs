@@ -1,0 +1,233 @@
+//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs`, in protobuf or JSON. One span or log record is one event.
+//!
+//! The rules are those of the OpenTelemetry Protocol Specification 1.x, section "OTLP/HTTP"; the mapping is the README's
+//! section "From OpenTelemetry". A request is looked at as a whole before anything of it is stored. Then it is stored part
+//! by part, so that it takes little more memory than its body. An exporter that repeats it stores nothing twice.
+//!
+//! The way of a request: [`json`] makes protobuf of a body in JSON, [`request`] finds its items, [`map`] makes an event of
+//! each, with [`span`] or [`record`], [`attributes`], [`value`] and [`family`]; [`wire`] reads protobuf in place.
+
+mod answer;
+mod attributes;
+mod event;
+mod family;
+mod json;
+mod map;
+mod record;
+mod request;
+mod schema;
+mod span;
+mod value;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+use axum::response::IntoResponse;
+use axum::routing::post;
+use bytes::Bytes;
+
+use super::Ingest;
+use super::accept::{Refused, busy, event_limit, explain, receive_any};
+use super::body;
+use super::dispatch::NotStored;
+use super::metrics::{Reason, RouteMetrics};
+use crate::http::{Problem, Reserved};
+use crate::ledger::queue::Refusal;
+use crate::ledger::record::Draft;
+use answer::Encoding;
+use map::{Limits, Mapped, Mapper};
+use request::{Item, Items, Signal};
+use value::Fault;
+
+/// What exporters build from a base URL that ends in the path of a signal already.
+const TRACES: [&str; 2] = ["/v1/traces", "/v1/traces/v1/traces"];
+const LOGS: [&str; 2] = ["/v1/logs", "/v1/logs/v1/logs"];
+
+/// How many events of a request are stored at once.
+const PART_EVENTS: usize = 2048;
+/// How many bytes of a request are stored at once, but for one event, which may be longer.
+const PART_BYTES: usize = 4 << 20;
+/// How much longer a request can be once each item has the resource and the scope that it shares with others.
+const SPREAD: usize = 16;
+
+/// The calls of OTLP/HTTP.
+pub fn routes() -> Router<Arc<Ingest>> {
+    let routes = TRACES.into_iter().fold(Router::new(), |routes, path| routes.route(path, post(traces)));
+    LOGS.into_iter().fold(routes, |routes, path| routes.route(path, post(logs)))
+}
+
+/// Says what is wrong as the sender expects it: a `google.rpc.Status`, in the encoding of the request.
+pub use answer::with_status;
+
+async fn traces(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    take(&ingest, &ingest.traces_metrics, Signal::Traces, request).await
+}
+
+async fn logs(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+    take(&ingest, &ingest.logs_metrics, Signal::Logs, request).await
+}
+
+async fn take(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let response = match store(ingest, metrics, signal, request).await {
+        Ok((encoding, rejected)) => answer::success(encoding, signal, &rejected),
+        Err((problem, reason)) => {
+            metrics.refused(reason);
+            problem.into_response()
+        }
+    };
+    metrics.answered(response.status(), started.elapsed());
+    response
+}
+
+/// Items that can never be events.
+#[derive(Debug, Default)]
+struct Rejected {
+    count: u64,
+    /// Why the first one cannot.
+    first: String,
+}
+
+async fn store(
+    ingest: &Ingest,
+    metrics: &RouteMetrics,
+    signal: Signal,
+    request: Request,
+) -> Result<(Encoding, Rejected), Refused> {
+    let encoding = Encoding::of(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
+    let mut reserved = ingest.inflight.reserve();
+    let sent = receive_any(ingest, metrics, request, &mut reserved).await?;
+    let body = match encoding {
+        Encoding::Protobuf => sent,
+        Encoding::Json => from_json(signal, &sent, &mut reserved)?,
+    };
+    let mut export = body::off_the_way(body.len(), || Export::new(ingest, metrics, signal, &body))?;
+    reserved.grow(export.mapper.memory()).map_err(busy)?;
+    while let Some(part) = body::off_the_way(body.len(), || export.next_part(&mut reserved))? {
+        export.store(part, &mut reserved).await?;
+    }
+    Ok((encoding, export.rejected))
+}
+
+fn from_json(signal: Signal, sent: &Bytes, reserved: &mut Reserved) -> Result<Bytes, Refused> {
+    // Protobuf is never longer.
+    reserved.grow(sent.len()).map_err(busy)?;
+    body::off_the_way(sent.len(), || json::to_protobuf(signal, sent)).map(Bytes::from).map_err(|error| {
+        let message = format!("not OTLP in JSON: {error}");
+        (Problem::bad_request(message), Reason::Invalid)
+    })
+}
+
+/// One request on its way to the ledger.
+struct Export<'a> {
+    ingest: &'a Ingest,
+    metrics: &'a RouteMetrics,
+    items: Items<'a>,
+    mapper: Mapper<'a>,
+    rejected: Rejected,
+}
+
+/// Events that are stored together, and what they were made of.
+#[derive(Default)]
+struct Part<'a> {
+    drafts: Vec<Draft>,
+    items: Vec<Item<'a>>,
+    bytes: usize,
+}
+
+impl<'a> Part<'a> {
+    fn push(&mut self, item: Item<'a>, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
+        reserved.grow(draft.cost()).map_err(busy)?;
+        self.bytes += draft.cost();
+        self.items.push(item);
+        self.drafts.push(draft);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.drafts.len() >= PART_EVENTS || self.bytes >= PART_BYTES
+    }
+}
+
+impl<'a> Export<'a> {
+    fn new(
+        ingest: &'a Ingest,
+        metrics: &'a RouteMetrics,
+        signal: Signal,
+        body: &'a [u8],
+    ) -> Result<Export<'a>, Refused> {
+        let body_limit = usize::try_from(ingest.limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
+        let limits = Limits {
+            event: event_limit(ingest),
+            items: ingest.limits.otlp_records,
+            spread: body_limit.saturating_mul(SPREAD),
+        };
+        let mapper = Mapper::new(signal, body, &ingest.otlp, limits).map_err(|fault| match fault {
+            Fault::TooLarge(message) => (Problem::too_large(message), Reason::TooLarge),
+            fault => (Problem::bad_request(fault.to_string()), Reason::Invalid),
+        })?;
+        Ok(Export { ingest, metrics, items: Items::of(body), mapper, rejected: Rejected::default() })
+    }
+
+    /// Maps the next events; `None` at the end of the request.
+    fn next_part(&mut self, reserved: &mut Reserved) -> Result<Option<Part<'a>>, Refused> {
+        let mut part = Part::default();
+        while !part.is_full() {
+            let Some(item) = self.items.next() else { break };
+            // The request was looked at: it is one.
+            let item = item.map_err(|error| (Problem::bad_request(error.to_string()), Reason::Invalid))?;
+            match self.mapper.map(&item) {
+                Ok(Mapped::Draft(draft, _)) => part.push(item, draft, reserved)?,
+                Ok(Mapped::Left) => self.ingest.unselected.increment(1),
+                Err(fault) => self.reject(&fault),
+            }
+        }
+        Ok((!part.drafts.is_empty()).then_some(part))
+    }
+
+    fn reject(&mut self, fault: &Fault) {
+        self.metrics.refused(Reason::Invalid);
+        if self.rejected.count == 0 {
+            self.rejected.first = fault.to_string();
+        }
+        self.rejected.count += 1;
+    }
+
+    /// Stores a part, and beside what is stored already what has its ids and is not the same.
+    async fn store(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<(), Refused> {
+        let taken = self.commit(part, reserved).await?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut beside = Part::default();
+        for item in taken {
+            match self.mapper.map_beside(&item) {
+                Ok(Mapped::Draft(draft, _)) => beside.push(item, draft, reserved)?,
+                Ok(Mapped::Left) => {}
+                Err(fault) => self.reject(&fault),
+            }
+        }
+        // Its ids are made of what is in it: whoever has them is the same.
+        self.commit(beside, reserved).await.map(drop)
+    }
+
+    /// Stores a part, and says whose ids belong to different events.
+    async fn commit(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<Vec<Item<'a>>, Refused> {
+        let (mut taken, mut failed) = (Vec::new(), None);
+        let answers = self.ingest.dispatch.many(part.drafts).await;
+        for (answer, item) in answers.into_iter().zip(part.items) {
+            match answer {
+                Ok(stored) => self.metrics.accepted.increment(u64::from(!stored.is_known)),
+                Err(NotStored::Refused(Refusal::IdTaken)) => taken.push(item),
+                Err(why) => failed = Some(why),
+            }
+        }
+        reserved.shrink(part.bytes);
+        failed.map_or(Ok(taken), |why| Err(explain(self.ingest, why)))
+    }
+}

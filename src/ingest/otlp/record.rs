@@ -1,0 +1,218 @@
+//! One log record, one event, by the README's table "Log records".
+//!
+//! | event | log record |
+//! |---|---|
+//! | `id` | UUIDv5, in a fixed namespace, over what follows and the record's ordinal among identical records of the request: a retried export stores nothing twice, and identical twins stay two |
+//! | `agent_id` | the same attributes as for a span, resource `service.name`, `ingest.otlp.agent_id` |
+//! | `session_id` | the same attributes as for a span, `conversation.id`, the trace id |
+//! | `action_name` | the event name: the field, else attribute `event.name` |
+//! | `action_type` | by the event name's last part: `tool_result` TOOL_RESULT, `api_request` LLM_CALL, `user_prompt` AGENT_TURN, else CUSTOM |
+//! | `action_input`, `action_output` | `prompt`, `arguments`, `tool_parameters`, `tool_input`, `gen_ai.input.messages`; `output`, `gen_ai.output.messages` |
+//! | `action_status`, `error_message` | severity ERROR or above, attribute `success` false, or `error`, `error.message`, `error.type`: `error`, with the text of one of these; `success` true: `success`; else absent |
+//! | `duration_ms` | `duration_ms`, if it is a whole number |
+//! | `timestamp` | the record's time, else the time it was observed, else that of receipt |
+//! | `labels` | as for a span |
+//! | `metadata` | `attributes` (every one not used above), `body`, `dropped_attributes_count`, `flags`, `observed_timestamp`, `parent_id` (the event of the span it was written in), `resource`, `scope`, `severity`, `severity_number`, `span_id`, `trace_id` |
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::attributes::{AGENT, Attributes, Known, SESSION};
+use super::event::{Origin, SpanKey, write_content, write_labels};
+use super::span;
+use super::value::{Attribute, Fault, Json, check};
+use super::wire::Fields;
+use crate::chain::json::Canonicalizer;
+use crate::chain::{Field, is_agent_id, time};
+
+/// The namespace of the ids of log records.
+const NAMESPACE: Uuid = Uuid::from_u128(0x42a361c1_0476_4a55_b899_0499996154ff);
+
+/// `SEVERITY_NUMBER_ERROR`, and above it those that are worse.
+const SEVERITY_ERROR: u64 = 17;
+
+const INPUT: [Known; 5] =
+    [Known::Prompt, Known::Arguments, Known::ToolParameters, Known::ToolInput, Known::GenAiInputMessages];
+const OUTPUT: [Known; 2] = [Known::Output, Known::GenAiOutputMessages];
+const ERROR: [Known; 3] = [Known::ErrorMessage, Known::Error, Known::ErrorType];
+
+/// How often each record was seen in one request.
+#[derive(Default)]
+pub struct Ordinals {
+    seen: HashMap<Uuid, u64>,
+}
+
+impl Ordinals {
+    /// The id of a record that is mapped to `content`.
+    pub fn id(&mut self, content: &[u8]) -> Uuid {
+        let first = Uuid::new_v5(&NAMESPACE, content);
+        let ordinal = self.seen.entry(first).or_default();
+        *ordinal += 1;
+        match *ordinal {
+            1 => first,
+            ordinal => Uuid::new_v5(&first, &ordinal.to_be_bytes()),
+        }
+    }
+}
+
+/// A log record as it was sent.
+#[derive(Default)]
+pub struct Record<'a> {
+    at: u64,
+    observed_at: u64,
+    severity: Cow<'a, str>,
+    severity_number: u64,
+    body: Option<&'a [u8]>,
+    /// What it says.
+    pub attributes: Attributes<'a>,
+    dropped: u64,
+    flags: u64,
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    event_name: Cow<'a, str>,
+}
+
+impl<'a> Record<'a> {
+    /// Reads a `LogRecord`.
+    pub fn read(message: &'a [u8]) -> Result<Record<'a>, Fault> {
+        let mut record = Record::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => record.at = field.fixed64()?,
+                2 => record.severity_number = field.varint()?,
+                3 => record.severity = field.text()?,
+                5 => record.body = Some(field.bytes()?),
+                6 => record.attributes.push(Attribute::read(field.bytes()?)?),
+                7 => record.dropped = field.varint()?,
+                8 => record.flags = field.fixed32()?,
+                9 => record.trace_id = field.bytes()?,
+                10 => record.span_id = field.bytes()?,
+                11 => record.observed_at = field.fixed64()?,
+                12 => record.event_name = field.text()?,
+                _ => {}
+            }
+        }
+        Ok(record)
+    }
+
+    /// Checks that every message in it is one.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.attributes.check()?;
+        Ok(check(self.body.unwrap_or_default(), 0)?)
+    }
+
+    /// The agent that it names itself.
+    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
+        self.attributes.first_text(&AGENT, is_agent_id)
+    }
+
+    /// Writes the members of an event's object, all but its id.
+    pub fn write(
+        &mut self,
+        json: &mut Json,
+        origin: &Origin<'a>,
+        agent: &str,
+        memory: &mut Canonicalizer,
+    ) -> Result<(), Fault> {
+        json.key(Field::AgentId.name());
+        json.text(Cow::Borrowed(agent));
+        self.attributes.use_text(self.agent().filter(|(_, name)| *name == agent), json);
+        let name = self.name();
+        json.plain(Field::ActionType.name(), action_type(&name).as_bytes());
+        json.text_unless_empty(Field::ActionName.name(), name);
+        write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
+        write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
+        match self.attributes.first_text(&SESSION, |_| true) {
+            Some((known, session)) => {
+                self.attributes.mark_used(known);
+                json.text_unless_empty(Field::SessionId.name(), session);
+            }
+            None => json.hex_unless_zero(Field::SessionId.name(), self.trace_id),
+        }
+        self.write_status(json);
+        self.write_duration(json);
+        let at = if self.at == 0 { self.observed_at } else { self.at };
+        if at != 0 {
+            json.plain(Field::Timestamp.name(), &time::format_ns(at));
+        }
+        write_labels(json, origin, &mut self.attributes)?;
+        json.key(Field::Metadata.name());
+        json.raw(b"{");
+        self.write_metadata(json, origin)?;
+        json.raw(b"}");
+        Ok(())
+    }
+
+    fn name(&mut self) -> Cow<'a, str> {
+        if !self.event_name.is_empty() {
+            return self.event_name.clone();
+        }
+        self.attributes.mark_used(Known::EventName);
+        self.attributes.text(Known::EventName).unwrap_or_default()
+    }
+
+    fn write_status(&mut self, json: &mut Json) {
+        let success = self.attributes.word(Known::Success);
+        let message = self.attributes.first_text(&ERROR, |_| true);
+        if self.severity_number >= SEVERITY_ERROR || success.as_deref() == Some("false") || message.is_some() {
+            json.plain(Field::ActionStatus.name(), b"error");
+            if let Some((known, message)) = message {
+                self.attributes.mark_used(known);
+                json.text_unless_empty(Field::ErrorMessage.name(), message);
+            }
+        } else if success.as_deref() == Some("true") {
+            self.attributes.mark_used(Known::Success);
+            json.plain(Field::ActionStatus.name(), b"success");
+        }
+    }
+
+    fn write_duration(&mut self, json: &mut Json) {
+        let took = self.attributes.word(Known::DurationMs).and_then(|took| took.parse::<u64>().ok());
+        if let Some(took) = took {
+            self.attributes.mark_used(Known::DurationMs);
+            json.key(Field::DurationMs.name());
+            json.raw(itoa::Buffer::new().format(took).as_bytes());
+        }
+    }
+
+    /// The members are in the order of their names.
+    fn write_metadata(&self, json: &mut Json, origin: &Origin<'a>) -> Result<(), Fault> {
+        if self.attributes.are_any_left() {
+            json.key("attributes");
+            self.attributes.write_rest(json)?;
+        }
+        if let Some(body) = self.body {
+            json.key("body");
+            json.any(body, 0)?;
+        }
+        json.number_unless_zero("dropped_attributes_count", self.dropped);
+        json.number_unless_zero("flags", self.flags);
+        if self.observed_at != 0 && self.at != 0 {
+            json.plain("observed_timestamp", &time::format_ns(self.observed_at));
+        }
+        if let Some(span) = SpanKey::of(self.trace_id, self.span_id) {
+            let id = span::id_of(span);
+            json.plain("parent_id", id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        }
+        json.object_unless_empty("resource", &origin.resource_json);
+        json.object_unless_empty("scope", &origin.scope_json);
+        json.text_unless_empty("severity", self.severity.clone());
+        json.number_unless_zero("severity_number", self.severity_number);
+        json.hex_unless_zero("span_id", self.span_id);
+        json.hex_unless_zero("trace_id", self.trace_id);
+        Ok(())
+    }
+}
+
+/// By the last part of the event's name: `claude_code.tool_result` is a `tool_result`.
+fn action_type(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "tool_result" => "TOOL_RESULT",
+        "api_request" => "LLM_CALL",
+        "user_prompt" => "AGENT_TURN",
+        _ => "CUSTOM",
+    }
+}

@@ -1,0 +1,113 @@
+//! An export request: its spans or log records one after the other, each with what it shares with others.
+
+use buffa::DecodeError;
+
+use super::event::Origin;
+use super::value::Fault;
+use super::wire::Fields;
+
+/// What a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// `ExportTraceServiceRequest`: spans.
+    Traces,
+    /// `ExportLogsServiceRequest`: log records.
+    Logs,
+}
+
+impl Signal {
+    /// What one of them is called.
+    pub fn item(self) -> &'static str {
+        match self {
+            Signal::Traces => "span",
+            Signal::Logs => "log record",
+        }
+    }
+}
+
+/// A span or a log record.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// The `Resource` that it comes from.
+    pub resource: &'a [u8],
+    /// The `InstrumentationScope` that wrote it.
+    pub scope: &'a [u8],
+    /// A `Span` or a `LogRecord`.
+    pub message: &'a [u8],
+}
+
+/// The items of a request. Both kinds of request number their fields alike.
+#[derive(Debug, Clone)]
+pub struct Items<'a> {
+    resources: Fields<'a>,
+    scopes: Fields<'a>,
+    messages: Fields<'a>,
+    resource: &'a [u8],
+    scope: &'a [u8],
+}
+
+/// `resource_spans` and `resource_logs` of a request.
+const RESOURCES: u32 = 1;
+/// `resource` of a `ResourceSpans`, `scope` of a `ScopeSpans`.
+const ORIGIN: u32 = 1;
+/// `scope_spans` of a `ResourceSpans`, `spans` of a `ScopeSpans`.
+const PARTS: u32 = 2;
+
+impl<'a> Items<'a> {
+    /// Those of this request.
+    pub fn of(request: &'a [u8]) -> Items<'a> {
+        let none = Fields::of(&[]);
+        Items { resources: Fields::of(request), scopes: none.clone(), messages: none, resource: &[], scope: &[] }
+    }
+
+    fn item(&mut self) -> Result<Option<Item<'a>>, DecodeError> {
+        loop {
+            if let Some(message) = self.messages.next_message(PARTS)? {
+                return Ok(Some(Item { resource: self.resource, scope: self.scope, message }));
+            }
+            // What is shared may stand behind what shares it.
+            if let Some(part) = self.scopes.next_message(PARTS)? {
+                self.scope = Fields::of(part).next_message(ORIGIN)?.unwrap_or_default();
+                self.messages = Fields::of(part);
+            } else if let Some(part) = self.resources.next_message(RESOURCES)? {
+                self.resource = Fields::of(part).next_message(ORIGIN)?.unwrap_or_default();
+                self.scopes = Fields::of(part);
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Result<Item<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.item().transpose()
+    }
+}
+
+/// The origin of the last item, because most of a request have the same.
+#[derive(Default)]
+pub struct Origins<'a> {
+    of: Option<(&'a [u8], &'a [u8])>,
+    last: Origin<'a>,
+}
+
+impl<'a> Origins<'a> {
+    /// Where an item comes from.
+    ///
+    /// # Errors
+    /// When its resource or scope is none.
+    pub fn of(&mut self, item: &Item<'a>) -> Result<&Origin<'a>, Fault> {
+        let is_last = self
+            .of
+            .is_some_and(|(resource, scope)| std::ptr::eq(resource, item.resource) && std::ptr::eq(scope, item.scope));
+        if !is_last {
+            self.of = None;
+            self.last = Origin::read(item.resource, item.scope)?;
+            self.of = Some((item.resource, item.scope));
+        }
+        Ok(&self.last)
+    }
+}

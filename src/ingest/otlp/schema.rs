@@ -1,0 +1,149 @@
+//! The messages of OTLP 1.x as far as they are read here, by their names in JSON.
+
+/// What a field holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// An id: bytes, in JSON as hex digits.
+    Hex,
+    /// Bytes.
+    Base64,
+    /// A boolean.
+    Bool,
+    /// An integer of any size, as a varint.
+    Integer,
+    /// A `fixed64`.
+    Fixed64,
+    /// A `fixed32`.
+    Fixed32,
+    /// A `double`.
+    Double,
+    /// One of these, from 0 on.
+    Enum(&'static [&'static str]),
+    /// A message.
+    Message(&'static Message),
+    /// Any number of messages.
+    List(&'static Message),
+}
+
+impl Kind {
+    /// What a value of it is in JSON.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Kind::Text => "a string",
+            Kind::Hex => "hex digits",
+            Kind::Base64 => "base64",
+            Kind::Bool => "true or false",
+            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 => "an integer",
+            Kind::Double => "a number",
+            Kind::Enum(_) => "the number of an enum",
+            Kind::Message(_) => "an object",
+            Kind::List(_) => "an array",
+        }
+    }
+}
+
+/// The fields of a message: name, number, and what they hold.
+pub type Message = [Field];
+
+type Field = (&'static str, u32, Kind);
+
+/// `ExportTraceServiceRequest`
+pub static TRACES: [Field; 1] = [("resourceSpans", 1, Kind::List(&RESOURCE_SPANS))];
+
+/// `ExportLogsServiceRequest`
+pub static LOGS: [Field; 1] = [("resourceLogs", 1, Kind::List(&RESOURCE_LOGS))];
+
+static RESOURCE_SPANS: [Field; 2] =
+    [("resource", 1, Kind::Message(&RESOURCE)), ("scopeSpans", 2, Kind::List(&SCOPE_SPANS))];
+
+static RESOURCE_LOGS: [Field; 2] =
+    [("resource", 1, Kind::Message(&RESOURCE)), ("scopeLogs", 2, Kind::List(&SCOPE_LOGS))];
+
+static RESOURCE: [Field; 1] = [("attributes", 1, Kind::List(&KEY_VALUE))];
+
+static SCOPE_SPANS: [Field; 2] = [("scope", 1, Kind::Message(&SCOPE)), ("spans", 2, Kind::List(&SPAN))];
+
+static SCOPE_LOGS: [Field; 2] = [("scope", 1, Kind::Message(&SCOPE)), ("logRecords", 2, Kind::List(&LOG_RECORD))];
+
+static SCOPE: [Field; 3] =
+    [("name", 1, Kind::Text), ("version", 2, Kind::Text), ("attributes", 3, Kind::List(&KEY_VALUE))];
+
+static SPAN: [Field; 16] = [
+    ("traceId", 1, Kind::Hex),
+    ("spanId", 2, Kind::Hex),
+    ("traceState", 3, Kind::Text),
+    ("parentSpanId", 4, Kind::Hex),
+    ("name", 5, Kind::Text),
+    ("kind", 6, Kind::Enum(&SPAN_KINDS)),
+    ("startTimeUnixNano", 7, Kind::Fixed64),
+    ("endTimeUnixNano", 8, Kind::Fixed64),
+    ("attributes", 9, Kind::List(&KEY_VALUE)),
+    ("droppedAttributesCount", 10, Kind::Integer),
+    ("events", 11, Kind::List(&SPAN_EVENT)),
+    ("droppedEventsCount", 12, Kind::Integer),
+    ("links", 13, Kind::List(&SPAN_LINK)),
+    ("droppedLinksCount", 14, Kind::Integer),
+    ("status", 15, Kind::Message(&STATUS)),
+    ("flags", 16, Kind::Fixed32),
+];
+
+static SPAN_KINDS: [&str; 6] = [
+    "SPAN_KIND_UNSPECIFIED",
+    "SPAN_KIND_INTERNAL",
+    "SPAN_KIND_SERVER",
+    "SPAN_KIND_CLIENT",
+    "SPAN_KIND_PRODUCER",
+    "SPAN_KIND_CONSUMER",
+];
+
+static SPAN_EVENT: [Field; 4] = [
+    ("timeUnixNano", 1, Kind::Fixed64),
+    ("name", 2, Kind::Text),
+    ("attributes", 3, Kind::List(&KEY_VALUE)),
+    ("droppedAttributesCount", 4, Kind::Integer),
+];
+
+static SPAN_LINK: [Field; 6] = [
+    ("traceId", 1, Kind::Hex),
+    ("spanId", 2, Kind::Hex),
+    ("traceState", 3, Kind::Text),
+    ("attributes", 4, Kind::List(&KEY_VALUE)),
+    ("droppedAttributesCount", 5, Kind::Integer),
+    ("flags", 6, Kind::Fixed32),
+];
+
+static STATUS: [Field; 2] = [("message", 2, Kind::Text), ("code", 3, Kind::Enum(&STATUS_CODES))];
+
+static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+
+static LOG_RECORD: [Field; 11] = [
+    ("timeUnixNano", 1, Kind::Fixed64),
+    ("severityNumber", 2, Kind::Enum(&[])),
+    ("severityText", 3, Kind::Text),
+    ("body", 5, Kind::Message(&ANY_VALUE)),
+    ("attributes", 6, Kind::List(&KEY_VALUE)),
+    ("droppedAttributesCount", 7, Kind::Integer),
+    ("flags", 8, Kind::Fixed32),
+    ("traceId", 9, Kind::Hex),
+    ("spanId", 10, Kind::Hex),
+    ("observedTimeUnixNano", 11, Kind::Fixed64),
+    ("eventName", 12, Kind::Text),
+];
+
+static KEY_VALUE: [Field; 2] = [("key", 1, Kind::Text), ("value", 2, Kind::Message(&ANY_VALUE))];
+
+static ANY_VALUE: [Field; 7] = [
+    ("stringValue", 1, Kind::Text),
+    ("boolValue", 2, Kind::Bool),
+    ("intValue", 3, Kind::Integer),
+    ("doubleValue", 4, Kind::Double),
+    ("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
+    ("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
+    ("bytesValue", 7, Kind::Base64),
+];
+
+static ARRAY_VALUE: [Field; 1] = [("values", 1, Kind::List(&ANY_VALUE))];
+
+static KEY_VALUE_LIST: [Field; 1] = [("values", 1, Kind::List(&KEY_VALUE))];

@@ -1,0 +1,368 @@
+//! One span, one event, by the README's table "From OpenTelemetry".
+
+use std::borrow::Cow;
+
+use buffa::DecodeError;
+use uuid::Uuid;
+
+use super::attributes::{AGENT, Attributes, INPUT, Known, OUTPUT, SESSION};
+use super::event::{Origin, SpanKey, write_content, write_labels};
+use super::value::{Attribute, Fault, Json, any_text, check_attributes};
+use super::wire::Fields;
+use crate::chain::json::Canonicalizer;
+use crate::chain::{Field, is_agent_id, time};
+
+/// The namespace of the ids of spans: UUIDv5 over the hex trace id and the hex span id.
+const NAMESPACE: Uuid = Uuid::from_u128(0x156d8089_5891_4f39_828a_95600e6f5574);
+
+/// `Status.code`
+const STATUS_ERROR: u64 = 2;
+
+/// What a span is, in the order of `SpanKind`.
+const KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];
+
+/// The id of a span's event, and of everything that points to it.
+pub fn id_of(span: SpanKey) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, &span.hex())
+}
+
+/// A span as it was sent.
+#[derive(Default)]
+pub struct Span<'a> {
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    parent_span_id: &'a [u8],
+    trace_state: Cow<'a, str>,
+    name: Cow<'a, str>,
+    kind: u64,
+    start: u64,
+    end: u64,
+    /// What it says of itself.
+    pub attributes: Attributes<'a>,
+    events: Vec<&'a [u8]>,
+    links: Vec<&'a [u8]>,
+    dropped: [u64; 3],
+    status: u64,
+    status_message: Cow<'a, str>,
+    flags: u64,
+}
+
+impl<'a> Span<'a> {
+    /// Reads a `Span`.
+    pub fn read(message: &'a [u8]) -> Result<Span<'a>, Fault> {
+        let mut span = Span::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => span.trace_id = field.bytes()?,
+                2 => span.span_id = field.bytes()?,
+                3 => span.trace_state = field.text()?,
+                4 => span.parent_span_id = field.bytes()?,
+                5 => span.name = field.text()?,
+                6 => span.kind = field.varint()?,
+                7 => span.start = field.fixed64()?,
+                8 => span.end = field.fixed64()?,
+                9 => span.attributes.push(Attribute::read(field.bytes()?)?),
+                10 => span.dropped[0] = field.varint()?,
+                11 => span.events.push(field.bytes()?),
+                12 => span.dropped[1] = field.varint()?,
+                13 => span.links.push(field.bytes()?),
+                14 => span.dropped[2] = field.varint()?,
+                15 => span.read_status(field.bytes()?)?,
+                16 => span.flags = field.fixed32()?,
+                _ => {}
+            }
+        }
+        Ok(span)
+    }
+
+    fn read_status(&mut self, message: &'a [u8]) -> Result<(), Fault> {
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                2 => self.status_message = field.text()?,
+                3 => self.status = field.varint()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that every message in it is one.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.attributes.check()?;
+        for event in &self.events {
+            check_attributes(event, Event::ATTRIBUTES, 0)?;
+            Event::read(event)?;
+        }
+        for link in &self.links {
+            check_attributes(link, Link::ATTRIBUTES, 0)?;
+            Link::read(link)?;
+        }
+        Ok(())
+    }
+
+    /// Which span it is.
+    ///
+    /// # Errors
+    /// When its ids are none: then it can never be an event, because a second export of it could not be told from it.
+    pub fn key(&self) -> Result<SpanKey, Fault> {
+        SpanKey::of(self.trace_id, self.span_id).ok_or_else(|| {
+            let (trace, span) = (self.trace_id.len(), self.span_id.len());
+            let message = "a trace id has 16 bytes and a span id 8, and not all of them are zero";
+            Fault::Refused(format!("{message}; found {trace} and {span}"))
+        })
+    }
+
+    /// Whose child it is, if its parent's id is one.
+    pub fn parent(&self) -> Option<SpanKey> {
+        SpanKey::of(self.trace_id, self.parent_span_id)
+    }
+
+    /// The agent that it names itself.
+    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
+        self.attributes.first_text(&AGENT, is_agent_id)
+    }
+
+    fn action_type(&self) -> &'static str {
+        let of = &self.attributes;
+        let is = |known, values: &[&str]| of.text(known).is_some_and(|text| values.contains(&&*text));
+        let is_tool = is(Known::GenAiOperation, &["execute_tool", "retrieval"])
+            || is(Known::OpenInferenceKind, &["TOOL", "RETRIEVER"])
+            || is(Known::TraceloopSpanKind, &["tool"])
+            || self.name == "ai.toolCall"
+            || self.name.starts_with("tool.")
+            || is(Known::McpMethod, &["tools/call"]);
+        if is_tool {
+            return "TOOL_CALL";
+        }
+        let is_llm = is(Known::GenAiOperation, &["chat", "text_completion", "generate_content", "embeddings"])
+            || is(Known::OpenInferenceKind, &["LLM", "EMBEDDING"])
+            || is(Known::LlmRequestType, &["chat", "completion", "embedding"])
+            || [".doGenerate", ".doStream", ".doEmbed"].iter().any(|end| self.name.ends_with(end));
+        if is_llm {
+            return "LLM_CALL";
+        }
+        let is_turn = is(Known::GenAiOperation, &["invoke_agent"])
+            || is(Known::OpenInferenceKind, &["AGENT"])
+            || is(Known::TraceloopSpanKind, &["agent"]);
+        if is_turn { "AGENT_TURN" } else { "CUSTOM" }
+    }
+
+    /// Writes all that is not the same for every event: the members of an event's object, all but its id.
+    pub fn write(
+        &mut self,
+        json: &mut Json,
+        origin: &Origin<'a>,
+        agent: &str,
+        memory: &mut Canonicalizer,
+    ) -> Result<(), Fault> {
+        let action_type = self.action_type();
+        json.key(Field::AgentId.name());
+        json.text(Cow::Borrowed(agent));
+        self.attributes.use_text(self.agent().filter(|(_, name)| *name == agent), json);
+        json.plain(Field::ActionType.name(), action_type.as_bytes());
+        self.write_name(json, action_type);
+        write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
+        write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
+        self.write_session(json);
+        self.write_status(json)?;
+        if self.start != 0 {
+            json.plain(Field::Timestamp.name(), &time::format_ns(self.start));
+        }
+        if let Some(took) = self.end.checked_sub(self.start).filter(|_| self.start != 0) {
+            json.key(Field::DurationMs.name());
+            json.raw(itoa::Buffer::new().format(took / 1_000_000).as_bytes());
+        }
+        write_labels(json, origin, &mut self.attributes)?;
+        json.key(Field::Metadata.name());
+        json.raw(b"{");
+        self.write_metadata(json, origin)?;
+        json.raw(b"}");
+        Ok(())
+    }
+
+    fn write_name(&mut self, json: &mut Json, action_type: &str) {
+        const TOOL: [Known; 3] = [Known::GenAiToolName, Known::ToolName, Known::AiToolCallName];
+        const MODEL: [Known; 2] = [Known::GenAiRequestModel, Known::LlmModelName];
+        let tool = self.attributes.first_text(&TOOL, |_| true);
+        let model = || self.attributes.first_text(&MODEL, |_| action_type == "LLM_CALL");
+        let found = tool.or_else(model);
+        if let Some((known, _)) = found {
+            self.attributes.mark_used(known);
+        }
+        let name = found.map_or_else(|| self.name.clone(), |(_, name)| name);
+        json.text_unless_empty(Field::ActionName.name(), name);
+    }
+
+    fn write_session(&mut self, json: &mut Json) {
+        match self.attributes.first_text(&SESSION, |_| true) {
+            Some((known, session)) => {
+                self.attributes.mark_used(known);
+                json.text_unless_empty(Field::SessionId.name(), session);
+            }
+            None => json.hex_unless_zero(Field::SessionId.name(), self.trace_id),
+        }
+    }
+
+    fn write_status(&mut self, json: &mut Json) -> Result<(), Fault> {
+        let error_type = self.attributes.text(Known::ErrorType);
+        if self.status != STATUS_ERROR && error_type.is_none() {
+            json.plain(Field::ActionStatus.name(), b"success");
+            return Ok(());
+        }
+        let is_timeout = error_type.as_deref() == Some("timeout");
+        json.plain(Field::ActionStatus.name(), if is_timeout { b"timeout" } else { b"error" });
+        let message =
+            if self.status_message.is_empty() { self.exception()? } else { Some(self.status_message.clone()) };
+        let message = message.or_else(|| {
+            self.attributes.mark_used(Known::ErrorType);
+            error_type
+        });
+        json.text_unless_empty(Field::ErrorMessage.name(), message.unwrap_or_default());
+        Ok(())
+    }
+
+    /// What the last exception says.
+    fn exception(&self) -> Result<Option<Cow<'a, str>>, Fault> {
+        let mut message = None;
+        for event in &self.events {
+            let is_exception = Fields::of(event).any(|field| {
+                field.is_ok_and(|field| field.number == 2 && field.bytes().is_ok_and(|name| name == b"exception"))
+            });
+            if is_exception {
+                let attributes = Attributes::of(event, Event::ATTRIBUTES)?;
+                message = attributes.any(Known::ExceptionMessage).and_then(any_text).or(message);
+            }
+        }
+        Ok(message)
+    }
+
+    /// The members are in the order of their names.
+    fn write_metadata(&self, json: &mut Json, origin: &Origin<'a>) -> Result<(), Fault> {
+        if self.attributes.are_any_left() {
+            json.key("attributes");
+            self.attributes.write_rest(json)?;
+        }
+        for (name, dropped) in ["attributes", "events", "links"].into_iter().zip(self.dropped) {
+            json.number_unless_zero(&format!("dropped_{name}_count"), dropped);
+        }
+        write_list(json, "events", &self.events, Event::write)?;
+        json.number_unless_zero("flags", self.flags);
+        match KINDS.get(usize::try_from(self.kind).unwrap_or(usize::MAX)) {
+            Some(kind) => json.text_unless_empty("kind", Cow::Borrowed(kind)),
+            None => json.number_unless_zero("kind", self.kind),
+        }
+        write_list(json, "links", &self.links, Link::write)?;
+        json.text_unless_empty("name", self.name.clone());
+        if let Some(parent) = self.parent() {
+            json.plain("parent_id", id_of(parent).hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        }
+        json.hex_unless_zero("parent_span_id", self.parent_span_id);
+        json.object_unless_empty("resource", &origin.resource_json);
+        json.object_unless_empty("scope", &origin.scope_json);
+        json.hex_unless_zero("span_id", self.span_id);
+        json.hex_unless_zero("trace_id", self.trace_id);
+        json.text_unless_empty("trace_state", self.trace_state.clone());
+        Ok(())
+    }
+}
+
+fn write_list(
+    json: &mut Json,
+    name: &str,
+    messages: &[&[u8]],
+    write: impl Fn(&mut Json, &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    json.key(name);
+    json.raw(b"[");
+    for message in messages {
+        json.separate();
+        json.raw(b"{");
+        write(json, message)?;
+        json.raw(b"}");
+    }
+    json.raw(b"]");
+    Ok(())
+}
+
+/// What a `Span.Event` has beside its attributes.
+#[derive(Default)]
+struct Event<'a> {
+    at: u64,
+    name: Cow<'a, str>,
+    dropped: u64,
+}
+
+impl<'a> Event<'a> {
+    const ATTRIBUTES: u32 = 3;
+
+    fn read(message: &'a [u8]) -> Result<Event<'a>, DecodeError> {
+        let mut event = Event::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => event.at = field.fixed64()?,
+                2 => event.name = field.text()?,
+                4 => event.dropped = field.varint()?,
+                _ => {}
+            }
+        }
+        Ok(event)
+    }
+
+    fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
+        let event = Event::read(message)?;
+        json.attributes(message, Event::ATTRIBUTES)?;
+        json.number_unless_zero("dropped_attributes_count", event.dropped);
+        json.text_unless_empty("name", event.name);
+        if event.at != 0 {
+            json.plain("timestamp", &time::format_ns(event.at));
+        }
+        Ok(())
+    }
+}
+
+/// What a `Span.Link` has beside its attributes.
+#[derive(Default)]
+struct Link<'a> {
+    trace_id: &'a [u8],
+    span_id: &'a [u8],
+    trace_state: Cow<'a, str>,
+    dropped: u64,
+    flags: u64,
+}
+
+impl<'a> Link<'a> {
+    const ATTRIBUTES: u32 = 4;
+
+    fn read(message: &'a [u8]) -> Result<Link<'a>, DecodeError> {
+        let mut link = Link::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => link.trace_id = field.bytes()?,
+                2 => link.span_id = field.bytes()?,
+                3 => link.trace_state = field.text()?,
+                5 => link.dropped = field.varint()?,
+                6 => link.flags = field.fixed32()?,
+                _ => {}
+            }
+        }
+        Ok(link)
+    }
+
+    fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
+        let link = Link::read(message)?;
+        json.attributes(message, Link::ATTRIBUTES)?;
+        json.number_unless_zero("dropped_attributes_count", link.dropped);
+        json.number_unless_zero("flags", link.flags);
+        json.hex_unless_zero("span_id", link.span_id);
+        json.hex_unless_zero("trace_id", link.trace_id);
+        json.text_unless_empty("trace_state", link.trace_state);
+        Ok(())
+    }
+}

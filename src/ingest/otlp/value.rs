@@ -1,0 +1,265 @@
+//! Attributes and their values, as JSON.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use buffa::DecodeError;
+
+use super::wire::{Field, Fields, text};
+use crate::chain::json::MAX_DEPTH;
+use crate::chain::string::write_string;
+
+/// Why something of a request cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The request is none.
+    #[error("not OTLP: {0}")]
+    Malformed(#[from] DecodeError),
+    /// The request is too large.
+    #[error("{0}")]
+    TooLarge(String),
+    /// One span or log record can never be an event.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// JSON that is being written.
+#[derive(Debug, Default)]
+pub struct Json {
+    /// What is written so far.
+    pub bytes: Vec<u8>,
+    /// Text that was no UTF-8 has been replaced.
+    pub is_mended: bool,
+}
+
+impl Json {
+    /// Writes a text.
+    pub fn text(&mut self, text: Cow<'_, str>) {
+        self.is_mended |= matches!(text, Cow::Owned(_));
+        write_string(&text, &mut self.bytes);
+    }
+
+    /// Writes a name, behind a comma unless it is an object's first.
+    pub fn key(&mut self, name: &str) {
+        self.separate();
+        write_string(name, &mut self.bytes);
+        self.bytes.push(b':');
+    }
+
+    /// Writes JSON.
+    pub fn raw(&mut self, json: &[u8]) {
+        self.bytes.extend_from_slice(json);
+    }
+
+    /// Writes a comma behind what is there already.
+    pub fn separate(&mut self) {
+        if !matches!(self.bytes.last(), Some(b'{' | b'[')) {
+            self.bytes.push(b',');
+        }
+    }
+
+    /// Writes an `AnyValue`. Bytes become base64, numbers that are none strings, no value null.
+    pub fn any(&mut self, any: &[u8], depth: u32) -> Result<(), Fault> {
+        if depth > MAX_DEPTH {
+            return Err(Fault::Refused(format!("an attribute is nested deeper than {MAX_DEPTH}")));
+        }
+        // The last of several wins.
+        let Some(field) = Fields::of(any).try_fold(None, |_, field| field.map(Some))? else {
+            self.raw(b"null");
+            return Ok(());
+        };
+        match field.number {
+            1 => self.text(field.text()?),
+            2 => self.raw(if field.varint()? == 0 { b"false" } else { b"true" }),
+            3 => self.raw(itoa::Buffer::new().format(field.varint()? as i64).as_bytes()),
+            4 => self.double(f64::from_bits(field.fixed64()?)),
+            5 => self.array(field, depth)?,
+            6 => self.map(attributes(field.bytes()?, 1), depth)?,
+            7 => write_string(&STANDARD.encode(field.bytes()?), &mut self.bytes),
+            _ => self.raw(b"null"),
+        }
+        Ok(())
+    }
+
+    fn double(&mut self, value: f64) {
+        if value.is_finite() {
+            self.raw(ryu_js::Buffer::new().format_finite(value).as_bytes());
+        } else if value.is_nan() {
+            self.raw(br#""NaN""#);
+        } else {
+            self.raw(if value > 0.0 { br#""Infinity""# } else { br#""-Infinity""# });
+        }
+    }
+
+    fn array(&mut self, field: Field<'_>, depth: u32) -> Result<(), Fault> {
+        self.raw(b"[");
+        let mut values = Fields::of(field.bytes()?);
+        while let Some(any) = values.next_message(1)? {
+            self.separate();
+            self.any(any, depth + 1)?;
+        }
+        self.raw(b"]");
+        Ok(())
+    }
+
+    /// Writes attributes as an object.
+    pub fn map<'a>(
+        &mut self,
+        attributes: impl Iterator<Item = Result<Attribute<'a>, DecodeError>>,
+        depth: u32,
+    ) -> Result<(), Fault> {
+        let attributes = attributes.collect::<Result<Vec<_>, _>>()?;
+        self.object(attributes.iter().collect(), depth)
+    }
+
+    /// Writes attributes as an object, sorted by their names. Of several with one name the last wins.
+    pub fn object(&mut self, mut attributes: Vec<&Attribute<'_>>, depth: u32) -> Result<(), Fault> {
+        // A stable sort: the last one stays the last.
+        attributes.sort_by(|a, b| a.key.cmp(&b.key));
+        self.raw(b"{");
+        for (index, attribute) in attributes.iter().enumerate() {
+            if attributes.get(index + 1).is_some_and(|next| next.key == attribute.key) {
+                continue;
+            }
+            self.is_mended |= matches!(attribute.key, Cow::Owned(_));
+            self.key(&attribute.key);
+            self.any(attribute.value, depth + 1)?;
+        }
+        self.raw(b"}");
+        Ok(())
+    }
+
+    /// Writes bytes in hex as a string.
+    pub fn hex(&mut self, bytes: &[u8]) {
+        self.raw(b"\"");
+        bytes.iter().for_each(|byte| self.raw(&hex_of(*byte)));
+        self.raw(b"\"");
+    }
+
+    /// Writes a member that is a text.
+    pub fn text_unless_empty(&mut self, name: &str, value: Cow<'_, str>) {
+        if !value.is_empty() {
+            self.key(name);
+            self.text(value);
+        }
+    }
+
+    /// Writes a member that is a number.
+    pub fn number_unless_zero(&mut self, name: &str, value: u64) {
+        if value != 0 {
+            self.key(name);
+            self.raw(itoa::Buffer::new().format(value).as_bytes());
+        }
+    }
+
+    /// Writes a member that is an id.
+    pub fn hex_unless_zero(&mut self, name: &str, id: &[u8]) {
+        if id.iter().any(|byte| *byte != 0) {
+            self.key(name);
+            self.hex(id);
+        }
+    }
+
+    /// Writes a member that is an object.
+    pub fn object_unless_empty(&mut self, name: &str, object: &Json) {
+        if object.bytes != b"{}" {
+            self.key(name);
+            self.raw(&object.bytes);
+        }
+    }
+
+    /// Writes a member that is ASCII and needs no escapes.
+    pub fn plain(&mut self, name: &str, text: &[u8]) {
+        self.key(name);
+        self.raw(b"\"");
+        self.raw(text);
+        self.raw(b"\"");
+    }
+
+    /// Writes the attributes of a message that has them in field `number`, unless there are none.
+    pub fn attributes(&mut self, message: &[u8], number: u32) -> Result<(), Fault> {
+        let mut list = attributes(message, number).peekable();
+        if list.peek().is_none() {
+            return Ok(());
+        }
+        self.key("attributes");
+        self.map(list, 0)
+    }
+}
+
+/// A name and a value, as it was sent.
+#[derive(Debug, Clone)]
+pub struct Attribute<'a> {
+    /// Its name.
+    pub key: Cow<'a, str>,
+    /// An `AnyValue`.
+    pub value: &'a [u8],
+}
+
+impl<'a> Attribute<'a> {
+    /// Reads a `KeyValue`.
+    pub fn read(message: &'a [u8]) -> Result<Attribute<'a>, DecodeError> {
+        let mut attribute = Attribute { key: Cow::Borrowed(""), value: &[] };
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => attribute.key = field.text()?,
+                2 => attribute.value = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(attribute)
+    }
+
+    /// Its value, if that is a string that is not empty.
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        any_text(self.value)
+    }
+}
+
+/// The attributes of a message that has them in field `number`.
+pub fn attributes<'a>(message: &'a [u8], number: u32) -> impl Iterator<Item = Result<Attribute<'a>, DecodeError>> {
+    let mut fields = Fields::of(message);
+    std::iter::from_fn(move || fields.next_message(number).transpose()).map(|message| message.and_then(Attribute::read))
+}
+
+/// Checks that an `AnyValue` is one, down to its last message. What is nested too deep is refused when it is written.
+pub fn check(any: &[u8], depth: u32) -> Result<(), DecodeError> {
+    for field in Fields::of(any) {
+        let field = field?;
+        match field.number {
+            _ if depth > MAX_DEPTH => {}
+            1 | 7 => drop(field.bytes()?),
+            2 | 3 => drop(field.varint()?),
+            4 => drop(field.fixed64()?),
+            5 => {
+                let mut values = Fields::of(field.bytes()?);
+                while let Some(value) = values.next_message(1)? {
+                    check(value, depth + 1)?;
+                }
+            }
+            6 => check_attributes(field.bytes()?, 1, depth + 1)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks the attributes of a message that has them in field `number`.
+pub fn check_attributes(message: &[u8], number: u32, depth: u32) -> Result<(), DecodeError> {
+    attributes(message, number).try_for_each(|attribute| check(attribute?.value, depth))
+}
+
+/// The text of an `AnyValue`, if it is a string that is not empty.
+pub fn any_text(any: &[u8]) -> Option<Cow<'_, str>> {
+    let field = Fields::of(any).last()?.ok()?;
+    let bytes = field.bytes().ok().filter(|bytes| field.number == 1 && !bytes.is_empty())?;
+    Some(text(bytes))
+}
+
+/// A byte in hex.
+pub fn hex_of(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+}
