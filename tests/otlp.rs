@@ -40,6 +40,18 @@ async fn json_is_taken_as_senders_write_it() {
     );
     assert_eq!((&event["metadata"]["kind"], &event["metadata"]["flags"]), (&json!("server"), &json!(1)));
     assert!(event["validation_warnings"].to_string().contains("U+FFFD"), "{event}");
+    // Numbers that JavaScript's exporter takes for integers, absent things as null, either alphabet of base64.
+    let body = r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "0000000000000002",
+        "parentSpanId": null, "traceState": null, "name": "n", "attributes": [
+        {"key": "a", "value": {"intValue": 10000000000000000000}}, {"key": "b", "value": {"intValue": "18446744073709551615"}},
+        {"key": "c", "value": {"intValue": 1e+21}}, {"key": "d", "value": {"intValue": -9223372036854775808}},
+        {"key": "e", "value": {"stringValue": null}}, {"key": "f", "value": {"bytesValue": "-_8"}},
+        {"key": "g", "value": {"doubleValue": "31.245270191439438"}}, {"key": "h", "value": {"intValue": 1.0}}]}]}]}]}"#;
+    let answer = Answer::of(server.post(TRACES, body).send().await.unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({})));
+    let found = server.get("/v1/events?limit=1").await.text;
+    let expected = r#""attributes":{"a":10000000000000000000,"b":18446744073709552000,"c":1e+21,"d":-9223372036854775808,"e":null,"f":"+/8=","g":31.245270191439438,"h":1}"#;
+    assert!(found.contains(expected), "{found}");
     // Text that is no UTF-8, in protobuf.
     let broken = span(3, "name", &[])
         .message(9, Message::default().bytes(1, "k").message(2, Message::default().bytes(1, b"a\xED\xA0\x80b")));
@@ -49,7 +61,9 @@ async fn json_is_taken_as_senders_write_it() {
         ("", "EOF"),
         ("[]", "an object"),
         (r#"{"resourceSpans": {}}"#, "an array"),
-        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]}"#, "hex digits"),
+        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": -1}]}]}]}"#, "not negative"),
+        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"flags": 4294967296}]}]}]}"#, "not negative"),
+        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"status": []}]}]}]}"#, "an object"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "soon"}]}]}]}"#, "an integer"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": 1e300}]}]}]}"#, "an integer"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"name": 5}]}]}]}"#, "a string"),
@@ -61,7 +75,16 @@ async fn json_is_taken_as_senders_write_it() {
         assert_eq!((answer.status.as_u16(), &said["code"]), (400, &json!(3)), "{body}");
         assert!(said["message"].as_str().unwrap().contains(what), "{body}: {said}");
     }
-    assert_eq!(server.list("limit=10").await.len(), 2);
+    // Of what is wrong, no more is said than a person reads.
+    let long =
+        format!(r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"kind": "{}"}}]}}]}}]}}"#, "x".repeat(1 << 20));
+    let answer = Answer::of(server.post(TRACES, long).send().await.unwrap()).await;
+    assert!(answer.status == 400 && answer.text.len() < 300, "{}", answer.text.len());
+    let answer = server
+        .send(TRACES, &json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz", "spanId": "q"}]}]}]}))
+        .await;
+    assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], "1", "{}", answer.text);
+    assert_eq!(server.list("limit=10").await.len(), 3);
     server.stop().await.unwrap();
 }
 
@@ -174,7 +197,7 @@ async fn log_records_become_events() {
             record("codex.tool_decision", &json!({})),
             json!({"action_type": "CUSTOM", "action_name": "codex.tool_decision"}),
         ),
-        // The field goes before the attribute; a severity of ERROR is one; the span that it was written in is known.
+        // The attribute goes before the field; a severity of ERROR is one; the span that it was written in is known.
         (
             record("attribute", &json!({}))
                 .bytes(12, "field")
@@ -182,7 +205,11 @@ async fn log_records_become_events() {
                 .bytes(3, "ERROR")
                 .bytes(9, id(1, 16))
                 .bytes(10, id(2, 8)),
-            json!({"action_name": "field", "action_status": "error", "session_id": "c0c0c0c0c0c0c0c00000000000000001"}),
+            json!({"action_name": "attribute", "action_status": "error", "session_id": "c0c0c0c0c0c0c0c00000000000000001"}),
+        ),
+        (
+            Message::default().bytes(12, "field").attribute(6, "response", &json!("r")),
+            json!({"action_name": "field", "action_output": "r"}),
         ),
         (Message::default(), json!({"action_type": "CUSTOM", "action_name": null, "action_status": null})),
         // Two that are the same are two.
@@ -208,10 +235,11 @@ async fn log_records_become_events() {
     // A span's event is the parent of what was logged in it.
     let written_in = span_with(&server, 2).await;
     assert_eq!(stored[5]["metadata"]["parent_id"], written_in["id"]);
+    assert_eq!(stored[5]["metadata"]["event_name"], "field");
     // In JSON they are the same.
     let json = json!({"resourceLogs": [{"resource": {"attributes": attributes(&json!({"service.name": "coder"}))},
         "scopeLogs": [{"logRecords": [{"timeUnixNano": "1771324200250000001", "observedTimeUnixNano": 1_771_324_200_250_000_002_u64,
-            "severityNumber": 0, "body": any_json(&json!({"said": ["codex.tool_decision"]})),
+            "severityNumber": "SEVERITY_NUMBER_UNSPECIFIED", "body": any_json(&json!({"said": ["codex.tool_decision"]})),
             "attributes": attributes(&json!({"event.name": "codex.tool_decision"}))}]}]}]});
     assert_eq!(server.send(LOGS, &json).await.json(), json!({}));
     assert_eq!(server.list("limit=100").await.len(), cases.len() + 1);
@@ -222,6 +250,39 @@ async fn log_records_become_events() {
 async fn span_with(server: &Running, number: u64) -> Value {
     assert_eq!(protobuf(server, TRACES, export("coder", [span(number, "n", &[])])).await.status, 200);
     server.list("limit=1").await.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_record_whose_id_somebody_took_is_stored_beside_it_and_once() {
+    let (data, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let twins = || export("coder", [Message::default().bytes(12, "twin"), Message::default().bytes(12, "twin")]);
+    // What their ids will be, by a server of its own.
+    let first = Running::start(&config(other.path())).await;
+    assert_eq!(protobuf(&first, LOGS, twins()).await.status, 200);
+    let ids: Vec<_> = first.list("order=asc").await.iter().map(|event| event["id"].clone()).collect();
+    first.stop().await.unwrap();
+    let server = Running::start(&config(data.path())).await;
+    server.store(&json!({"agent_id": "thief", "id": ids[0]})).await;
+    for _ in 0..2 {
+        assert_eq!(protobuf(&server, LOGS, twins()).await.status, 200);
+        let one = export("coder", [Message::default().bytes(12, "twin")]);
+        assert_eq!(protobuf(&server, LOGS, one).await.status, 200);
+    }
+    let chain = whole_chain(&server.client, &server.url, "coder").await;
+    assert_eq!(chain.len(), 2, "{chain:#?}");
+    let beside = chain.iter().find(|event| event["id"] != ids[1]).unwrap();
+    assert!(beside["validation_warnings"][0].as_str().unwrap().contains(ids[0].as_str().unwrap()), "{beside}");
+    // Whoever takes that id, too, keeps it out, but not in silence.
+    let beside = beside["id"].clone();
+    server.stop().await.unwrap();
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&config(data.path())).await;
+    for id in [&ids[0], &beside] {
+        server.store(&json!({"agent_id": "thief", "id": id})).await;
+    }
+    let answer = protobuf(&server, LOGS, twins()).await;
+    assert!(answer.status == 200 && answer.text.contains("1 log record was not taken"), "{}", answer.text);
+    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,6 +323,7 @@ async fn who_does_not_want_every_span_does_not_get_it() {
     let stored: Value =
         Answer::of(get(format!("{}/v1/events?agent_id=nobody", server.url)).await.unwrap()).await.json();
     assert_eq!(stored.as_array().unwrap().len(), keys.len() - 1);
+    assert_eq!(get(format!("{}{TRACES}", server.url)).await.unwrap().status(), 405);
     // The second address has nothing else.
     assert_eq!(get(format!("{otlp}/v1/events")).await.unwrap().status(), 404);
     assert_eq!(get(format!("{otlp}{TRACES}")).await.unwrap().status(), 405);

@@ -64,6 +64,9 @@ async fn each_row_of_the_table_of_spans() {
         ),
         (json!({"traceloop.workflow.name": "c", "metadata.lc_agent_name": "d"}), json!({}), json!({"agent_id": "c"})),
         (json!({"ai.telemetry.functionId": "f"}), json!({}), json!({"agent_id": "f"})),
+        (json!({"metadata": "{\"lc_agent_name\": \"l\", \"x\": 1}"}), json!({}), json!({"agent_id": "l"})),
+        (json!({"metadata": "{not json", "graph.node.id": "g"}), json!({}), json!({"agent_id": "svc"})),
+        (json!({"graph.node.id": "g", "openinference.span.kind": "AGENT"}), json!({}), json!({"agent_id": "g"})),
         (json!({"gen_ai.agent.name": "", "agent.name": "x".repeat(300)}), json!({}), json!({"agent_id": "svc"})),
         // Its session.
         (json!({"session.id": "s", "gen_ai.conversation.id": "g"}), json!({}), json!({"session_id": "g"})),
@@ -112,6 +115,37 @@ async fn each_row_of_the_table_of_spans() {
         (json!({"openinference.span.kind": "AGENT"}), json!({}), json!({"action_type": "AGENT_TURN"})),
         (json!({"traceloop.span.kind": "tool"}), json!({}), json!({"action_type": "TOOL_CALL"})),
         (json!({"openinference.span.kind": "CHAIN"}), json!({}), json!({"action_type": "CUSTOM"})),
+        (
+            json!({"traceloop.span.kind": "tool", "traceloop.entity.name": "add"}),
+            json!({}),
+            json!({"action_type": "TOOL_CALL", "action_name": "add"}),
+        ),
+        (json!({"gen_ai.operation.name": "vector_db_retrieve"}), json!({}), json!({"action_type": "TOOL_CALL"})),
+        (
+            json!({"ai.model.id": "m"}),
+            json!({"name": "ai.generateText.doGenerate"}),
+            json!({"action_type": "LLM_CALL", "action_name": "m"}),
+        ),
+        (
+            json!({}),
+            json!({"name": "ai.streamText"}),
+            json!({"action_type": "AGENT_TURN", "action_name": "ai.streamText"}),
+        ),
+        (
+            json!({"span.type": "llm_request", "model": "m"}),
+            json!({}),
+            json!({"action_type": "LLM_CALL", "action_name": "m"}),
+        ),
+        (
+            json!({"span.type": "tool", "tool_name": "Bash", "full_command": "ls"}),
+            json!({}),
+            json!({"action_type": "TOOL_CALL", "action_name": "Bash", "action_input": "ls"}),
+        ),
+        (
+            json!({"span.type": "interaction", "user_prompt": "hi"}),
+            json!({}),
+            json!({"action_type": "AGENT_TURN", "action_input": "hi"}),
+        ),
         // What went in and came out: JSON where it is some, everything else as it is.
         (
             json!({"gen_ai.tool.call.arguments": "{\"q\": [1.0, 9007199254740993]}", "gen_ai.tool.call.result": "{not json"}),
@@ -132,6 +166,11 @@ async fn each_row_of_the_table_of_spans() {
             json!({"traceloop.entity.input": {"x": [null, true]}, "gen_ai.output.messages": [1.5]}),
             json!({}),
             json!({"action_input": {"x": [null, true]}, "action_output": [1.5]}),
+        ),
+        (
+            json!({"ai.prompt.messages": "[1]", "ai.response.text": "", "ai.response.toolCalls": "[2]"}),
+            json!({}),
+            json!({"action_input": [1], "action_output": [2]}),
         ),
         // How it ended.
         (
@@ -190,7 +229,7 @@ fn id_of(span: &Value) -> u64 {
 
 /// Everything that a span can have, in both encodings.
 fn full_span() -> (Value, Message) {
-    let of = json!({"gen_ai.tool.name": "t", "int": -7, "big": i64::MAX, "double": 0.1, "yes": true, "none": null,
+    let of = json!({"gen_ai.tool.name": "t", "int": -7, "big": i64::MAX, "double": 31.245270191439438, "yes": true, "none": null,
                     "list": ["a", [1, {"b": null}]], "map": {"z": 1, "a": {"x": "y"}}, "text": "ä\n\"\u{1F680}"});
     let event = json!({"name": "exception", "timeUnixNano": "1771324200250000002", "droppedAttributesCount": 3,
                        "attributes": attributes(&json!({"exception.message": "m"}))});
@@ -256,7 +295,7 @@ async fn everything_of_a_span_is_kept_in_both_encodings_alike() {
     assert_eq!(stored[0]["id"], "05937740-9a0c-5129-b078-7e0607df4fc4");
     assert_eq!(
         stored[0]["metadata"],
-        json!({"attributes": {"int": -7, "big": i64::MAX, "double": 0.1, "yes": true, "none": null,
+        json!({"attributes": {"int": -7, "big": i64::MAX, "double": 31.245270191439438, "yes": true, "none": null,
                               "list": ["a", [1, {"b": null}]], "map": {"z": 1, "a": {"x": "y"}}, "text": "ä\n\"\u{1F680}"},
                "dropped_attributes_count": 5, "dropped_events_count": 6, "dropped_links_count": 7,
                "events": [{"attributes": {"exception.message": "m"}, "dropped_attributes_count": 3, "name": "exception",

@@ -86,7 +86,11 @@ fn write_char(c: char, out: &mut Vec<u8>) {
         '\n' => out.extend_from_slice(b"\\n"),
         '\u{c}' => out.extend_from_slice(b"\\f"),
         '\r' => out.extend_from_slice(b"\\r"),
-        c if c < ' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+        c if c < ' ' => {
+            let code = c as u8;
+            let digit = b"0123456789abcdef"[usize::from(code & 15)];
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', b'0' + (code >> 4), digit]);
+        }
         c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
     }
 }

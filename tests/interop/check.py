@@ -192,8 +192,8 @@ def otel_python_events(server):
 def otel_node(server, folder):
     client("node", HERE / "otel_client.cjs", server.url, env={**os.environ, "NODE_PATH": f"{folder}/node_modules"})
     by_type = {event["action_type"]: event for event in server.events()}
-    expect(sorted(by_type), ["CUSTOM", "LLM_CALL", "TOOL_CALL"], "types")
-    root, model, tool = by_type["CUSTOM"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
+    expect(sorted(by_type), ["AGENT_TURN", "LLM_CALL", "TOOL_CALL"], "types")
+    root, model, tool = by_type["AGENT_TURN"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
     here = {"agent_id": "travel-agent", "session_id": "n-1", "source": "otlp", "capture_method": "otlp"}
 
     def seen(event):
@@ -202,7 +202,7 @@ def otel_node(server, folder):
         return event
 
     # A lone surrogate is what is left of a cut emoji.
-    expect(seen(root), {**here, "action_type": "CUSTOM", "action_name": "ai.generateText", "action_output": "Booked",
+    expect(seen(root), {**here, "action_type": "AGENT_TURN", "action_name": "ai.generateText", "action_output": "Booked",
                         "action_input": '{"prompt":"Book \U0001F680 \\ud800"}', "action_status": "success"}, "root")
     expect(seen(model), {**here, "action_type": "LLM_CALL", "action_name": "m-1", "action_status": "success"}, "model")
     expect(model["metadata"]["attributes"], {"ratio": 0.25, "big": 2**53 - 1, "list": ["a", "b"], "flag": False}, "attributes")

@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use buffa::DecodeError;
-
-use super::value::{Attribute, Fault, Json, any_text, attributes, check};
+use super::value::{Attribute, Fault, Json, any_text, attributes, too_many};
+use super::wire::Fields;
+use crate::chain::{canonicalize, is_agent_id, scan};
 
 macro_rules! known {
     ($($name:ident = $key:literal,)*) => {
@@ -39,9 +39,15 @@ known! {
     AgentName = "agent.name",
     AgnostSessionId = "agnost.session_id",
     AiConversationId = "ai.telemetry.metadata.conversationId",
+    AiContextConversationId = "ai.settings.context.conversationId",
+    AiContextSessionId = "ai.settings.context.sessionId",
     AiFunctionId = "ai.telemetry.functionId",
+    AiModelId = "ai.model.id",
     AiPrompt = "ai.prompt",
+    AiPromptMessages = "ai.prompt.messages",
+    AiResponseObject = "ai.response.object",
     AiResponseText = "ai.response.text",
+    AiResponseToolCalls = "ai.response.toolCalls",
     AiSessionId = "ai.telemetry.metadata.sessionId",
     AiToolCallArgs = "ai.toolCall.args",
     AiToolCallName = "ai.toolCall.name",
@@ -53,9 +59,11 @@ known! {
     Error = "error",
     ErrorMessage = "error.message",
     ErrorType = "error.type",
+    ErrorTypeShort = "error_type",
     EventName = "event.name",
     ExceptionMessage = "exception.message",
     FinalResult = "final_result",
+    FullCommand = "full_command",
     GenAiAgentName = "gen_ai.agent.name",
     GenAiConversationId = "gen_ai.conversation.id",
     GenAiInputMessages = "gen_ai.input.messages",
@@ -63,47 +71,97 @@ known! {
     GenAiOutputMessages = "gen_ai.output.messages",
     GenAiProvider = "gen_ai.provider.name",
     GenAiRequestModel = "gen_ai.request.model",
+    GenAiResponseModel = "gen_ai.response.model",
     GenAiToolArguments = "gen_ai.tool.call.arguments",
     GenAiToolName = "gen_ai.tool.name",
     GenAiToolResult = "gen_ai.tool.call.result",
+    GraphNodeId = "graph.node.id",
     InputValue = "input.value",
     LcAgentName = "metadata.lc_agent_name",
     LlmModelName = "llm.model_name",
     McpMethod = "mcp.method.name",
     McpSessionId = "mcp.session.id",
+    Metadata = "metadata",
+    Model = "model",
     OpenInferenceKind = "openinference.span.kind",
     Output = "output",
     OutputValue = "output.value",
     Prompt = "prompt",
     PydanticMessages = "pydantic_ai.all_messages",
+    Response = "response",
     ServiceName = "service.name",
     SessionId = "session.id",
+    SpanType = "span.type",
     Success = "success",
     ToolInput = "tool_input",
     ToolName = "tool.name",
+    ToolNameShort = "tool_name",
     ToolParameters = "tool_parameters",
     LlmRequestType = "llm.request.type",
     TraceloopSpanKind = "traceloop.span.kind",
+    TraceloopEntityName = "traceloop.entity.name",
     TraceloopEntityInput = "traceloop.entity.input",
     TraceloopEntityOutput = "traceloop.entity.output",
     TraceloopLcAgentName = "traceloop.association.properties.lc_agent_name",
     TraceloopSessionId = "traceloop.association.properties.session_id",
     TraceloopThreadId = "traceloop.association.properties.thread_id",
+    UserPrompt = "user_prompt",
     TraceloopWorkflowName = "traceloop.workflow.name",
 }
 
 /// Whose event it is. `gen_ai.agent.id` is not here: some producers make one per run.
-pub const AGENT: [Known; 6] = [
+pub const AGENT: [Known; 8] = [
     Known::GenAiAgentName,
     Known::AgentName,
     Known::TraceloopLcAgentName,
     Known::TraceloopWorkflowName,
     Known::AiFunctionId,
     Known::LcAgentName,
+    Known::Metadata,
+    Known::GraphNodeId,
 ];
 
+/// The agents that a message names itself, by its attributes alone, as they come by.
+#[derive(Default)]
+pub struct Named<'a> {
+    by: [Option<Cow<'a, str>>; AGENT.len()],
+    is_agent: bool,
+}
+
+impl<'a> Named<'a> {
+    /// One more attribute.
+    pub fn note(&mut self, attribute: &Attribute<'a>) {
+        let Some(known) = Known::from_key(&attribute.key) else { return };
+        if let Some(rank) = AGENT.iter().position(|agent| *agent == known) {
+            self.by[rank] = attribute.text().and_then(|text| agent_in(known, text));
+        }
+        if known == Known::OpenInferenceKind {
+            self.is_agent = attribute.text().is_some_and(|kind| kind == "AGENT");
+        }
+    }
+
+    /// The first of them.
+    pub fn first(self) -> Option<Cow<'a, str>> {
+        let is_one = |known: &Known| *known != Known::GraphNodeId || self.is_agent;
+        AGENT.iter().zip(self.by).find_map(|(known, name)| name.filter(|_| is_one(known)))
+    }
+}
+
+/// The agent that the text of one of [`AGENT`] names.
+fn agent_in(known: Known, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let name = match known {
+        // LangChain's own metadata, by OpenInference as JSON.
+        Known::Metadata => {
+            let metadata = canonicalize(&text).ok()?;
+            Cow::Owned(scan::text(scan::member(&metadata, "lc_agent_name")?)?.into_owned())
+        }
+        _ => text,
+    };
+    Some(name).filter(|name| is_agent_id(name))
+}
+
 /// `session_id`
-pub const SESSION: [Known; 9] = [
+pub const SESSION: [Known; 11] = [
     Known::AgnostSessionId,
     Known::GenAiConversationId,
     Known::SessionId,
@@ -113,25 +171,32 @@ pub const SESSION: [Known; 9] = [
     Known::TraceloopThreadId,
     Known::McpSessionId,
     Known::ConversationId,
+    Known::AiContextSessionId,
+    Known::AiContextConversationId,
 ];
 
 /// `action_input` of a span.
-pub const INPUT: [Known; 7] = [
+pub const INPUT: [Known; 10] = [
     Known::GenAiToolArguments,
     Known::GenAiInputMessages,
     Known::AiToolCallArgs,
     Known::AiPrompt,
+    Known::AiPromptMessages,
     Known::InputValue,
     Known::TraceloopEntityInput,
     Known::PydanticMessages,
+    Known::UserPrompt,
+    Known::FullCommand,
 ];
 
 /// `action_output` of a span.
-pub const OUTPUT: [Known; 7] = [
+pub const OUTPUT: [Known; 9] = [
     Known::GenAiToolResult,
     Known::GenAiOutputMessages,
     Known::AiToolCallResult,
     Known::AiResponseText,
+    Known::AiResponseToolCalls,
+    Known::AiResponseObject,
     Known::OutputValue,
     Known::TraceloopEntityOutput,
     Known::FinalResult,
@@ -142,6 +207,8 @@ const OF_AGENTS: [&str; 6] = ["gen_ai.", "openinference.", "llm.", "traceloop.",
 
 /// The attributes of one message, the known ones at hand.
 pub struct Attributes<'a> {
+    /// How many there may be.
+    most: usize,
     list: Vec<Attribute<'a>>,
     /// Which of the list are a field of the event, and not told a second time.
     used: Vec<bool>,
@@ -149,42 +216,53 @@ pub struct Attributes<'a> {
     known: [u32; Known::ALL.len()],
 }
 
-impl Default for Attributes<'_> {
-    fn default() -> Self {
-        Attributes { list: Vec::new(), used: Vec::new(), known: [0; Known::ALL.len()] }
-    }
-}
-
 impl<'a> Attributes<'a> {
+    /// None yet, and never more than that many.
+    pub fn new(most: usize) -> Attributes<'a> {
+        Attributes { most, list: Vec::new(), used: Vec::new(), known: [0; Known::ALL.len()] }
+    }
+
     /// Those of a message that has them in field `number`.
-    pub fn of(message: &'a [u8], number: u32) -> Result<Attributes<'a>, Fault> {
-        let mut found = Attributes::default();
-        attributes(message, number).try_for_each(|attribute| attribute.map(|attribute| found.push(attribute)))?;
+    pub fn of(message: &'a [u8], number: u32, most: usize) -> Result<Attributes<'a>, Fault> {
+        let mut found = Attributes::new(most);
+        attributes(message, number).try_for_each(|attribute| found.push(attribute?))?;
         Ok(found)
     }
 
-    /// Checks that they are attributes, down to their last values.
-    pub fn check(&self) -> Result<(), DecodeError> {
-        self.list.iter().try_for_each(|attribute| check(attribute.value, 0))
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
     /// One more. Of several with one name the last wins, and the others are not told.
-    pub fn push(&mut self, attribute: Attribute<'a>) {
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn push(&mut self, attribute: Attribute<'a>) -> Result<(), Fault> {
+        if self.list.len() == self.most {
+            return Err(too_many(self.most));
+        }
         if let Some(known) = Known::from_key(&attribute.key) {
             self.mark_used(known);
             self.known[known as usize] = self.list.len() as u32 + 1;
         }
         self.list.push(attribute);
         self.used.push(false);
+        Ok(())
     }
 
     fn index(&self, known: Known) -> Option<usize> {
         (self.known[known as usize] as usize).checked_sub(1)
+    }
+
+    /// The agent that they name.
+    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
+        // A node of a graph is an agent's only where its span says so.
+        let is_agent = self.text(Known::OpenInferenceKind).is_some_and(|kind| kind == "AGENT");
+        let is_one = |known: &&Known| **known != Known::GraphNodeId || is_agent;
+        AGENT.iter().filter(is_one).find_map(|known| Some((*known, agent_in(*known, self.text(*known)?)?)))
+    }
+
+    /// It names the agent. What names other things, too, is told as it is.
+    pub fn mark_agent(&mut self) {
+        if let Some((known, _)) = self.agent().filter(|(known, _)| *known != Known::Metadata) {
+            self.mark_used(known);
+        }
     }
 
     /// The value of one, an `AnyValue`.
@@ -205,30 +283,23 @@ impl<'a> Attributes<'a> {
     /// A string, a boolean or an integer, as it is written.
     pub fn word(&self, known: Known) -> Option<Cow<'a, str>> {
         let any = self.any(known)?;
-        let mut json = Json::default();
         any_text(any).or_else(|| {
+            let mut json = Json::new(0);
             json.any(any, 0).ok()?;
             String::from_utf8(json.bytes).ok().map(Cow::Owned)
         })
     }
 
-    /// The first of these that is there.
+    /// The first of these that is there, and no empty text.
     pub fn first(&self, of: &[Known]) -> Option<(Known, &'a [u8])> {
-        of.iter().find_map(|known| Some((*known, self.any(*known)?)))
+        let is_empty = |any: &[u8]| matches!(Fields::of(any).last(), Some(Ok(field)) if field.is_empty_text());
+        of.iter().find_map(|known| Some((*known, self.any(*known).filter(|any| !is_empty(any))?)))
     }
 
     /// It is a field of the event.
     pub fn mark_used(&mut self, known: Known) {
         if let Some(index) = self.index(known) {
             self.used[index] = true;
-        }
-    }
-
-    /// What [`Attributes::first_text`] found is a field of the event.
-    pub fn use_text(&mut self, found: Option<(Known, Cow<'a, str>)>, json: &mut Json) {
-        if let Some((known, text)) = found {
-            self.mark_used(known);
-            json.is_mended |= matches!(text, Cow::Owned(_));
         }
     }
 

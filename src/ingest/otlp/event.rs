@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use buffa::DecodeError;
+
 use super::attributes::{Attributes, Known};
-use super::value::{Fault, Json, any_text, hex_of};
+use super::value::{Fault, Json, any_text, check_attributes, hex_of};
 use super::wire::Fields;
 use crate::chain::json::{Canonicalizer, Parser};
 use crate::chain::{Field, is_agent_id};
@@ -14,7 +16,6 @@ const TRACE_ID_LEN: usize = 16;
 const SPAN_ID_LEN: usize = 8;
 
 /// What all spans or log records of one resource and one scope share.
-#[derive(Default)]
 pub struct Origin<'a> {
     /// The resource's attributes.
     pub resource: Attributes<'a>,
@@ -25,15 +26,31 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads a `Resource` and an `InstrumentationScope`.
-    pub fn read(resource: &'a [u8], scope: &'a [u8]) -> Result<Origin<'a>, Fault> {
-        let mut origin = Origin { resource: Attributes::of(resource, 1)?, ..Origin::default() };
-        origin.resource.write_rest(&mut origin.resource_json)?;
-        origin.write_scope(scope)?;
-        Ok(origin)
+    /// Nobody's.
+    pub fn new(most: usize) -> Origin<'a> {
+        Origin { resource: Attributes::new(most), resource_json: Json::new(most), scope_json: Json::new(most) }
     }
 
-    fn write_scope(&mut self, scope: &[u8]) -> Result<(), Fault> {
+    /// Checks that these are a `Resource` and an `InstrumentationScope`, down to their last values.
+    pub fn check(resource: &[u8], scope: &[u8]) -> Result<(), DecodeError> {
+        check_attributes(resource, 1, 0)?;
+        check_attributes(scope, 3, 0)?;
+        Fields::of(scope).try_for_each(|field| match field? {
+            field if matches!(field.number, 1 | 2) => field.bytes().map(drop),
+            _ => Ok(()),
+        })
+    }
+
+    /// Reads a `Resource`.
+    pub fn read_resource(&mut self, resource: &'a [u8], most: usize) -> Result<(), Fault> {
+        self.resource_json = Json::new(most);
+        self.resource = Attributes::of(resource, 1, most)?;
+        self.resource.write_rest(&mut self.resource_json)
+    }
+
+    /// Reads an `InstrumentationScope`.
+    pub fn read_scope(&mut self, scope: &[u8], most: usize) -> Result<(), Fault> {
+        self.scope_json = Json::new(most);
         let (mut name, mut version) = (Cow::Borrowed(""), Cow::Borrowed(""));
         for field in Fields::of(scope) {
             let field = field?;

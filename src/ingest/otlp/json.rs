@@ -6,10 +6,11 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use buffa::types::{
-    encode_double, encode_fixed32, put_bool_field, put_fixed64_field, put_int64_field, put_len_delimited_header,
+    put_bool_field, put_double_field, put_fixed32_field, put_fixed64_field, put_int64_field, put_len_delimited_header,
+    put_uint32_field,
 };
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -20,7 +21,10 @@ use crate::chain::json::MAX_DEPTH;
 /// How deep messages may be nested: an attribute's value takes three for each of its levels.
 const MAX_MESSAGES: u32 = 3 * MAX_DEPTH + 16;
 
-/// The request that a JSON text is, in protobuf. It is not longer than the text.
+/// Below it a double has every integer, and an integer is the only one that it stands for.
+const LAST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The request that a JSON text is, in protobuf.
 ///
 /// # Errors
 /// When it is no JSON, or not of this signal; with the place.
@@ -120,7 +124,7 @@ impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
         match self.kind {
             // Bytes: what is no Unicode is kept as it is, and mended where it is read.
-            Kind::Text | Kind::Hex | Kind::Base64 => reader.deserialize_bytes(self),
+            Kind::Text | Kind::Hex | Kind::Base64 => reader.deserialize_option(self),
             _ => reader.deserialize_any(self),
         }
     }
@@ -134,26 +138,31 @@ impl FieldOf<'_> {
     }
 
     fn integer<E: Error>(self, value: i128) -> Result<(), E> {
-        // Beyond 64 bits there is nothing that it could be; protobuf has both signs in the same 64 bits.
-        let wrong = || E::custom(format!("the integer {value} has more than 64 bits"));
-        let signed = i64::try_from(value).or_else(|_| u64::try_from(value).map(|value| value as i64));
-        let signed = signed.map_err(|_| wrong())?;
+        let wrong = || E::custom(format!("expected {}, found {value}", self.kind.expected()));
         match self.kind {
-            Kind::Fixed64 => put_fixed64_field(self.number, signed as u64, self.out),
-            Kind::Fixed32 => {
-                let value = u32::try_from(signed).map_err(|_| wrong())?;
-                buffa::encoding::Tag::new(self.number, buffa::encoding::WireType::Fixed32).encode(self.out);
-                encode_fixed32(value, self.out);
+            Kind::Double => put_double_field(self.number, value as f64, self.out),
+            Kind::Fixed64 => put_fixed64_field(self.number, u64::try_from(value).map_err(|_| wrong())?, self.out),
+            Kind::Fixed32 => put_fixed32_field(self.number, u32::try_from(value).map_err(|_| wrong())?, self.out),
+            Kind::Count | Kind::Enum(_) => {
+                put_uint32_field(self.number, u32::try_from(value).map_err(|_| wrong())?, self.out);
             }
-            _ => put_int64_field(self.number, signed, self.out),
+            Kind::Integer { or_double } => match i64::try_from(value) {
+                Ok(value) => put_int64_field(self.number, value, self.out),
+                // JavaScript's exporter writes every whole number as an integer.
+                Err(_) => put_double_field(or_double, value as f64, self.out),
+            },
+            _ => return Err(wrong()),
         }
         Ok(())
     }
 
-    fn double<E: Error>(self, value: f64) -> Result<(), E> {
-        buffa::encoding::Tag::new(self.number, buffa::encoding::WireType::Fixed64).encode(self.out);
-        encode_double(value, self.out);
-        Ok(())
+    /// Says that a value is of another kind; of the value only its beginning.
+    fn unexpected<E: Error>(&self, found: impl fmt::Display) -> E {
+        const SHOWN: usize = 60;
+        let found = found.to_string();
+        let shown: String = found.chars().take(SHOWN).collect();
+        let more = if shown.len() < found.len() { "..." } else { "" };
+        E::custom(format!("expected {}, found {shown}{more}", self.kind.expected()))
     }
 }
 
@@ -168,71 +177,73 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         Ok(())
     }
 
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_bytes(self)
+    }
+
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         match self.kind {
             Kind::Bool => put_bool_field(self.number, value, self.out),
-            _ => return Err(E::invalid_type(serde::de::Unexpected::Bool(value), &self)),
+            _ => return Err(self.unexpected(value)),
         }
         Ok(())
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        match self.kind {
-            Kind::Double => self.double(value as f64),
-            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 | Kind::Enum(_) => self.integer(i128::from(value)),
-            _ => Err(E::invalid_type(serde::de::Unexpected::Signed(value), &self)),
-        }
+        self.integer(i128::from(value))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        match self.kind {
-            Kind::Double => self.double(value as f64),
-            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 | Kind::Enum(_) => self.integer(i128::from(value)),
-            _ => Err(E::invalid_type(serde::de::Unexpected::Unsigned(value), &self)),
-        }
+        self.integer(i128::from(value))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.kind {
-            Kind::Double => self.double(value),
+            Kind::Double => put_double_field(self.number, value, self.out),
+            Kind::Integer { or_double } if value.abs() >= LAST_EXACT => put_double_field(or_double, value, self.out),
             // JavaScript writes large integers as 1.7e18.
-            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 if value.fract() == 0.0 && value.abs() < 2f64.powi(64) => {
-                self.integer(value as i128)
+            Kind::Integer { .. } | Kind::Fixed64 if value.fract() == 0.0 && value.abs() < 2f64.powi(64) => {
+                return self.integer(value as i128);
             }
-            _ => Err(E::invalid_type(serde::de::Unexpected::Float(value), &self)),
+            _ => return Err(self.unexpected(value)),
         }
+        Ok(())
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        let wrong = |this: &Self| E::invalid_value(serde::de::Unexpected::Str(text), this);
         match self.kind {
-            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 => match text.parse() {
+            Kind::Integer { .. } | Kind::Fixed64 | Kind::Fixed32 | Kind::Count => match text.parse() {
                 Ok(value) => self.integer(value),
-                Err(_) => Err(wrong(&self)),
+                Err(_) => Err(self.unexpected(text)),
             },
             // Rust's names are those of protobuf, in any case: NaN, Infinity, -Infinity.
             Kind::Double => match text.parse() {
-                Ok(value) => self.double(value),
-                Err(_) => Err(wrong(&self)),
+                Ok(value) => {
+                    put_double_field(self.number, value, self.out);
+                    Ok(())
+                }
+                Err(_) => Err(self.unexpected(text)),
             },
             Kind::Enum(names) => match names.iter().position(|name| *name == text) {
                 Some(value) => self.integer(value as i128),
-                None => Err(wrong(&self)),
+                None => Err(self.unexpected(text)),
             },
-            _ => Err(E::invalid_type(serde::de::Unexpected::Str(text), &self)),
+            _ => Err(self.unexpected(text)),
         }
     }
 
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
         match self.kind {
             Kind::Text => self.bytes(bytes),
-            Kind::Hex => match from_hex(bytes) {
-                Some(id) => self.bytes(&id),
-                None => Err(E::invalid_value(serde::de::Unexpected::Str(&String::from_utf8_lossy(bytes)), &self)),
-            },
-            _ => match STANDARD.decode(bytes) {
-                Ok(bytes) => self.bytes(&bytes),
-                Err(_) => Err(E::invalid_value(serde::de::Unexpected::Other("something else"), &self)),
+            // What is no id is one of no bytes: it keeps nothing out but its span.
+            Kind::Hex => self.bytes(&from_hex(bytes).unwrap_or_default()),
+            _ => match from_base64(bytes) {
+                Some(bytes) => self.bytes(&bytes),
+                None => Err(self.unexpected(String::from_utf8_lossy(&bytes[..bytes.len().min(256)]))),
             },
         }
     }
@@ -241,7 +252,7 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         let Self { number, kind, out, depth } = self;
         let message = match kind {
             Kind::Message(message) => message,
-            _ => return Err(A::Error::invalid_type(serde::de::Unexpected::Map, &kind.expected())),
+            _ => return Err(FieldOf { number, kind, out, depth }.unexpected("an object")),
         };
         if depth >= MAX_MESSAGES {
             return Err(A::Error::custom("nested too deeply"));
@@ -252,7 +263,7 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Self { number, kind, out, depth } = self;
         let Kind::List(message) = kind else {
-            return Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &kind.expected()));
+            return Err(FieldOf { number, kind, out, depth }.unexpected("an array"));
         };
         while seq.next_element_seed(FieldOf { number, kind: Kind::Message(message), out, depth })?.is_some() {}
         Ok(())
@@ -262,7 +273,6 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
 /// Writes a field that is a message, its length before it.
 fn within<E>(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
     const LENGTH: usize = 5;
-    let start = out.len();
     put_len_delimited_header(number, 0, out);
     let at = out.len() - 1;
     out.resize(at + LENGTH, 0);
@@ -279,7 +289,6 @@ fn within<E>(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) ->
             *byte = (length >> (7 * index)) as u8 & 0x7F | more;
         }
     }
-    debug_assert!(start < at);
     Ok(())
 }
 
@@ -288,4 +297,16 @@ fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_chunks();
     let pair = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
     if rest.is_empty() { pairs.iter().map(pair).collect() } else { None }
+}
+
+/// Base64 with the letters of either alphabet, with or without padding.
+fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let engine = GeneralPurpose::new(&alphabet::STANDARD, config);
+    let standard = |byte: &u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    };
+    engine.decode(text.iter().map(standard).collect::<Vec<u8>>()).ok()
 }

@@ -4,25 +4,25 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
+use super::event::Origin;
 use super::family::Family;
 use super::record::{Ordinals, Record};
 use super::request::{Item, Items, Origins, Signal};
 use super::span::{self, Span};
 use super::value::{Fault, Json};
 use crate::chain::json::{Canonicalizer, Fault as JsonFault};
-use crate::chain::{Reader, WayIn};
+use crate::chain::{Field, Reader, WayIn};
 use crate::ingest::accept::READER;
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::record::Draft;
 
-/// How much longer the protobuf form of something can be than its JSON: names take two bytes more than in JSON, numbers up
-/// to eight.
-const LONGEST: usize = 4;
+/// How much longer the protobuf form of something can be than its JSON: an array's `0,` takes eleven bytes as a double.
+const LONGEST: usize = 6;
 
-/// An item in JSON is longer than this many bytes for each of its attributes.
-const SHORTEST_ATTRIBUTE: usize = 4;
+/// A member of a JSON object is never shorter.
+const SHORTEST_MEMBER: usize = 4;
 
-/// What is kept of an item until the request is stored: where it stands in its family, or how often it was seen.
+/// What is kept of an item until the request is stored, in bytes: where it stands in its family, or how often it was seen.
 const ITEM_BYTES: usize = 64;
 
 /// How long an item can be.
@@ -44,11 +44,23 @@ pub enum Mapped {
     Left,
 }
 
+/// What was written of an item: all but the id.
+enum Written {
+    /// A span, which has an id.
+    Span(Uuid),
+    /// A log record, whose id is made of what was written.
+    Record,
+    /// Nothing.
+    Left,
+}
+
 /// Maps the items of one request.
 pub struct Mapper<'a> {
     signal: Signal,
     /// How many the request has.
     items: usize,
+    /// How many bytes they are, each with what it shares with others.
+    spread: usize,
     limits: Limits,
     select: Select,
     default_agent: &'a str,
@@ -65,44 +77,48 @@ impl<'a> Mapper<'a> {
     /// # Errors
     /// When it is none, or has too many items.
     pub fn new(signal: Signal, request: &'a [u8], config: &'a OtlpConfig, limits: Limits) -> Result<Mapper<'a>, Fault> {
+        let most = limits.event / SHORTEST_MEMBER;
         let mut mapper = Mapper {
             signal,
             items: 0,
+            spread: 0,
             limits,
             select: config.select,
             default_agent: &config.agent_id,
-            origins: Origins::default(),
+            origins: Origins::new(most),
             family: Family::default(),
             ordinals: Ordinals::default(),
             memory: Canonicalizer::default(),
-            json: Json::default(),
+            json: Json::new(most),
         };
         mapper.look(request)?;
         Ok(mapper)
     }
 
     fn look(&mut self, request: &'a [u8]) -> Result<(), Fault> {
-        let mut spread = 0usize;
+        let mut last: (&[u8], &[u8]) = (&[], &[]);
         for item in Items::of(request) {
             let item = item?;
             self.items += 1;
-            spread = spread.saturating_add(item.resource.len() + item.scope.len() + item.message.len());
+            self.spread = self.spread.saturating_add(item.resource.len() + item.scope.len() + item.message.len());
             if self.items > self.limits.items {
                 let (most, what) = (self.limits.items, self.signal.item());
                 return Err(Fault::TooLarge(format!("the request has more than {most} {what}s (limits.otlp_records)")));
             }
-            if spread > self.limits.spread {
+            if self.spread > self.limits.spread {
                 let message = "the request is too large once each event has its resource (limits.body_bytes)";
                 return Err(Fault::TooLarge(message.to_owned()));
             }
-            self.origins.of(&item)?;
+            if !(std::ptr::eq(last.0, item.resource) && std::ptr::eq(last.1, item.scope)) {
+                Origin::check(item.resource, item.scope)?;
+                last = (item.resource, item.scope);
+            }
             match self.signal {
-                Signal::Logs => Record::read(item.message)?.check()?,
+                Signal::Logs => Record::check(item.message)?,
                 Signal::Traces => {
-                    let span = Span::read(item.message)?;
-                    span.check()?;
-                    if let Ok(key) = span.key() {
-                        self.family.add(key, span.parent(), span.agent().map(|(_, name)| name));
+                    let span = Span::glance(item.message)?;
+                    if let Some(key) = span.key {
+                        self.family.add(key, span.parent, span.agent);
                     }
                 }
             }
@@ -110,9 +126,14 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    /// How much it keeps for each item of the request, in bytes.
+    /// How much it keeps for the items of the request, in bytes.
     pub fn memory(&self) -> usize {
         self.items * ITEM_BYTES
+    }
+
+    /// How many bytes the items are, each with the resource and the scope that it shares with others.
+    pub fn spread(&self) -> usize {
+        self.spread
     }
 
     /// Maps one item.
@@ -120,97 +141,87 @@ impl<'a> Mapper<'a> {
     /// # Errors
     /// When it can never be an event.
     pub fn map(&mut self, item: &Item<'a>) -> Result<Mapped, Fault> {
-        if item.message.len() > self.limits.event.saturating_mul(LONGEST) {
-            return Err(self.too_long());
-        }
-        self.json.bytes.clear();
-        self.json.is_mended = false;
-        self.json.raw(b"{");
-        let id = match self.signal {
-            Signal::Traces => self.write_span(item)?,
-            Signal::Logs => self.write_record(item)?,
+        let id = match self.write(item)? {
+            Written::Span(id) => id,
+            Written::Record => self.ordinals.id(&self.json.bytes),
+            Written::Left => return Ok(Mapped::Left),
         };
-        match id {
-            Some(id) => self.draft(id, Vec::new()).map(|draft| Mapped::Draft(draft, id)),
-            None => Ok(Mapped::Left),
-        }
+        self.draft(id, None).map(|draft| Mapped::Draft(draft, id))
     }
 
     /// Maps one item whose id belongs to a different event: it is stored beside that one.
     ///
     /// # Errors
     /// As for [`Mapper::map`].
-    pub fn map_beside(&mut self, item: &Item<'a>) -> Result<Mapped, Fault> {
-        let Mapped::Draft(draft, taken) = self.map(item)? else { return Ok(Mapped::Left) };
-        let id = Uuid::new_v5(&taken, draft.canonical());
+    pub fn map_beside(&mut self, item: &Item<'a>, taken: Uuid) -> Result<Mapped, Fault> {
+        if matches!(self.write(item)?, Written::Left) {
+            return Ok(Mapped::Left);
+        }
+        let length = self.json.bytes.len();
+        let id = Uuid::new_v5(&taken, self.draft(taken, None)?.canonical());
+        self.json.bytes.truncate(length);
         let warning = format!("id: {taken} belongs to a different event that is already stored");
-        // The id is the last member, and as long as any other.
-        self.json.bytes.truncate(self.json.bytes.len() - end_with(taken).len());
-        self.draft(id, vec![warning]).map(|draft| Mapped::Draft(draft, id))
+        self.draft(id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
     }
 
-    fn too_long(&self) -> Fault {
-        let limit = self.limits.event;
-        Fault::Refused(format!("the {} is longer than {limit} bytes (limits.event_bytes)", self.signal.item()))
-    }
-
-    fn write_span(&mut self, item: &Item<'a>) -> Result<Option<Uuid>, Fault> {
-        let mut span = Span::read(item.message)?;
-        if self.select == Select::Agent && !span.attributes.are_of_an_agent() {
-            return Ok(None);
+    fn write(&mut self, item: &Item<'a>) -> Result<Written, Fault> {
+        let too_long = || {
+            let limit = self.limits.event;
+            Fault::TooLong(format!("the {} is longer than {limit} bytes (limits.event_bytes)", self.signal.item()))
+        };
+        let is_possible = |part: &[u8]| part.len() <= self.limits.event.saturating_mul(LONGEST);
+        if ![item.resource, item.scope, item.message].into_iter().all(is_possible) {
+            return Err(too_long());
         }
-        let key = span.key()?;
         let origin = self.origins.of(item)?;
-        let is_too_long = span.attributes.len() > self.limits.event / SHORTEST_ATTRIBUTE
-            || origin.resource_json.bytes.len() > self.limits.event;
-        if is_too_long {
-            return Err(self.too_long());
+        if origin.resource_json.bytes.len() + origin.scope_json.bytes.len() > self.limits.event {
+            return Err(too_long());
         }
-        let named = span.agent().map(|(_, name)| name);
-        let agent = named
-            .or_else(|| span.parent().and_then(|parent| self.family.agent_above(parent).cloned()))
-            .or_else(|| origin.service())
-            .unwrap_or(Cow::Borrowed(self.default_agent));
-        span.write(&mut self.json, origin, &agent, &mut self.memory)?;
-        self.json.is_mended |= origin.is_mended();
-        Ok(Some(span::id_of(key)))
-    }
-
-    fn write_record(&mut self, item: &Item<'a>) -> Result<Option<Uuid>, Fault> {
-        let mut record = Record::read(item.message)?;
-        let origin = self.origins.of(item)?;
-        let is_too_long = record.attributes.len() > self.limits.event / SHORTEST_ATTRIBUTE
-            || origin.resource_json.bytes.len() > self.limits.event;
-        if is_too_long {
-            return Err(self.too_long());
+        let most = self.limits.event / SHORTEST_MEMBER;
+        let json = &mut self.json;
+        json.bytes.clear();
+        json.raw(b"{");
+        json.is_mended = origin.is_mended();
+        let named = |own: Option<Cow<'a, str>>, inherited: Option<Cow<'a, str>>| {
+            own.or(inherited).or_else(|| origin.service()).unwrap_or(Cow::Borrowed(self.default_agent))
+        };
+        match self.signal {
+            Signal::Traces => {
+                let mut span = Span::read(item.message, most)?;
+                if self.select == Select::Agent && !span.attributes.are_of_an_agent() {
+                    return Ok(Written::Left);
+                }
+                let id = span::id_of(span.key()?);
+                let own = span.attributes.agent().map(|(_, name)| name);
+                let parent = if own.is_none() { span.parent() } else { None };
+                let agent = named(own, parent.and_then(|parent| self.family.agent_above(parent).cloned()));
+                span.write(json, origin, agent, &mut self.memory)?;
+                Ok(Written::Span(id))
+            }
+            Signal::Logs => {
+                let mut record = Record::read(item.message, most)?;
+                let agent = named(record.attributes.agent().map(|(_, name)| name), None);
+                record.write(json, origin, agent, &mut self.memory)?;
+                Ok(Written::Record)
+            }
         }
-        let named = record.agent().map(|(_, name)| name);
-        let agent = named.or_else(|| origin.service()).unwrap_or(Cow::Borrowed(self.default_agent));
-        record.write(&mut self.json, origin, &agent, &mut self.memory)?;
-        self.json.is_mended |= origin.is_mended();
-        Ok(Some(self.ordinals.id(&self.json.bytes)))
     }
 
     /// Reads what was written as an event with this id.
-    fn draft(&mut self, id: Uuid, mut warnings: Vec<String>) -> Result<Draft, Fault> {
-        self.json.raw(end_with(id).as_bytes());
-        if self.json.is_mended {
-            warnings.push("text that was not UTF-8 was replaced by U+FFFD".to_owned());
-        }
+    fn draft(&mut self, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
+        self.json.key(Field::Id.name());
+        self.json.raw(format!(r#""{id}"}}"#).as_bytes());
+        let mended = self.json.is_mended.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
+        let warnings: Vec<String> = warning.into_iter().chain(mended).collect();
         let text = std::str::from_utf8(&self.json.bytes).map_err(|error| Fault::Refused(error.to_string()))?;
         READER.with_borrow_mut(|reader: &mut Reader| {
             let read = reader.read(text, 0, WayIn::OTLP, self.limits.event);
             let draft = read.map(|(content, _)| Draft::with_warnings(&content, &warnings));
             reader.trim();
             draft.map_err(|error| match error.fault {
-                JsonFault::TooLong => self.too_long(),
+                JsonFault::TooLong => Fault::TooLong(format!("{} (limits.event_bytes)", error.message)),
                 JsonFault::Syntax | JsonFault::Content => Fault::Refused(error.message),
             })
         })
     }
-}
-
-/// The end of an event's object.
-fn end_with(id: Uuid) -> String {
-    format!(r#","id":"{id}"}}"#)
 }

@@ -30,6 +30,7 @@ use axum::http::Response;
 use axum::response::IntoResponse;
 use axum::routing::post;
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Ingest;
 use super::accept::{Refused, busy, event_limit, explain, receive_any};
@@ -52,13 +53,15 @@ const LOGS: [&str; 2] = ["/v1/logs", "/v1/logs/v1/logs"];
 const PART_EVENTS: usize = 2048;
 /// How many bytes of a request are stored at once, but for one event, which may be longer.
 const PART_BYTES: usize = 4 << 20;
-/// How much longer a request can be once each item has the resource and the scope that it shares with others.
+/// How many bytes a request's items can be, each with the resource and the scope that it shares with others, in bodies of
+/// the longest length: a few bytes would otherwise be as many events of the longest length as there may be items.
 const SPREAD: usize = 16;
 
 /// The calls of OTLP/HTTP.
 pub fn routes() -> Router<Arc<Ingest>> {
     let routes = TRACES.into_iter().fold(Router::new(), |routes, path| routes.route(path, post(traces)));
-    LOGS.into_iter().fold(routes, |routes, path| routes.route(path, post(logs)))
+    let routes = LOGS.into_iter().fold(routes, |routes, path| routes.route(path, post(logs)));
+    routes.method_not_allowed_fallback(|| async { Problem::method_not_allowed().into_response() })
 }
 
 /// Says what is wrong as the sender expects it: a `google.rpc.Status`, in the encoding of the request.
@@ -104,23 +107,26 @@ async fn store(
     let sent = receive_any(ingest, metrics, request, &mut reserved).await?;
     let body = match encoding {
         Encoding::Protobuf => sent,
-        Encoding::Json => from_json(signal, &sent, &mut reserved)?,
+        Encoding::Json => from_json(signal, sent, &mut reserved)?,
     };
     let mut export = body::off_the_way(body.len(), || Export::new(ingest, metrics, signal, &body))?;
+    // At most as many as limits.otlp_records allows, and known only now.
     reserved.grow(export.mapper.memory()).map_err(busy)?;
-    while let Some(part) = body::off_the_way(body.len(), || export.next_part(&mut reserved))? {
+    while let Some(part) = export.off_the_way(|export| export.next_part(&mut reserved))? {
         export.store(part, &mut reserved).await?;
     }
     Ok((encoding, export.rejected))
 }
 
-fn from_json(signal: Signal, sent: &Bytes, reserved: &mut Reserved) -> Result<Bytes, Refused> {
-    // Protobuf is never longer.
+fn from_json(signal: Signal, sent: Bytes, reserved: &mut Reserved) -> Result<Bytes, Refused> {
+    // Protobuf is about as long at most.
     reserved.grow(sent.len()).map_err(busy)?;
-    body::off_the_way(sent.len(), || json::to_protobuf(signal, sent)).map(Bytes::from).map_err(|error| {
+    let body = body::off_the_way(sent.len(), || json::to_protobuf(signal, &sent)).map_err(|error| {
         let message = format!("not OTLP in JSON: {error}");
         (Problem::bad_request(message), Reason::Invalid)
-    })
+    })?;
+    reserved.shrink(sent.len());
+    Ok(Bytes::from(body))
 }
 
 /// One request on its way to the ledger.
@@ -136,15 +142,16 @@ struct Export<'a> {
 #[derive(Default)]
 struct Part<'a> {
     drafts: Vec<Draft>,
-    items: Vec<Item<'a>>,
+    /// Each with the id of its event.
+    items: Vec<(Item<'a>, Uuid)>,
     bytes: usize,
 }
 
 impl<'a> Part<'a> {
-    fn push(&mut self, item: Item<'a>, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
+    fn push(&mut self, item: Item<'a>, id: Uuid, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
         reserved.grow(draft.cost()).map_err(busy)?;
         self.bytes += draft.cost();
-        self.items.push(item);
+        self.items.push((item, id));
         self.drafts.push(draft);
         Ok(())
     }
@@ -182,7 +189,7 @@ impl<'a> Export<'a> {
             // The request was looked at: it is one.
             let item = item.map_err(|error| (Problem::bad_request(error.to_string()), Reason::Invalid))?;
             match self.mapper.map(&item) {
-                Ok(Mapped::Draft(draft, _)) => part.push(item, draft, reserved)?,
+                Ok(Mapped::Draft(draft, id)) => part.push(item, id, draft, reserved)?,
                 Ok(Mapped::Left) => self.ingest.unselected.increment(1),
                 Err(fault) => self.reject(&fault),
             }
@@ -191,7 +198,10 @@ impl<'a> Export<'a> {
     }
 
     fn reject(&mut self, fault: &Fault) {
-        self.metrics.refused(Reason::Invalid);
+        self.metrics.refused(match fault {
+            Fault::TooLong(_) => Reason::TooLarge,
+            _ => Reason::Invalid,
+        });
         if self.rejected.count == 0 {
             self.rejected.first = fault.to_string();
         }
@@ -204,20 +214,33 @@ impl<'a> Export<'a> {
         if taken.is_empty() {
             return Ok(());
         }
-        let mut beside = Part::default();
-        for item in taken {
-            match self.mapper.map_beside(&item) {
-                Ok(Mapped::Draft(draft, _)) => beside.push(item, draft, reserved)?,
+        let beside = self.off_the_way(|export| export.beside(taken, reserved))?;
+        for (_, id) in self.commit(beside, reserved).await? {
+            // Its id is made of what is in it. Nobody has it by chance.
+            self.reject(&Fault::Refused(format!("its id and the one beside it, {id}, belong to different events")));
+        }
+        Ok(())
+    }
+
+    fn beside(&mut self, taken: Vec<(Item<'a>, Uuid)>, reserved: &mut Reserved) -> Result<Part<'a>, Refused> {
+        let mut part = Part::default();
+        for (item, id) in taken {
+            match self.mapper.map_beside(&item, id) {
+                Ok(Mapped::Draft(draft, id)) => part.push(item, id, draft, reserved)?,
                 Ok(Mapped::Left) => {}
                 Err(fault) => self.reject(&fault),
             }
         }
-        // Its ids are made of what is in it: whoever has them is the same.
-        self.commit(beside, reserved).await.map(drop)
+        Ok(part)
+    }
+
+    /// Runs what goes through many items so that other requests of this thread go on.
+    fn off_the_way<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        body::off_the_way(self.mapper.spread(), || work(self))
     }
 
     /// Stores a part, and says whose ids belong to different events.
-    async fn commit(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<Vec<Item<'a>>, Refused> {
+    async fn commit(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<Vec<(Item<'a>, Uuid)>, Refused> {
         let (mut taken, mut failed) = (Vec::new(), None);
         let answers = self.ingest.dispatch.many(part.drafts).await;
         for (answer, item) in answers.into_iter().zip(part.items) {

@@ -5,27 +5,27 @@
 //! | `id` | UUIDv5, in a fixed namespace, over what follows and the record's ordinal among identical records of the request: a retried export stores nothing twice, and identical twins stay two |
 //! | `agent_id` | the same attributes as for a span, resource `service.name`, `ingest.otlp.agent_id` |
 //! | `session_id` | the same attributes as for a span, `conversation.id`, the trace id |
-//! | `action_name` | the event name: the field, else attribute `event.name` |
+//! | `action_name` | the event's name: attribute `event.name`, else the field, which some fill with a place in their source |
 //! | `action_type` | by the event name's last part: `tool_result` TOOL_RESULT, `api_request` LLM_CALL, `user_prompt` AGENT_TURN, else CUSTOM |
-//! | `action_input`, `action_output` | `prompt`, `arguments`, `tool_parameters`, `tool_input`, `gen_ai.input.messages`; `output`, `gen_ai.output.messages` |
-//! | `action_status`, `error_message` | severity ERROR or above, attribute `success` false, or `error`, `error.message`, `error.type`: `error`, with the text of one of these; `success` true: `success`; else absent |
+//! | `action_input`, `action_output` | `prompt`, `arguments`, `tool_input`, `tool_parameters`, `gen_ai.input.messages`; `output`, `response`, `gen_ai.output.messages` |
+//! | `action_status`, `error_message` | severity ERROR or above, attribute `success` false, or `error.message`, `error`, `error.type`, `error_type`: `error`, with the text of one of these; `success` true: `success`; else absent |
 //! | `duration_ms` | `duration_ms`, if it is a whole number |
 //! | `timestamp` | the record's time, else the time it was observed, else that of receipt |
 //! | `labels` | as for a span |
-//! | `metadata` | `attributes` (every one not used above), `body`, `dropped_attributes_count`, `flags`, `observed_timestamp`, `parent_id` (the event of the span it was written in), `resource`, `scope`, `severity`, `severity_number`, `span_id`, `trace_id` |
+//! | `metadata` | `attributes` (every one not used above), `body`, `dropped_attributes_count`, `event_name` (if it is not the action's), `flags`, `observed_timestamp`, `parent_id` (the event of the span it was written in), `resource`, `scope`, `severity`, `severity_number`, `span_id`, `trace_id` |
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::attributes::{AGENT, Attributes, Known, SESSION};
+use super::attributes::{Attributes, Known, SESSION};
 use super::event::{Origin, SpanKey, write_content, write_labels};
 use super::span;
 use super::value::{Attribute, Fault, Json, check};
 use super::wire::Fields;
 use crate::chain::json::Canonicalizer;
-use crate::chain::{Field, is_agent_id, time};
+use crate::chain::{Field, time};
 
 /// The namespace of the ids of log records.
 const NAMESPACE: Uuid = Uuid::from_u128(0x42a361c1_0476_4a55_b899_0499996154ff);
@@ -34,9 +34,9 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x42a361c1_0476_4a55_b899_0499996154ff);
 const SEVERITY_ERROR: u64 = 17;
 
 const INPUT: [Known; 5] =
-    [Known::Prompt, Known::Arguments, Known::ToolParameters, Known::ToolInput, Known::GenAiInputMessages];
-const OUTPUT: [Known; 2] = [Known::Output, Known::GenAiOutputMessages];
-const ERROR: [Known; 3] = [Known::ErrorMessage, Known::Error, Known::ErrorType];
+    [Known::Prompt, Known::Arguments, Known::ToolInput, Known::ToolParameters, Known::GenAiInputMessages];
+const OUTPUT: [Known; 3] = [Known::Output, Known::Response, Known::GenAiOutputMessages];
+const ERROR: [Known; 4] = [Known::ErrorMessage, Known::Error, Known::ErrorType, Known::ErrorTypeShort];
 
 /// How often each record was seen in one request.
 #[derive(Default)]
@@ -58,7 +58,6 @@ impl Ordinals {
 }
 
 /// A log record as it was sent.
-#[derive(Default)]
 pub struct Record<'a> {
     at: u64,
     observed_at: u64,
@@ -75,9 +74,38 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Reads a `LogRecord`.
-    pub fn read(message: &'a [u8]) -> Result<Record<'a>, Fault> {
-        let mut record = Record::default();
+    /// Reads a `LogRecord`, with at most that many attributes.
+    pub fn read(message: &'a [u8], most: usize) -> Result<Record<'a>, Fault> {
+        let mut attributes = Attributes::new(most);
+        let mut record = Record::read_with(message, |attribute| attributes.push(attribute))?;
+        record.attributes = attributes;
+        Ok(record)
+    }
+
+    /// Checks that every message of a `LogRecord` is one.
+    pub fn check(message: &'a [u8]) -> Result<(), Fault> {
+        let record = Record::read_with(message, |attribute| Ok(check(attribute.value, 0)?))?;
+        Ok(check(record.body.unwrap_or_default(), 0)?)
+    }
+
+    /// Reads a `LogRecord`, and tells of its attributes as they come by.
+    fn read_with(
+        message: &'a [u8],
+        mut tell: impl FnMut(Attribute<'a>) -> Result<(), Fault>,
+    ) -> Result<Record<'a>, Fault> {
+        let mut record = Record {
+            at: 0,
+            observed_at: 0,
+            severity: Cow::Borrowed(""),
+            severity_number: 0,
+            body: None,
+            attributes: Attributes::new(0),
+            dropped: 0,
+            flags: 0,
+            trace_id: &[],
+            span_id: &[],
+            event_name: Cow::Borrowed(""),
+        };
         for field in Fields::of(message) {
             let field = field?;
             match field.number {
@@ -85,7 +113,7 @@ impl<'a> Record<'a> {
                 2 => record.severity_number = field.varint()?,
                 3 => record.severity = field.text()?,
                 5 => record.body = Some(field.bytes()?),
-                6 => record.attributes.push(Attribute::read(field.bytes()?)?),
+                6 => tell(Attribute::read(field.bytes()?)?)?,
                 7 => record.dropped = field.varint()?,
                 8 => record.flags = field.fixed32()?,
                 9 => record.trace_id = field.bytes()?,
@@ -98,28 +126,17 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    /// Checks that every message in it is one.
-    pub fn check(&self) -> Result<(), Fault> {
-        self.attributes.check()?;
-        Ok(check(self.body.unwrap_or_default(), 0)?)
-    }
-
-    /// The agent that it names itself.
-    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
-        self.attributes.first_text(&AGENT, is_agent_id)
-    }
-
     /// Writes the members of an event's object, all but its id.
     pub fn write(
         &mut self,
         json: &mut Json,
         origin: &Origin<'a>,
-        agent: &str,
+        agent: Cow<'a, str>,
         memory: &mut Canonicalizer,
     ) -> Result<(), Fault> {
+        self.attributes.mark_agent();
         json.key(Field::AgentId.name());
-        json.text(Cow::Borrowed(agent));
-        self.attributes.use_text(self.agent().filter(|(_, name)| *name == agent), json);
+        json.text(agent);
         let name = self.name();
         json.plain(Field::ActionType.name(), action_type(&name).as_bytes());
         json.text_unless_empty(Field::ActionName.name(), name);
@@ -147,11 +164,13 @@ impl<'a> Record<'a> {
     }
 
     fn name(&mut self) -> Cow<'a, str> {
-        if !self.event_name.is_empty() {
-            return self.event_name.clone();
+        match self.attributes.text(Known::EventName) {
+            Some(name) => {
+                self.attributes.mark_used(Known::EventName);
+                name
+            }
+            None => std::mem::take(&mut self.event_name),
         }
-        self.attributes.mark_used(Known::EventName);
-        self.attributes.text(Known::EventName).unwrap_or_default()
     }
 
     fn write_status(&mut self, json: &mut Json) {
@@ -189,6 +208,7 @@ impl<'a> Record<'a> {
             json.any(body, 0)?;
         }
         json.number_unless_zero("dropped_attributes_count", self.dropped);
+        json.text_unless_empty("event_name", self.event_name.clone());
         json.number_unless_zero("flags", self.flags);
         if self.observed_at != 0 && self.at != 0 {
             json.plain("observed_timestamp", &time::format_ns(self.observed_at));

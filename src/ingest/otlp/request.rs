@@ -88,25 +88,35 @@ impl<'a> Iterator for Items<'a> {
 }
 
 /// The origin of the last item, because most of a request have the same.
-#[derive(Default)]
 pub struct Origins<'a> {
-    of: Option<(&'a [u8], &'a [u8])>,
+    /// The most attributes of a list.
+    most: usize,
+    resource: Option<&'a [u8]>,
+    scope: Option<&'a [u8]>,
     last: Origin<'a>,
 }
 
 impl<'a> Origins<'a> {
+    /// For lists of at most that many attributes.
+    pub fn new(most: usize) -> Origins<'a> {
+        Origins { most, resource: None, scope: None, last: Origin::new(most) }
+    }
+
     /// Where an item comes from.
     ///
     /// # Errors
-    /// When its resource or scope is none.
+    /// When its resource or scope is none, or nothing that an event can hold.
     pub fn of(&mut self, item: &Item<'a>) -> Result<&Origin<'a>, Fault> {
-        let is_last = self
-            .of
-            .is_some_and(|(resource, scope)| std::ptr::eq(resource, item.resource) && std::ptr::eq(scope, item.scope));
-        if !is_last {
-            self.of = None;
-            self.last = Origin::read(item.resource, item.scope)?;
-            self.of = Some((item.resource, item.scope));
+        let is_same = |last: &Option<&'a [u8]>, now| last.is_some_and(|last| std::ptr::eq(last, now));
+        if !is_same(&self.resource, item.resource) {
+            self.resource = None;
+            self.last.read_resource(item.resource, self.most)?;
+            self.resource = Some(item.resource);
+        }
+        if !is_same(&self.scope, item.scope) {
+            self.scope = None;
+            self.last.read_scope(item.scope, self.most)?;
+            self.scope = Some(item.scope);
         }
         Ok(&self.last)
     }

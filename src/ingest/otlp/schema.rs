@@ -11,8 +11,13 @@ pub enum Kind {
     Base64,
     /// A boolean.
     Bool,
-    /// An integer of any size, as a varint.
-    Integer,
+    /// An `int64`, as a varint. One that is larger is a double, in another field.
+    Integer {
+        /// The field.
+        or_double: u32,
+    },
+    /// A `uint32`, as a varint.
+    Count,
     /// A `fixed64`.
     Fixed64,
     /// A `fixed32`.
@@ -35,7 +40,8 @@ impl Kind {
             Kind::Hex => "hex digits",
             Kind::Base64 => "base64",
             Kind::Bool => "true or false",
-            Kind::Integer | Kind::Fixed64 | Kind::Fixed32 => "an integer",
+            Kind::Integer { .. } => "an integer",
+            Kind::Count | Kind::Fixed64 | Kind::Fixed32 => "an integer that is not negative",
             Kind::Double => "a number",
             Kind::Enum(_) => "the number of an enum",
             Kind::Message(_) => "an object",
@@ -80,11 +86,11 @@ static SPAN: [Field; 16] = [
     ("startTimeUnixNano", 7, Kind::Fixed64),
     ("endTimeUnixNano", 8, Kind::Fixed64),
     ("attributes", 9, Kind::List(&KEY_VALUE)),
-    ("droppedAttributesCount", 10, Kind::Integer),
+    ("droppedAttributesCount", 10, Kind::Count),
     ("events", 11, Kind::List(&SPAN_EVENT)),
-    ("droppedEventsCount", 12, Kind::Integer),
+    ("droppedEventsCount", 12, Kind::Count),
     ("links", 13, Kind::List(&SPAN_LINK)),
-    ("droppedLinksCount", 14, Kind::Integer),
+    ("droppedLinksCount", 14, Kind::Count),
     ("status", 15, Kind::Message(&STATUS)),
     ("flags", 16, Kind::Fixed32),
 ];
@@ -102,7 +108,7 @@ static SPAN_EVENT: [Field; 4] = [
     ("timeUnixNano", 1, Kind::Fixed64),
     ("name", 2, Kind::Text),
     ("attributes", 3, Kind::List(&KEY_VALUE)),
-    ("droppedAttributesCount", 4, Kind::Integer),
+    ("droppedAttributesCount", 4, Kind::Count),
 ];
 
 static SPAN_LINK: [Field; 6] = [
@@ -110,7 +116,7 @@ static SPAN_LINK: [Field; 6] = [
     ("spanId", 2, Kind::Hex),
     ("traceState", 3, Kind::Text),
     ("attributes", 4, Kind::List(&KEY_VALUE)),
-    ("droppedAttributesCount", 5, Kind::Integer),
+    ("droppedAttributesCount", 5, Kind::Count),
     ("flags", 6, Kind::Fixed32),
 ];
 
@@ -120,11 +126,11 @@ static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS
 
 static LOG_RECORD: [Field; 11] = [
     ("timeUnixNano", 1, Kind::Fixed64),
-    ("severityNumber", 2, Kind::Enum(&[])),
+    ("severityNumber", 2, Kind::Enum(&SEVERITIES)),
     ("severityText", 3, Kind::Text),
     ("body", 5, Kind::Message(&ANY_VALUE)),
     ("attributes", 6, Kind::List(&KEY_VALUE)),
-    ("droppedAttributesCount", 7, Kind::Integer),
+    ("droppedAttributesCount", 7, Kind::Count),
     ("flags", 8, Kind::Fixed32),
     ("traceId", 9, Kind::Hex),
     ("spanId", 10, Kind::Hex),
@@ -132,12 +138,40 @@ static LOG_RECORD: [Field; 11] = [
     ("eventName", 12, Kind::Text),
 ];
 
+static SEVERITIES: [&str; 25] = [
+    "SEVERITY_NUMBER_UNSPECIFIED",
+    "SEVERITY_NUMBER_TRACE",
+    "SEVERITY_NUMBER_TRACE2",
+    "SEVERITY_NUMBER_TRACE3",
+    "SEVERITY_NUMBER_TRACE4",
+    "SEVERITY_NUMBER_DEBUG",
+    "SEVERITY_NUMBER_DEBUG2",
+    "SEVERITY_NUMBER_DEBUG3",
+    "SEVERITY_NUMBER_DEBUG4",
+    "SEVERITY_NUMBER_INFO",
+    "SEVERITY_NUMBER_INFO2",
+    "SEVERITY_NUMBER_INFO3",
+    "SEVERITY_NUMBER_INFO4",
+    "SEVERITY_NUMBER_WARN",
+    "SEVERITY_NUMBER_WARN2",
+    "SEVERITY_NUMBER_WARN3",
+    "SEVERITY_NUMBER_WARN4",
+    "SEVERITY_NUMBER_ERROR",
+    "SEVERITY_NUMBER_ERROR2",
+    "SEVERITY_NUMBER_ERROR3",
+    "SEVERITY_NUMBER_ERROR4",
+    "SEVERITY_NUMBER_FATAL",
+    "SEVERITY_NUMBER_FATAL2",
+    "SEVERITY_NUMBER_FATAL3",
+    "SEVERITY_NUMBER_FATAL4",
+];
+
 static KEY_VALUE: [Field; 2] = [("key", 1, Kind::Text), ("value", 2, Kind::Message(&ANY_VALUE))];
 
 static ANY_VALUE: [Field; 7] = [
     ("stringValue", 1, Kind::Text),
     ("boolValue", 2, Kind::Bool),
-    ("intValue", 3, Kind::Integer),
+    ("intValue", 3, Kind::Integer { or_double: 4 }),
     ("doubleValue", 4, Kind::Double),
     ("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
     ("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),

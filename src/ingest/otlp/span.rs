@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use buffa::DecodeError;
 use uuid::Uuid;
 
-use super::attributes::{AGENT, Attributes, INPUT, Known, OUTPUT, SESSION};
+use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT, SESSION};
 use super::event::{Origin, SpanKey, write_content, write_labels};
-use super::value::{Attribute, Fault, Json, any_text, check_attributes};
+use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
 use crate::chain::json::Canonicalizer;
-use crate::chain::{Field, is_agent_id, time};
+use crate::chain::{Field, time};
 
 /// The namespace of the ids of spans: UUIDv5 over the hex trace id and the hex span id.
 const NAMESPACE: Uuid = Uuid::from_u128(0x156d8089_5891_4f39_828a_95600e6f5574);
@@ -26,8 +26,25 @@ pub fn id_of(span: SpanKey) -> Uuid {
     Uuid::new_v5(&NAMESPACE, &span.hex())
 }
 
+/// What of a span matters to others.
+#[derive(Debug)]
+pub struct Glance<'a> {
+    /// Which span it is, if its ids are some.
+    pub key: Option<SpanKey>,
+    /// Whose child it is, if its parent's id is one.
+    pub parent: Option<SpanKey>,
+    /// The agent that it names itself.
+    pub agent: Option<Cow<'a, str>>,
+}
+
+/// What a span can have any number of.
+enum Part<'a> {
+    Attribute(Attribute<'a>),
+    Event(&'a [u8]),
+    Link(&'a [u8]),
+}
+
 /// A span as it was sent.
-#[derive(Default)]
 pub struct Span<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
@@ -48,9 +65,64 @@ pub struct Span<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// Reads a `Span`.
-    pub fn read(message: &'a [u8]) -> Result<Span<'a>, Fault> {
-        let mut span = Span::default();
+    /// Reads a `Span`, with at most that many attributes, events and links.
+    pub fn read(message: &'a [u8], most: usize) -> Result<Span<'a>, Fault> {
+        let (mut attributes, mut events, mut links) = (Attributes::new(most), Vec::new(), Vec::new());
+        let mut span = Span::read_with(message, |part| {
+            match part {
+                _ if events.len() + links.len() > most => return Err(too_many(most)),
+                Part::Attribute(attribute) => attributes.push(attribute)?,
+                Part::Event(event) => events.push(event),
+                Part::Link(link) => links.push(link),
+            }
+            Ok(())
+        })?;
+        (span.attributes, span.events, span.links) = (attributes, events, links);
+        Ok(span)
+    }
+
+    /// Checks that every message of a `Span` is one, and keeps only what matters to others.
+    pub fn glance(message: &'a [u8]) -> Result<Glance<'a>, Fault> {
+        let mut named = Named::default();
+        let span = Span::read_with(message, |part| {
+            match part {
+                Part::Attribute(attribute) => {
+                    check(attribute.value, 0)?;
+                    named.note(&attribute);
+                }
+                Part::Event(event) => {
+                    check_attributes(event, Event::ATTRIBUTES, 0)?;
+                    Event::read(event)?;
+                }
+                Part::Link(link) => {
+                    check_attributes(link, Link::ATTRIBUTES, 0)?;
+                    Link::read(link)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Glance { key: span.key().ok(), parent: span.parent(), agent: named.first() })
+    }
+
+    /// Reads a `Span`, and tells of what it has any number of as it comes by.
+    fn read_with(message: &'a [u8], mut tell: impl FnMut(Part<'a>) -> Result<(), Fault>) -> Result<Span<'a>, Fault> {
+        let mut span = Span {
+            trace_id: &[],
+            span_id: &[],
+            parent_span_id: &[],
+            trace_state: Cow::Borrowed(""),
+            name: Cow::Borrowed(""),
+            kind: 0,
+            start: 0,
+            end: 0,
+            attributes: Attributes::new(0),
+            events: Vec::new(),
+            links: Vec::new(),
+            dropped: [0; 3],
+            status: 0,
+            status_message: Cow::Borrowed(""),
+            flags: 0,
+        };
         for field in Fields::of(message) {
             let field = field?;
             match field.number {
@@ -62,11 +134,11 @@ impl<'a> Span<'a> {
                 6 => span.kind = field.varint()?,
                 7 => span.start = field.fixed64()?,
                 8 => span.end = field.fixed64()?,
-                9 => span.attributes.push(Attribute::read(field.bytes()?)?),
+                9 => tell(Part::Attribute(Attribute::read(field.bytes()?)?))?,
                 10 => span.dropped[0] = field.varint()?,
-                11 => span.events.push(field.bytes()?),
+                11 => tell(Part::Event(field.bytes()?))?,
                 12 => span.dropped[1] = field.varint()?,
-                13 => span.links.push(field.bytes()?),
+                13 => tell(Part::Link(field.bytes()?))?,
                 14 => span.dropped[2] = field.varint()?,
                 15 => span.read_status(field.bytes()?)?,
                 16 => span.flags = field.fixed32()?,
@@ -88,20 +160,6 @@ impl<'a> Span<'a> {
         Ok(())
     }
 
-    /// Checks that every message in it is one.
-    pub fn check(&self) -> Result<(), Fault> {
-        self.attributes.check()?;
-        for event in &self.events {
-            check_attributes(event, Event::ATTRIBUTES, 0)?;
-            Event::read(event)?;
-        }
-        for link in &self.links {
-            check_attributes(link, Link::ATTRIBUTES, 0)?;
-            Link::read(link)?;
-        }
-        Ok(())
-    }
-
     /// Which span it is.
     ///
     /// # Errors
@@ -119,17 +177,13 @@ impl<'a> Span<'a> {
         SpanKey::of(self.trace_id, self.parent_span_id)
     }
 
-    /// The agent that it names itself.
-    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
-        self.attributes.first_text(&AGENT, is_agent_id)
-    }
-
     fn action_type(&self) -> &'static str {
         let of = &self.attributes;
         let is = |known, values: &[&str]| of.text(known).is_some_and(|text| values.contains(&&*text));
-        let is_tool = is(Known::GenAiOperation, &["execute_tool", "retrieval"])
+        let is_tool = is(Known::GenAiOperation, &["execute_tool", "retrieval", "vector_db_retrieve"])
             || is(Known::OpenInferenceKind, &["TOOL", "RETRIEVER"])
             || is(Known::TraceloopSpanKind, &["tool"])
+            || is(Known::SpanType, &["tool"])
             || self.name == "ai.toolCall"
             || self.name.starts_with("tool.")
             || is(Known::McpMethod, &["tools/call"]);
@@ -139,13 +193,16 @@ impl<'a> Span<'a> {
         let is_llm = is(Known::GenAiOperation, &["chat", "text_completion", "generate_content", "embeddings"])
             || is(Known::OpenInferenceKind, &["LLM", "EMBEDDING"])
             || is(Known::LlmRequestType, &["chat", "completion", "embedding"])
+            || is(Known::SpanType, &["llm_request"])
             || [".doGenerate", ".doStream", ".doEmbed"].iter().any(|end| self.name.ends_with(end));
         if is_llm {
             return "LLM_CALL";
         }
         let is_turn = is(Known::GenAiOperation, &["invoke_agent"])
             || is(Known::OpenInferenceKind, &["AGENT"])
-            || is(Known::TraceloopSpanKind, &["agent"]);
+            || is(Known::TraceloopSpanKind, &["agent"])
+            || is(Known::SpanType, &["interaction"])
+            || ["ai.generateText", "ai.streamText"].contains(&&*self.name);
         if is_turn { "AGENT_TURN" } else { "CUSTOM" }
     }
 
@@ -154,13 +211,13 @@ impl<'a> Span<'a> {
         &mut self,
         json: &mut Json,
         origin: &Origin<'a>,
-        agent: &str,
+        agent: Cow<'a, str>,
         memory: &mut Canonicalizer,
     ) -> Result<(), Fault> {
         let action_type = self.action_type();
+        self.attributes.mark_agent();
         json.key(Field::AgentId.name());
-        json.text(Cow::Borrowed(agent));
-        self.attributes.use_text(self.agent().filter(|(_, name)| *name == agent), json);
+        json.text(agent);
         json.plain(Field::ActionType.name(), action_type.as_bytes());
         self.write_name(json, action_type);
         write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
@@ -184,10 +241,14 @@ impl<'a> Span<'a> {
 
     fn write_name(&mut self, json: &mut Json, action_type: &str) {
         const TOOL: [Known; 3] = [Known::GenAiToolName, Known::ToolName, Known::AiToolCallName];
-        const MODEL: [Known; 2] = [Known::GenAiRequestModel, Known::LlmModelName];
-        let tool = self.attributes.first_text(&TOOL, |_| true);
-        let model = || self.attributes.first_text(&MODEL, |_| action_type == "LLM_CALL");
-        let found = tool.or_else(model);
+        const OF_A_TOOL: [Known; 2] = [Known::ToolNameShort, Known::TraceloopEntityName];
+        const MODEL: [Known; 5] =
+            [Known::GenAiRequestModel, Known::LlmModelName, Known::AiModelId, Known::GenAiResponseModel, Known::Model];
+        let found = self.attributes.first_text(&TOOL, |_| true).or_else(|| match action_type {
+            "TOOL_CALL" => self.attributes.first_text(&OF_A_TOOL, |_| true),
+            "LLM_CALL" => self.attributes.first_text(&MODEL, |_| true),
+            _ => None,
+        });
         if let Some((known, _)) = found {
             self.attributes.mark_used(known);
         }
@@ -205,9 +266,13 @@ impl<'a> Span<'a> {
         }
     }
 
+    fn is_error(&self) -> bool {
+        self.status == STATUS_ERROR || self.attributes.text(Known::ErrorType).is_some()
+    }
+
     fn write_status(&mut self, json: &mut Json) -> Result<(), Fault> {
         let error_type = self.attributes.text(Known::ErrorType);
-        if self.status != STATUS_ERROR && error_type.is_none() {
+        if !self.is_error() {
             json.plain(Field::ActionStatus.name(), b"success");
             return Ok(());
         }
@@ -231,8 +296,12 @@ impl<'a> Span<'a> {
                 field.is_ok_and(|field| field.number == 2 && field.bytes().is_ok_and(|name| name == b"exception"))
             });
             if is_exception {
-                let attributes = Attributes::of(event, Event::ATTRIBUTES)?;
-                message = attributes.any(Known::ExceptionMessage).and_then(any_text).or(message);
+                for attribute in attributes(event, Event::ATTRIBUTES) {
+                    let attribute = attribute?;
+                    if attribute.key == Known::ExceptionMessage.key() {
+                        message = attribute.text().or(message);
+                    }
+                }
             }
         }
         Ok(message)
@@ -246,6 +315,9 @@ impl<'a> Span<'a> {
         }
         for (name, dropped) in ["attributes", "events", "links"].into_iter().zip(self.dropped) {
             json.number_unless_zero(&format!("dropped_{name}_count"), dropped);
+        }
+        if self.end != 0 && (self.start == 0 || self.end < self.start) {
+            json.plain("end_timestamp", &time::format_ns(self.end));
         }
         write_list(json, "events", &self.events, Event::write)?;
         json.number_unless_zero("flags", self.flags);
@@ -262,6 +334,14 @@ impl<'a> Span<'a> {
         json.object_unless_empty("resource", &origin.resource_json);
         json.object_unless_empty("scope", &origin.scope_json);
         json.hex_unless_zero("span_id", self.span_id);
+        match self.status {
+            0 | STATUS_ERROR => {}
+            1 => json.plain("status", b"ok"),
+            other => json.number_unless_zero("status", other),
+        }
+        if !self.is_error() {
+            json.text_unless_empty("status_message", self.status_message.clone());
+        }
         json.hex_unless_zero("trace_id", self.trace_id);
         json.text_unless_empty("trace_state", self.trace_state.clone());
         Ok(())

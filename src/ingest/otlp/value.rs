@@ -19,21 +19,36 @@ pub enum Fault {
     /// The request is too large.
     #[error("{0}")]
     TooLarge(String),
+    /// One span or log record is too long for an event.
+    #[error("{0}")]
+    TooLong(String),
     /// One span or log record can never be an event.
     #[error("{0}")]
     Refused(String),
 }
 
 /// JSON that is being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Json {
+    /// The most members of an object. Two bytes can stand for one, and each takes many more while it is sorted.
+    most: usize,
     /// What is written so far.
     pub bytes: Vec<u8>,
     /// Text that was no UTF-8 has been replaced.
     pub is_mended: bool,
 }
 
+/// Too many attributes.
+pub fn too_many(most: usize) -> Fault {
+    Fault::TooLong(format!("it has a list of more than {most} attributes (limits.event_bytes)"))
+}
+
 impl Json {
+    /// Nothing yet, and never an object of more than that many members.
+    pub fn new(most: usize) -> Json {
+        Json { most, bytes: Vec::new(), is_mended: false }
+    }
+
     /// Writes a text.
     pub fn text(&mut self, text: Cow<'_, str>) {
         self.is_mended |= matches!(text, Cow::Owned(_));
@@ -109,8 +124,14 @@ impl Json {
         attributes: impl Iterator<Item = Result<Attribute<'a>, DecodeError>>,
         depth: u32,
     ) -> Result<(), Fault> {
-        let attributes = attributes.collect::<Result<Vec<_>, _>>()?;
-        self.object(attributes.iter().collect(), depth)
+        let mut found = Vec::new();
+        for attribute in attributes {
+            if found.len() == self.most {
+                return Err(too_many(self.most));
+            }
+            found.push(attribute?);
+        }
+        self.object(found.iter().collect(), depth)
     }
 
     /// Writes attributes as an object, sorted by their names. Of several with one name the last wins.

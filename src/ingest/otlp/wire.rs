@@ -25,6 +25,11 @@ enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// Whether it is a text of no length, in an `AnyValue`.
+    pub fn is_empty_text(&self) -> bool {
+        self.number == 1 && self.bytes().is_ok_and(<[u8]>::is_empty)
+    }
+
     /// A message, a string or bytes.
     pub fn bytes(&self) -> Result<&'a [u8], DecodeError> {
         match self.value {
