@@ -13,6 +13,7 @@ mod event;
 mod family;
 mod json;
 mod map;
+mod parts;
 mod record;
 mod request;
 mod schema;

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use buffa::DecodeError;
 use uuid::Uuid;
 
 use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT, SESSION};
 use super::event::{Origin, SpanKey, write_content, write_labels};
+use super::parts::{Event, Link, write_list};
 use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
 use crate::chain::json::Canonicalizer;
@@ -344,105 +344,6 @@ impl<'a> Span<'a> {
         }
         json.hex_unless_zero("trace_id", self.trace_id);
         json.text_unless_empty("trace_state", self.trace_state.clone());
-        Ok(())
-    }
-}
-
-fn write_list(
-    json: &mut Json,
-    name: &str,
-    messages: &[&[u8]],
-    write: impl Fn(&mut Json, &[u8]) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    json.key(name);
-    json.raw(b"[");
-    for message in messages {
-        json.separate();
-        json.raw(b"{");
-        write(json, message)?;
-        json.raw(b"}");
-    }
-    json.raw(b"]");
-    Ok(())
-}
-
-/// What a `Span.Event` has beside its attributes.
-#[derive(Default)]
-struct Event<'a> {
-    at: u64,
-    name: Cow<'a, str>,
-    dropped: u64,
-}
-
-impl<'a> Event<'a> {
-    const ATTRIBUTES: u32 = 3;
-
-    fn read(message: &'a [u8]) -> Result<Event<'a>, DecodeError> {
-        let mut event = Event::default();
-        for field in Fields::of(message) {
-            let field = field?;
-            match field.number {
-                1 => event.at = field.fixed64()?,
-                2 => event.name = field.text()?,
-                4 => event.dropped = field.varint()?,
-                _ => {}
-            }
-        }
-        Ok(event)
-    }
-
-    fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
-        let event = Event::read(message)?;
-        json.attributes(message, Event::ATTRIBUTES)?;
-        json.number_unless_zero("dropped_attributes_count", event.dropped);
-        json.text_unless_empty("name", event.name);
-        if event.at != 0 {
-            json.plain("timestamp", &time::format_ns(event.at));
-        }
-        Ok(())
-    }
-}
-
-/// What a `Span.Link` has beside its attributes.
-#[derive(Default)]
-struct Link<'a> {
-    trace_id: &'a [u8],
-    span_id: &'a [u8],
-    trace_state: Cow<'a, str>,
-    dropped: u64,
-    flags: u64,
-}
-
-impl<'a> Link<'a> {
-    const ATTRIBUTES: u32 = 4;
-
-    fn read(message: &'a [u8]) -> Result<Link<'a>, DecodeError> {
-        let mut link = Link::default();
-        for field in Fields::of(message) {
-            let field = field?;
-            match field.number {
-                1 => link.trace_id = field.bytes()?,
-                2 => link.span_id = field.bytes()?,
-                3 => link.trace_state = field.text()?,
-                5 => link.dropped = field.varint()?,
-                6 => link.flags = field.fixed32()?,
-                _ => {}
-            }
-        }
-        Ok(link)
-    }
-
-    fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
-        let link = Link::read(message)?;
-        json.attributes(message, Link::ATTRIBUTES)?;
-        json.number_unless_zero("dropped_attributes_count", link.dropped);
-        json.number_unless_zero("flags", link.flags);
-        json.hex_unless_zero("span_id", link.span_id);
-        json.hex_unless_zero("trace_id", link.trace_id);
-        json.text_unless_empty("trace_state", link.trace_state);
         Ok(())
     }
 }
