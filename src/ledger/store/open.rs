@@ -184,7 +184,7 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_bottommost_compression_type(compression);
+    // The same on every level: a table whose keys are in order then moves down without being written again.
+    options.set_compression_type(compression);
     ColumnFamilyDescriptor::new(family.name(), options)
 }
