@@ -57,6 +57,13 @@ async fn json_is_taken_as_senders_write_it() {
         .message(9, Message::default().bytes(1, "k").message(2, Message::default().bytes(1, b"a\xED\xA0\x80b")));
     assert_eq!(protobuf(&server, TRACES, export("svc", [broken])).await.status, 200);
     assert_eq!(server.list("limit=1").await[0]["metadata"]["attributes"], json!({"k": "a\u{FFFD}b"}));
+    // Names whose order in UTF-16 is not that of their bytes: the chain below is checked by the reference, too.
+    let names =
+        ["\u{10000}", "\u{E000}", "\u{FFFF}", "\u{D7FF}", "\u{10FFFF}a", "a", "a\n", "a\"", "Z", "~", "\u{7F}", ""];
+    let map: Value = names.iter().map(|name| ((*name).to_owned(), json!(name.len()))).collect();
+    let attributes = names.iter().map(|name| (*name, map.clone())).collect::<Vec<_>>();
+    assert_eq!(protobuf(&server, TRACES, export("behind", [span(4, "n", &attributes)])).await.status, 200);
+    reference_chain(&whole_chain(&server.client, &server.url, "behind").await).unwrap();
     for (body, what) in [
         ("", "EOF"),
         ("[]", "an object"),
@@ -84,7 +91,7 @@ async fn json_is_taken_as_senders_write_it() {
         .send(TRACES, &json!({"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz", "spanId": "q"}]}]}]}))
         .await;
     assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], "1", "{}", answer.text);
-    assert_eq!(server.list("limit=10").await.len(), 3);
+    assert_eq!(server.list("limit=10").await.len(), 4);
     server.stop().await.unwrap();
 }
 

@@ -1,17 +1,11 @@
-//! From one event on the wire to its content: the fields that are hashed.
-//!
-//! The shard knows three values that ingest does not: the time of receipt, an id when the client sent none, and
-//! the time-stamp when the client sent none. Their places are left as holes of fixed width, so that the bytes
-//! written here are those that are hashed, stored and answered.
+//! From one event on the wire to its content.
 
 use std::fmt;
 
-use uuid::Uuid;
-
-use super::fields::{ACTION_STATUSES, ACTION_TYPES, BESIDE_CONTENT, Field, Kind, UNKNOWN};
+use super::content::{Content, Slot, Slots};
+use super::fields::{BESIDE_CONTENT, Field, Kind, UNKNOWN};
 use super::json::{self, Canonicalizer, Fault, Parser};
-use super::link::AgentKey;
-use super::{scan, string, time, validate};
+use super::{scan, validate};
 
 /// The length of a UUID in its hyphenated form.
 pub const UUID_LEN: usize = 36;
@@ -63,13 +57,6 @@ impl From<json::Error> for EventError {
     }
 }
 
-/// A range of [`Reader::values`].
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
 /// Reads events, with memory that is reused from one to the next.
 #[derive(Default)]
 pub struct Reader {
@@ -77,9 +64,9 @@ pub struct Reader {
     /// The canonical values, in the order they were sent.
     values: Vec<u8>,
     /// Where in `values` each field is; `None` if absent or null.
-    slots: [Option<Span>; Field::ALL.len()],
+    slots: Slots,
     /// Fields that the schema does not know: key and value.
-    unknown: Vec<(Span, Span)>,
+    unknown: Vec<(Slot, Slot)>,
     warnings: Vec<String>,
 }
 
@@ -100,7 +87,7 @@ impl Reader {
         limit: usize,
     ) -> Result<(Content<'_>, usize), EventError> {
         self.values.clear();
-        self.slots = [None; Field::ALL.len()];
+        self.slots = Slots::default();
         self.unknown.clear();
         self.warnings.clear();
         let mut parser = Parser::new(text, at, &mut self.memory, limit);
@@ -119,11 +106,7 @@ impl Reader {
         fields.read(&mut parser)?;
         let end = parser.position();
         self.keep_unknown(limit)?;
-        let content = self.content(way_in)?;
-        if content.canonical_len() > limit {
-            let message = format!("the event is longer than {limit} bytes in canonical form");
-            return Err(EventError { fault: Fault::TooLong, message });
-        }
+        let content = Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit)?;
         Ok((content, end))
     }
 
@@ -137,7 +120,7 @@ impl Reader {
     /// Moves the unknown fields into `metadata._unknown`.
     fn keep_unknown(&mut self, limit: usize) -> Result<(), EventError> {
         let values = &self.values;
-        let bytes = |span: &Span| &values[span.start..span.end];
+        let bytes = |slot: &Slot| &values[slot.start..slot.end];
         let metadata = self.slots[Field::Metadata as usize].as_ref().map(bytes);
         if metadata.is_some_and(|object| scan::member(object, UNKNOWN).is_some()) {
             return Err(validate::reserved_unknown());
@@ -169,26 +152,8 @@ impl Reader {
         // The event itself is level 1.
         parser.deepen(1);
         parser.value(&mut self.values).map_err(|error| error.inside(Field::Metadata.name()))?;
-        self.slots[Field::Metadata as usize] = Some(Span { start, end: self.values.len() });
+        self.slots[Field::Metadata as usize] = Some(Slot { start, end: self.values.len() });
         Ok(())
-    }
-
-    /// Checks what the fields hold.
-    fn content(&mut self, way_in: WayIn) -> Result<Content<'_>, EventError> {
-        let Reader { values, slots, warnings, .. } = self;
-        let value = |field: Field| slots[field as usize].map(|span| &values[span.start..span.end]);
-        let agent_id = value(Field::AgentId).ok_or_else(|| EventError::content("agent_id is required"))?;
-        let agent = AgentKey::of(&validate::agent_id(agent_id)?);
-        for field in Field::ALL {
-            if let Some(value) = value(field) {
-                validate::field(field, value)?;
-            }
-        }
-        for (field, known) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
-            warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
-        }
-        let client_id = value(Field::Id).and_then(|id| validate::uuid(id).ok());
-        Ok(Content { values, slots: *slots, warnings, agent, client_id, way_in })
     }
 }
 
@@ -212,8 +177,8 @@ fn unknown_warning(names: &[impl AsRef<str>]) -> String {
 /// The parts of a [`Reader`] that the members of an event are read into.
 struct Fields<'r> {
     values: &'r mut Vec<u8>,
-    slots: &'r mut [Option<Span>],
-    unknown: &'r mut Vec<(Span, Span)>,
+    slots: &'r mut [Option<Slot>],
+    unknown: &'r mut Vec<(Slot, Slot)>,
     warnings: &'r mut Vec<String>,
     /// One bit per field of the schema, then one per name of [`BESIDE_CONTENT`].
     seen: u32,
@@ -238,7 +203,7 @@ impl Fields<'_> {
     fn member(&mut self, parser: &mut Parser<'_>) -> Result<(), json::Error> {
         let start = self.values.len();
         parser.key(self.values)?;
-        let key = Span { start, end: self.values.len() };
+        let key = Slot { start, end: self.values.len() };
         let name = &self.values[start + 1..key.end - 1];
         let field = Field::from_name(name);
         let beside = BESIDE_CONTENT.iter().position(|beside| beside.as_bytes() == name);
@@ -253,7 +218,7 @@ impl Fields<'_> {
             let name = scan::text(&self.values[key.start..key.end]).unwrap_or_default();
             error.inside(&name)
         })?;
-        let value = Span { start: value, end: self.values.len() };
+        let value = Slot { start: value, end: self.values.len() };
         let is_null = self.values[value.start..] == *b"null";
         let ignored = match (field, beside) {
             (Some(field), _) if field.kind() == Kind::ServerSet => Some(field.name()),
@@ -277,108 +242,4 @@ impl Fields<'_> {
         }
         Ok(())
     }
-}
-
-/// The content of one event, ready to be written as canonical bytes.
-pub struct Content<'r> {
-    values: &'r [u8],
-    slots: [Option<Span>; Field::ALL.len()],
-    /// What is unusual about the event, in words.
-    pub warnings: &'r [String],
-    /// Whose event it is.
-    pub agent: AgentKey,
-    /// The id that the client sent, if it did.
-    pub client_id: Option<Uuid>,
-    way_in: WayIn,
-}
-
-/// Where canonical bytes wait for what only the shard knows. Offsets are in bytes from their start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holes {
-    /// [`UUID_LEN`] bytes, if the client sent no id.
-    pub id: Option<usize>,
-    /// [`time::LEN`] bytes.
-    pub received_at: usize,
-    /// [`time::LEN`] bytes, if the client sent no time-stamp: the time of receipt, too.
-    pub timestamp: Option<usize>,
-}
-
-impl Content<'_> {
-    /// The value of `field` as the client sent it, in canonical form.
-    pub fn value(&self, field: Field) -> Option<&[u8]> {
-        self.slots[field as usize].map(|span| &self.values[span.start..span.end])
-    }
-
-    /// What stands for `field`: a value, a hole of that many bytes, or nothing.
-    fn part(&self, field: Field) -> Part<'_> {
-        if let Some(value) = self.value(field) {
-            return Part::Value(value);
-        }
-        match field {
-            Field::ActionType => Part::Text("CUSTOM"),
-            Field::CaptureMethod => Part::Text(self.way_in.capture_method),
-            Field::Id => Part::Hole(UUID_LEN),
-            Field::ReceivedAt | Field::Timestamp => Part::Hole(time::LEN),
-            Field::SchemaVersion => Part::Text("1.0"),
-            Field::Source => Part::Text(self.way_in.source),
-            _ => Part::Nothing,
-        }
-    }
-
-    /// How many bytes [`Content::write`] appends.
-    pub fn canonical_len(&self) -> usize {
-        let member = |field: Field| {
-            let value = match self.part(field) {
-                Part::Value(value) => value.len(),
-                Part::Text(text) => text.len() + 2,
-                Part::Hole(len) => len + 2,
-                Part::Nothing => return 0,
-            };
-            r#""":,"#.len() + field.name().len() + value
-        };
-        1 + Field::ALL.into_iter().map(member).sum::<usize>()
-    }
-
-    /// Appends the canonical bytes, with zeros in the holes.
-    pub fn write(&self, out: &mut Vec<u8>) -> Holes {
-        let start = out.len();
-        let mut holes = Holes { id: None, received_at: 0, timestamp: None };
-        let mut separator = b'{';
-        for field in Field::ALL {
-            let part = self.part(field);
-            if matches!(part, Part::Nothing) {
-                continue;
-            }
-            out.push(separator);
-            separator = b',';
-            out.push(b'"');
-            out.extend_from_slice(field.name().as_bytes());
-            out.extend_from_slice(b"\":");
-            match part {
-                Part::Value(value) => out.extend_from_slice(value),
-                Part::Text(text) => string::write_string(text, out),
-                Part::Hole(len) => {
-                    let at = out.len() + 1 - start;
-                    match field {
-                        Field::Id => holes.id = Some(at),
-                        Field::Timestamp => holes.timestamp = Some(at),
-                        _ => holes.received_at = at,
-                    }
-                    out.push(b'"');
-                    out.resize(out.len() + len, b'0');
-                    out.push(b'"');
-                }
-                Part::Nothing => {}
-            }
-        }
-        out.push(b'}');
-        holes
-    }
-}
-
-enum Part<'a> {
-    Value(&'a [u8]),
-    Text(&'static str),
-    Hole(usize),
-    Nothing,
 }

@@ -5,6 +5,7 @@
 //! [`number`], and of the README's section "The rules a verifier needs".
 
 pub mod canonical;
+pub mod content;
 pub mod event;
 pub mod fields;
 pub mod json;
@@ -20,7 +21,8 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Content, EventError, Holes, Reader, WayIn};
+pub use content::{Content, Holes, Slot, Slots};
+pub use event::{EventError, Reader, WayIn};
 pub use fields::Field;
 pub use json::canonicalize;
 pub use link::{AgentKey, Hash, Sequence};

@@ -1,5 +1,7 @@
 //! Strings on their way into canonical bytes: escapes are undone and only those that RFC 8785 wants are written.
 
+use std::cmp::Ordering;
+
 use super::json::{Error, Parser};
 use super::scan;
 
@@ -76,6 +78,16 @@ impl Parser<'_> {
     }
 }
 
+/// The order of two keys of an object: that of their UTF-16 code units.
+pub fn compare_keys(a: &str, b: &str) -> Ordering {
+    // UTF-8 sorts as UTF-16 does but for the first bytes of U+E000 to U+FFFF: there, surrogates come before them.
+    let rank = |byte: u8| if matches!(byte, 0xEE | 0xEF) { byte + 0x10 } else { byte };
+    match a.bytes().zip(b.bytes()).find(|(a, b)| a != b) {
+        Some((a, b)) => rank(a).cmp(&rank(b)),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
 /// Appends `c` as it stands in a canonical string.
 fn write_char(c: char, out: &mut Vec<u8>) {
     match c {
@@ -108,4 +120,27 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
         rest = behind;
     }
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_in_the_order_of_their_utf_16_code_units(a in ".{0,3}", b in "[a\u{D7FF}\u{E000}\u{FFFF}\u{10000}\u{10FFFF}]{0,3}") {
+            for (a, b) in [(&a, &b), (&b, &a), (&b, &b)] {
+                prop_assert_eq!(compare_keys(a, b), a.encode_utf16().cmp(b.encode_utf16()));
+            }
+        }
+
+        #[test]
+        fn any_text_is_written_as_serde_json_writes_it(text in any::<String>()) {
+            let mut written = Vec::new();
+            write_string(&text, &mut written);
+            prop_assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+    }
 }

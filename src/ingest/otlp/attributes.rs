@@ -2,8 +2,9 @@
 //! are there, the first of a list is taken.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use super::value::{Attribute, Fault, Json, any_text, attributes, too_many};
+use super::value::{Attribute, Fault, IN_METADATA, Json, any_text, attributes, too_many};
 use super::wire::Fields;
 use crate::chain::{canonicalize, is_agent_id, scan};
 
@@ -18,12 +19,6 @@ macro_rules! known {
         impl Known {
             const ALL: &'static [Known] = &[$(Known::$name),*];
 
-            fn from_key(key: &str) -> Option<Known> {
-                match key {
-                    $($key => Some(Known::$name),)*
-                    _ => None,
-                }
-            }
 
             /// Its name.
             pub fn key(self) -> &'static str {
@@ -33,6 +28,25 @@ macro_rules! known {
             }
         }
     };
+}
+
+/// The names by their length: few have one in common, and it is at hand.
+static BY_LENGTH: LazyLock<Vec<Vec<(&'static str, Known)>>> = LazyLock::new(|| {
+    let mut names = Vec::new();
+    for known in Known::ALL {
+        let length = known.key().len();
+        if names.len() <= length {
+            names.resize_with(length + 1, Vec::new);
+        }
+        names[length].push((known.key(), *known));
+    }
+    names
+});
+
+impl Known {
+    fn from_key(key: &str) -> Option<Known> {
+        BY_LENGTH.get(key.len())?.iter().find(|(name, _)| *name == key).map(|(_, known)| *known)
+    }
 }
 
 known! {
@@ -285,7 +299,7 @@ impl<'a> Attributes<'a> {
         let any = self.any(known)?;
         any_text(any).or_else(|| {
             let mut json = Json::new(0);
-            json.any(any, 0).ok()?;
+            json.any(any, 1).ok()?;
             String::from_utf8(json.bytes).ok().map(Cow::Owned)
         })
     }
@@ -313,9 +327,9 @@ impl<'a> Attributes<'a> {
         self.list.iter().any(|attribute| OF_AGENTS.iter().any(|prefix| attribute.key.starts_with(prefix)))
     }
 
-    /// Writes those that are no field of the event as an object.
+    /// Writes those that are no field of the event as an object in its `metadata`.
     pub fn write_rest(&self, json: &mut Json) -> Result<(), Fault> {
         let rest = self.list.iter().zip(&self.used).filter(|(_, used)| !**used);
-        json.object(rest.map(|(attribute, _)| attribute).collect(), 0)
+        json.object(rest.map(|(attribute, _)| attribute).collect(), IN_METADATA)
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use buffa::DecodeError;
 
 use super::attributes::{Attributes, Known};
-use super::value::{Fault, Json, any_text, check_attributes, hex_of};
+use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of};
 use super::wire::Fields;
 use crate::chain::json::{Canonicalizer, Parser};
 use crate::chain::{Field, is_agent_id};
@@ -36,7 +36,7 @@ impl<'a> Origin<'a> {
         check_attributes(resource, 1, 0)?;
         check_attributes(scope, 3, 0)?;
         Fields::of(scope).try_for_each(|field| match field? {
-            field if matches!(field.number, 1 | 2) => field.bytes().map(drop),
+            field if matches!(field.number(), 1 | 2) => field.bytes().map(drop),
             _ => Ok(()),
         })
     }
@@ -54,7 +54,7 @@ impl<'a> Origin<'a> {
         let (mut name, mut version) = (Cow::Borrowed(""), Cow::Borrowed(""));
         for field in Fields::of(scope) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => name = field.text()?,
                 2 => version = field.text()?,
                 _ => {}
@@ -62,7 +62,7 @@ impl<'a> Origin<'a> {
         }
         let json = &mut self.scope_json;
         json.raw(b"{");
-        json.attributes(scope, 3)?;
+        json.attributes(scope, 3, IN_METADATA + 1)?;
         json.text_unless_empty("name", name);
         json.text_unless_empty("version", version);
         json.raw(b"}");
@@ -100,12 +100,12 @@ pub fn write_labels(json: &mut Json, origin: &Origin<'_>, attributes: &mut Attri
         let value = if is_of_resource { origin.resource.any(label) } else { attributes.any(label) };
         let Some(value) = value.filter(|value| is_scalar(value)) else { continue };
         if is_first {
-            json.key(Field::Labels.name());
+            json.field(Field::Labels);
             json.raw(b"{");
             is_first = false;
         }
         json.key(label.key());
-        json.any(value, 0)?;
+        json.any(value, 2)?;
         if !is_of_resource {
             attributes.mark_used(label);
         }
@@ -118,7 +118,7 @@ pub fn write_labels(json: &mut Json, origin: &Origin<'_>, attributes: &mut Attri
 
 /// Whether an `AnyValue` is a string, a boolean or a number.
 fn is_scalar(any: &[u8]) -> bool {
-    matches!(Fields::of(any).last(), Some(Ok(field)) if (1..=4).contains(&field.number))
+    matches!(Fields::of(any).last(), Some(Ok(field)) if (1..=4).contains(&field.number()))
 }
 
 /// Writes one of these attributes, the first that is there, as `action_input` or `action_output`: a string that is a
@@ -132,11 +132,11 @@ pub fn write_content(
 ) -> Result<(), Fault> {
     let Some((known, any)) = attributes.first(of) else { return Ok(()) };
     attributes.mark_used(known);
-    json.key(field.name());
+    json.field(field);
     match any_text(any) {
         Some(text) if write_parsed(json, &text, memory) => json.is_mended |= matches!(text, Cow::Owned(_)),
         Some(text) => json.text(text),
-        None => json.any(any, 0)?,
+        None => json.any(any, 1)?,
     }
     Ok(())
 }

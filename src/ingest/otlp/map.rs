@@ -11,8 +11,7 @@ use super::request::{Item, Items, Origins, Signal};
 use super::span::{self, Span};
 use super::value::{Fault, Json};
 use crate::chain::json::{Canonicalizer, Fault as JsonFault};
-use crate::chain::{Field, Reader, WayIn};
-use crate::ingest::accept::READER;
+use crate::chain::{Content, Field, WayIn};
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::record::Draft;
 
@@ -143,7 +142,11 @@ impl<'a> Mapper<'a> {
     pub fn map(&mut self, item: &Item<'a>) -> Result<Mapped, Fault> {
         let id = match self.write(item)? {
             Written::Span(id) => id,
-            Written::Record => self.ordinals.id(&self.json.bytes),
+            Written::Record => {
+                let mut bytes = Vec::new();
+                self.with_content(|content| content.write(&mut bytes))?;
+                self.ordinals.id(&bytes)
+            }
             Written::Left => return Ok(Mapped::Left),
         };
         self.draft(id, None).map(|draft| Mapped::Draft(draft, id))
@@ -157,9 +160,7 @@ impl<'a> Mapper<'a> {
         if matches!(self.write(item)?, Written::Left) {
             return Ok(Mapped::Left);
         }
-        let length = self.json.bytes.len();
         let id = Uuid::new_v5(&taken, self.draft(taken, None)?.canonical());
-        self.json.bytes.truncate(length);
         let warning = format!("id: {taken} belongs to a different event that is already stored");
         self.draft(id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
     }
@@ -179,8 +180,7 @@ impl<'a> Mapper<'a> {
         }
         let most = self.limits.event / SHORTEST_MEMBER;
         let json = &mut self.json;
-        json.bytes.clear();
-        json.raw(b"{");
+        json.clear();
         json.is_mended = origin.is_mended();
         let named = |own: Option<Cow<'a, str>>, inherited: Option<Cow<'a, str>>| {
             own.or(inherited).or_else(|| origin.service()).unwrap_or(Cow::Borrowed(self.default_agent))
@@ -207,21 +207,24 @@ impl<'a> Mapper<'a> {
         }
     }
 
-    /// Reads what was written as an event with this id.
+    /// The draft of what was written, with this id.
     fn draft(&mut self, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
-        self.json.key(Field::Id.name());
-        self.json.raw(format!(r#""{id}"}}"#).as_bytes());
+        self.json.field(Field::Id);
+        self.json.quoted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         let mended = self.json.is_mended.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
         let warnings: Vec<String> = warning.into_iter().chain(mended).collect();
-        let text = std::str::from_utf8(&self.json.bytes).map_err(|error| Fault::Refused(error.to_string()))?;
-        READER.with_borrow_mut(|reader: &mut Reader| {
-            let read = reader.read(text, 0, WayIn::OTLP, self.limits.event);
-            let draft = read.map(|(content, _)| Draft::with_warnings(&content, &warnings));
-            reader.trim();
-            draft.map_err(|error| match error.fault {
-                JsonFault::TooLong => Fault::TooLong(format!("{} (limits.event_bytes)", error.message)),
-                JsonFault::Syntax | JsonFault::Content => Fault::Refused(error.message),
-            })
+        self.with_content(|content| Draft::with_warnings(content, &warnings))
+    }
+
+    /// Checks that what was written is an event's content. It is canonical: names are written in their order, numbers and
+    /// strings in their only form.
+    fn with_content<T>(&mut self, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
+        let slots = self.json.fields();
+        let mut warnings = Vec::new();
+        let content = Content::of(&self.json.bytes, slots, &mut warnings, WayIn::OTLP, self.limits.event);
+        content.map(|content| work(&content)).map_err(|error| match error.fault {
+            JsonFault::TooLong => Fault::TooLong(format!("{} (limits.event_bytes)", error.message)),
+            JsonFault::Syntax | JsonFault::Content => Fault::Refused(error.message),
         })
     }
 }

@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use buffa::DecodeError;
 
-use super::value::{Fault, Json};
+use super::value::{Fault, IN_METADATA, Json};
 use super::wire::Fields;
 use crate::chain::time;
+
+/// The level of an object in an object in a list in `metadata`.
+const IN_A_LIST: u32 = IN_METADATA + 2;
 
 /// Writes messages as a list, each as an object.
 pub fn write_list(
@@ -47,7 +50,7 @@ impl<'a> Event<'a> {
         let mut event = Event::default();
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => event.at = field.fixed64()?,
                 2 => event.name = field.text()?,
                 4 => event.dropped = field.varint()?,
@@ -60,7 +63,7 @@ impl<'a> Event<'a> {
     /// Writes its members.
     pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
         let event = Event::read(message)?;
-        json.attributes(message, Event::ATTRIBUTES)?;
+        json.attributes(message, Event::ATTRIBUTES, IN_A_LIST)?;
         json.number_unless_zero("dropped_attributes_count", event.dropped);
         json.text_unless_empty("name", event.name);
         if event.at != 0 {
@@ -89,7 +92,7 @@ impl<'a> Link<'a> {
         let mut link = Link::default();
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => link.trace_id = field.bytes()?,
                 2 => link.span_id = field.bytes()?,
                 3 => link.trace_state = field.text()?,
@@ -104,7 +107,7 @@ impl<'a> Link<'a> {
     /// Writes its members.
     pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
         let link = Link::read(message)?;
-        json.attributes(message, Link::ATTRIBUTES)?;
+        json.attributes(message, Link::ATTRIBUTES, IN_A_LIST)?;
         json.number_unless_zero("dropped_attributes_count", link.dropped);
         json.number_unless_zero("flags", link.flags);
         json.hex_unless_zero("span_id", link.span_id);

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::attributes::{Attributes, Known, SESSION};
 use super::event::{Origin, SpanKey, write_content, write_labels};
 use super::span;
-use super::value::{Attribute, Fault, Json, check};
+use super::value::{Attribute, Fault, IN_METADATA, Json, check};
 use super::wire::Fields;
 use crate::chain::json::Canonicalizer;
 use crate::chain::{Field, time};
@@ -108,7 +108,7 @@ impl<'a> Record<'a> {
         };
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => record.at = field.fixed64()?,
                 2 => record.severity_number = field.varint()?,
                 3 => record.severity = field.text()?,
@@ -135,28 +135,34 @@ impl<'a> Record<'a> {
         memory: &mut Canonicalizer,
     ) -> Result<(), Fault> {
         self.attributes.mark_agent();
-        json.key(Field::AgentId.name());
+        json.field(Field::AgentId);
         json.text(agent);
         let name = self.name();
-        json.plain(Field::ActionType.name(), action_type(&name).as_bytes());
-        json.text_unless_empty(Field::ActionName.name(), name);
+        json.field(Field::ActionType);
+        json.quoted(action_type(&name).as_bytes());
+        json.field_unless_empty(Field::ActionName, name);
         write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
         write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
         match self.attributes.first_text(&SESSION, |_| true) {
             Some((known, session)) => {
                 self.attributes.mark_used(known);
-                json.text_unless_empty(Field::SessionId.name(), session);
+                json.field_unless_empty(Field::SessionId, session);
             }
-            None => json.hex_unless_zero(Field::SessionId.name(), self.trace_id),
+            None if self.trace_id.iter().any(|byte| *byte != 0) => {
+                json.field(Field::SessionId);
+                json.hex(self.trace_id);
+            }
+            None => {}
         }
         self.write_status(json);
         self.write_duration(json);
         let at = if self.at == 0 { self.observed_at } else { self.at };
         if at != 0 {
-            json.plain(Field::Timestamp.name(), &time::format_ns(at));
+            json.field(Field::Timestamp);
+            json.quoted(&time::format_ns(at));
         }
         write_labels(json, origin, &mut self.attributes)?;
-        json.key(Field::Metadata.name());
+        json.field(Field::Metadata);
         json.raw(b"{");
         self.write_metadata(json, origin)?;
         json.raw(b"}");
@@ -177,14 +183,16 @@ impl<'a> Record<'a> {
         let success = self.attributes.word(Known::Success);
         let message = self.attributes.first_text(&ERROR, |_| true);
         if self.severity_number >= SEVERITY_ERROR || success.as_deref() == Some("false") || message.is_some() {
-            json.plain(Field::ActionStatus.name(), b"error");
+            json.field(Field::ActionStatus);
+            json.quoted(b"error");
             if let Some((known, message)) = message {
                 self.attributes.mark_used(known);
-                json.text_unless_empty(Field::ErrorMessage.name(), message);
+                json.field_unless_empty(Field::ErrorMessage, message);
             }
         } else if success.as_deref() == Some("true") {
             self.attributes.mark_used(Known::Success);
-            json.plain(Field::ActionStatus.name(), b"success");
+            json.field(Field::ActionStatus);
+            json.quoted(b"success");
         }
     }
 
@@ -192,7 +200,7 @@ impl<'a> Record<'a> {
         let took = self.attributes.word(Known::DurationMs).and_then(|took| took.parse::<u64>().ok());
         if let Some(took) = took {
             self.attributes.mark_used(Known::DurationMs);
-            json.key(Field::DurationMs.name());
+            json.field(Field::DurationMs);
             json.raw(itoa::Buffer::new().format(took).as_bytes());
         }
     }
@@ -205,7 +213,7 @@ impl<'a> Record<'a> {
         }
         if let Some(body) = self.body {
             json.key("body");
-            json.any(body, 0)?;
+            json.any(body, IN_METADATA - 1)?;
         }
         json.number_unless_zero("dropped_attributes_count", self.dropped);
         json.text_unless_empty("event_name", self.event_name.clone());

@@ -125,7 +125,7 @@ impl<'a> Span<'a> {
         };
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => span.trace_id = field.bytes()?,
                 2 => span.span_id = field.bytes()?,
                 3 => span.trace_state = field.text()?,
@@ -151,7 +151,7 @@ impl<'a> Span<'a> {
     fn read_status(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 2 => self.status_message = field.text()?,
                 3 => self.status = field.varint()?,
                 _ => {}
@@ -216,23 +216,25 @@ impl<'a> Span<'a> {
     ) -> Result<(), Fault> {
         let action_type = self.action_type();
         self.attributes.mark_agent();
-        json.key(Field::AgentId.name());
+        json.field(Field::AgentId);
         json.text(agent);
-        json.plain(Field::ActionType.name(), action_type.as_bytes());
+        json.field(Field::ActionType);
+        json.quoted(action_type.as_bytes());
         self.write_name(json, action_type);
         write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
         write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
         self.write_session(json);
         self.write_status(json)?;
         if self.start != 0 {
-            json.plain(Field::Timestamp.name(), &time::format_ns(self.start));
+            json.field(Field::Timestamp);
+            json.quoted(&time::format_ns(self.start));
         }
         if let Some(took) = self.end.checked_sub(self.start).filter(|_| self.start != 0) {
-            json.key(Field::DurationMs.name());
+            json.field(Field::DurationMs);
             json.raw(itoa::Buffer::new().format(took / 1_000_000).as_bytes());
         }
         write_labels(json, origin, &mut self.attributes)?;
-        json.key(Field::Metadata.name());
+        json.field(Field::Metadata);
         json.raw(b"{");
         self.write_metadata(json, origin)?;
         json.raw(b"}");
@@ -253,16 +255,20 @@ impl<'a> Span<'a> {
             self.attributes.mark_used(known);
         }
         let name = found.map_or_else(|| self.name.clone(), |(_, name)| name);
-        json.text_unless_empty(Field::ActionName.name(), name);
+        json.field_unless_empty(Field::ActionName, name);
     }
 
     fn write_session(&mut self, json: &mut Json) {
         match self.attributes.first_text(&SESSION, |_| true) {
             Some((known, session)) => {
                 self.attributes.mark_used(known);
-                json.text_unless_empty(Field::SessionId.name(), session);
+                json.field_unless_empty(Field::SessionId, session);
             }
-            None => json.hex_unless_zero(Field::SessionId.name(), self.trace_id),
+            None if self.trace_id.iter().any(|byte| *byte != 0) => {
+                json.field(Field::SessionId);
+                json.hex(self.trace_id);
+            }
+            None => {}
         }
     }
 
@@ -273,18 +279,20 @@ impl<'a> Span<'a> {
     fn write_status(&mut self, json: &mut Json) -> Result<(), Fault> {
         let error_type = self.attributes.text(Known::ErrorType);
         if !self.is_error() {
-            json.plain(Field::ActionStatus.name(), b"success");
+            json.field(Field::ActionStatus);
+            json.quoted(b"success");
             return Ok(());
         }
         let is_timeout = error_type.as_deref() == Some("timeout");
-        json.plain(Field::ActionStatus.name(), if is_timeout { b"timeout" } else { b"error" });
+        json.field(Field::ActionStatus);
+        json.quoted(if is_timeout { b"timeout" } else { b"error" });
         let message =
             if self.status_message.is_empty() { self.exception()? } else { Some(self.status_message.clone()) };
         let message = message.or_else(|| {
             self.attributes.mark_used(Known::ErrorType);
             error_type
         });
-        json.text_unless_empty(Field::ErrorMessage.name(), message.unwrap_or_default());
+        json.field_unless_empty(Field::ErrorMessage, message.unwrap_or_default());
         Ok(())
     }
 
@@ -293,7 +301,7 @@ impl<'a> Span<'a> {
         let mut message = None;
         for event in &self.events {
             let is_exception = Fields::of(event).any(|field| {
-                field.is_ok_and(|field| field.number == 2 && field.bytes().is_ok_and(|name| name == b"exception"))
+                field.is_ok_and(|field| field.number() == 2 && field.bytes().is_ok_and(|name| name == b"exception"))
             });
             if is_exception {
                 for attribute in attributes(event, Event::ATTRIBUTES) {

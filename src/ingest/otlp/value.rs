@@ -8,7 +8,8 @@ use buffa::DecodeError;
 
 use super::wire::{Field, Fields, text};
 use crate::chain::json::MAX_DEPTH;
-use crate::chain::string::write_string;
+use crate::chain::string::{compare_keys, write_string};
+use crate::chain::{Field as EventField, Slot, Slots};
 
 /// Why something of a request cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,23 @@ pub struct Json {
     most: usize,
     /// What is written so far.
     pub bytes: Vec<u8>,
+    /// Where in it the fields of an event are.
+    slots: Slots,
+    /// The field that is being written, and where it began.
+    open: Option<(EventField, usize)>,
     /// Text that was no UTF-8 has been replaced.
     pub is_mended: bool,
+}
+
+/// The level of an object in an event's `metadata`: the event is level 1.
+pub const IN_METADATA: u32 = 3;
+
+/// An event can hold no more levels than that.
+fn require_level(level: u32) -> Result<(), Fault> {
+    if level <= MAX_DEPTH {
+        return Ok(());
+    }
+    Err(Fault::Refused(format!("an attribute makes the event nested deeper than {MAX_DEPTH}")))
 }
 
 /// Too many attributes.
@@ -46,13 +62,47 @@ pub fn too_many(most: usize) -> Fault {
 impl Json {
     /// Nothing yet, and never an object of more than that many members.
     pub fn new(most: usize) -> Json {
-        Json { most, bytes: Vec::new(), is_mended: false }
+        Json { most, bytes: Vec::new(), slots: Slots::default(), open: None, is_mended: false }
     }
 
     /// Writes a text.
     pub fn text(&mut self, text: Cow<'_, str>) {
         self.is_mended |= matches!(text, Cow::Owned(_));
         write_string(&text, &mut self.bytes);
+    }
+
+    /// Forgets what was written.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.slots = Slots::default();
+        self.open = None;
+        self.is_mended = false;
+    }
+
+    /// Begins a field of an event: its value comes next.
+    pub fn field(&mut self, field: EventField) {
+        self.end_field();
+        self.open = Some((field, self.bytes.len()));
+    }
+
+    /// Where the fields are. The last one is written.
+    pub fn fields(&mut self) -> Slots {
+        self.end_field();
+        self.slots
+    }
+
+    fn end_field(&mut self) {
+        if let Some((field, start)) = self.open.take() {
+            self.slots[field as usize] = Some(Slot { start, end: self.bytes.len() });
+        }
+    }
+
+    /// Writes a field that is a text, unless it is empty.
+    pub fn field_unless_empty(&mut self, field: EventField, value: Cow<'_, str>) {
+        if !value.is_empty() {
+            self.field(field);
+            self.text(value);
+        }
     }
 
     /// Writes a name, behind a comma unless it is an object's first.
@@ -74,23 +124,21 @@ impl Json {
         }
     }
 
-    /// Writes an `AnyValue`. Bytes become base64, numbers that are none strings, no value null.
-    pub fn any(&mut self, any: &[u8], depth: u32) -> Result<(), Fault> {
-        if depth > MAX_DEPTH {
-            return Err(Fault::Refused(format!("an attribute is nested deeper than {MAX_DEPTH}")));
-        }
+    /// Writes an `AnyValue`. Bytes become base64, numbers that are none strings, no value null. `level` says how deep in
+    /// the event the value stands: directly in the event it is 1.
+    pub fn any(&mut self, any: &[u8], level: u32) -> Result<(), Fault> {
         // The last of several wins.
         let Some(field) = Fields::of(any).try_fold(None, |_, field| field.map(Some))? else {
             self.raw(b"null");
             return Ok(());
         };
-        match field.number {
+        match field.number() {
             1 => self.text(field.text()?),
             2 => self.raw(if field.varint()? == 0 { b"false" } else { b"true" }),
             3 => self.raw(itoa::Buffer::new().format(field.varint()? as i64).as_bytes()),
             4 => self.double(f64::from_bits(field.fixed64()?)),
-            5 => self.array(field, depth)?,
-            6 => self.map(attributes(field.bytes()?, 1), depth)?,
+            5 => self.array(field, level + 1)?,
+            6 => self.map(attributes(field.bytes()?, 1), level + 1)?,
             7 => write_string(&STANDARD.encode(field.bytes()?), &mut self.bytes),
             _ => self.raw(b"null"),
         }
@@ -107,22 +155,24 @@ impl Json {
         }
     }
 
-    fn array(&mut self, field: Field<'_>, depth: u32) -> Result<(), Fault> {
+    /// Writes an array, itself a level.
+    fn array(&mut self, field: Field<'_>, level: u32) -> Result<(), Fault> {
+        require_level(level)?;
         self.raw(b"[");
         let mut values = Fields::of(field.bytes()?);
         while let Some(any) = values.next_message(1)? {
             self.separate();
-            self.any(any, depth + 1)?;
+            self.any(any, level)?;
         }
         self.raw(b"]");
         Ok(())
     }
 
-    /// Writes attributes as an object.
+    /// Writes attributes as an object, itself a level.
     pub fn map<'a>(
         &mut self,
         attributes: impl Iterator<Item = Result<Attribute<'a>, DecodeError>>,
-        depth: u32,
+        level: u32,
     ) -> Result<(), Fault> {
         let mut found = Vec::new();
         for attribute in attributes {
@@ -131,13 +181,14 @@ impl Json {
             }
             found.push(attribute?);
         }
-        self.object(found.iter().collect(), depth)
+        self.object(found.iter().collect(), level)
     }
 
-    /// Writes attributes as an object, sorted by their names. Of several with one name the last wins.
-    pub fn object(&mut self, mut attributes: Vec<&Attribute<'_>>, depth: u32) -> Result<(), Fault> {
+    /// Writes attributes as an object, itself a level, sorted by their names. Of several with one name the last wins.
+    pub fn object(&mut self, mut attributes: Vec<&Attribute<'_>>, level: u32) -> Result<(), Fault> {
+        require_level(level)?;
         // A stable sort: the last one stays the last.
-        attributes.sort_by(|a, b| a.key.cmp(&b.key));
+        attributes.sort_by(|a, b| compare_keys(&a.key, &b.key));
         self.raw(b"{");
         for (index, attribute) in attributes.iter().enumerate() {
             if attributes.get(index + 1).is_some_and(|next| next.key == attribute.key) {
@@ -145,7 +196,7 @@ impl Json {
             }
             self.is_mended |= matches!(attribute.key, Cow::Owned(_));
             self.key(&attribute.key);
-            self.any(attribute.value, depth + 1)?;
+            self.any(attribute.value, level)?;
         }
         self.raw(b"}");
         Ok(())
@@ -193,19 +244,25 @@ impl Json {
     /// Writes a member that is ASCII and needs no escapes.
     pub fn plain(&mut self, name: &str, text: &[u8]) {
         self.key(name);
+        self.quoted(text);
+    }
+
+    /// Writes a string that is ASCII and needs no escapes.
+    pub fn quoted(&mut self, text: &[u8]) {
         self.raw(b"\"");
         self.raw(text);
         self.raw(b"\"");
     }
 
-    /// Writes the attributes of a message that has them in field `number`, unless there are none.
-    pub fn attributes(&mut self, message: &[u8], number: u32) -> Result<(), Fault> {
+    /// Writes the attributes of a message that has them in field `number`, unless there are none. The object that they are
+    /// is level `level`.
+    pub fn attributes(&mut self, message: &[u8], number: u32, level: u32) -> Result<(), Fault> {
         let mut list = attributes(message, number).peekable();
         if list.peek().is_none() {
             return Ok(());
         }
         self.key("attributes");
-        self.map(list, 0)
+        self.map(list, level)
     }
 }
 
@@ -224,7 +281,7 @@ impl<'a> Attribute<'a> {
         let mut attribute = Attribute { key: Cow::Borrowed(""), value: &[] };
         for field in Fields::of(message) {
             let field = field?;
-            match field.number {
+            match field.number() {
                 1 => attribute.key = field.text()?,
                 2 => attribute.value = field.bytes()?,
                 _ => {}
@@ -249,7 +306,7 @@ pub fn attributes<'a>(message: &'a [u8], number: u32) -> impl Iterator<Item = Re
 pub fn check(any: &[u8], depth: u32) -> Result<(), DecodeError> {
     for field in Fields::of(any) {
         let field = field?;
-        match field.number {
+        match field.number() {
             _ if depth > MAX_DEPTH => {}
             1 | 7 => drop(field.bytes()?),
             2 | 3 => drop(field.varint()?),
@@ -275,7 +332,7 @@ pub fn check_attributes(message: &[u8], number: u32, depth: u32) -> Result<(), D
 /// The text of an `AnyValue`, if it is a string that is not empty.
 pub fn any_text(any: &[u8]) -> Option<Cow<'_, str>> {
     let field = Fields::of(any).last()?.ok()?;
-    let bytes = field.bytes().ok().filter(|bytes| field.number == 1 && !bytes.is_empty())?;
+    let bytes = field.bytes().ok().filter(|bytes| field.number() == 1 && !bytes.is_empty())?;
     Some(text(bytes))
 }
 

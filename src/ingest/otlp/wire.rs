@@ -12,8 +12,6 @@ use buffa::types::{borrow_bytes, decode_fixed32, decode_fixed64};
 /// One field of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
-    /// Its number in the schema.
-    pub number: u32,
     tag: Tag,
     value: Value<'a>,
 }
@@ -25,9 +23,14 @@ enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// Its number in the schema.
+    pub fn number(&self) -> u32 {
+        self.tag.field_number()
+    }
+
     /// Whether it is a text of no length, in an `AnyValue`.
     pub fn is_empty_text(&self) -> bool {
-        self.number == 1 && self.bytes().is_ok_and(<[u8]>::is_empty)
+        self.number() == 1 && self.bytes().is_ok_and(<[u8]>::is_empty)
     }
 
     /// A message, a string or bytes.
@@ -80,9 +83,25 @@ impl<'a> Fields<'a> {
 
     /// The next field with this number, which has to be a message.
     pub fn next_message(&mut self, number: u32) -> Result<Option<&'a [u8]>, DecodeError> {
-        self.find(|field| !matches!(field, Ok(field) if field.number != number)).map(|field| field?.bytes()).transpose()
+        self.find(|field| !matches!(field, Ok(field) if field.number() != number))
+            .map(|field| field?.bytes())
+            .transpose()
     }
 
+    /// Most fields are short strings and messages of few numbers: a byte for the tag, and one for the length.
+    #[inline(always)]
+    fn short(&mut self) -> Option<Field<'a>> {
+        const LENGTH_DELIMITED: u8 = WireType::LengthDelimited as u8;
+        let [tag, length, rest @ ..] = self.rest else { return None };
+        if *tag & 0x87 != LENGTH_DELIMITED || *tag < 8 || *length >= 0x80 {
+            return None;
+        }
+        let (bytes, behind) = rest.split_at_checked(usize::from(*length))?;
+        self.rest = behind;
+        Some(Field { tag: Tag::new(u32::from(tag >> 3), WireType::LengthDelimited), value: Value::Bytes(bytes) })
+    }
+
+    #[inline(never)]
     fn field(&mut self) -> Result<Option<Field<'a>>, DecodeError> {
         while !self.rest.is_empty() {
             let rest = &mut self.rest;
@@ -98,7 +117,7 @@ impl<'a> Fields<'a> {
                     continue;
                 }
             };
-            return Ok(Some(Field { number: tag.field_number(), tag, value }));
+            return Ok(Some(Field { tag, value }));
         }
         Ok(None)
     }
@@ -109,6 +128,9 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(field) = self.short() {
+            return Some(Ok(field));
+        }
         let field = self.field();
         if field.is_err() {
             self.rest = &[];
@@ -165,7 +187,7 @@ mod tests {
         // 1: varint 150; 9: a group with a field in it; 2: "hi"; 3: fixed64; 4: fixed32.
         let message = b"\x08\x96\x01\x4B\x08\x01\x4C\x12\x02hi\x19\x01\0\0\0\0\0\0\0\x25\x02\0\0\0";
         let fields: Vec<_> = Fields::of(message).collect::<Result<_, _>>().unwrap();
-        assert_eq!(fields.iter().map(|field| field.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(fields.iter().map(Field::number).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(fields[0].varint(), Ok(150));
         assert_eq!(fields[1].bytes(), Ok(&b"hi"[..]));
         assert_eq!((fields[2].fixed64(), fields[3].fixed32()), (Ok(1), Ok(2)));

@@ -1,0 +1,160 @@
+//! The content of an event: the fields that are hashed, in canonical form.
+//!
+//! The shard knows three values that ingest does not: the time of receipt, an id when the client sent none, and
+//! the time-stamp when the client sent none. Their places are left as holes of fixed width, so that the bytes
+//! written here are those that are hashed, stored and answered.
+
+use uuid::Uuid;
+
+use super::event::{EventError, UUID_LEN, WayIn};
+use super::fields::{ACTION_STATUSES, ACTION_TYPES, Field};
+use super::json::Fault;
+use super::link::AgentKey;
+use super::{string, time, validate};
+
+/// A range of an event's values, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Where it begins.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+/// Where each field of [`Field::ALL`] is; `None` if it is absent or null.
+pub type Slots = [Option<Slot>; Field::ALL.len()];
+
+/// The content of one event, ready to be written as canonical bytes.
+pub struct Content<'r> {
+    values: &'r [u8],
+    slots: Slots,
+    /// What is unusual about the event, in words.
+    pub warnings: &'r [String],
+    /// Whose event it is.
+    pub agent: AgentKey,
+    /// The id that the client sent, if it did.
+    pub client_id: Option<Uuid>,
+    way_in: WayIn,
+}
+
+/// Where canonical bytes wait for what only the shard knows. Offsets are in bytes from their start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holes {
+    /// [`UUID_LEN`] bytes, if the client sent no id.
+    pub id: Option<usize>,
+    /// [`time::LEN`] bytes.
+    pub received_at: usize,
+    /// [`time::LEN`] bytes, if the client sent no time-stamp: the time of receipt, too.
+    pub timestamp: Option<usize>,
+}
+
+impl<'r> Content<'r> {
+    /// The fields of an event, of values that are canonical already: see [`super::json`].
+    ///
+    /// # Errors
+    /// When a field is not what it has to be, or all of them take more than `limit` bytes.
+    pub fn of(
+        values: &'r [u8],
+        slots: Slots,
+        warnings: &'r mut Vec<String>,
+        way_in: WayIn,
+        limit: usize,
+    ) -> Result<Content<'r>, EventError> {
+        let value = |field: Field| slots[field as usize].map(|slot| &values[slot.start..slot.end]);
+        let agent_id = value(Field::AgentId).ok_or_else(|| EventError::content("agent_id is required"))?;
+        let agent = AgentKey::of(&validate::agent_id(agent_id)?);
+        for field in Field::ALL {
+            if let Some(value) = value(field) {
+                validate::field(field, value)?;
+            }
+        }
+        for (field, known) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
+            warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
+        }
+        let client_id = value(Field::Id).and_then(|id| validate::uuid(id).ok());
+        let content = Content { values, slots, warnings, agent, client_id, way_in };
+        if content.canonical_len() > limit {
+            let message = format!("the event is longer than {limit} bytes in canonical form");
+            return Err(EventError { fault: Fault::TooLong, message });
+        }
+        Ok(content)
+    }
+
+    /// The value of `field` as the client sent it, in canonical form.
+    pub fn value(&self, field: Field) -> Option<&[u8]> {
+        self.slots[field as usize].map(|slot| &self.values[slot.start..slot.end])
+    }
+
+    /// What stands for `field`: a value, a hole of that many bytes, or nothing.
+    fn part(&self, field: Field) -> Part<'_> {
+        if let Some(value) = self.value(field) {
+            return Part::Value(value);
+        }
+        match field {
+            Field::ActionType => Part::Text("CUSTOM"),
+            Field::CaptureMethod => Part::Text(self.way_in.capture_method),
+            Field::Id => Part::Hole(UUID_LEN),
+            Field::ReceivedAt | Field::Timestamp => Part::Hole(time::LEN),
+            Field::SchemaVersion => Part::Text("1.0"),
+            Field::Source => Part::Text(self.way_in.source),
+            _ => Part::Nothing,
+        }
+    }
+
+    /// How many bytes [`Content::write`] appends.
+    pub fn canonical_len(&self) -> usize {
+        let member = |field: Field| {
+            let value = match self.part(field) {
+                Part::Value(value) => value.len(),
+                Part::Text(text) => text.len() + 2,
+                Part::Hole(len) => len + 2,
+                Part::Nothing => return 0,
+            };
+            r#""":,"#.len() + field.name().len() + value
+        };
+        1 + Field::ALL.into_iter().map(member).sum::<usize>()
+    }
+
+    /// Appends the canonical bytes, with zeros in the holes.
+    pub fn write(&self, out: &mut Vec<u8>) -> Holes {
+        let start = out.len();
+        let mut holes = Holes { id: None, received_at: 0, timestamp: None };
+        let mut separator = b'{';
+        for field in Field::ALL {
+            let part = self.part(field);
+            if matches!(part, Part::Nothing) {
+                continue;
+            }
+            out.push(separator);
+            separator = b',';
+            out.push(b'"');
+            out.extend_from_slice(field.name().as_bytes());
+            out.extend_from_slice(b"\":");
+            match part {
+                Part::Value(value) => out.extend_from_slice(value),
+                Part::Text(text) => string::write_string(text, out),
+                Part::Hole(len) => {
+                    let at = out.len() + 1 - start;
+                    match field {
+                        Field::Id => holes.id = Some(at),
+                        Field::Timestamp => holes.timestamp = Some(at),
+                        _ => holes.received_at = at,
+                    }
+                    out.push(b'"');
+                    out.resize(out.len() + len, b'0');
+                    out.push(b'"');
+                }
+                Part::Nothing => {}
+            }
+        }
+        out.push(b'}');
+        holes
+    }
+}
+
+enum Part<'a> {
+    Value(&'a [u8]),
+    Text(&'static str),
+    Hole(usize),
+    Nothing,
+}
