@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench-ratio bench-relay interop soak setup
+.PHONY: run build install test bench-ratio bench-relay bench-otlp interop soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -29,6 +29,11 @@ bench-ratio: setup
 # The same load with a relay whose upstream is away, beside a server without one.
 bench-relay: build
 	sh benches/relay.sh
+
+# Spans in exports of 512, each on disk before the answer, beside decoding the same bytes on one core.
+bench-otlp: build
+	sh tests/interop/install.sh $(INTEROP)
+	$(INTEROP)/python/bin/python benches/otlp.py $(CARGO_TARGET_DIR)/release/cairn
 
 # A server that is killed hundreds of times under load; each time, `cairn verify --all` says what is left of it.
 KILLS ?= 300

@@ -108,6 +108,22 @@ async fn a_request_that_is_none_stores_nothing() {
         let body = export("svc", (1..6000).map(|number| span(number, "n", &[])).chain([last]));
         assert_eq!(protobuf(&server, TRACES, body).await.status, 400);
     }
+    // A resource, or a scope, that is none.
+    let one = |part: Message| part.message(2, Message::default().message(2, span(6000, "n", &[])));
+    let scope = |scope: Message| {
+        let scope = Message::default().message(1, scope).message(2, span(6000, "n", &[]));
+        Message::default().message(2, scope)
+    };
+    for wrong in [
+        one(Message::default().bytes(1, b"\x0a\x02\x12")),
+        one(Message::default().message(1, Message::default().bytes(1, b"\x12\x02\x18"))),
+        scope(Message::default().integer(1, 1)),
+        scope(Message::default().bytes(3, b"\x12\x01\x18")),
+    ] {
+        let mut body = export("svc", (1..6000).map(|number| span(number, "n", &[])));
+        body.extend_from_slice(&Message::default().message(1, wrong).0);
+        assert_eq!(protobuf(&server, TRACES, body).await.status, 400);
+    }
     let body = export("svc", (0..6000).map(|_| Message::default()).chain([Message::default().integer(5, 1)]));
     assert_eq!(protobuf(&server, LOGS, body).await.status, 400);
     assert!(server.list("limit=10").await.is_empty());

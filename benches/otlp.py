@@ -1,0 +1,101 @@
+"""Measures durable spans in exports of 512 beside decoding the same bytes on one core, in turns, and prints the ratio.
+
+Usage: otlp.py CAIRN [ROUNDS]. Needs wrk, and the Python clients of tests/interop, whose protobuf is written in C.
+"""
+import json
+import os
+import pathlib
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+SPANS = 512
+SECONDS = 5
+HERE = pathlib.Path(__file__).parent
+RESOURCE = {"service.name": "planner", "deployment.environment.name": "prod", "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "opentelemetry", "telemetry.sdk.version": "1.45.2"}
+SPAN = {
+    "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-5",
+    "gen_ai.agent.name": "researcher", "gen_ai.usage.input_tokens": 1234, "gen_ai.usage.output_tokens": 321,
+    "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [
+        {"type": "text", "content": "What is the weather in Rome today, and should I take an umbrella?"}]}]),
+    "gen_ai.output.messages": json.dumps([{"role": "assistant", "parts": [
+        {"type": "text", "content": "Sunny, no umbrella needed."}]}]),
+    "gen_ai.response.finish_reasons": "stop", "server.address": "api.example.com",
+}
+
+
+def add(attributes, values):
+    for key, value in values.items():
+        attribute = attributes.add(key=key)
+        if isinstance(value, int):
+            attribute.value.int_value = value
+        else:
+            attribute.value.string_value = value
+
+
+def export():
+    """An export, and where its ids are."""
+    request, ids, dice = ExportTraceServiceRequest(), [], random.Random(1)
+    resource = request.resource_spans.add()
+    add(resource.resource.attributes, RESOURCE)
+    scope = resource.scope_spans.add()
+    scope.scope.name, scope.scope.version = "pydantic-ai", "2.68.0"
+    for n in range(SPANS):
+        span = scope.spans.add(name="chat gpt-5", kind=3, trace_id=dice.randbytes(16), span_id=dice.randbytes(8), flags=257,
+                               start_time_unix_nano=1771324200250000001 + n, end_time_unix_nano=1771324201750000001 + n)
+        add(span.attributes, {**SPAN, "gen_ai.conversation.id": f"conversation-{n % 50}"})
+        ids += [span.trace_id, span.span_id]
+    body, places, at = request.SerializeToString(), [], 0
+    for id in ids:
+        at = body.index(id, at)
+        places.append(at)
+    return body, places
+
+
+def decoding(body):
+    """Spans a second, decoded on one core."""
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < SECONDS:
+        ExportTraceServiceRequest().ParseFromString(body)
+        count += SPANS
+    return count / (time.perf_counter() - started)
+
+
+def taking(listen, environment):
+    """Spans a second, on disk before the answer."""
+    said = subprocess.run(["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", HERE / "otlp.lua", f"http://{listen}"],
+                          capture_output=True, text=True, check=True, env={**os.environ, **environment}).stdout
+    assert "Non-2xx" not in said, said
+    return SPANS * float(re.search(r"Requests/sec:\s+([0-9.]+)", said)[1])
+
+
+def main():
+    cairn, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    body, places = export()
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"OTLP_BODY": f"{folder}/body", "OTLP_PLACES": f"{folder}/places"}
+        pathlib.Path(names["OTLP_BODY"]).write_bytes(body)
+        pathlib.Path(names["OTLP_PLACES"]).write_text("\n".join(map(str, places)))
+        server = subprocess.Popen([cairn, "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{folder}/data"],
+                                  stdout=subprocess.PIPE, text=True, env={**os.environ, "CAIRN_ADMIN__LISTEN": "127.0.0.1:0"})
+        try:
+            listen = next(said["listen"] for said in map(json.loads, server.stdout) if said["message"] == "cairn takes events")
+            ratios = []
+            for _ in range(rounds):
+                limit, taken = decoding(body), taking(listen, names)
+                ratios.append(taken / limit)
+                print(f"decoding {limit:.0f}/s  cairn {taken:.0f}/s  ratio {ratios[-1]:.2f}", flush=True)
+        finally:
+            server.terminate()
+            server.communicate()
+    print(f"{len(body) / SPANS:.0f} bytes a span, median ratio {statistics.median(ratios):.2f}")
+
+
+main()
