@@ -25,14 +25,15 @@ async fn json_is_taken_as_senders_write_it() {
         "attributes": [{"key": "i", "value": {"intValue": 5}}, {"key": "d", "value": {"doubleValue": 3}},
                        {"key": "nan", "value": {"doubleValue": "NaN"}}, {"key": "inf", "value": {"doubleValue": "-Infinity"}},
                        {"key": "b", "value": {"bytesValue": "AAEC"}}, {"key": "twice", "value": {"stringValue": "1"}},
-                       {"value": {"stringValue": "2"}, "key": "twice"}, {"key": "later", "value": null},
+                       {"value": {"stringValue": "2"}, "key": "twice"}, {"key": "later", "value": null}, {"key": "session.id", "value": {"stringValue": "first"}},
+                       {"key": "session.id", "value": {"stringValue": "last"}},
                        {"key": "lone", "value": {"stringValue": "a\ud800b"}}]}]}],
         "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "behind"}}]}}]} "#;
     let answer = Answer::of(server.post(TRACES, body).send().await.unwrap()).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({})));
     assert_eq!(answer.headers["content-type"], "application/json");
     let event = server.list("limit=1").await.remove(0);
-    let expected = json!({"agent_id": "behind", "session_id": TRACE, "duration_ms": 1500, "action_status": "error"});
+    let expected = json!({"agent_id": "behind", "session_id": "last", "duration_ms": 1500, "action_status": "error"});
     assert_eq!(subset(&event, &expected), expected);
     assert_eq!(
         event["metadata"]["attributes"],
