@@ -89,6 +89,27 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
             &[],
             &["admin.listen: expected another address than listen"],
         ),
+        (
+            "ingest:\n  otlp:\n    select: agents\n",
+            &[],
+            &["ingest.otlp.select: expected all or agent, found \"agents\""],
+        ),
+        (
+            "ingest:\n  otlp:\n    listen: 0.0.0.0:4318\n",
+            &[],
+            &["ingest.otlp.listen: expected a loopback address, or auth.api_keys"],
+        ),
+        (
+            "ingest:\n  otlp:\n    listen: 127.0.0.1:7600\n",
+            &[],
+            &["ingest.otlp.listen: expected another address than listen and admin.listen"],
+        ),
+        (
+            "ingest:\n  otlp:\n    enabled: false\n    listen: 127.0.0.1:4318\n",
+            &[],
+            &["ingest.otlp.enabled: expected true, or no ingest.otlp.listen, found false"],
+        ),
+        ("limits:\n  otlp_records: 0\n", &[], &["limits.otlp_records: expected at least 1, found 0"]),
         ("auth:\n  api_keys_file: /nowhere\n", &[], &["auth.api_keys_file: /nowhere: No such file"]),
         ("", &[("CAIRN_STORAGE_DATA_DIR", "x")], &["did you mean storage.data_dir", "CAIRN_STORAGE__DATA_DIR?"]),
         ("storage.data_dir: x\n", &[], &["did you mean storage.data_dir, one level per line"]),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Answer, Running, config, metric, reference_chain, whole_chain};
-use crate::otlp_spans::{TRACE, any_json, attributes, subset};
+use crate::otlp_spans::{any_json, attributes, subset};
 use crate::protobuf::{Message, any, export, id, span};
 
 pub const TRACES: &str = "/v1/traces";
@@ -83,6 +83,15 @@ async fn json_is_taken_as_senders_write_it() {
         assert_eq!((answer.status.as_u16(), &said["code"]), (400, &json!(3)), "{body}");
         assert!(said["message"].as_str().unwrap().contains(what), "{body}: {said}");
     }
+    // What is for another path is no mistake of the encoding; it is told all the same.
+    let answer = server.send(TRACES, &json!({"resourceLogs": []})).await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.json()["partialSuccess"]["errorMessage"].as_str().unwrap().contains("resourceSpans"),
+        "{}",
+        answer.text
+    );
+    assert_eq!(server.send(TRACES, &json!({"resourceSpans": []})).await.json(), json!({}));
     // Of what is wrong, no more is said than a person reads.
     let long =
         format!(r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"kind": "{}"}}]}}]}}]}}"#, "x".repeat(1 << 20));

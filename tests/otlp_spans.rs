@@ -217,6 +217,7 @@ async fn each_row_of_the_table_of_spans() {
         let event = stored.iter().find(|event| event["metadata"]["span_id"] == spans[number]["spanId"]).unwrap();
         assert_eq!(subset(event, expected), *expected, "{of} {fields}");
         assert_eq!((&event["source"], &event["capture_method"]), (&json!("otlp"), &json!("otlp")));
+        assert_eq!(event["validation_warnings"], Value::Null, "{of} {fields}");
     }
     let untimed = stored.iter().find(|event| event["timestamp"] == event["received_at"]);
     assert_eq!(untimed.unwrap()["duration_ms"], Value::Null);

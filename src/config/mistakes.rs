@@ -180,6 +180,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     require(body.as_u64() <= 1 << 30, "limits.body_bytes", &body, "at most 1GiB");
     require(body <= inflight, "limits.body_bytes", &body, &format!("at most limits.inflight_bytes, {inflight}"));
     require(limits.batch_events > 0, "limits.batch_events", &limits.batch_events, "at least 1");
+    require(limits.otlp_records > 0, "limits.otlp_records", &limits.otlp_records, "at least 1");
     let times = [
         ("limits.header_timeout", limits.header_timeout),
         ("limits.body_timeout", limits.body_timeout),
@@ -215,6 +216,8 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     }
     let is_other = |address: &SocketAddr, than: &SocketAddr| address != than || address.port() == 0;
     require(is_other(admin, listen), "admin.listen", admin, "another address than listen");
+    let is_taken = config.ingest.otlp.enabled || config.ingest.otlp.listen.is_none();
+    require(is_taken, "ingest.otlp.enabled", &false, "true, or no ingest.otlp.listen");
     if let Some(otlp) = &config.ingest.otlp.listen {
         let is_free = is_other(otlp, listen) && is_other(otlp, admin);
         require(is_free, "ingest.otlp.listen", otlp, "another address than listen and admin.listen");

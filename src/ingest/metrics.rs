@@ -1,9 +1,12 @@
 //! The numbers of the way in. Handles are made once; nothing is looked up on the way of an event.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+
+use crate::ledger::now_ms;
 
 /// The statuses that a call can answer.
 const CODES: [StatusCode; 10] = [
@@ -56,6 +59,8 @@ pub struct RouteMetrics {
     requests: [Counter; CODES.len()],
     refused: [Counter; Reason::ALL.len()],
     duration: Histogram,
+    /// When something was last complained of, in ms since 1970; 0 if never.
+    complained: AtomicU64,
     /// Events that are on disk and were not before.
     pub accepted: Counter,
     /// Bytes of bodies, as they were sent.
@@ -80,6 +85,7 @@ impl RouteMetrics {
             ),
             refused: Reason::ALL.map(|(_, reason)| counter!("cairn_ingest_refused_events_total", "reason" => reason)),
             duration: histogram!("cairn_ingest_request_duration_seconds", "route" => route),
+            complained: AtomicU64::new(0),
             accepted: counter!("cairn_ingest_accepted_events_total"),
             bytes: counter!("cairn_ingest_bytes_total"),
         }
@@ -92,6 +98,17 @@ impl RouteMetrics {
             self.requests[index].increment(1);
         }
         self.duration.record(took);
+    }
+
+    /// Writes to the process's log why something was refused, but only now and then.
+    pub fn complain(&self, route: &'static str, why: &str) {
+        const PAUSE_MS: u64 = 10_000;
+        let (now, last) = (now_ms(), self.complained.load(Ordering::Relaxed));
+        if now.abs_diff(last) >= PAUSE_MS
+            && self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            tracing::warn!(route, why, "something was refused; the metrics count how often");
+        }
     }
 
     /// An event was refused.

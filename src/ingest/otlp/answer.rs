@@ -51,7 +51,8 @@ impl Encoding {
 pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Response<Body> {
     let Rejected { count, first } = rejected;
     let message = match count {
-        0 => String::new(),
+        // The specification's way to warn: nothing was rejected, and there is a message.
+        0 => first.clone(),
         1 => format!("1 {} was not taken: {first}", signal.item()),
         count => format!("{count} {}s were not taken; the first one: {first}", signal.item()),
     };
@@ -60,8 +61,8 @@ pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Respo
         Signal::Logs => "rejectedLogRecords",
     };
     let body = match encoding {
-        _ if *count == 0 && encoding == Encoding::Protobuf => Vec::new(),
-        Encoding::Json if *count == 0 => b"{}".to_vec(),
+        _ if message.is_empty() && encoding == Encoding::Protobuf => Vec::new(),
+        Encoding::Json if message.is_empty() => b"{}".to_vec(),
         // JSON has 64-bit integers as strings.
         Encoding::Json => {
             json!({ "partialSuccess": { name: count.to_string(), "errorMessage": message } }).to_string().into()

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use buffa::DecodeError;
 
 use super::attributes::{Attributes, Known};
-use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of};
+use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of, is_mended};
 use super::wire::Fields;
 use crate::chain::json::{Canonicalizer, Parser};
 use crate::chain::{Field, is_agent_id};
@@ -134,7 +134,7 @@ pub fn write_content(
     attributes.mark_used(known);
     json.field(field);
     match any_text(any) {
-        Some(text) if write_parsed(json, &text, memory) => json.is_mended |= matches!(text, Cow::Owned(_)),
+        Some(text) if write_parsed(json, &text, memory) => json.is_mended |= is_mended(&text),
         Some(text) => json.text(text),
         None => json.any(any, 1)?,
     }

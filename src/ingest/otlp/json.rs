@@ -24,11 +24,11 @@ const MAX_MESSAGES: u32 = 3 * MAX_DEPTH + 16;
 /// Below it a double has every integer, and an integer is the only one that it stands for.
 const LAST_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The request that a JSON text is, in protobuf.
+/// The request that a JSON text is, in protobuf, and whether it has the field that such a request has.
 ///
 /// # Errors
 /// When it is no JSON, or not of this signal; with the place.
-pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<(Vec<u8>, bool), serde_json::Error> {
     let message = match signal {
         Signal::Traces => &TRACES,
         Signal::Logs => &LOGS,
@@ -37,12 +37,12 @@ pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<Vec<u8>, serde_json::E
     let mut reader = serde_json::Deserializer::from_slice(text);
     // Its own limit is lower than that of an event; MAX_MESSAGES takes its place.
     reader.disable_recursion_limit();
-    MessageOf { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
+    let is_known = MessageOf { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
-    Ok(out)
+    Ok((out, is_known))
 }
 
-/// Reads a message.
+/// Reads a message, and says whether any of its fields is known.
 struct MessageOf<'o> {
     message: &'static Message,
     out: &'o mut Vec<u8>,
@@ -50,9 +50,9 @@ struct MessageOf<'o> {
 }
 
 impl<'de> DeserializeSeed<'de> for MessageOf<'_> {
-    type Value = ();
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
         if self.depth > MAX_MESSAGES {
             return Err(D::Error::custom("nested too deeply"));
         }
@@ -61,21 +61,25 @@ impl<'de> DeserializeSeed<'de> for MessageOf<'_> {
 }
 
 impl<'de> Visitor<'de> for MessageOf<'_> {
-    type Value = ();
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let Self { message, out, depth } = self;
+        let mut is_known = false;
         while let Some(field) = map.next_key_seed(NameIn(message))? {
             match field {
-                Some((number, kind)) => map.next_value_seed(FieldOf { number, kind, out, depth })?,
+                Some((number, kind)) => {
+                    map.next_value_seed(FieldOf { number, kind, out, depth })?;
+                    is_known = true;
+                }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(())
+        Ok(is_known)
     }
 }
 
@@ -257,7 +261,7 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         if depth >= MAX_MESSAGES {
             return Err(A::Error::custom("nested too deeply"));
         }
-        within(number, out, |out| MessageOf { message, out, depth: depth + 1 }.visit_map(map))
+        within(number, out, |out| MessageOf { message, out, depth: depth + 1 }.visit_map(map).map(drop))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {

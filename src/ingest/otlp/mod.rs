@@ -79,9 +79,16 @@ async fn logs(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<B
 async fn take(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Request) -> Response<Body> {
     let started = Instant::now();
     let response = match store(ingest, metrics, signal, request).await {
-        Ok((encoding, rejected)) => answer::success(encoding, signal, &rejected),
+        Ok((encoding, rejected)) => {
+            if rejected.count > 0 {
+                metrics.complain(signal.path(), &rejected.first);
+            }
+            answer::success(encoding, signal, &rejected)
+        }
         Err((problem, reason)) => {
             metrics.refused(reason);
+            // Most exporters do not show what they were answered.
+            metrics.complain(signal.path(), &problem.message);
             problem.into_response()
         }
     };
@@ -93,7 +100,7 @@ async fn take(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: 
 #[derive(Debug, Default)]
 struct Rejected {
     count: u64,
-    /// Why the first one cannot.
+    /// Why the first one cannot, or what else is strange about the request.
     first: String,
 }
 
@@ -106,10 +113,14 @@ async fn store(
     let encoding = Encoding::of(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
     let mut reserved = ingest.inflight.reserve();
     let sent = receive_any(ingest, metrics, request, &mut reserved).await?;
-    let body = match encoding {
-        Encoding::Protobuf => sent,
+    let (body, is_known) = match encoding {
+        Encoding::Protobuf => (sent, true),
         Encoding::Json => from_json(signal, sent, &mut reserved)?,
     };
+    if !is_known {
+        let first = format!("nothing in the request is a {}: it has no {}", signal.item(), signal.field());
+        return Ok((encoding, Rejected { count: 0, first }));
+    }
     let mut export = body::off_the_way(body.len(), || Export::new(ingest, metrics, signal, &body))?;
     // At most as many as limits.otlp_records allows, and known only now.
     reserved.grow(export.mapper.memory()).map_err(busy)?;
@@ -119,15 +130,15 @@ async fn store(
     Ok((encoding, export.rejected))
 }
 
-fn from_json(signal: Signal, sent: Bytes, reserved: &mut Reserved) -> Result<Bytes, Refused> {
+fn from_json(signal: Signal, sent: Bytes, reserved: &mut Reserved) -> Result<(Bytes, bool), Refused> {
     // Protobuf is about as long at most.
     reserved.grow(sent.len()).map_err(busy)?;
-    let body = body::off_the_way(sent.len(), || json::to_protobuf(signal, &sent)).map_err(|error| {
+    let (body, is_known) = body::off_the_way(sent.len(), || json::to_protobuf(signal, &sent)).map_err(|error| {
         let message = format!("not OTLP in JSON: {error}");
         (Problem::bad_request(message), Reason::Invalid)
     })?;
     reserved.shrink(sent.len());
-    Ok(Bytes::from(body))
+    Ok((Bytes::from(body), is_known))
 }
 
 /// One request on its way to the ledger.

@@ -9,7 +9,7 @@
 //! | `action_type` | by the event name's last part: `tool_result` TOOL_RESULT, `api_request` LLM_CALL, `user_prompt` AGENT_TURN, else CUSTOM |
 //! | `action_input`, `action_output` | `prompt`, `arguments`, `tool_input`, `tool_parameters`, `gen_ai.input.messages`; `output`, `response`, `gen_ai.output.messages` |
 //! | `action_status`, `error_message` | severity ERROR or above, attribute `success` false, or `error.message`, `error`, `error.type`, `error_type`: `error`, with the text of one of these; `success` true: `success`; else absent |
-//! | `duration_ms` | `duration_ms`, if it is a whole number |
+//! | `duration_ms` | `duration_ms`, a number, in whole milliseconds |
 //! | `timestamp` | the record's time, else the time it was observed, else that of receipt |
 //! | `labels` | as for a span |
 //! | `metadata` | `attributes` (every one not used above), `body`, `dropped_attributes_count`, `event_name` (if it is not the action's), `flags`, `observed_timestamp`, `parent_id` (the event of the span it was written in), `resource`, `scope`, `severity`, `severity_number`, `span_id`, `trace_id` |
@@ -197,7 +197,9 @@ impl<'a> Record<'a> {
     }
 
     fn write_duration(&mut self, json: &mut Json) {
-        let took = self.attributes.word(Known::DurationMs).and_then(|took| took.parse::<u64>().ok());
+        let took = self.attributes.word(Known::DurationMs).and_then(|took| took.parse::<f64>().ok());
+        // Whole milliseconds; as an integer it can be no more than what a double has every one of.
+        let took = took.filter(|took| (0.0..9e15).contains(took)).map(|took| took as u64);
         if let Some(took) = took {
             self.attributes.mark_used(Known::DurationMs);
             json.field(Field::DurationMs);
@@ -211,7 +213,7 @@ impl<'a> Record<'a> {
             json.key("attributes");
             self.attributes.write_rest(json)?;
         }
-        if let Some(body) = self.body {
+        if let Some(body) = self.body.filter(|body| !body.is_empty()) {
             json.key("body");
             json.any(body, IN_METADATA - 1)?;
         }

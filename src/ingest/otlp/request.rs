@@ -16,6 +16,22 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// Where it is sent.
+    pub fn path(self) -> &'static str {
+        match self {
+            Signal::Traces => "/v1/traces",
+            Signal::Logs => "/v1/logs",
+        }
+    }
+
+    /// The field of a request that they are in, in JSON.
+    pub fn field(self) -> &'static str {
+        match self {
+            Signal::Traces => "resourceSpans",
+            Signal::Logs => "resourceLogs",
+        }
+    }
+
     /// What one of them is called.
     pub fn item(self) -> &'static str {
         match self {

@@ -43,6 +43,12 @@ pub struct Json {
     pub is_mended: bool,
 }
 
+/// Whether something in a text was no UTF-8: then it is not as it was sent.
+#[expect(clippy::ptr_arg, reason = "whether it is as it was sent is what is asked")]
+pub fn is_mended(text: &Cow<'_, str>) -> bool {
+    matches!(text, Cow::Owned(_)) && text.contains(char::REPLACEMENT_CHARACTER)
+}
+
 /// The level of an object in an event's `metadata`: the event is level 1.
 pub const IN_METADATA: u32 = 3;
 
@@ -67,7 +73,7 @@ impl Json {
 
     /// Writes a text.
     pub fn text(&mut self, text: Cow<'_, str>) {
-        self.is_mended |= matches!(text, Cow::Owned(_));
+        self.is_mended |= is_mended(&text);
         write_string(&text, &mut self.bytes);
     }
 
@@ -194,7 +200,7 @@ impl Json {
             if attributes.get(index + 1).is_some_and(|next| next.key == attribute.key) {
                 continue;
             }
-            self.is_mended |= matches!(attribute.key, Cow::Owned(_));
+            self.is_mended |= is_mended(&attribute.key);
             self.key(&attribute.key);
             self.any(attribute.value, level)?;
         }
