@@ -93,7 +93,6 @@ impl Server {
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
         clock: Clock,
     ) -> Result<Server, ServeError> {
-        let keys = Keys::load(&config.auth).map_err(ServeError::Keys)?;
         let listener = bind("listen", config.listen).await?;
         let admin_listener = bind("admin.listen", config.admin.listen).await?;
         let otlp_listener = match config.ingest.otlp.listen.filter(|_| config.ingest.otlp.enabled) {
@@ -101,6 +100,7 @@ impl Server {
             None => None,
         };
         let metrics = Arc::new(Metrics::new()?);
+        let keys = metrics.scope(|| Keys::load(&config.auth)).map_err(ServeError::Keys)?;
         let (fail, failed) = mpsc::unbounded_channel();
         let on_failure: OnFailure = Arc::new(move |reason| {
             // Nobody listens any more when the server is gone already.

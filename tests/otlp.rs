@@ -344,7 +344,9 @@ async fn who_does_not_want_every_span_does_not_get_it() {
     // The second address has nothing else.
     assert_eq!(get(format!("{otlp}/v1/events")).await.unwrap().status(), 404);
     assert_eq!(get(format!("{otlp}{TRACES}")).await.unwrap().status(), 405);
-    assert_eq!(metric(&server.metrics().await, "cairn_ingest_unselected_events_total"), Some(2.0));
+    let metrics = server.metrics().await;
+    assert_eq!(metric(&metrics, "cairn_ingest_unselected_events_total"), Some(2.0));
+    assert_eq!(metric(&metrics, "cairn_unauthorized_requests_total"), Some(1.0));
     server.stop().await.unwrap();
     config.ingest.otlp.enabled = false;
     let server = Running::start(&config).await;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use ::metrics::Counter;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
@@ -11,16 +12,19 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::config::AuthConfig;
+use super::metrics;
 use crate::http::Problem;
 
 /// The keys that callers may use. Only their hashes are kept.
 #[derive(Clone)]
 pub struct Keys {
     hashes: Arc<[[u8; 32]]>,
+    refused: Counter,
 }
 
 impl Keys {
-    /// Reads the keys of the configuration and of the file that it names; `None` if there are none.
+    /// Reads the keys of the configuration and of the file that it names; `None` if there are none. Registers with the
+    /// recorder that is in force.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -33,7 +37,7 @@ impl Keys {
         let hashes: Vec<[u8; 32]> = keys.iter().map(|key| key.trim()).filter(|key| !key.is_empty()).map(hash).collect();
         // A file without keys must not open the door.
         let wanted = !config.api_keys.is_empty() || config.api_keys_file.is_some();
-        Ok(wanted.then(|| Keys { hashes: hashes.into() }))
+        Ok(wanted.then(|| Keys { hashes: hashes.into(), refused: metrics::unauthorized() }))
     }
 
     /// Whether `key` is one of them. How long it takes says nothing about them: hashes are compared, all of them,
@@ -51,15 +55,19 @@ fn hash(key: &str) -> [u8; 32] {
 
 /// Lets a request pass that has one of the keys.
 pub async fn require_key(State(keys): State<Keys>, request: Request, next: Next) -> Response {
+    let refuse = |why: &'static str| {
+        keys.refused.increment(1);
+        Problem::unauthorized(why).into_response()
+    };
     let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(value) = value else {
-        return Problem::unauthorized("a key is needed: send Authorization: Bearer KEY").into_response();
+        return refuse("a key is needed: send Authorization: Bearer KEY");
     };
     let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     match key {
         Some((_, key)) if keys.allow(key.trim()) => next.run(request).await,
-        Some(_) => Problem::unauthorized("this key is not known").into_response(),
-        None => Problem::unauthorized("expected Authorization: Bearer KEY").into_response(),
+        Some(_) => refuse("this key is not known"),
+        None => refuse("expected Authorization: Bearer KEY"),
     }
 }
 

@@ -122,3 +122,9 @@ pub fn unselected() -> Counter {
     describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select left out.");
     counter!("cairn_ingest_unselected_events_total")
 }
+
+/// Requests without a key that is known.
+pub fn unauthorized() -> Counter {
+    describe_counter!("cairn_unauthorized_requests_total", "Requests without a key that is known.");
+    counter!("cairn_unauthorized_requests_total")
+}
