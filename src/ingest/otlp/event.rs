@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use buffa::DecodeError;
 
-use super::attributes::{Attributes, Known};
+use super::attributes::{Attributes, Known, SESSION};
 use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of, is_mended};
 use super::wire::Fields;
 use crate::chain::json::{Canonicalizer, Parser};
@@ -80,6 +80,21 @@ impl<'a> Origin<'a> {
     /// Whether text of it that was no UTF-8 has been replaced.
     pub fn is_mended(&self) -> bool {
         self.resource_json.is_mended || self.scope_json.is_mended
+    }
+}
+
+/// Writes the session: that of the attributes, else the trace.
+pub fn write_session(json: &mut Json, attributes: &mut Attributes<'_>, trace_id: &[u8]) {
+    match attributes.first_text(&SESSION, |_| true) {
+        Some((known, session)) => {
+            attributes.mark_used(known);
+            json.field_unless_empty(Field::SessionId, session);
+        }
+        None if trace_id.iter().any(|byte| *byte != 0) => {
+            json.field(Field::SessionId);
+            json.hex(trace_id);
+        }
+        None => {}
     }
 }
 

@@ -19,8 +19,8 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::attributes::{Attributes, Known, SESSION};
-use super::event::{Origin, SpanKey, write_content, write_labels};
+use super::attributes::{Attributes, Known};
+use super::event::{Origin, SpanKey, write_content, write_labels, write_session};
 use super::span;
 use super::value::{Attribute, Fault, IN_METADATA, Json, check};
 use super::wire::Fields;
@@ -143,17 +143,7 @@ impl<'a> Record<'a> {
         json.field_unless_empty(Field::ActionName, name);
         write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
         write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
-        match self.attributes.first_text(&SESSION, |_| true) {
-            Some((known, session)) => {
-                self.attributes.mark_used(known);
-                json.field_unless_empty(Field::SessionId, session);
-            }
-            None if self.trace_id.iter().any(|byte| *byte != 0) => {
-                json.field(Field::SessionId);
-                json.hex(self.trace_id);
-            }
-            None => {}
-        }
+        write_session(json, &mut self.attributes, self.trace_id);
         self.write_status(json);
         self.write_duration(json);
         let at = if self.at == 0 { self.observed_at } else { self.at };

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT, SESSION};
-use super::event::{Origin, SpanKey, write_content, write_labels};
+use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT};
+use super::event::{Origin, SpanKey, write_content, write_labels, write_session};
 use super::parts::{Event, Link, write_list};
 use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
@@ -223,7 +223,7 @@ impl<'a> Span<'a> {
         self.write_name(json, action_type);
         write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
         write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
-        self.write_session(json);
+        write_session(json, &mut self.attributes, self.trace_id);
         self.write_status(json)?;
         if self.start != 0 {
             json.field(Field::Timestamp);
@@ -256,20 +256,6 @@ impl<'a> Span<'a> {
         }
         let name = found.map_or_else(|| self.name.clone(), |(_, name)| name);
         json.field_unless_empty(Field::ActionName, name);
-    }
-
-    fn write_session(&mut self, json: &mut Json) {
-        match self.attributes.first_text(&SESSION, |_| true) {
-            Some((known, session)) => {
-                self.attributes.mark_used(known);
-                json.field_unless_empty(Field::SessionId, session);
-            }
-            None if self.trace_id.iter().any(|byte| *byte != 0) => {
-                json.field(Field::SessionId);
-                json.hex(self.trace_id);
-            }
-            None => {}
-        }
     }
 
     fn is_error(&self) -> bool {
