@@ -152,6 +152,13 @@ async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
         child(2, 1, &[]),
         span(1, "n", &agent("outer")),
         child(9, 8, &[]),
+        // Names that are not an attribute's whole text, or are one of an agent's span only.
+        child(21, 20, &[]),
+        span(20, "n", &[("metadata", json!("{\"lc_agent_name\":\"chain\"}"))]),
+        child(23, 22, &[]),
+        span(22, "n", &[("graph.node.id", json!("node")), ("openinference.span.kind", json!("AGENT"))]),
+        child(25, 24, &[]),
+        span(24, "n", &[("graph.node.id", json!("node"))]),
         // A circle.
         child(10, 11, &[]),
         child(11, 10, &[]),
@@ -166,6 +173,7 @@ async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
         [5, 4, 3, 2, 1, 9, 10, 11].map(agents),
         ["inner", "inner", "inner", "outer", "outer", "svc", "svc", "svc"]
     );
+    assert_eq!([20, 21, 22, 23, 24, 25].map(agents), ["chain", "chain", "node", "node", "svc", "svc"]);
     // What SDKs fill in for a name that nobody gave is none.
     for service in ["unknown_service", "unknown_service:node"] {
         assert_eq!(

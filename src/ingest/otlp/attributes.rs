@@ -138,7 +138,7 @@ pub const AGENT: [Known; 8] = [
 /// The agents that a message names itself, by its attributes alone, as they come by.
 #[derive(Default)]
 pub struct Named<'a> {
-    by: [Option<Cow<'a, str>>; AGENT.len()],
+    texts: [Option<Cow<'a, str>>; AGENT.len()],
     is_agent: bool,
 }
 
@@ -147,7 +147,7 @@ impl<'a> Named<'a> {
     pub fn note(&mut self, attribute: &Attribute<'a>) {
         let Some(known) = Known::from_key(&attribute.key) else { return };
         if let Some(rank) = AGENT.iter().position(|agent| *agent == known) {
-            self.by[rank] = attribute.text().and_then(|text| agent_in(known, text));
+            self.texts[rank] = attribute.text();
         }
         if known == Known::OpenInferenceKind {
             self.is_agent = attribute.text().is_some_and(|kind| kind == "AGENT");
@@ -155,10 +155,21 @@ impl<'a> Named<'a> {
     }
 
     /// The first of them.
-    pub fn first(self) -> Option<Cow<'a, str>> {
-        let is_one = |known: &Known| *known != Known::GraphNodeId || self.is_agent;
-        AGENT.iter().zip(self.by).find_map(|(known, name)| name.filter(|_| is_one(known)))
+    pub fn first(mut self) -> Option<Cow<'a, str>> {
+        first_agent(self.is_agent, |rank| self.texts[rank].take()).map(|(_, name)| name)
     }
+}
+
+/// The first agent that one of [`AGENT`] names, of their texts by their rank there. A node of a graph is an agent's only
+/// where its span says so.
+fn first_agent<'a>(
+    is_agent: bool,
+    mut text: impl FnMut(usize) -> Option<Cow<'a, str>>,
+) -> Option<(Known, Cow<'a, str>)> {
+    AGENT.iter().enumerate().find_map(|(rank, known)| {
+        let text = text(rank).filter(|_| is_agent || *known != Known::GraphNodeId)?;
+        Some((*known, agent_in(*known, text)?))
+    })
 }
 
 /// The agent that the text of one of [`AGENT`] names.
@@ -264,19 +275,15 @@ impl<'a> Attributes<'a> {
         (self.known[known as usize] as usize).checked_sub(1)
     }
 
-    /// The agent that they name.
-    pub fn agent(&self) -> Option<(Known, Cow<'a, str>)> {
-        // A node of a graph is an agent's only where its span says so.
+    /// The agent that they name, a field of the event from here on.
+    pub fn use_agent(&mut self) -> Option<Cow<'a, str>> {
         let is_agent = self.text(Known::OpenInferenceKind).is_some_and(|kind| kind == "AGENT");
-        let is_one = |known: &&Known| **known != Known::GraphNodeId || is_agent;
-        AGENT.iter().filter(is_one).find_map(|known| Some((*known, agent_in(*known, self.text(*known)?)?)))
-    }
-
-    /// It names the agent. What names other things, too, is told as it is.
-    pub fn mark_agent(&mut self) {
-        if let Some((known, _)) = self.agent().filter(|(known, _)| *known != Known::Metadata) {
+        let (known, name) = first_agent(is_agent, |rank| self.text(AGENT[rank]))?;
+        // It tells of other things, too.
+        if known != Known::Metadata {
             self.mark_used(known);
         }
+        Some(name)
     }
 
     /// The value of one, an `AnyValue`.

@@ -35,6 +35,13 @@ pub struct Limits {
     pub spread: usize,
 }
 
+impl Limits {
+    /// The most members of an object that an event can hold.
+    fn members(&self) -> usize {
+        self.event / SHORTEST_MEMBER
+    }
+}
+
 /// What became of an item.
 pub enum Mapped {
     /// A draft, and the id of its event.
@@ -76,7 +83,6 @@ impl<'a> Mapper<'a> {
     /// # Errors
     /// When it is none, or has too many items.
     pub fn new(signal: Signal, request: &'a [u8], config: &'a OtlpConfig, limits: Limits) -> Result<Mapper<'a>, Fault> {
-        let most = limits.event / SHORTEST_MEMBER;
         let mut mapper = Mapper {
             signal,
             items: 0,
@@ -84,11 +90,11 @@ impl<'a> Mapper<'a> {
             limits,
             select: config.select,
             default_agent: &config.agent_id,
-            origins: Origins::new(most),
+            origins: Origins::new(limits.members()),
             family: Family::default(),
             ordinals: Ordinals::default(),
             memory: Canonicalizer::default(),
-            json: Json::new(most),
+            json: Json::new(limits.members()),
         };
         mapper.look(request)?;
         Ok(mapper)
@@ -143,9 +149,12 @@ impl<'a> Mapper<'a> {
         let id = match self.write(item)? {
             Written::Span(id) => id,
             Written::Record => {
-                let mut bytes = Vec::new();
-                self.with_content(|content| content.write(&mut bytes))?;
-                self.ordinals.id(&bytes)
+                let canonical = self.with_content(|content| {
+                    let mut canonical = Vec::with_capacity(content.canonical_len());
+                    content.write(&mut canonical);
+                    canonical
+                })?;
+                self.ordinals.id(&canonical)
             }
             Written::Left => return Ok(Mapped::Left),
         };
@@ -178,7 +187,7 @@ impl<'a> Mapper<'a> {
         if origin.resource_json.bytes.len() + origin.scope_json.bytes.len() > self.limits.event {
             return Err(too_long());
         }
-        let most = self.limits.event / SHORTEST_MEMBER;
+        let most = self.limits.members();
         let json = &mut self.json;
         json.clear();
         json.is_mended = origin.is_mended();
@@ -192,7 +201,7 @@ impl<'a> Mapper<'a> {
                     return Ok(Written::Left);
                 }
                 let id = span::id_of(span.key()?);
-                let own = span.attributes.agent().map(|(_, name)| name);
+                let own = span.attributes.use_agent();
                 let parent = if own.is_none() { span.parent() } else { None };
                 let agent = named(own, parent.and_then(|parent| self.family.agent_above(parent).cloned()));
                 span.write(json, origin, agent, &mut self.memory)?;
@@ -200,7 +209,7 @@ impl<'a> Mapper<'a> {
             }
             Signal::Logs => {
                 let mut record = Record::read(item.message, most)?;
-                let agent = named(record.attributes.agent().map(|(_, name)| name), None);
+                let agent = named(record.attributes.use_agent(), None);
                 record.write(json, origin, agent, &mut self.memory)?;
                 Ok(Written::Record)
             }

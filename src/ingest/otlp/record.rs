@@ -134,7 +134,6 @@ impl<'a> Record<'a> {
         agent: Cow<'a, str>,
         memory: &mut Canonicalizer,
     ) -> Result<(), Fault> {
-        self.attributes.mark_agent();
         json.field(Field::AgentId);
         json.text(agent);
         let name = self.name();

@@ -215,7 +215,6 @@ impl<'a> Span<'a> {
         memory: &mut Canonicalizer,
     ) -> Result<(), Fault> {
         let action_type = self.action_type();
-        self.attributes.mark_agent();
         json.field(Field::AgentId);
         json.text(agent);
         json.field(Field::ActionType);
