@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// Made for threads: an event is laid out by one, sealed by another and sent by a third. The database uses it, too
+/// (feature `override`). With the system's allocator a single event took a fifth more CPU time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cairn::cli::run().into()
 }

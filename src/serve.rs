@@ -16,7 +16,7 @@ use crate::admin::{self, Admin, Metrics};
 use crate::audit::{self, Audit};
 use crate::config::Config;
 use crate::http::{self, Inflight, Problem, Timeouts};
-use crate::ingest::{self, Ingest, Keys};
+use crate::ingest::{self, Ingest, IngestShortcut, Keys};
 use crate::ledger::commit::Commit;
 use crate::ledger::store::{Store, StoreError};
 use crate::ledger::{Clock, Ledger, OnFailure, Outside, Threads};
@@ -75,6 +75,7 @@ pub struct Server {
     listener: TcpListener,
     admin_listener: TcpListener,
     otlp_listener: Option<TcpListener>,
+    shortcut: IngestShortcut,
     routes: Router,
     otlp_routes: Router,
     failed: mpsc::UnboundedReceiver<String>,
@@ -140,7 +141,8 @@ impl Server {
             admin_listener,
             otlp_listener,
             otlp_routes: json_fallbacks(otlp_routes(Arc::clone(&ingest), keys.as_ref())),
-            routes: public_routes(ingest, relay, audit, keys.as_ref()),
+            routes: public_routes(Arc::clone(&ingest), relay, audit, keys.as_ref()),
+            shortcut: IngestShortcut::new(ingest, keys),
             failed,
             timeouts: Timeouts {
                 header: config.limits.header_timeout,
@@ -187,11 +189,12 @@ impl Server {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let public = http::serve(self.listener, self.routes, self.timeouts, stopping.clone());
-        let otlp = self.otlp_listener.map(|it| http::serve(it, self.otlp_routes, self.timeouts, stopping));
+        let public = http::serve(self.listener, (self.shortcut, self.routes), self.timeouts, stopping.clone());
+        let otlp = self.otlp_listener.map(|it| http::serve(it, ((), self.otlp_routes), self.timeouts, stopping));
         let mut public = tokio::spawn(async move { tokio::join!(public, OptionFuture::from(otlp)) });
         let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
-        let mut admin = tokio::spawn(http::serve(self.admin_listener, admin_routes, self.timeouts, admin_stopping));
+        let admin_port = http::serve(self.admin_listener, ((), admin_routes), self.timeouts, admin_stopping);
+        let mut admin = tokio::spawn(admin_port);
         let upkeep = tokio::spawn(keep_up(self.metrics));
         let announcing = tokio::spawn(announce(self.log, self.announce_interval));
         let failure = tokio::select! {

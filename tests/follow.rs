@@ -122,7 +122,7 @@ impl Fake {
         let timeouts = cairn::http::Timeouts { header: second, body: second, idle: second };
         tokio::spawn(async move {
             let (_stop, stopping) = tokio::sync::watch::channel(false);
-            cairn::http::serve(listener, routes, timeouts, stopping).await;
+            cairn::http::serve(listener, ((), routes), timeouts, stopping).await;
         });
         fake
     }

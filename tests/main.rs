@@ -1,6 +1,7 @@
 //! The promises, a file each. One binary, because linking the database takes long.
 
 mod agnost;
+mod allocations;
 mod config;
 mod export;
 mod faults;
@@ -32,3 +33,5 @@ mod tidy;
 mod upstream;
 mod vectors;
 mod verify;
+#[path = "../benches/work.rs"]
+mod work;

@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use super::event::{EventError, UUID_LEN, WayIn};
-use super::fields::{ACTION_STATUSES, ACTION_TYPES, Field};
+use super::fields::{ACTION_STATUSES, ACTION_TYPE, ACTION_TYPES, Field};
 use super::json::Fault;
 use super::link::AgentKey;
 use super::{string, time, validate};
@@ -35,6 +35,7 @@ pub struct Content<'r> {
     /// The id that the client sent, if it did.
     pub client_id: Option<Uuid>,
     way_in: WayIn,
+    canonical_len: usize,
 }
 
 /// Where canonical bytes wait for what only the shard knows. Offsets are in bytes from their start.
@@ -63,7 +64,8 @@ impl<'r> Content<'r> {
         let value = |field: Field| slots[field as usize].map(|slot| &values[slot.start..slot.end]);
         let agent_id = value(Field::AgentId).ok_or_else(|| EventError::content("agent_id is required"))?;
         let agent = AgentKey::of(&validate::agent_id(agent_id)?);
-        for field in Field::ALL {
+        let client_id = value(Field::Id).map(validate::uuid).transpose()?;
+        for field in Field::ALL.into_iter().filter(|field| !matches!(field, Field::AgentId | Field::Id)) {
             if let Some(value) = value(field) {
                 validate::field(field, value)?;
             }
@@ -71,9 +73,9 @@ impl<'r> Content<'r> {
         for (field, known) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
             warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
         }
-        let client_id = value(Field::Id).and_then(|id| validate::uuid(id).ok());
-        let content = Content { values, slots, warnings, agent, client_id, way_in };
-        if content.canonical_len() > limit {
+        let mut content = Content { values, slots, warnings, agent, client_id, way_in, canonical_len: 0 };
+        content.canonical_len = content.measure();
+        if content.canonical_len > limit {
             let message = format!("the event is longer than {limit} bytes in canonical form");
             return Err(EventError { fault: Fault::TooLong, message });
         }
@@ -91,7 +93,7 @@ impl<'r> Content<'r> {
             return Part::Value(value);
         }
         match field {
-            Field::ActionType => Part::Text("CUSTOM"),
+            Field::ActionType => Part::Text(ACTION_TYPE),
             Field::CaptureMethod => Part::Text(self.way_in.capture_method),
             Field::Id => Part::Hole(UUID_LEN),
             Field::ReceivedAt | Field::Timestamp => Part::Hole(time::LEN),
@@ -103,6 +105,10 @@ impl<'r> Content<'r> {
 
     /// How many bytes [`Content::write`] appends.
     pub fn canonical_len(&self) -> usize {
+        self.canonical_len
+    }
+
+    fn measure(&self) -> usize {
         let member = |field: Field| {
             let value = match self.part(field) {
                 Part::Value(value) => value.len(),

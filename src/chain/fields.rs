@@ -140,6 +140,9 @@ impl Field {
 /// Fields that stand beside the content of a stored event. Sent by a client, they are ignored with a warning.
 pub const BESIDE_CONTENT: [&str; 4] = ["hash", "prev_hash", "sequence", "validation_warnings"];
 
+/// The `action_type` of an event that has none.
+pub const ACTION_TYPE: &str = "CUSTOM";
+
 /// The `action_type`s that draw no warning.
 pub const ACTION_TYPES: [&str; 6] = ["TOOL_CALL", "TOOL_RESULT", "LLM_CALL", "LLM_RESPONSE", "AGENT_TURN", "CUSTOM"];
 

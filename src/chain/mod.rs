@@ -23,7 +23,7 @@ mod tests;
 
 pub use content::{Content, Holes, Slot, Slots};
 pub use event::{EventError, Reader, WayIn};
-pub use fields::Field;
+pub use fields::{ACTION_TYPE, Field};
 pub use json::canonicalize;
 pub use link::{AgentKey, Hash, Sequence};
 pub use validate::{field as check_field, is_agent_id};

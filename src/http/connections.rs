@@ -1,11 +1,16 @@
 //! Accepting connections, serving them, and letting them go.
 
+use std::future::{Future, Ready};
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::{Response, Version};
+use futures_util::future::{Either, OptionFuture};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -40,9 +45,30 @@ impl Timeouts {
     }
 }
 
+/// Answers some calls before a router is asked.
+pub trait Shortcut: Clone + Send + Sync + 'static {
+    /// The answer, or the request back for the router.
+    ///
+    /// # Errors
+    /// The request, if it is for the router.
+    fn take(&self, request: Request) -> Result<impl Future<Output = Response<Body>> + Send + 'static, Request>;
+}
+
+/// No shortcut.
+impl Shortcut for () {
+    fn take(&self, request: Request) -> Result<impl Future<Output = Response<Body>> + Send + 'static, Request> {
+        Err::<Ready<Response<Body>>, _>(request)
+    }
+}
+
 /// Serves connections until `stopping` says true, then lets the requests that came in be answered. Dropping the
 /// future cuts off what is left.
-pub async fn serve(listener: TcpListener, router: Router, timeouts: Timeouts, mut stopping: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    (shortcut, router): (impl Shortcut, Router),
+    timeouts: Timeouts,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     let theirs = stopping.clone();
     loop {
@@ -52,7 +78,8 @@ pub async fn serve(listener: TcpListener, router: Router, timeouts: Timeouts, mu
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), timeouts, theirs.clone()));
+                    let routes = (shortcut.clone(), router.clone());
+                    connections.spawn(connection(stream, routes, timeouts, Some(theirs.clone())));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -77,7 +104,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, mut stopping: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    (shortcut, router): (impl Shortcut, Router),
+    timeouts: Timeouts,
+    stopping: Option<watch::Receiver<bool>>,
+) {
     // Answers are small and complete: waiting for more to send only makes them late.
     let _ = stream.set_nodelay(true);
     let activity = Activity::new();
@@ -88,35 +120,54 @@ async fn connection(stream: TcpStream, router: Router, timeouts: Timeouts, mut s
         if is_http2 {
             activity.speaks_http2();
         }
-        let mut router = router.clone();
-        async move {
-            let answer = Service::<Request<Incoming>>::call(&mut router, request).await;
-            answer.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2)))
-        }
+        let answer = match shortcut.take(request.map(Body::new)) {
+            Ok(answer) => Either::Left(answer.map(Ok)),
+            Err(request) => Either::Right(router.clone().call(request)),
+        };
+        async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES).pipeline_flush(true);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
-    let mut look = timeouts.shortest();
+    // It is polled when it is due, not whenever bytes come and go.
+    let mut asides = FuturesUnordered::from_iter([aside(stopping, timeouts.shortest())]);
     let mut is_closing = false;
     loop {
-        tokio::select! {
+        let (stopping, look) = tokio::select! {
+            biased;
             // Errors are the peer's: it has gone, or does not speak HTTP.
             _ = connection.as_mut() => return,
-            () = stop(&mut stopping), if !is_closing => {
-                is_closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = tokio::time::sleep(look) => match activity.overdue(&timeouts) {
-                Ok(next) => look = next,
-                Err(Overdue::Idle) if !is_closing => {
+            Some((aside, stopping)) = asides.next() => match (aside, activity.overdue(&timeouts)) {
+                (Aside::Look, Ok(next)) => (stopping, next),
+                (Aside::Look, Err(Overdue::Slow)) => return,
+                (Aside::Look, Err(Overdue::Idle)) if is_closing => return,
+                (Aside::Look, Err(Overdue::Idle)) | (Aside::Stop, _) => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
-                    look = timeouts.shortest();
+                    (None, timeouts.shortest())
                 }
-                Err(_) => return,
             },
-        }
+        };
+        asides.push(aside(stopping, look));
     }
+}
+
+/// What a connection has to see to besides its bytes.
+enum Aside {
+    /// The server is shutting down.
+    Stop,
+    /// It is time to look whether the peer is too slow.
+    Look,
+}
+
+/// Waits for the next of them, and gives back what it listened to. A connection that is closing already listens to
+/// nothing.
+async fn aside(mut stopping: Option<watch::Receiver<bool>>, look: Duration) -> (Aside, Option<watch::Receiver<bool>>) {
+    let stopped = OptionFuture::from(stopping.as_mut().map(stop));
+    let aside = tokio::select! {
+        Some(()) = stopped => Aside::Stop,
+        () = tokio::time::sleep(look) => Aside::Look,
+    };
+    (aside, stopping)
 }

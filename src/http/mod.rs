@@ -9,6 +9,6 @@ mod params;
 
 pub use answer::{Problem, json_response, retry_after};
 pub use causes::Causes;
-pub use connections::{Timeouts, serve};
+pub use connections::{Shortcut, Timeouts, serve};
 pub use inflight::{Inflight, Reserved};
 pub use params::Params;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::metrics::Counter;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -40,6 +40,23 @@ impl Keys {
         Ok(wanted.then(|| Keys { hashes: hashes.into(), refused: metrics::unauthorized() }))
     }
 
+    /// Whether a request with these headers has one of them.
+    ///
+    /// # Errors
+    /// 401 if it has not. It is counted.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let key = value.map(|value| value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")));
+        let why = match key {
+            Some(Some((_, key))) if self.allow(key.trim()) => return Ok(()),
+            Some(Some(_)) => "this key is not known",
+            Some(None) => "expected Authorization: Bearer KEY",
+            None => "a key is needed: send Authorization: Bearer KEY",
+        };
+        self.refused.increment(1);
+        Err(Problem::unauthorized(why))
+    }
+
     /// Whether `key` is one of them. How long it takes says nothing about them: hashes are compared, all of them,
     /// in constant time.
     fn allow(&self, key: &str) -> bool {
@@ -55,19 +72,9 @@ fn hash(key: &str) -> [u8; 32] {
 
 /// Lets a request pass that has one of the keys.
 pub async fn require_key(State(keys): State<Keys>, request: Request, next: Next) -> Response {
-    let refuse = |why: &'static str| {
-        keys.refused.increment(1);
-        Problem::unauthorized(why).into_response()
-    };
-    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(value) = value else {
-        return refuse("a key is needed: send Authorization: Bearer KEY");
-    };
-    let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    match key {
-        Some((_, key)) if keys.allow(key.trim()) => next.run(request).await,
-        Some(_) => refuse("this key is not known"),
-        None => refuse("expected Authorization: Bearer KEY"),
+    match keys.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
 }
 

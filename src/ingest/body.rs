@@ -1,8 +1,12 @@
 //! Reading a request's body: bounded in bytes, in time, and in the memory of all requests together.
 
+use std::future::Future;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 
 use super::config::LimitsConfig;
@@ -49,10 +53,7 @@ pub async fn read(
     if announced.is_some_and(|announced| announced > limit as u64) {
         return Err(too_large(limit));
     }
-    let sent = tokio::time::timeout(limits.body_timeout, collect(body, limit, reserved)).await;
-    let sent = sent.map_err(|_| {
-        Problem::timeout(format!("the body took longer than {:?} (limits.body_timeout)", limits.body_timeout))
-    })??;
+    let sent = in_time(limits.body_timeout, collect(body, limit, reserved)).await?;
     let inflated = match encoding {
         Encoding::Identity => return Ok(sent),
         Encoding::Gzip => off_the_way(sent.len() * INFLATES, || inflate::gzip(&sent, limit, reserved)),
@@ -87,6 +88,17 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
             Err(Problem::unsupported(format!("Content-Encoding: expected gzip, zstd or identity, found {other}")))
         }
     }
+}
+
+/// What comes of collecting a body, if it comes in time.
+async fn in_time(limit: Duration, collecting: impl Future<Output = Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+    let mut collecting = std::pin::pin!(collecting);
+    // Most bodies came with their head: no timer for them.
+    if let Some(collected) = collecting.as_mut().now_or_never() {
+        return collected;
+    }
+    let late = |_| Problem::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)"));
+    tokio::time::timeout(limit, collecting).await.map_err(late)?
 }
 
 async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, Problem> {

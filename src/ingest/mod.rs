@@ -11,8 +11,9 @@ mod config;
 mod dispatch;
 mod metrics;
 mod native;
-mod otlp;
+pub mod otlp;
 mod redact;
+mod shortcut;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use axum::routing::post;
 pub use auth::{Keys, require_key};
 pub use config::{AgnostConfig, AuthConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
 pub use otlp::with_status as otlp_status;
+pub use shortcut::IngestShortcut;
 
 use crate::http::Inflight;
 use crate::ledger::{Ledger, QueueConfig};

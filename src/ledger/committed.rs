@@ -6,12 +6,14 @@ use std::sync::{PoisonError, RwLock};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::keys::{Position, ShardId};
+use super::recent::{Recent, Source, Stretch};
 
 /// What one shard has committed.
 #[derive(Default)]
 struct Shard {
     next: AtomicU64,
     agents: AtomicU64,
+    recent: Recent,
 }
 
 /// Written by each shard after each commit, before it answers; read by everybody.
@@ -35,9 +37,12 @@ impl Committed {
         woken
     }
 
-    /// Says that a shard has committed everything before `next`.
-    pub fn publish(&self, shard: ShardId, next: Position, agents: u64) {
+    /// Says that a shard has committed everything before `next`, and hands the latest of it over.
+    pub fn publish(&self, shard: ShardId, next: Position, agents: u64, latest: Option<Stretch>) {
         let slot = &self.shards[usize::from(shard.0)];
+        if let Some(latest) = latest {
+            slot.recent.push(latest);
+        }
         slot.agents.store(agents, Ordering::Relaxed);
         slot.next.store(next.0, Ordering::Release);
         for wake in self.wakes.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -49,6 +54,11 @@ impl Committed {
     /// The position behind the last committed event of a shard.
     pub fn next(&self, shard: ShardId) -> Position {
         Position(self.shards[usize::from(shard.0)].next.load(Ordering::Acquire))
+    }
+
+    /// Where the event at a position, which is committed, is to be read.
+    pub fn source(&self, shard: ShardId, position: Position) -> Source {
+        self.shards[usize::from(shard.0)].recent.source(position)
     }
 
     /// Every shard.

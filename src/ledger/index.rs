@@ -14,11 +14,12 @@ use tokio::sync::watch;
 use super::committed::Committed;
 use super::keys::{Place, Position, ShardId};
 use super::read;
+use super::recent::{Source, Stretch};
 use super::store::{Family, Rows, Store, StoreError};
 use super::terms::{self, Term};
 
 /// Raised when rows change their meaning: an older index is thrown away and derived again.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 /// The most events of one stretch. Offsets have 2 bytes.
 const STRETCH_EVENTS: u64 = 4096;
 /// A stretch ends behind the event with which it has this many terms: an event can have a hundred thousand labels.
@@ -116,7 +117,7 @@ impl Index {
                 let first = self.next(shard);
                 let end = committed.next(shard).0.min(first.0 + STRETCH_EVENTS);
                 if first.0 < end {
-                    let next = stretch(store, shard, first, Position(end), &mut terms)?;
+                    let next = stretch(store, committed, shard, first, Position(end), &mut terms)?;
                     self.next[usize::from(shard.0)].store(next.0, Ordering::Release);
                 }
             }
@@ -129,35 +130,24 @@ impl Index {
 /// Writes the rows of the events from `first` up to `end`, or a part of them, with the cursor behind them.
 fn stretch(
     store: &Store,
+    committed: &Committed,
     shard: ShardId,
     first: Position,
     end: Position,
     terms: &mut Vec<(Term, u16)>,
 ) -> Result<Position, StoreError> {
     terms.clear();
-    let mut rows = store.rows(Family::Events)?;
-    rows.seek(&Place { shard, position: first }.encode());
     let mut next = first;
     while next < end && terms.len() < STRETCH_TERMS {
-        let position = next.0;
-        next = next.next();
-        let place = Place { shard, position: Position(position) };
-        match rows.row()? {
-            Some((key, value)) if key == place.encode() => match read::parse(store, place, value) {
-                // Below 4096 by the bound of a stretch.
-                Ok(record) => {
-                    terms::of_event(record.canonical(), |term| terms.push((term, (position - first.0) as u16)))
-                }
-                // `cairn verify` names it; the index goes on without it.
-                Err(error) => tracing::error!(%error, "an event is missing in the index"),
-            },
-            _ => {
-                tracing::error!(shard = shard.0, position, "an event is missing: run `cairn verify --all`");
-                rows.seek(&Place { shard, position: Position(position + 1) }.encode());
-                continue;
-            }
-        }
-        rows.next();
+        // Below 4096 by the bound of a stretch.
+        let mut add = |position: Position, of_event: &[Term]| {
+            terms.extend(of_event.iter().map(|&term| (term, (position.0 - first.0) as u16)));
+            terms.len() < STRETCH_TERMS
+        };
+        next = match committed.source(shard, next) {
+            Source::Memory(commit) => from_memory(&commit, next, end, add),
+            Source::Disk(until) => from_disk(store, shard, next, until.map_or(end, |until| until.min(end)), &mut add)?,
+        };
     }
     terms.sort_unstable();
     terms.dedup();
@@ -170,6 +160,62 @@ fn stretch(
     }
     store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(next))?;
     store.write_derived(batch)?;
+    Ok(next)
+}
+
+/// Tells the terms of the events from `next` on, as long as `add` says that there is room; returns where it ended.
+fn from_memory(
+    commit: &Stretch,
+    mut next: Position,
+    end: Position,
+    mut add: impl FnMut(Position, &[Term]) -> bool,
+) -> Position {
+    for event in commit.from(next) {
+        let position = next;
+        if position == end {
+            break;
+        }
+        next = next.next();
+        if !add(position, event.terms) {
+            break;
+        }
+    }
+    next
+}
+
+/// The same for events that are read back.
+fn from_disk(
+    store: &Store,
+    shard: ShardId,
+    mut next: Position,
+    end: Position,
+    mut add: impl FnMut(Position, &[Term]) -> bool,
+) -> Result<Position, StoreError> {
+    let mut rows = store.rows(Family::Events)?;
+    rows.seek(&Place { shard, position: next }.encode());
+    while next < end {
+        let position = next;
+        next = next.next();
+        let place = Place { shard, position };
+        match rows.row()? {
+            Some((key, value)) if key == place.encode() => match read::parse(store, place, value) {
+                Ok(record) if !add(position, &terms::of_event(record.canonical())) => break,
+                Ok(_) => {}
+                // `cairn verify` names it; the index goes on without it.
+                Err(error) => tracing::error!(%error, "an event is missing in the index"),
+            },
+            _ => {
+                tracing::error!(
+                    shard = shard.0,
+                    position = position.0,
+                    "an event is missing: run `cairn verify --all`"
+                );
+                rows.seek(&Place { shard, position: next }.encode());
+                continue;
+            }
+        }
+        rows.next();
+    }
     Ok(next)
 }
 

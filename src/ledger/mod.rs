@@ -37,6 +37,7 @@ mod meta;
 mod metrics;
 pub mod queue;
 pub mod read;
+pub mod recent;
 pub mod record;
 mod recover;
 mod shard;
@@ -136,7 +137,7 @@ impl Ledger {
         for id in (0..shards).map(ShardId) {
             let tail = recover::tail(&store, id)?;
             recover::check(&store, id, &tail)?;
-            committed.publish(id, tail.next, tail.agents);
+            committed.publish(id, tail.next, tail.agents, None);
             let (queue, receiver) = Queue::new(queue);
             ledger_queues.push(queue);
             let shard = Shard {

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::keys::{Position, server_id};
+use super::terms::{self, Term, Terms};
 use crate::chain::event::UUID_LEN;
 use crate::chain::fields::Kind;
 use crate::chain::{AgentKey, Content, Field, Hash, Holes, Link, Sequence, scan, time};
@@ -43,6 +44,7 @@ pub struct Draft {
     bytes: Vec<u8>,
     canonical_at: usize,
     holes: Holes,
+    terms: Terms,
     /// Whose event it is.
     pub agent: AgentKey,
     /// The id that the client sent, if it did.
@@ -87,7 +89,8 @@ impl Draft {
         bytes[WARNINGS_LEN..WARNINGS].copy_from_slice(&(warnings.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&warnings);
         let holes = content.write(&mut bytes);
-        Draft { bytes, canonical_at, holes, agent: content.agent, client_id: content.client_id }
+        let terms = terms::of_content(content);
+        Draft { bytes, canonical_at, holes, terms, agent: content.agent, client_id: content.client_id }
     }
 
     /// The canonical bytes of the content, with zeros where only the shard knows.
@@ -97,7 +100,13 @@ impl Draft {
 
     /// The memory that the draft holds, in bytes.
     pub fn cost(&self) -> usize {
-        self.bytes.capacity() + size_of::<Draft>()
+        let terms = if self.terms.spilled() { self.terms.capacity() * size_of::<Term>() } else { 0 };
+        self.bytes.capacity() + terms + size_of::<Draft>()
+    }
+
+    /// What the event can be found by. Can be asked once.
+    pub fn take_terms(&mut self) -> Terms {
+        std::mem::take(&mut self.terms)
     }
 
     /// The agent's id.

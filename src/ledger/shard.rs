@@ -19,6 +19,7 @@ use super::ids::{Ids, Known};
 use super::keys::{Place, Position, Run, ShardId, time_key};
 use super::metrics::ShardMetrics;
 use super::queue::{Message, Outcome, Outcomes, Permit, Refusal, Submission};
+use super::recent::Stretch;
 use super::record::{Draft, Record, Seal};
 use super::recover::{self, Tail};
 use super::space::Space;
@@ -93,6 +94,8 @@ struct Round {
     /// How many of the verdicts belong to each submission.
     counts: Vec<usize>,
     touched: Vec<AgentKey>,
+    /// For those who follow behind.
+    told: Stretch,
     /// Where the shard will be after the commit.
     tail: Tail,
     received_at: [u8; time::LEN],
@@ -176,12 +179,14 @@ impl Shard {
             tail.first_of_ms = tail.next;
             tail.last_ms = now_ms;
         }
+        let events = waiting.iter().map(|submission| submission.drafts.len()).sum();
         Round {
             batch: self.store.batch(drafts().map(Draft::cost).sum()),
-            records: Vec::with_capacity(drafts().count()),
-            verdicts: Vec::with_capacity(drafts().count()),
+            records: Vec::with_capacity(events),
+            verdicts: Vec::with_capacity(events),
             counts: Vec::with_capacity(waiting.len()),
             touched: Vec::new(),
+            told: Stretch::new(tail.next, events),
             tail,
             received_at: time::format_ms(now_ms),
         }
@@ -190,7 +195,7 @@ impl Shard {
     /// Takes one event into the commit, or finds out why not.
     fn take(
         &mut self,
-        draft: Draft,
+        mut draft: Draft,
         round: &mut Round,
         heads: &mut Heads,
         random: &mut fastrand::Rng,
@@ -215,15 +220,17 @@ impl Shard {
                 round.tail.agents += u64::from(is_new);
                 let place = Place { shard: self.id, position: round.tail.next };
                 let (agent, client_id) = (draft.agent, draft.client_id);
+                let (terms, sequence) = (draft.take_terms(), head.agent.sequence.next());
                 let record = draft.seal(&Seal {
                     received_at: round.received_at,
                     ms: round.tail.last_ms,
                     first_of_ms: round.tail.first_of_ms,
                     position: place.position,
                     random: random.u64(..),
-                    sequence: head.agent.sequence.next(),
+                    sequence,
                     prev_hash: head.agent.hash,
                 });
+                round.told.push(agent, &head.agent.agent_id, sequence, record.as_ref().hash(), &terms);
                 if head.run.is_none() {
                     round.touched.push(agent);
                 }
@@ -252,12 +259,13 @@ impl Shard {
         self.finish(round, heads).map_err(|error| CommitError::Failed(error.to_string()))?;
         let started = Instant::now();
         let batch = std::mem::replace(&mut round.batch, self.store.batch(0));
+        let told = std::mem::replace(&mut round.told, Stretch::new(round.tail.next, 0));
         let result = self.commit.commit(batch);
         self.metrics.committed(round.records.len(), started.elapsed(), result.is_ok());
         result?;
         self.tail = round.tail;
         self.space.commit_succeeded();
-        self.committed.publish(self.id, self.tail.next, self.tail.agents);
+        self.committed.publish(self.id, self.tail.next, self.tail.agents, Some(told));
         heads.evict();
         Ok(())
     }
@@ -296,7 +304,7 @@ impl Shard {
             CommitError::NoSpace(_) => {}
         }
         self.tail = recover::tail(&self.store, self.id)?;
-        self.committed.publish(self.id, self.tail.next, self.tail.agents);
+        self.committed.publish(self.id, self.tail.next, self.tail.agents, None);
         Ok(())
     }
 }

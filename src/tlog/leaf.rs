@@ -43,6 +43,14 @@ fn write(agent_id: &[u8], hash: EventHash, sequence: Sequence, data: &mut Vec<u8
     data.push(b'}');
 }
 
+fn hash_with(data: &mut Vec<u8>, agent_id: &[u8], hash: EventHash, sequence: Sequence) -> Hash {
+    data.clear();
+    // What the leaf's hash begins with, so that it is hashed in one piece.
+    data.push(0);
+    write(agent_id, hash, sequence, data);
+    Hash(Sha256::digest(data).into())
+}
+
 /// Hashes the leaves of many events. An agent's id stands behind its inputs and outputs, however long they are, and is
 /// not looked for again in each of its events.
 #[derive(Default)]
@@ -58,10 +66,11 @@ impl Leaves {
             self.ids.clear();
         }
         let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
-        self.data.clear();
-        // What the leaf's hash begins with, so that it is hashed in one piece.
-        self.data.push(0);
-        write(id, record.hash(), record.sequence(), &mut self.data);
-        Hash(Sha256::digest(&self.data).into())
+        hash_with(&mut self.data, id, record.hash(), record.sequence())
+    }
+
+    /// The same for an event that is told of. The agent's id is a canonical value, quotes and all.
+    pub fn hash_of(&mut self, agent_id: &[u8], hash: EventHash, sequence: Sequence) -> Hash {
+        hash_with(&mut self.data, agent_id, hash, sequence)
     }
 }

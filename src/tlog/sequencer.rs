@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tlog_tiles::{check_tree, prove_tree};
+use tlog_tiles::{Hash, check_tree, prove_tree};
 
 use super::checkpoint::{self, Head, SignedHead};
 use super::config::LogConfig;
@@ -25,6 +25,7 @@ use super::{Shared, Signed, State};
 use crate::ledger::committed::Committed;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
+use crate::ledger::recent::Source;
 use crate::ledger::store::{Batch, Family, StoreError};
 
 /// The most events of a shard that are read in one go.
@@ -87,19 +88,37 @@ pub struct Outside {
 pub struct Sequencer<'o> {
     outside: &'o Outside,
     keys: Keys,
-    edge: Edge,
+    tree: Tree,
     leaves: Leaves,
     /// The next event of each shard.
     next: Vec<Position>,
+    /// How many leaves the rows on disk have.
+    written: u64,
+    /// The last checkpoint.
+    signed: Option<SignedHead>,
+}
+
+/// The tree as it grows.
+struct Tree {
+    edge: Edge,
     /// Which event the last leaf is.
     last: Option<Place>,
     /// What is not written yet: tiles and the starts of runs.
     tiles: Vec<Whole>,
     runs: Vec<(u64, Place)>,
-    /// How many leaves the rows on disk have.
-    written: u64,
-    /// The last checkpoint.
-    signed: Option<SignedHead>,
+}
+
+impl Tree {
+    /// Takes the event at `place` as the next leaf.
+    fn push(&mut self, place: Place, leaf: Hash) {
+        let follows = self.last.is_some_and(|last| last.shard == place.shard && last.position.next() == place.position);
+        if !follows {
+            self.runs.push((self.edge.size(), place));
+        }
+        let tiles = &mut self.tiles;
+        self.edge.push(leaf, |tile| tiles.push(tile));
+        self.last = Some(place);
+    }
 }
 
 impl<'o> Sequencer<'o> {
@@ -120,20 +139,9 @@ impl<'o> Sequencer<'o> {
             None => None,
         };
         shared.set_keys(keys.verifiers());
-        let edge = rows.edge(size)?;
+        let tree = Tree { edge: rows.edge(size)?, last, tiles: Vec::new(), runs: Vec::new() };
         let leaves = Leaves::default();
-        Ok(Sequencer {
-            outside,
-            keys,
-            edge,
-            leaves,
-            next,
-            last,
-            tiles: Vec::new(),
-            runs: Vec::new(),
-            written: size,
-            signed,
-        })
+        Ok(Sequencer { outside, keys, tree, leaves, next, written: size, signed })
     }
 
     /// Follows the commits until it is told to stop.
@@ -150,7 +158,7 @@ impl<'o> Sequencer<'o> {
         self.checkpoint()?;
         let mut sign_at = Instant::now() + interval;
         loop {
-            let is_news = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.edge.size());
+            let is_news = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.tree.edge.size());
             let due = if is_news { crossbeam_channel::at(sign_at) } else { crossbeam_channel::never() };
             crossbeam_channel::select! {
                 recv(self.outside.woken) -> _ => {}
@@ -180,11 +188,11 @@ impl<'o> Sequencer<'o> {
             let mut is_behind = false;
             for shard in self.outside.committed.shards() {
                 is_behind |= self.stretch(shard)?;
-                if self.edge.size() - self.written >= UNWRITTEN_LEAVES {
+                if self.tree.edge.size() - self.written >= UNWRITTEN_LEAVES {
                     self.write(false)?;
                 }
             }
-            self.outside.shared.sequenced(self.edge.size());
+            self.outside.shared.sequenced(self.tree.edge.size());
             if !is_behind {
                 return Ok(());
             }
@@ -200,27 +208,32 @@ impl<'o> Sequencer<'o> {
         if *next >= end {
             return Ok(false);
         }
-        let mut rows = store.rows(Family::Events)?;
-        rows.seek(&Place { shard, position: *next }.encode());
         while *next < end {
-            let place = Place { shard, position: *next };
-            let row = rows.row()?.filter(|(key, _)| *key == place.encode());
-            let Some((_, value)) = row else {
-                let position = place.position.0;
-                return Err(store
-                    .damaged(format!("the event at position {position} of shard {} is missing", shard.0))
-                    .into());
-            };
-            let hash = self.leaves.hash(read::parse(store, place, value)?);
-            let follows = self.last.is_some_and(|last| last.shard == shard && last.position.next() == place.position);
-            if !follows {
-                self.runs.push((self.edge.size(), place));
+            match self.outside.committed.source(shard, *next) {
+                Source::Memory(commit) => {
+                    let count = (end.0 - next.0) as usize;
+                    for event in commit.from(*next).take(count) {
+                        let hash = self.leaves.hash_of(event.agent_id, event.hash, event.sequence);
+                        self.tree.push(Place { shard, position: *next }, hash);
+                        *next = next.next();
+                    }
+                }
+                Source::Disk(until) => {
+                    let end = until.map_or(end, |until| until.min(end));
+                    let mut rows = store.rows(Family::Events)?;
+                    rows.seek(&Place { shard, position: *next }.encode());
+                    while *next < end {
+                        let place = Place { shard, position: *next };
+                        let row = rows.row()?.filter(|(key, _)| *key == place.encode());
+                        let missing =
+                            || format!("the event at position {} of shard {} is missing", place.position.0, shard.0);
+                        let (_, value) = row.ok_or_else(|| store.damaged(missing()))?;
+                        self.tree.push(place, self.leaves.hash(read::parse(store, place, value)?));
+                        *next = next.next();
+                        rows.next();
+                    }
+                }
             }
-            let tiles = &mut self.tiles;
-            self.edge.push(hash, |tile| tiles.push(tile));
-            self.last = Some(place);
-            *next = next.next();
-            rows.next();
         }
         Ok(end < committed)
     }
@@ -228,29 +241,29 @@ impl<'o> Sequencer<'o> {
     /// Writes runs, tiles and size; synced, if a checkpoint is to cover them.
     fn write(&mut self, is_synced: bool) -> Result<(), LogError> {
         let rows = &self.outside.rows;
-        let mut batch: Batch = rows.store().batch(self.tiles.len() * 9000 + 256);
-        for tile in &self.tiles {
+        let mut batch: Batch = rows.store().batch(self.tree.tiles.len() * 9000 + 256);
+        for tile in &self.tree.tiles {
             rows.put_tile(&mut batch, tile)?;
         }
-        for (leaf, place) in &self.runs {
+        for (leaf, place) in &self.tree.runs {
             rows.put_run(&mut batch, *leaf, *place)?;
         }
-        rows.put_progress(&mut batch, &Progress { size: self.edge.size(), next: self.next.clone() })?;
+        rows.put_progress(&mut batch, &Progress { size: self.tree.edge.size(), next: self.next.clone() })?;
         match is_synced {
             true => rows.store().write_synced(batch)?,
             false => rows.store().write(batch)?,
         }
-        self.tiles.clear();
-        self.runs.clear();
-        self.written = self.edge.size();
+        self.tree.tiles.clear();
+        self.tree.runs.clear();
+        self.written = self.tree.edge.size();
         Ok(())
     }
 
     /// Signs the tree, if it has grown and extends what was signed.
     fn checkpoint(&mut self) -> Result<(), LogError> {
         let Outside { rows, shared, checkpoint_path, .. } = self.outside;
-        let size = self.edge.size();
-        let root = self.edge.root();
+        let size = self.tree.edge.size();
+        let root = self.tree.edge.root();
         match &self.signed {
             Some((signed, _)) if signed.size == size && signed.root == root && shared.is_signed() => return Ok(()),
             Some((signed, _)) => self.check_extension(signed)?,
@@ -270,14 +283,14 @@ impl<'o> Sequencer<'o> {
             }
         };
         let next = self.next.clone();
-        let edge = self.edge.clone();
+        let edge = self.tree.edge.clone();
         shared.publish(State::Signed(Arc::new(Signed { size, root, note, next, edge, rows: rows.clone() })));
         Ok(())
     }
 
     /// The tree has to begin with the leaves that were signed.
     fn check_extension(&self, signed: &Head) -> Result<(), LogError> {
-        let size = self.edge.size();
+        let size = self.tree.edge.size();
         let rollback = |why: &str| {
             LogError::Stopped(format!(
                 "the database is not the one whose checkpoint was signed last ({why}): events are taken, nothing is \
@@ -290,11 +303,13 @@ impl<'o> Sequencer<'o> {
         if signed.size == 0 {
             return Ok(());
         }
-        let hashes =
-            Hashes { tiles: &UnwrittenTiles { tiles: &self.tiles, rows: &self.outside.rows }, edge: &self.edge };
+        let hashes = Hashes {
+            tiles: &UnwrittenTiles { tiles: &self.tree.tiles, rows: &self.outside.rows },
+            edge: &self.tree.edge,
+        };
         let failed = |error: tlog_tiles::Error| LogError::Store(self.outside.rows.store().damaged(error.to_string()));
         let proof = prove_tree(size, signed.size, &hashes).map_err(failed)?;
-        let checked = check_tree(&proof, size, self.edge.root(), signed.size, signed.root);
+        let checked = check_tree(&proof, size, self.tree.edge.root(), signed.size, signed.root);
         checked
             .map_err(|_| rollback(&format!("its first {} events are others than those that were signed", signed.size)))
     }

@@ -42,9 +42,9 @@ use crate::http::{Problem, Reserved};
 use crate::ledger::queue::Refusal;
 use crate::ledger::record::Draft;
 use answer::Encoding;
-use map::{Limits, Mapped, Mapper};
-use request::{Item, Items, Signal};
-use value::Fault;
+pub use map::{Limits, Mapped, Mapper};
+pub use request::{Item, Items, Signal};
+pub use value::Fault;
 
 /// What exporters build from a base URL that ends in the path of a signal already.
 const TRACES: [&str; 2] = ["/v1/traces", "/v1/traces/v1/traces"];

@@ -29,6 +29,12 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
 
+/// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
+/// time; of events of 2 KiB, 7 % more and 5 to 9 % less.
+const ZSTD_LEVEL: i32 = 1;
+/// RocksDB's own. Zstandard does not use it.
+const DEFAULT_WINDOW_BITS: i32 = -14;
+
 impl Store {
     /// Opens the ledger's database for writing, and makes it if it is not there.
     ///
@@ -169,6 +175,7 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
         Family::Events => {
             table.set_block_size(16 << 10);
             compression = DBCompressionType::Zstd;
+            options.set_compression_options(DEFAULT_WINDOW_BITS, ZSTD_LEVEL, 0, 0);
         }
         // Looked up by a key that is often not there.
         Family::Agents | Family::ClientIds => {

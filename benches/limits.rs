@@ -1,0 +1,119 @@
+//! Limits to measure against, each of them what the machine gives to a program that does nothing else.
+//!
+//! - `limits sha256 BYTES SECONDS`: texts of so many bytes hashed on one core; prints bytes a second.
+//! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS`: commits of so many events, each row of so many bytes, of
+//!   so many agents in turn, so many events of each at a time; prints events a second. The rows are those of a commit of
+//!   the ledger, in the same order, with the ledger's settings of the database, each batch on disk before the next.
+//!   Nothing is parsed, hashed, indexed or answered.
+//! - `limits fsync DIRECTORY BYTES SECONDS`: so many bytes appended to a file and synced, again and again; prints the
+//!   median and the 99th percentile in seconds.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cairn::chain::{AgentKey, Hash, Sequence};
+use cairn::ledger::StorageConfig;
+use cairn::ledger::commit::Commit;
+use cairn::ledger::keys::{Agent, Place, Position, Run, ShardId, time_key};
+use cairn::ledger::store::{Family, Store};
+use sha2::{Digest, Sha256};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn main() -> Outcome {
+    // `cargo bench` adds an argument of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let number =
+        |at: usize| -> Result<u64, Box<dyn Error>> { Ok(arguments.get(at).ok_or("too few arguments")?.parse()?) };
+    let seconds = |at| number(at).map(Duration::from_secs);
+    let directory = || arguments.get(1).map(PathBuf::from).ok_or("a directory is missing");
+    match arguments.first().map(String::as_str) {
+        Some("sha256") => sha256(number(1)? as usize, seconds(2)?),
+        Some("rocksdb") => rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?)?,
+        Some("fsync") => fsync(directory()?, number(2)? as usize, seconds(3)?)?,
+        // So that `cargo bench` passes over it.
+        _ => eprintln!("usage: limits sha256|rocksdb|fsync ...; see benches/limits.rs"),
+    }
+    Ok(())
+}
+
+fn sha256(len: usize, time: Duration) {
+    let text = text(len, &mut fastrand::Rng::with_seed(1));
+    let (started, mut bytes) = (Instant::now(), 0);
+    while started.elapsed() < time {
+        for _ in 0..64 {
+            std::hint::black_box(Sha256::digest(std::hint::black_box(&text)));
+            bytes += len;
+        }
+    }
+    println!("{:.0}", bytes as f64 / started.elapsed().as_secs_f64());
+}
+
+/// Words of letters: a database compresses them about as well as what agents write.
+fn text(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
+    (0..len).map(|_| if random.u8(..7) == 0 { b' ' } else { b"etaoinshrdlu"[random.usize(..12)] }).collect()
+}
+
+fn rocksdb(data_dir: PathBuf, events: u64, len: usize, agents: u64, run: u64, time: Duration) -> Outcome {
+    const ROWS: usize = 4096;
+    let store = Store::open(&StorageConfig { data_dir, ..StorageConfig::default() })?;
+    let mut random = fastrand::Rng::with_seed(1);
+    // Half of an event is the same in all of them: the names of its fields, its agent, its type.
+    let (same, other) = (text(len / 2, &mut random), len - len / 2);
+    let rows: Vec<Vec<u8>> = (0..ROWS).map(|_| [&same[..], &text(other, &mut random)].concat()).collect();
+    let agents: Vec<(AgentKey, Box<str>)> =
+        (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
+    let shard = ShardId(0);
+    let (started, mut next) = (Instant::now(), 0u64);
+    while started.elapsed() < time {
+        let mut batch = store.batch(events as usize * (len + 32));
+        let mut touched = HashMap::<usize, Run>::new();
+        for position in next..next + events {
+            let place = Place { shard, position: Position(position) };
+            store.put(&mut batch, Family::Events, &place.encode(), &rows[position as usize % ROWS])?;
+            let agent = (position / run) as usize % agents.len();
+            let mine = touched.entry(agent).or_insert(Run { first: Sequence(position), place, count: 0 });
+            if mine.place.position.0 + u64::from(mine.count) != position {
+                store.put(&mut batch, Family::Chain, &Run::key(agents[agent].0, mine.first), &mine.encode())?;
+                *mine = Run { first: Sequence(position), place, count: 0 };
+            }
+            mine.count += 1;
+        }
+        let mut touched: Vec<_> = touched.into_iter().map(|(agent, run)| (&agents[agent], run)).collect();
+        touched.sort_unstable_by_key(|((key, _), _)| *key);
+        for ((key, agent_id), run) in touched {
+            let head = Agent {
+                sequence: run.first,
+                hash: Hash([next as u8; 32]),
+                first_ms: next,
+                last_ms: next,
+                agent_id: agent_id.clone(),
+            };
+            store.put(&mut batch, Family::Chain, &Run::key(*key, run.first), &run.encode())?;
+            store.put(&mut batch, Family::Agents, &key.0, &head.encode())?;
+        }
+        store.put(&mut batch, Family::Times, &time_key(shard, next), &Position(next).encode())?;
+        store.commit(batch)?;
+        next += events;
+    }
+    println!("{:.0}", next as f64 / started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn fsync(directory: PathBuf, len: usize, time: Duration) -> Outcome {
+    let mut file = std::fs::File::create(directory.join("fsync"))?;
+    let (bytes, mut times) = (vec![b'x'; len], Vec::new());
+    let started = Instant::now();
+    while started.elapsed() < time || times.len() < 100 {
+        let before = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        times.push(before.elapsed());
+    }
+    times.sort_unstable();
+    println!("{} {}", times[times.len() / 2].as_secs_f64(), times[times.len() * 99 / 100].as_secs_f64());
+    Ok(())
+}

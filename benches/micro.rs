@@ -1,0 +1,34 @@
+//! What each piece of work on the way of an event takes, without a server: `cargo bench --bench micro`.
+
+#[path = "../tests/protobuf.rs"]
+#[expect(dead_code, reason = "the tests use all of it")]
+mod protobuf;
+mod work;
+
+use cairn::chain::Reader;
+use cairn::chain::walk::Checker;
+use cairn::ingest::OtlpConfig;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+
+fn pieces(criterion: &mut Criterion) {
+    let text = work::event();
+    let mut group = criterion.benchmark_group("event");
+    group.throughput(Throughput::Elements(1));
+    let mut reader = Reader::default();
+    group.bench_function("canonicalize", |bencher| bencher.iter(|| work::canonicalize(&mut reader, &text)));
+    let draft = || work::canonicalize(&mut Reader::default(), &text);
+    group.bench_function("seal", |bencher| bencher.iter_batched(draft, work::seal, BatchSize::SmallInput));
+    let record = || work::seal(draft());
+    group.bench_function("answer", |bencher| bencher.iter_batched(record, work::answer, BatchSize::SmallInput));
+    let (record, mut checker) = (record(), Checker::default());
+    group.bench_function("verify", |bencher| bencher.iter(|| work::verify(&record, &mut checker)));
+    group.finish();
+    let (request, config) = (work::spans(), OtlpConfig::default());
+    let mut group = criterion.benchmark_group("otlp");
+    group.throughput(Throughput::Elements(work::SPANS as u64));
+    group.bench_function("map", |bencher| bencher.iter(|| work::map(&request, &config)));
+    group.finish();
+}
+
+criterion_group!(benches, pieces);
+criterion_main!(benches);

@@ -1,0 +1,87 @@
+//! The pieces of work on the way of an event, each as it is done there: for the micro-benchmarks, and for the test that
+//! counts their allocations.
+
+use cairn::chain::walk::Checker;
+use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn};
+use cairn::ingest::OtlpConfig;
+use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal};
+use cairn::ledger::keys::Position;
+use cairn::ledger::record::{Draft, Record, RecordAnswer, Seal};
+use serde_json::{Value, json};
+
+use crate::protobuf::{export, span};
+
+/// How many spans [`spans`] has.
+pub const SPANS: usize = 64;
+
+/// An event of some 300 bytes, its keys not in order.
+pub fn event() -> String {
+    json!({
+        "timestamp": "2026-02-17T10:30:00.250Z",
+        "agent_id": "research-agent",
+        "session_id": "session-17",
+        "action_type": "TOOL_CALL",
+        "action_name": "search_orders",
+        "action_status": "success",
+        "action_input": {"query": "orders of customer 1234 since March", "limit": 20, "sorted": true},
+        "labels": {"env": "prod", "team": "support"},
+        "duration_ms": 812,
+    })
+    .to_string()
+}
+
+/// An export of [`SPANS`] spans with ten attributes each.
+pub fn spans() -> Vec<u8> {
+    let messages = r#"[{"role":"user","parts":[{"type":"text","content":"What is the weather in Rome?"}]}]"#;
+    let attributes: [(&str, Value); 10] = [
+        ("gen_ai.operation.name", json!("chat")),
+        ("gen_ai.provider.name", json!("openai")),
+        ("gen_ai.request.model", json!("gpt-5")),
+        ("gen_ai.agent.name", json!("researcher")),
+        ("gen_ai.conversation.id", json!("conversation-7")),
+        ("gen_ai.usage.input_tokens", json!(1234)),
+        ("gen_ai.usage.output_tokens", json!(321)),
+        ("gen_ai.input.messages", json!(messages)),
+        ("gen_ai.response.finish_reasons", json!(["stop"])),
+        ("server.address", json!("api.example.com")),
+    ];
+    export("planner", (0..SPANS as u64).map(|n| span(n + 1, "chat gpt-5", &attributes)))
+}
+
+/// From the text to the laid-out record.
+pub fn canonicalize(reader: &mut Reader, text: &str) -> Draft {
+    let (content, _) = reader.read(text, 0, WayIn::HTTP_API, usize::MAX).expect("an event");
+    Draft::new(&content)
+}
+
+/// The link: what only the shard knows, and the hash.
+pub fn seal(draft: Draft) -> Record {
+    draft.seal(&Seal {
+        received_at: *b"2026-02-17T10:30:00.500Z",
+        ms: 1_771_324_200_500,
+        first_of_ms: Position(0),
+        position: Position(1),
+        random: 0x0123_4567_89AB_CDEF,
+        sequence: Sequence(1),
+        prev_hash: Hash::GENESIS,
+    })
+}
+
+/// The answer, from the bytes of the record.
+pub fn answer(record: Record) -> RecordAnswer {
+    record.into_answer()
+}
+
+/// The link again, and that the content is an event in canonical form.
+pub fn verify(record: &Record, checker: &mut Checker) {
+    Walk::default().step(&record.as_ref().link(), checker).expect("a valid event");
+}
+
+/// An export to drafts. Says how many.
+pub fn map(request: &[u8], config: &OtlpConfig) -> usize {
+    let limits = Limits { event: 1 << 20, items: SPANS, spread: 1 << 24 };
+    let mut mapper = Mapper::new(Signal::Traces, request, config, limits).expect("an export");
+    Items::of(request)
+        .filter(|item| matches!(mapper.map(item.as_ref().expect("a span")), Ok(Mapped::Draft(..))))
+        .count()
+}
