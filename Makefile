@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench-ratio bench-relay bench-otlp interop soak setup
+.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -21,10 +21,19 @@ test: setup
 	cargo test --release --locked -- --skip scale::
 	cargo test --release --locked --test promises -- --nocapture scale::
 
-# Durable single events at 128 connections, beside a bare echo of the same body on the same machine.
-bench-ratio: setup
-	cargo build --release --locked --benches
-	sh benches/ratio.sh
+# Every figure of the README beside its limit, as a table, as JSON and as a drawing: about an hour and 20 GB of disk.
+# A part of it: make bench ONLY="single batches".
+ROUNDS ?= 5
+ONLY ?=
+BENCH ?= $(HOME)/.cache/cairn/bench
+bench: setup
+	cargo build --release --locked --bins --benches
+	sh benches/install.sh $(BENCH)
+	$(BENCH)/bin/python benches/bench.py --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--plot benches/growth.svg)
+
+# What each piece of work on the way of an event takes, without a server.
+bench-micro: setup
+	cargo bench --locked --bench micro
 
 # The same load with a relay whose upstream is away, beside a server without one.
 bench-relay: build

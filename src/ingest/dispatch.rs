@@ -60,6 +60,11 @@ impl Dispatch {
 
     /// Has many events committed; the answers are in the order of the events.
     pub async fn many(&self, drafts: Vec<Draft>) -> Vec<Answer> {
+        if let [queue] = &self.queues[..]
+            && fits(queue, &drafts)
+        {
+            return self.at_once(queue, drafts).await;
+        }
         let mut answers: Vec<Option<Answer>> = drafts.iter().map(|_| None).collect();
         let mut by_shard: Vec<Vec<(usize, Draft)>> = self.queues.iter().map(|_| Vec::new()).collect();
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -78,6 +83,22 @@ impl Dispatch {
             }
         }
         answers.into_iter().map(|answer| answer.unwrap_or(Err(NotStored::Lost))).collect()
+    }
+
+    /// Has events of one shard committed that are one part. Most requests are: nothing of them is moved.
+    async fn at_once(&self, queue: &Queue, drafts: Vec<Draft>) -> Vec<Answer> {
+        let (count, bytes) = (drafts.len(), drafts.iter().map(Draft::cost).sum());
+        let outcomes = match self.admit(queue, count, bytes).await {
+            Ok(permit) => match submit(queue, Drafts::from_vec(drafts), permit) {
+                Ok(outcomes) => outcomes.await.map_err(|_| NotStored::Lost),
+                Err(why) => Err(why),
+            },
+            Err(why) => Err(why),
+        };
+        match outcomes {
+            Ok(outcomes) => outcomes.into_iter().map(answer).collect(),
+            Err(why) => (0..count).map(|_| Err(why)).collect(),
+        }
     }
 
     /// Queues the events of one shard, part by part. Once a part finds no place, so does what comes behind it: the
@@ -173,9 +194,16 @@ impl Pending {
 }
 
 /// A part takes at most a quarter of the queue, so that others find places between parts; one event always fits.
+const SHARE: usize = 4;
+
 fn has_room(queue: &Queue, events: usize, bytes: usize, next: &Draft) -> bool {
-    const SHARE: usize = 4;
     events == 0 || (events < queue.capacity_events() / SHARE && bytes + next.cost() <= queue.capacity_bytes() / SHARE)
+}
+
+/// Whether all of these are one part.
+fn fits(queue: &Queue, drafts: &[Draft]) -> bool {
+    let bytes: usize = drafts.iter().map(Draft::cost).sum();
+    !drafts.is_empty() && drafts.len() <= queue.capacity_events() / SHARE && bytes <= queue.capacity_bytes() / SHARE
 }
 
 fn submit(queue: &Queue, drafts: Drafts, permit: Permit) -> Result<oneshot::Receiver<Outcomes>, NotStored> {

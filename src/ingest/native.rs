@@ -124,6 +124,12 @@ fn read_array(
             match reader.read(text, cursor.at, WayIn::HTTP_API, event_limit(ingest)) {
                 Ok((content, end)) => {
                     let draft = Draft::new(&content);
+                    if drafts.is_empty() {
+                        // The others are probably as long.
+                        let count = (text.len() / (end - cursor.at).max(1)).min(ingest.limits.batch_events);
+                        drafts.reserve(count);
+                        entries.reserve(count);
+                    }
                     reserved.grow(draft.cost()).map_err(busy)?;
                     drafts.push(draft);
                     entries.push(Entry::Sent);
@@ -158,8 +164,9 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
         if index > 0 {
             out.push(b',');
         }
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, r#"{{"index":{index},"#);
+        out.extend_from_slice(br#"{"index":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());
+        out.push(b',');
         match answer {
             Ok(answer) => {
                 stored += u64::from(!answer.is_known);
@@ -171,6 +178,7 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
                 is_whole = false;
                 is_retryable |= problem.is_retryable();
                 let error = serde_json::Value::from(problem.message.as_ref());
+                // Writing to a Vec cannot fail.
                 let _ = write!(out, r#""error":{error},"retryable":{}"#, problem.is_retryable());
             }
         }

@@ -16,8 +16,6 @@
 //! Ingest lays the whole record out once, in one allocation, with room behind it for the answer. The shard fills
 //! in what only it knows, and the same bytes are hashed, stored and answered.
 
-use std::io::Write;
-
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -331,8 +329,8 @@ impl BesideContent {
         out.extend_from_slice(&self.hash.hex());
         out.extend_from_slice(br#"","prev_hash":""#);
         out.extend_from_slice(&self.prev_hash.hex());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, r#"","sequence":{}"#, self.sequence);
+        out.extend_from_slice(br#"","sequence":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(self.sequence.0).as_bytes());
         if let Some(warnings) = warnings {
             out.extend_from_slice(WARNINGS_KEY.as_bytes());
             out.extend_from_slice(warnings);

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 use crate::chain::{ACTION_TYPE, Content, Field, scan};
 
 /// The terms of one event: as many as most have take no allocation of their own.
-pub type Terms = SmallVec<[Term; 6]>;
+pub type Terms = SmallVec<[Term; 8]>;
 
 /// One thing that an event can be found by. A term is a hash: two may be the same by chance, so who finds an event
 /// by it looks at the event itself.
@@ -16,7 +16,11 @@ pub struct Term(pub u128);
 impl Term {
     /// Events with this text in `field`.
     pub fn field(field: Field, text: &str) -> Term {
-        Term(xxh3_128_with_seed(text.as_bytes(), field as u64))
+        Term::of(field, text.as_bytes())
+    }
+
+    fn of(field: Field, text: &[u8]) -> Term {
+        Term(xxh3_128_with_seed(text, field as u64))
     }
 
     /// Events with this label. A number or boolean is written as in canonical JSON.
@@ -54,7 +58,11 @@ pub fn of_content(content: &Content<'_>) -> Terms {
 
 fn add(field: Field, value: &[u8], terms: &mut Terms) {
     if field != Field::Labels {
-        terms.extend(scan::text(value).map(|text| Term::field(field, &text)));
+        match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
+            // What has no escapes is its own text.
+            Some(text) if !text.contains(&b'\\') => terms.push(Term::of(field, text)),
+            _ => terms.extend(scan::text(value).map(|text| Term::field(field, &text))),
+        }
         return;
     }
     for (key, value) in scan::members(value) {

@@ -8,6 +8,9 @@ use super::value::{Attribute, Fault, IN_METADATA, Json, any_text, attributes, to
 use super::wire::Fields;
 use crate::chain::{canonicalize, is_agent_id, scan};
 
+/// A list has room for so many at once: most spans have fewer.
+const USUAL: usize = 16;
+
 macro_rules! known {
     ($($name:ident = $key:literal,)*) => {
         /// An attribute that means something here.
@@ -265,6 +268,10 @@ impl<'a> Attributes<'a> {
         if let Some(known) = Known::from_key(&attribute.key) {
             self.mark_used(known);
             self.known[known as usize] = self.list.len() as u32 + 1;
+        }
+        if self.list.is_empty() {
+            self.list.reserve(USUAL);
+            self.used.reserve(USUAL);
         }
         self.list.push(attribute);
         self.used.push(false);

@@ -306,8 +306,9 @@ impl<'a> Span<'a> {
             json.key("attributes");
             self.attributes.write_rest(json)?;
         }
-        for (name, dropped) in ["attributes", "events", "links"].into_iter().zip(self.dropped) {
-            json.number_unless_zero(&format!("dropped_{name}_count"), dropped);
+        const DROPPED: [&str; 3] = ["dropped_attributes_count", "dropped_events_count", "dropped_links_count"];
+        for (name, dropped) in DROPPED.into_iter().zip(self.dropped) {
+            json.number_unless_zero(name, dropped);
         }
         if self.end != 0 && (self.start == 0 || self.end < self.start) {
             json.plain("end_timestamp", &time::format_ns(self.end));

