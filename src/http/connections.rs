@@ -48,16 +48,13 @@ impl Timeouts {
 /// Answers some calls before a router is asked.
 pub trait Shortcut: Clone + Send + Sync + 'static {
     /// The answer, or the request back for the router.
-    ///
-    /// # Errors
-    /// The request, if it is for the router.
-    fn take(&self, request: Request) -> Result<impl Future<Output = Response<Body>> + Send + 'static, Request>;
+    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request>;
 }
 
 /// No shortcut.
 impl Shortcut for () {
-    fn take(&self, request: Request) -> Result<impl Future<Output = Response<Body>> + Send + 'static, Request> {
-        Err::<Ready<Response<Body>>, _>(request)
+    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
+        Either::<Ready<Response<Body>>, _>::Right(request)
     }
 }
 
@@ -121,8 +118,8 @@ async fn connection(
             activity.speaks_http2();
         }
         let answer = match shortcut.take(request.map(Body::new)) {
-            Ok(answer) => Either::Left(answer.map(Ok)),
-            Err(request) => Either::Right(router.clone().call(request)),
+            Either::Left(answer) => Either::Left(answer.map(Ok)),
+            Either::Right(request) => Either::Right(router.clone().call(request)),
         };
         async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2))) }
     });

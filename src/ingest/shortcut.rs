@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, Response};
 use axum::response::IntoResponse;
+use futures_util::future::Either;
 
 use super::{Ingest, Keys, native};
 use crate::http::Shortcut;
@@ -34,19 +35,19 @@ impl IngestShortcut {
 }
 
 impl Shortcut for IngestShortcut {
-    fn take(&self, request: Request) -> Result<impl Future<Output = Response<Body>> + Send + 'static, Request> {
+    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
         let uri = request.uri();
         let call = match uri.path() {
             "/v1/events" => Call::Event,
             "/v1/batch" => Call::Batch,
-            _ => return Err(request),
+            _ => return Either::Right(request),
         };
         if request.method() != Method::POST || uri.query().is_some() {
-            return Err(request);
+            return Either::Right(request);
         }
         let refused = self.keys.as_ref().and_then(|keys| keys.check(request.headers()).err());
         let ingest = State(Arc::clone(&self.ingest));
-        Ok(async move {
+        Either::Left(async move {
             match (refused, call) {
                 (Some(problem), _) => problem.into_response(),
                 (None, Call::Event) => native::event(ingest, request).await,

@@ -71,6 +71,10 @@ pub struct Submission {
 }
 
 /// What comes out of a queue.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all but the last are submissions, and a box would be an allocation more"
+)]
 pub enum Message {
     /// Events to commit.
     Submission(Submission),

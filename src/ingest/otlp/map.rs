@@ -43,6 +43,7 @@ impl Limits {
 }
 
 /// What became of an item.
+#[expect(clippy::large_enum_variant, reason = "nearly all are drafts, and a box would be an allocation more")]
 pub enum Mapped {
     /// A draft, and the id of its event.
     Draft(Draft, Uuid),
