@@ -76,15 +76,20 @@ def draw(curves, path):
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
 
+    def spread(axes, points):
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_xticks([point[0] for point in points], [f"{point[0]:,}" for point in points])
+
     points = curves["connections"]
     panel(panels[0][0], "Single events", "connections", "events/s", (points, 1, "Cairn, on disk"), (points, 2, "bare hyper echo"))
-    panels[0][0].set_xscale("log", base=2)
+    spread(panels[0][0], points)
     points = curves["sizes"]
     panel(panels[0][1], "Batches, 16 connections", "bytes of an event", "MB/s", (points, 1, "Cairn"), (points, 2, "RocksDB alone"))
-    panels[0][1].set_xscale("log", base=2)
+    spread(panels[0][1], points)
     points = curves["agents"]
     panel(panels[1][0], "Batches of 100, agents in turn", "agents", "events/s", (points, 1, "Cairn"))
-    panels[1][0].set_xscale("log")
+    spread(panels[1][0], points)
     points = [(stored / 1e6, *rest) for stored, *rest in curves["stored"]]
     panel(panels[1][1], "Batches of 100 of one agent", "million events stored", "events/s", (points, 1, "Cairn"))
     memory = panels[1][1].twinx()
@@ -95,5 +100,5 @@ def draw(curves, path):
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1]) as file:
-        draw(json.load(file)["curves"], sys.argv[2])
+    with open(sys.argv[1]) as measured:
+        draw(json.load(measured)["curves"], sys.argv[2])
