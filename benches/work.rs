@@ -14,7 +14,7 @@ use crate::protobuf::{export, span};
 /// How many spans [`spans`] has.
 pub const SPANS: usize = 64;
 
-/// An event of some 300 bytes, its keys not in order.
+/// An event of some 300 bytes.
 pub fn event() -> String {
     json!({
         "timestamp": "2026-02-17T10:30:00.250Z",

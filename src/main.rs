@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 /// Made for threads: an event is laid out by one, sealed by another and sent by a third. The database uses it, too
-/// (feature `override`). With the system's allocator a single event took a fifth more CPU time.
+/// (feature `override`). With the system's allocator an event took 2 to 7 % more CPU time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
