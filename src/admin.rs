@@ -11,7 +11,7 @@ use axum::routing::get;
 use metrics::{Gauge, Unit, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::http::{Inflight, Problem};
+use crate::http::{ConnectionLimits, Inflight, Problem};
 use crate::ledger::{Ledger, LedgerMetrics};
 use crate::relay::Relay;
 use crate::tlog::Log;
@@ -70,6 +70,8 @@ pub struct Admin {
     process: metrics_process::Collector,
     inflight: Inflight,
     inflight_bytes: Gauge,
+    connections: Arc<ConnectionLimits>,
+    open: Gauge,
     ready: Gauge,
     draining: AtomicBool,
 }
@@ -81,13 +83,17 @@ impl Admin {
         relay: Arc<Relay>,
         log: Arc<Log>,
         metrics: Arc<Metrics>,
-        inflight: Inflight,
+        (inflight, connections): (Inflight, Arc<ConnectionLimits>),
     ) -> Arc<Admin> {
-        let (ledger_metrics, process, ready, inflight_bytes) = metrics.scope(|| {
+        let (ledger_metrics, process, ready, inflight_bytes, open) = metrics.scope(|| {
             describe_gauge!(
                 "cairn_inflight_bytes",
                 Unit::Bytes,
                 "Memory of the bodies and answers of all connections; limits.inflight_bytes is its bound."
+            );
+            describe_gauge!(
+                "cairn_connections",
+                "Open connections that bring events or read; limits.connections is their bound."
             );
             describe_gauge!("cairn_ready", "Whether events are taken: 1 or 0.");
             describe_gauge!("cairn_build_info", Unit::Count, "Always 1; what was built is in the labels.");
@@ -96,7 +102,8 @@ impl Admin {
             let process = metrics_process::Collector::default();
             process.describe();
             let ledger_metrics = LedgerMetrics::register(ledger.committed().shards());
-            (ledger_metrics, process, gauge!("cairn_ready"), gauge!("cairn_inflight_bytes"))
+            let (ready, inflight_bytes) = (gauge!("cairn_ready"), gauge!("cairn_inflight_bytes"));
+            (ledger_metrics, process, ready, inflight_bytes, gauge!("cairn_connections"))
         });
         Arc::new(Admin {
             ledger,
@@ -107,6 +114,8 @@ impl Admin {
             process,
             inflight,
             inflight_bytes,
+            connections,
+            open,
             ready,
             draining: AtomicBool::new(false),
         })
@@ -144,6 +153,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.ledger_metrics.observe(&admin.ledger);
     admin.relay.observe();
     admin.log.observe();
+    admin.open.set(admin.connections.open() as f64);
     admin.inflight_bytes.set(admin.inflight.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.handle.render().into_response();

@@ -9,6 +9,9 @@ pub mod chain;
 /// Connections, answers and errors, for every port.
 pub mod http;
 
+/// Who may call, and how much.
+pub mod access;
+
 /// Accept, validate, dispatch.
 pub mod ingest;
 

@@ -33,6 +33,35 @@ pub mod size {
     }
 }
 
+/// Permissions of a file, in octal digits.
+pub mod mode {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        /// The environment's `0660` comes as the number 660.
+        Digits(u32),
+        Text(String),
+    }
+
+    /// Takes `0660`, quoted or not.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        const EXPECTED: &str = "expected permissions in octal digits such as 0660";
+        let text = match Written::deserialize(deserializer).map_err(|_| D::Error::custom(EXPECTED))? {
+            Written::Digits(digits) => digits.to_string(),
+            Written::Text(text) => text,
+        };
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.ok_or_else(|| D::Error::custom(EXPECTED))
+    }
+
+    /// Writes four digits.
+    pub fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{mode:04o}"))
+    }
+}
+
 /// A length of time.
 pub mod time {
     use std::time::Duration;

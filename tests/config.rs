@@ -113,7 +113,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ("auth:\n  api_keys_file: /nowhere\n", &[], &["auth.api_keys_file: /nowhere: No such file"]),
         ("", &[("CAIRN_STORAGE_DATA_DIR", "x")], &["did you mean storage.data_dir", "CAIRN_STORAGE__DATA_DIR?"]),
         ("storage.data_dir: x\n", &[], &["did you mean storage.data_dir, one level per line"]),
-        ("zzz: 1\n", &[], &["zzz: unknown key; there are listen, admin"]),
+        ("zzz: 1\n", &[], &["zzz: unknown key; there are listen, socket_mode, tls, admin"]),
         (
             "",
             &[("CAIRN_LIMITS__BODY_BYTES", "2KiB")],

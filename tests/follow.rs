@@ -111,8 +111,9 @@ impl Fake {
             let entry = |leaf: &Vec<u8>| [&(leaf.len() as u16).to_be_bytes()[..], leaf].concat();
             Ok(leaves.iter().flat_map(entry).collect())
         }
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = cairn::http::Listener::bind(&any, 0o600, None).await.unwrap();
+        let url = format!("http://{}", listener.address().unwrap());
         let fake = Fake { shown: Arc::default(), asked: Arc::default(), url };
         let routes = Router::new()
             .route("/log/checkpoint", get(checkpoint))
@@ -120,9 +121,10 @@ impl Fake {
             .with_state(fake.clone());
         let second = std::time::Duration::from_secs(1);
         let timeouts = cairn::http::Timeouts { header: second, body: second, idle: second };
+        let limits = cairn::http::ConnectionLimits::new(timeouts, 100);
         tokio::spawn(async move {
             let (_stop, stopping) = tokio::sync::watch::channel(false);
-            cairn::http::serve(listener, ((), routes), timeouts, stopping).await;
+            cairn::http::serve(listener, ((), routes), limits, stopping).await;
         });
         fake
     }

@@ -22,8 +22,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A configuration for a server on free ports, with its data in `data_dir`.
 pub fn config(data_dir: &Path) -> Config {
-    let mut config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
-    config.admin.listen = config.listen;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config { listen: any.into(), ..Config::default() };
+    config.admin.listen = any;
     config.storage.data_dir = data_dir.to_owned();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
     config
@@ -81,7 +82,7 @@ impl Running {
         clock: Clock,
     ) -> Result<Running, ServeError> {
         let server = Server::start(config, commit, clock).await?;
-        let url = format!("http://{}", server.address().unwrap());
+        let url = format!("http://{}", server.addresses().unwrap()[0]);
         let admin_url = format!("http://{}", server.admin_address().unwrap());
         let otlp_url = server.otlp_address().unwrap().map(|address| format!("http://{address}"));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -182,7 +183,13 @@ impl Process {
 
     /// Starts a server by a command that runs the program with the arguments behind it.
     pub fn start_as(mut command: Command, data_dir: &Path, environment: &[(&str, &str)]) -> Process {
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.arg("serve");
+        Process::start_with(command, data_dir, environment)
+    }
+
+    /// The same, by a command that has arguments already.
+    pub fn start_with(mut command: Command, data_dir: &Path, environment: &[(&str, &str)]) -> Process {
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let (url, admin_url, said) = (String::new(), String::new(), Arc::default());

@@ -1,8 +1,10 @@
 //! The promises, a file each. One binary, because linking the database takes long.
 
+mod access;
 mod agnost;
 mod allocations;
 mod config;
+mod doors;
 mod export;
 mod faults;
 mod follow;
@@ -27,6 +29,7 @@ mod relay;
 mod relay_chaos;
 mod relay_faults;
 mod relay_neighbours;
+mod reload;
 mod restart;
 mod scale;
 mod tidy;

@@ -316,7 +316,7 @@ async fn who_does_not_want_every_span_does_not_get_it() {
     let mut config = config(data.path());
     config.ingest.otlp.select = cairn::ingest::Select::Agent;
     config.ingest.otlp.agent_id = "nobody".to_owned();
-    config.ingest.otlp.listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.ingest.otlp.listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into());
     config.auth.api_keys = vec!["k3y".to_owned()];
     let server = Running::start(&config).await;
     let otlp = server.otlp_url.clone().unwrap();

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use crate::harness::repository;
 
 /// Who may import whom. Those of [`SEES_ALL`] may import everybody.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("harmless", &[]),
     ("nearest", &[]),
     ("chain", &[]),
     ("http", &["nearest"]),
     ("units", &[]),
     ("ledger", &["chain", "units"]),
-    ("ingest", &["chain", "http", "ledger", "units"]),
+    ("access", &["http"]),
+    ("ingest", &["access", "chain", "http", "ledger", "units"]),
     ("relay", &["chain", "http", "ledger", "units"]),
     ("tlog", &["chain", "ledger"]),
     ("evidence", &["chain", "harmless", "tlog"]),
     ("audit", &["chain", "evidence", "http", "ledger", "tlog"]),
     ("admin", &["http", "ledger", "relay", "tlog"]),
-    ("config", &["chain", "ingest", "ledger", "nearest", "relay", "tlog", "units"]),
+    ("config", &["access", "chain", "http", "ingest", "ledger", "nearest", "relay", "tlog", "units"]),
 ];
 const SEES_ALL: [&str; 4] = ["cli", "lib", "main", "serve"];
 const LINES: usize = 400;

@@ -1,6 +1,5 @@
 //! The arguments as they are written, and their help.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use super::{Exit, complain};
-use crate::config::{self, Flags, Loaded, StorageFlags};
+use crate::config::{self, ConfigError, Flags, Loaded, StorageFlags};
+use crate::http::Addresses;
 
 /// Makes what AI agents did provable.
 #[derive(Debug, Parser)]
@@ -58,6 +58,20 @@ pub enum Command {
     Key(KeyCommand),
 }
 
+/// How a running server is asked.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoorArgs {
+    /// A file with the server's API key
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Certificates (PEM) to trust besides the system's, for https
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its private key (PEM, in one file), for a server that asks for one
+    #[arg(long, value_name = "FILE")]
+    pub identity_file: Option<PathBuf>,
+}
+
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
@@ -68,16 +82,27 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Where events come in: listen
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS", value_parser = addresses)]
+    pub listen: Option<Addresses>,
+}
+
+fn addresses(text: &str) -> Result<Addresses, &'static str> {
+    text.parse().map_err(|()| "expected an address such as 127.0.0.1:7600 or unix:/run/cairn.sock")
 }
 
 impl ConfigArgs {
     /// Reads the configuration, or complains.
     pub fn load(&self) -> Result<Loaded, Exit> {
-        let flags =
-            Flags { listen: self.listen, storage: self.data_dir.clone().map(|data_dir| StorageFlags { data_dir }) };
-        config::load(self.config.as_deref(), &flags).map_err(|error| complain(Exit::Usage, &error))
+        self.read().map_err(|error| complain(Exit::Usage, &error))
+    }
+
+    /// Reads the configuration.
+    pub fn read(&self) -> Result<Loaded, ConfigError> {
+        let flags = Flags {
+            listen: self.listen.clone(),
+            storage: self.data_dir.clone().map(|data_dir| StorageFlags { data_dir }),
+        };
+        config::load(self.config.as_deref(), &flags)
     }
 }
 
@@ -134,9 +159,8 @@ pub struct VerifyArgs {
     /// Ask a running server, instead of reading the data directory
     #[arg(long, value_name = "URL", conflicts_with = "log")]
     pub server: Option<String>,
-    /// A file with the server's API key
-    #[arg(long, value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub door: DoorArgs,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -196,9 +220,8 @@ pub struct ExportArgs {
     /// Ask a running server, instead of reading the data directory
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
-    /// A file with the server's API key
-    #[arg(long, value_name = "FILE", requires = "server")]
-    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub door: DoorArgs,
     #[command(flatten)]
     pub config: ConfigArgs,
 }
@@ -245,9 +268,8 @@ pub struct ServerArgs {
     /// The running server [default: what the configuration has as listen]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
-    /// A file with the server's API key
-    #[arg(long, value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub door: DoorArgs,
     /// A YAML file with settings
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

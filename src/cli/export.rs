@@ -37,7 +37,7 @@ pub fn run(args: &ExportArgs) -> Exit {
     if since_ms.zip(until_ms).is_some_and(|(since, until)| since >= until) {
         return complain(Exit::Usage, &"--since has to be before --until");
     }
-    let server = match args.server.as_ref().map(|url| Server::at(url, args.api_key_file.as_deref())).transpose() {
+    let server = match args.server.as_ref().map(|url| Server::at(url, &args.door)).transpose() {
         Ok(server) => server,
         Err(exit) => return exit,
     };

@@ -28,7 +28,7 @@ const SMALL_BYTES: u64 = 1 << 20;
 
 /// Reads the log once, or again and again.
 pub fn run(url: &str, args: &VerifyArgs) -> Exit {
-    let server = match Server::at(url, args.api_key_file.as_deref()) {
+    let server = match Server::at(url, &args.door) {
         Ok(server) => server,
         Err(exit) => return exit,
     };

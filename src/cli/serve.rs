@@ -1,15 +1,21 @@
 //! `cairn serve`
 
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use rustix::fs::Mode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::args::ConfigArgs;
 use super::{Exit, complain};
 use crate::config::{Loaded, LogConfig, LogFormat};
+use crate::http::{Address, Addresses};
 use crate::ledger::system_clock;
-use crate::serve::Server;
+use crate::serve::{Changed, Live, Server};
 
 /// Runs the server until SIGTERM or SIGINT.
 pub fn run(args: &ConfigArgs) -> Exit {
@@ -17,12 +23,15 @@ pub fn run(args: &ConfigArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    start_log(&loaded.config.log);
+    let level = start_log(&loaded.config.log);
+    for error in restrict() {
+        tracing::warn!("{error}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(Exit::Failed, &error),
     };
-    let result = runtime.block_on(serve(&loaded));
+    let result = runtime.block_on(serve(loaded, args, level));
     // Reads that nobody waits for any more must not keep the process alive.
     runtime.shutdown_background();
     match result {
@@ -35,16 +44,23 @@ pub fn run(args: &ConfigArgs) -> Exit {
     }
 }
 
-async fn serve(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
     let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
-    announce(loaded, &server)?;
+    announce(&loaded, &server)?;
+    // It holds keys.
+    drop(loaded);
+    let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), level));
     let shutdown = async {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
+        // It holds the ledger.
+        reloading.abort();
+        let _ = reloading.await;
         tracing::info!(signal = name, "shutting down: what is in flight is answered");
     };
     server.run(shutdown).await?;
@@ -52,32 +68,93 @@ async fn serve(loaded: &Loaded) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Reads the configuration again at each SIGHUP.
+async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>, level: LogLevel) {
+    while hangup.recv().await.is_some() {
+        let (args, live, level) = (args.clone(), Arc::clone(&live), level.clone());
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let loaded = args.read().map_err(|error| error.to_string())?;
+            let changed = live.change(&loaded.config)?;
+            level.set(&loaded.config.log.level);
+            Ok::<_, String>(changed)
+        });
+        match reloaded.await {
+            Ok(Ok(Changed { in_force, at_restart })) => {
+                tracing::info!(in_force = in_force.join(", "), "the configuration was read again");
+                if !at_restart.is_empty() {
+                    let keys = at_restart.join(", ");
+                    tracing::warn!(keys, "some settings have changed and need a restart: they stay as they are");
+                }
+            }
+            Ok(Err(error)) => tracing::error!(error, "the configuration cannot be used: nothing changes"),
+            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+        }
+    }
+}
+
 /// Says what runs, where, and on a terminal how to try it.
 fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
-    let (address, admin) = (server.address()?, server.admin_address()?);
+    let (addresses, admin) = (Addresses(server.addresses()?), server.admin_address()?);
     let otlp = server.otlp_address()?;
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         config_file = loaded.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string()),
         instance = %server.ledger().instance(),
-        listen = %address,
+        listen = addresses.0.iter().map(Address::to_string).collect::<Vec<_>>().join(","),
+        tls = server.is_tls(),
         admin = %admin,
         otlp = otlp.map(tracing::field::display),
         data_dir = %data_dir.display(),
         events = server.ledger().committed().events(),
         "cairn takes events"
     );
-    if is_text(&loaded.config.log) {
+    warn_of_plain_keys(loaded, &addresses, server.is_tls());
+    if let Some(address) = addresses.0.iter().find_map(Address::tcp).filter(|_| is_text(&loaded.config.log)) {
+        let scheme = if server.is_tls() { "https" } else { "http" };
         println!(
-            "\n  events   http://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n\n  Try it:\n  \
-             curl -X POST http://{address}/v1/events -H \"Content-Type: application/json\" \
+            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n\n  Try it:\n  \
+             curl -X POST {scheme}://{address}/v1/events -H \"Content-Type: application/json\" \
              -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \"action_name\": \"search_database\", \
              \"action_status\": \"success\"}}'\n",
             data_dir.display()
         );
     }
     Ok(())
+}
+
+/// What is not refused, and is dangerous all the same.
+fn warn_of_plain_keys(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
+    let config = &loaded.config;
+    if config.auth.has_keys() && !is_tls && addresses.0.iter().any(|address| !address.is_local()) {
+        tracing::warn!("keys and events cross the network as they are: set tls.cert_file and tls.key_file");
+    }
+    let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file);
+    for file in secrets.chain(config.relay.all().filter_map(|(_, it)| it.org_id_file.as_ref())) {
+        let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
+        // Mounted secrets have a group that may read them.
+        if mode & 0o007 != 0 {
+            tracing::warn!(file = %file.display(), "everybody on this machine may read this secret");
+        }
+    }
+}
+
+/// Makes the process give away no more than it has to, and able to hold as many files as it may.
+fn restrict() -> Vec<String> {
+    use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit, umask};
+    // Whatever is made from here on is for nobody else.
+    umask(Mode::RWXG | Mode::RWXO);
+    let mut failed = Vec::new();
+    // A core has keys in it, and so has the memory of a process that others may look at.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        failed.push(format!("core dumps cannot be turned off: {error}"));
+    }
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        failed.push(format!("the limit of open files cannot be raised: {error}"));
+    }
+    failed
 }
 
 fn is_text(config: &LogConfig) -> bool {
@@ -88,13 +165,28 @@ fn is_text(config: &LogConfig) -> bool {
     }
 }
 
-fn start_log(config: &LogConfig) {
-    // The level was checked with the configuration.
-    let filter = EnvFilter::builder().parse_lossy(&config.level);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
-    if is_text(config) {
-        lines.with_ansi(io::stdout().is_terminal()).init();
-    } else {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+/// The level of the log, which can be changed.
+#[derive(Clone)]
+struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    fn set(&self, level: &str) {
+        // It was checked with the configuration.
+        if let Err(error) = self.0.reload(EnvFilter::builder().parse_lossy(level)) {
+            tracing::error!(%error, "the level of the log cannot be changed");
+        }
     }
+}
+
+fn start_log(config: &LogConfig) -> LogLevel {
+    // The level was checked with the configuration.
+    let (filter, level) = reload::Layer::new(EnvFilter::builder().parse_lossy(&config.level));
+    let lines = tracing_subscriber::fmt::layer().with_target(false);
+    let subscriber = tracing_subscriber::registry().with(filter);
+    if is_text(config) {
+        subscriber.with(lines.with_ansi(io::stdout().is_terminal())).init();
+    } else {
+        subscriber.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
+    }
+    LogLevel(level)
 }

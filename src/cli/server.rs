@@ -1,17 +1,22 @@
 //! Asking a running server.
 
+use std::fmt::Display;
 use std::io::Read;
-use std::path::Path;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::LINK;
+use reqwest::{Certificate, Identity, StatusCode};
 use serde_json::Value;
 
-use super::args::{ConfigArgs, ServerArgs};
+use super::args::{ConfigArgs, DoorArgs, ServerArgs};
 use super::{Error, Exit, complain};
+use crate::access::plain;
+use crate::config::Config;
 use crate::harmless::harmless;
+use crate::http::Address;
 
 /// A chain of a million events takes a while to walk.
 const ANSWER_WAIT: Duration = Duration::from_secs(600);
@@ -33,6 +38,33 @@ fn is_here(url: &str) -> bool {
     host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Where a server with this configuration is reached from its own machine.
+fn url_of(config: &Config) -> String {
+    let scheme = if config.tls.cert_file.is_some() { "https" } else { "http" };
+    let Some(mut address) = config.listen.0.iter().find_map(Address::tcp) else {
+        return config.listen.0.first().map_or_else(String::new, Address::to_string);
+    };
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("{scheme}://{address}")
+}
+
+fn wrong(argument: &str, path: &Path, why: &dyn Display) -> Exit {
+    complain(Exit::Usage, &format!("{argument} {}: {why}", path.display()))
+}
+
+fn read(argument: &str, path: &Path) -> Result<Vec<u8>, Exit> {
+    std::fs::read(path).map_err(|error| wrong(argument, path, &error))
+}
+
+fn read_key(path: &Path) -> Result<String, Exit> {
+    let keys = String::from_utf8(read("--api-key-file", path)?);
+    let keys = keys.map_err(|_| wrong("--api-key-file", path, &"expected a key, found no text"))?;
+    let key = keys.lines().find_map(plain).map(str::to_owned);
+    key.ok_or_else(|| wrong("--api-key-file", path, &"no key in it"))
+}
+
 /// A running server.
 pub struct Server {
     client: Client,
@@ -41,29 +73,39 @@ pub struct Server {
 }
 
 impl Server {
-    /// The server at a URL, with the API key in a file.
+    /// The server at a URL, or at a socket in the file system.
     ///
     /// # Errors
     /// After it has complained of what is wrong with them.
-    pub fn at(url: &str, key_file: Option<&Path>) -> Result<Server, Exit> {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(complain(Exit::Usage, &format!("expected a URL such as http://localhost:7600, found {url:?}")));
+    pub fn at(url: &str, door: &DoorArgs) -> Result<Server, Exit> {
+        let socket = url.strip_prefix("unix:");
+        if socket.is_none() && !url.starts_with("http://") && !url.starts_with("https://") {
+            let expected = "expected a URL such as http://localhost:7600, or unix:/run/cairn.sock";
+            return Err(complain(Exit::Usage, &format!("{expected}, found {url:?}")));
         }
-        let read_key = |path: &Path| {
-            let failed = |error| complain(Exit::Usage, &format!("--api-key-file {}: {error}", path.display()));
-            let keys = std::fs::read_to_string(path).map_err(failed)?;
-            let key = keys.lines().map(str::trim).find(|key| !key.is_empty());
-            key.map(str::to_owned)
-                .ok_or_else(|| complain(Exit::Usage, &format!("--api-key-file {}: no key in it", path.display())))
-        };
-        let key = key_file.map(read_key).transpose()?;
+        let key = door.api_key_file.as_deref().map(read_key).transpose()?;
         let mut client = Client::builder().timeout(ANSWER_WAIT);
-        if is_here(url) {
+        if is_here(url) || socket.is_some() {
             // A proxy is for the way out; it has no business with what we ask ourselves.
             client = client.no_proxy();
         }
+        if let Some(path) = socket {
+            client = client.unix_socket(PathBuf::from(path));
+        }
+        if let Some(path) = &door.ca_file {
+            let certificates = Certificate::from_pem_bundle(&read("--ca-file", path)?);
+            let certificates = certificates.map_err(|_| wrong("--ca-file", path, &"expected certificates (PEM)"))?;
+            client = client.tls_certs_merge(certificates);
+        }
+        if let Some(path) = &door.identity_file {
+            // The library's words may hold a line of the file.
+            let expected = "expected a certificate and its private key (PEM)";
+            let identity = Identity::from_pem(&read("--identity-file", path)?);
+            client = client.identity(identity.map_err(|_| wrong("--identity-file", path, &expected))?);
+        }
         let client = client.build();
         let client = client.map_err(|error| complain(Exit::Failed, &error))?;
+        let url = socket.map_or(url, |_| "http://localhost");
         Ok(Server { client, url: url.trim_end_matches('/').to_owned(), key })
     }
 
@@ -72,23 +114,16 @@ impl Server {
     /// # Errors
     /// After it has complained of what is wrong with them.
     pub fn of(args: &ServerArgs) -> Result<Server, Exit> {
-        let key_file = args.api_key_file.as_deref();
+        let mut door = args.door.clone();
         if let Some(url) = &args.server {
-            return Server::at(url, key_file);
+            return Server::at(url, &door);
         }
         let config = ConfigArgs { config: args.config.clone(), ..ConfigArgs::default() }.load()?.config;
-        let mut address = config.listen;
-        if address.ip().is_unspecified() {
-            address.set_ip(if address.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            });
-        }
         // Whoever can read the server's own keys may use one.
-        let key_file = key_file.or(config.auth.api_keys_file.as_deref());
-        let mut server = Server::at(&format!("http://{address}"), key_file)?;
-        server.key = server.key.or(config.auth.api_keys.first().cloned());
+        let file = config.auth.api_keys_file.clone();
+        door.api_key_file = door.api_key_file.or(file);
+        let mut server = Server::at(&url_of(&config), &door)?;
+        server.key = server.key.or(config.auth.api_keys.iter().find_map(|line| plain(line)).map(str::to_owned));
         Ok(server)
     }
 

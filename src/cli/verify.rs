@@ -30,7 +30,7 @@ pub fn run(args: &VerifyArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let server = match args.server.as_ref().map(|url| Server::at(url, args.api_key_file.as_deref())).transpose() {
+    let server = match args.server.as_ref().map(|url| Server::at(url, &args.door)).transpose() {
         Ok(server) => server,
         Err(exit) => return exit,
     };

@@ -1,14 +1,15 @@
 //! What is wrong with a configuration, in sentences: the key, the value, where it came from, what was expected.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use figment::error::Kind;
 use figment::{Figment, Metadata, Source};
 
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
+use crate::access::Keys;
 use crate::chain::is_agent_id;
-use crate::ingest::{IngestConfig, Keys};
+use crate::http::{Address, Tls};
+use crate::ingest::IngestConfig;
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
 
@@ -74,9 +75,14 @@ fn keys() -> Vec<String> {
 fn expected(key: &str) -> Option<&'static str> {
     let last = key.rsplit('.').next().unwrap_or(key);
     Some(match last {
-        "listen" => "an address such as 127.0.0.1:7600",
+        "listen" if key.starts_with("admin") => "an address such as 127.0.0.1:7601",
+        "listen" => "an address such as 127.0.0.1:7600 or unix:/run/cairn.sock",
+        "socket_mode" => "permissions in octal digits such as \"0660\"",
+        "events_per_second" => "a number from 1 to 4294967295, or null",
+        "connections" => "a number",
         "sync" | "allow_anonymous" | "enabled" => "true or false",
-        "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" => "a path",
+        "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" | "cert_file"
+        | "client_ca_file" => "a path",
         "api_keys" => "a list of strings, such as [one, two]",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
@@ -89,7 +95,7 @@ fn expected(key: &str) -> Option<&'static str> {
         _ if last.ends_with("_bytes") => "a size such as 64MiB",
         _ if last.ends_with("_timeout") => "a time such as 250ms or 10s",
         "admin" | "storage" | "queue" | "limits" | "auth" | "shutdown" | "log" | "relay" | "agnost" | "otlp"
-        | "ingest" | "retry" | "filter" => "settings under it, one a line",
+        | "ingest" | "tls" | "retry" | "filter" => "settings under it, one a line",
         "destinations" => "a list of destinations",
         "type" => "agnost",
         "from" => "start or now",
@@ -180,6 +186,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     require(body.as_u64() <= 1 << 30, "limits.body_bytes", &body, "at most 1GiB");
     require(body <= inflight, "limits.body_bytes", &body, &format!("at most limits.inflight_bytes, {inflight}"));
     require(limits.batch_events > 0, "limits.batch_events", &limits.batch_events, "at least 1");
+    require(limits.connections > 0, "limits.connections", &limits.connections, "at least 1");
     require(limits.otlp_records > 0, "limits.otlp_records", &limits.otlp_records, "at least 1");
     let times = [
         ("limits.header_timeout", limits.header_timeout),
@@ -205,21 +212,24 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     let is_origin = config.log.origin.as_ref().is_none_or(|origin| LogOrigin::is_origin(origin));
     let origin = config.log.origin.as_deref().unwrap_or_default();
     require(is_origin, "log.origin", &format!("{origin:?}"), "a name without white space and +");
-    let auth = &config.auth;
-    let is_open = auth.api_keys.is_empty() && auth.api_keys_file.is_none() && !auth.allow_anonymous;
-    let (listen, admin) = (&config.listen, &config.admin.listen);
-    let taking = [("listen", Some(listen)), ("ingest.otlp.listen", config.ingest.otlp.listen.as_ref())];
-    for (key, address) in taking {
-        let Some(address) = address else { continue };
-        let wanted = "a loopback address, or auth.api_keys, or auth.allow_anonymous: true";
-        require(address.ip().is_loopback() || !is_open, key, address, wanted);
+    let is_closed = config.auth.has_keys() || config.tls.client_ca_file.is_some() || config.auth.allow_anonymous;
+    let otlp = config.ingest.otlp.listen.as_ref();
+    let taking = config.listen.0.iter().map(|address| ("listen", address));
+    for (key, address) in taking.chain(otlp.map(|address| ("ingest.otlp.listen", address))) {
+        let wanted = "a loopback address, or auth.api_keys, or tls.client_ca_file, or auth.allow_anonymous: true";
+        require(address.is_local() || is_closed, key, address, wanted);
     }
-    let is_other = |address: &SocketAddr, than: &SocketAddr| address != than || address.port() == 0;
-    require(is_other(admin, listen), "admin.listen", admin, "another address than listen");
-    let is_taken = config.ingest.otlp.enabled || config.ingest.otlp.listen.is_none();
+    require(!config.listen.0.is_empty(), "listen", &"nothing", "at least one address");
+    let admin = Address::Tcp(config.admin.listen);
+    for (index, address) in config.listen.0.iter().enumerate() {
+        require(admin.is_free_beside(address), "admin.listen", &admin, "another address than listen");
+        let is_new = config.listen.0[..index].iter().all(|other| address.is_free_beside(other));
+        require(is_new, "listen", address, "each address once");
+    }
+    let is_taken = config.ingest.otlp.enabled || otlp.is_none();
     require(is_taken, "ingest.otlp.enabled", &false, "true, or no ingest.otlp.listen");
-    if let Some(otlp) = &config.ingest.otlp.listen {
-        let is_free = is_other(otlp, listen) && is_other(otlp, admin);
+    if let Some(otlp) = otlp {
+        let is_free = config.listen.0.iter().chain([&admin]).all(|other| otlp.is_free_beside(other));
         require(is_free, "ingest.otlp.listen", otlp, "another address than listen and admin.listen");
     }
     let IngestConfig { agnost, otlp } = &config.ingest;
@@ -230,8 +240,11 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     for mistake in config.relay.check() {
         wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
     }
-    if let Err(error) = Keys::load(auth) {
-        wrong.push(format!("auth.api_keys_file: {error} (in {})", loaded.source_of("auth.api_keys_file")));
+    if let Err(error) = Keys::load(&config.auth) {
+        wrong.push(format!("{error} (in {})", loaded.source_of(error.key())));
+    }
+    if let Err(error) = Tls::load(&config.tls) {
+        wrong.push(format!("{error} (in {})", loaded.source_of(error.key)));
     }
     wrong
 }

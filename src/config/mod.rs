@@ -14,7 +14,9 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Yaml};
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{AuthConfig, IngestConfig, LimitsConfig};
+use crate::access::AuthConfig;
+use crate::http::{Addresses, TlsConfig};
+use crate::ingest::{IngestConfig, LimitsConfig};
 use crate::ledger::{QueueConfig, StorageConfig};
 use crate::relay::RelayConfig;
 use crate::tlog;
@@ -28,7 +30,12 @@ const ENV_PREFIX: &str = "CAIRN_";
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where events come in and are read.
-    pub listen: SocketAddr,
+    pub listen: Addresses,
+    /// Who may open sockets in the file system among them: permissions, as of a file.
+    #[serde(with = "units::mode")]
+    pub socket_mode: u32,
+    /// TLS for what comes in over the network.
+    pub tls: TlsConfig,
     /// The port for operators.
     pub admin: AdminConfig,
     /// The ledger on disk.
@@ -118,7 +125,9 @@ pub enum LogFormat {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 7600)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7600)).into(),
+            socket_mode: 0o660,
+            tls: TlsConfig::default(),
             admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)) },
             storage: StorageConfig::default(),
             shards: 1,
@@ -146,7 +155,7 @@ impl Default for Config {
 pub struct Flags {
     /// `--listen`
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Addresses>,
     /// `--data-dir`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageFlags>,
@@ -179,6 +188,28 @@ pub struct Loaded {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
     sources: Figment,
+}
+
+/// The names of the settings that two configurations do not have in common.
+pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+    // The types are our own: they all have a form in JSON.
+    let value = |config| serde_json::to_value(config).unwrap_or_default();
+    let mut found = Vec::new();
+    let mut levels = vec![(String::new(), value(old), value(new))];
+    while let Some((path, old, new)) = levels.pop() {
+        match (old, new) {
+            (old, new) if old == new => {}
+            (serde_json::Value::Object(mut old), serde_json::Value::Object(new)) => {
+                for (name, new) in new {
+                    let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    levels.push((key, old.remove(&name).unwrap_or_default(), new));
+                }
+            }
+            _ => found.push(path),
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Reads and checks the configuration.

@@ -1,6 +1,7 @@
 //! Answers and errors, all of them JSON.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -8,7 +9,7 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 
 /// How long a sender should wait before it tries again, in seconds.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_S: u32 = 1;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -27,11 +28,13 @@ pub struct Problem {
     pub status: StatusCode,
     /// What is wrong, and what was expected.
     pub message: Cow<'static, str>,
+    /// How long to wait before the same request is sent again, in seconds, if that may help.
+    pub retry_after_s: Option<u32>,
 }
 
 impl Problem {
     fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { status, message: message.into() }
+        Problem { status, message: message.into(), retry_after_s: None }
     }
 
     /// 400: the request, or the event in it, is wrong.
@@ -42,6 +45,11 @@ impl Problem {
     /// 401: no key, or a wrong one.
     pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// 403: the key is known, and not good for this.
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, message)
     }
 
     /// 404: there is no such thing.
@@ -74,14 +82,22 @@ impl Problem {
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
+    /// 429: more than this client may send. The same request may be sent again after `wait`.
+    pub fn too_many(message: impl Into<Cow<'static, str>>, wait: Duration) -> Problem {
+        let seconds = u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, message);
+        Problem { retry_after_s: Some(seconds), ..problem }
+    }
+
     /// 503: not now. The same request may be sent again.
     pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Problem {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, message);
+        Problem { retry_after_s: Some(RETRY_AFTER_S), ..problem }
     }
 
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
+        self.retry_after_s.is_some()
     }
 }
 
@@ -90,8 +106,8 @@ impl IntoResponse for Problem {
         let body = serde_json::json!({ "error": self.message }).to_string();
         let mut response = json_response(self.status, body);
         let headers = response.headers_mut();
-        if self.is_retryable() {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -104,5 +120,5 @@ impl IntoResponse for Problem {
 
 /// Says that part of an answer may be tried again.
 pub fn retry_after(response: &mut Response<Body>) {
-    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S);
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
 }

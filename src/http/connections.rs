@@ -2,8 +2,11 @@
 
 use std::future::{Future, Ready};
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -15,17 +18,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
 use super::activity::{Activity, AnswerBody, Overdue, Watched};
+use super::listener::{Accepted, Listener, Peer, Stream};
 
 /// How much of a request's head is read at most, in bytes. Also the most that is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
 /// How long to wait before accepting again when the system has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often somebody is told that connections have to wait.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy)]
@@ -45,38 +50,99 @@ impl Timeouts {
     }
 }
 
+/// How many connections there may be at once, and how long each may take. It can change while they are open.
+pub struct ConnectionLimits {
+    timeouts: ArcSwap<Timeouts>,
+    most: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl ConnectionLimits {
+    /// For `most` connections.
+    pub fn new(timeouts: Timeouts, most: usize) -> Arc<ConnectionLimits> {
+        let timeouts = ArcSwap::from_pointee(timeouts);
+        Arc::new(ConnectionLimits { timeouts, most: AtomicUsize::new(most), open: AtomicUsize::new(0) })
+    }
+
+    /// From now on. Connections that are open stay so, and learn of new time-outs when they are next looked at.
+    pub fn change(&self, timeouts: Timeouts, most: usize) {
+        self.timeouts.store(Arc::new(timeouts));
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.open() >= self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that is counted.
+struct Counted(Arc<ConnectionLimits>);
+
+impl Counted {
+    fn new(limits: &Arc<ConnectionLimits>) -> Counted {
+        limits.open.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(limits))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Answers some calls before a router is asked.
 pub trait Shortcut: Clone + Send + Sync + 'static {
     /// The answer, or the request back for the router.
-    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request>;
+    fn take(
+        &self,
+        peer: Peer,
+        request: Request,
+    ) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request>;
 }
 
 /// No shortcut.
 impl Shortcut for () {
-    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
+    fn take(
+        &self,
+        _: Peer,
+        request: Request,
+    ) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
         Either::<Ready<Response<Body>>, _>::Right(request)
     }
 }
 
 /// Serves connections until `stopping` says true, then lets the requests that came in be answered. Dropping the
-/// future cuts off what is left.
+/// future cuts off what is left. While there are too many connections, more have to wait until they are accepted.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     (shortcut, router): (impl Shortcut, Router),
-    timeouts: Timeouts,
+    limits: Arc<ConnectionLimits>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
     let theirs = stopping.clone();
+    let mut complained: Option<Instant> = None;
     loop {
+        let is_full = limits.is_reached();
+        if is_full && complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) {
+            complained = Some(Instant::now());
+            tracing::warn!(open = limits.open(), "too many connections (limits.connections): more have to wait");
+        }
         tokio::select! {
             biased;
             () = stop(&mut stopping) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            () = tokio::time::sleep(ACCEPT_PAUSE), if is_full => {}
+            accepted = listener.accept(), if !is_full => match accepted {
+                Ok(accepted) => {
                     let routes = (shortcut.clone(), router.clone());
-                    connections.spawn(connection(stream, routes, timeouts, Some(theirs.clone())));
+                    connections.spawn(agree_and_serve(accepted, routes, Counted::new(&limits), theirs.clone()));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -101,14 +167,31 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+async fn agree_and_serve(
+    (accepted, peer): (Accepted, Peer),
+    routes: (impl Shortcut, Router),
+    counted: Counted,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let limit = counted.0.timeouts.load().header;
+    let agreed = tokio::select! {
+        agreed = tokio::time::timeout(limit, accepted.agree()) => agreed,
+        () = stop(&mut stopping) => return,
+    };
+    match agreed {
+        Ok(Ok(stream)) => connection((stream, peer), routes, &counted.0, Some(stopping)).await,
+        // It is the peer's to mend, and its address says whose.
+        Ok(Err(error)) => tracing::debug!(%error, ?peer, "no TLS with this peer"),
+        Err(_) => tracing::debug!(?peer, "no TLS with this peer in time"),
+    }
+}
+
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (Stream, Peer),
     (shortcut, router): (impl Shortcut, Router),
-    timeouts: Timeouts,
+    limits: &ConnectionLimits,
     stopping: Option<watch::Receiver<bool>>,
 ) {
-    // Answers are small and complete: waiting for more to send only makes them late.
-    let _ = stream.set_nodelay(true);
     let activity = Activity::new();
     let stream = TokioIo::new(Watched::new(stream, activity.clone()));
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -117,9 +200,12 @@ async fn connection(
         if is_http2 {
             activity.speaks_http2();
         }
-        let answer = match shortcut.take(request.map(Body::new)) {
+        let answer = match shortcut.take(peer, request.map(Body::new)) {
             Either::Left(answer) => Either::Left(answer.map(Ok)),
-            Either::Right(request) => Either::Right(router.clone().call(request)),
+            Either::Right(mut request) => {
+                request.extensions_mut().insert(peer);
+                Either::Right(router.clone().call(request))
+            }
         };
         async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2))) }
     });
@@ -128,21 +214,21 @@ async fn connection(
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // It is polled when it is due, not whenever bytes come and go.
-    let mut asides = FuturesUnordered::from_iter([aside(stopping, timeouts.shortest())]);
+    let mut asides = FuturesUnordered::from_iter([aside(stopping, limits.timeouts.load().shortest())]);
     let mut is_closing = false;
     loop {
         let (stopping, look) = tokio::select! {
             biased;
             // Errors are the peer's: it has gone, or does not speak HTTP.
             _ = connection.as_mut() => return,
-            Some((aside, stopping)) = asides.next() => match (aside, activity.overdue(&timeouts)) {
+            Some((aside, stopping)) = asides.next() => match (aside, activity.overdue(&limits.timeouts.load())) {
                 (Aside::Look, Ok(next)) => (stopping, next),
                 (Aside::Look, Err(Overdue::Slow)) => return,
                 (Aside::Look, Err(Overdue::Idle)) if is_closing => return,
                 (Aside::Look, Err(Overdue::Idle)) | (Aside::Stop, _) => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
-                    (None, timeouts.shortest())
+                    (None, limits.timeouts.load().shortest())
                 }
             },
         };

@@ -11,7 +11,7 @@ use super::Problem;
 #[derive(Clone)]
 pub struct Inflight {
     used: Arc<AtomicU64>,
-    limit: u64,
+    limit: Arc<AtomicU64>,
 }
 
 /// The memory that one request takes. Dropping it gives the memory back.
@@ -23,7 +23,12 @@ pub struct Reserved {
 impl Inflight {
     /// For that many bytes.
     pub fn new(limit: u64) -> Inflight {
-        Inflight { used: Arc::default(), limit }
+        Inflight { used: Arc::default(), limit: Arc::new(AtomicU64::new(limit)) }
+    }
+
+    /// That many bytes, from now on.
+    pub fn change(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// How many bytes all requests take now.
@@ -46,7 +51,7 @@ impl Reserved {
     pub fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let before = self.take(bytes);
         let others = before.saturating_sub(self.bytes - bytes as u64);
-        if others > 0 && before + bytes as u64 > self.inflight.limit {
+        if others > 0 && before + bytes as u64 > self.inflight.limit.load(Ordering::Relaxed) {
             return Err(Problem::unavailable("too much is being received at once (limits.inflight_bytes); try again"));
         }
         Ok(())

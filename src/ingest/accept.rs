@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::dispatch::NotStored;
 use super::metrics::{Reason, RouteMetrics};
 use super::{Ingest, body};
+use crate::access::Client;
 use crate::chain::Reader;
 use crate::chain::event::EventError;
 use crate::chain::json::Fault;
@@ -27,25 +28,31 @@ pub type Refused = (Problem, Reason);
 pub async fn receive(
     ingest: &Ingest,
     metrics: &RouteMetrics,
+    client: Client,
     request: Request,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refused> {
     body::require_json(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
-    receive_any(ingest, metrics, request, reserved).await
+    receive_any(ingest, metrics, client, request, reserved).await
 }
 
 /// The same, whatever its content type.
 pub async fn receive_any(
     ingest: &Ingest,
     metrics: &RouteMetrics,
+    client: Client,
     request: Request,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refused> {
     let (parts, body) = request.into_parts();
+    ingest.rates.admit(client).map_err(|wait| {
+        let message = "this client sends more events than it may (limits.events_per_second)";
+        (Problem::too_many(message, wait), Reason::RateLimited)
+    })?;
     if let Some(why) = ingest.ledger.space().no_room() {
         return Err((Problem::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
     }
-    let sent = body::read(&parts.headers, body, &ingest.limits, reserved).await.map_err(|problem| {
+    let sent = body::read(&parts.headers, body, &ingest.limits(), reserved).await.map_err(|problem| {
         let reason = match problem.status {
             StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Reason::Busy,
@@ -67,7 +74,7 @@ pub fn text(sent: &[u8]) -> Result<&str, Refused> {
 
 /// The longest an event may be, in canonical bytes.
 pub fn event_limit(ingest: &Ingest) -> usize {
-    usize::try_from(ingest.limits.event_bytes.as_u64()).unwrap_or(usize::MAX)
+    usize::try_from(ingest.limits().event_bytes.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// An event that is refused.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode};
@@ -19,6 +20,7 @@ use super::dispatch::{NotStored, Stored};
 use super::metrics::{Reason, RouteMetrics};
 use super::redact::redact;
 use super::{Ingest, body};
+use crate::access::Client;
 use crate::chain::event::{EventError, UUID_LEN};
 use crate::chain::object::Object;
 use crate::chain::{Field, Reader, WayIn, scan, time};
@@ -39,16 +41,24 @@ enum Kind {
 }
 
 /// `POST /api/v1/capture-session`: 200 and the session's id.
-pub async fn session(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
-    take(&ingest, &ingest.agnost_session_metrics, Kind::Session, request).await
+pub async fn session(
+    State(ingest): State<Arc<Ingest>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Response<Body> {
+    take(&ingest, &ingest.agnost_session_metrics, Kind::Session, (client, request)).await
 }
 
 /// `POST /api/v1/capture-event`: 200 and the event's id.
-pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
-    take(&ingest, &ingest.agnost_event_metrics, Kind::Event, request).await
+pub async fn event(
+    State(ingest): State<Arc<Ingest>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Response<Body> {
+    take(&ingest, &ingest.agnost_event_metrics, Kind::Event, (client, request)).await
 }
 
-async fn take(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: Request) -> Response<Body> {
+async fn take(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: (Client, Request)) -> Response<Body> {
     let started = Instant::now();
     let response = match store(ingest, metrics, kind, request).await {
         Ok(stored) => {
@@ -75,11 +85,16 @@ fn answer(kind: Kind, stored: &Stored) -> Response<Body> {
     json_response(StatusCode::OK, json!({ name: id }).to_string())
 }
 
-async fn store(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: Request) -> Result<Stored, Refused> {
+async fn store(
+    ingest: &Ingest,
+    metrics: &RouteMetrics,
+    kind: Kind,
+    (client, request): (Client, Request),
+) -> Result<Stored, Refused> {
     // Shared with the request, not copied.
     let (agent, org) = (request.headers().get(AGENT_HEADER).cloned(), request.headers().get(ORG_HEADER).cloned());
     let mut reserved = ingest.inflight.reserve();
-    let sent = receive(ingest, metrics, request, &mut reserved).await?;
+    let sent = receive(ingest, metrics, client, request, &mut reserved).await?;
     let mapped = body::off_the_way(sent.len(), || {
         let sent = canonical(text(&sent)?)?;
         Mapped::of(ingest, kind, agent.as_ref(), org.as_ref(), &sent)

@@ -1,16 +1,16 @@
 //! The settings of the way in.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::http::Address;
 use crate::units;
 
 /// `limits.*`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
     /// The longest event, in canonical bytes.
@@ -26,6 +26,10 @@ pub struct LimitsConfig {
     /// The most memory that bodies, inflated bodies and answers of all connections take together.
     #[serde(with = "units::size")]
     pub inflight_bytes: ByteSize,
+    /// How many events each client may bring in a second, in the long run; as many as it likes if there is none.
+    pub events_per_second: Option<NonZeroU32>,
+    /// How many connections there may be at once.
+    pub connections: usize,
     /// How long the head of a request may take.
     #[serde(with = "units::time")]
     pub header_timeout: Duration,
@@ -45,6 +49,8 @@ impl Default for LimitsConfig {
             batch_events: 10_000,
             otlp_records: 200_000,
             inflight_bytes: ByteSize::mib(64),
+            events_per_second: None,
+            connections: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
@@ -85,7 +91,7 @@ pub struct OtlpConfig {
     /// Whether its calls are answered.
     pub enabled: bool,
     /// A second address where they are, usually with the port 4318, which exporters call if nobody tells them another.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
     /// Whose events they are, if neither the span nor its resource says.
     pub agent_id: String,
     /// Which spans become events.
@@ -106,16 +112,4 @@ impl Default for OtlpConfig {
     fn default() -> OtlpConfig {
         OtlpConfig { enabled: true, listen: None, agent_id: "unknown-agent".to_owned(), select: Select::All }
     }
-}
-
-/// `auth.*`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthConfig {
-    /// Keys that callers may use. None, and no file: everybody may call.
-    pub api_keys: Vec<String>,
-    /// A file with one key a line.
-    pub api_keys_file: Option<PathBuf>,
-    /// Whether the port may be reached from other machines without keys.
-    pub allow_anonymous: bool,
 }

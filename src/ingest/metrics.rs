@@ -9,7 +9,7 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 use crate::ledger::now_ms;
 
 /// The statuses that a call can answer.
-const CODES: [StatusCode; 10] = [
+const CODES: [StatusCode; 11] = [
     StatusCode::OK,
     StatusCode::CREATED,
     StatusCode::MULTI_STATUS,
@@ -18,6 +18,7 @@ const CODES: [StatusCode; 10] = [
     StatusCode::CONFLICT,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::TOO_MANY_REQUESTS,
     StatusCode::INTERNAL_SERVER_ERROR,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
@@ -40,10 +41,12 @@ pub enum Reason {
     NoSpace,
     /// The commit failed, or the ledger could not be read.
     StoreFailed,
+    /// The client sends more than it may.
+    RateLimited,
 }
 
 impl Reason {
-    const ALL: [(Reason, &str); 7] = [
+    const ALL: [(Reason, &str); 8] = [
         (Reason::Invalid, "invalid"),
         (Reason::TooLarge, "too_large"),
         (Reason::IdTaken, "id_taken"),
@@ -51,6 +54,7 @@ impl Reason {
         (Reason::Draining, "draining"),
         (Reason::NoSpace, "no_space"),
         (Reason::StoreFailed, "store_failed"),
+        (Reason::RateLimited, "rate_limited"),
     ];
 }
 
@@ -121,10 +125,4 @@ impl RouteMetrics {
 pub fn unselected() -> Counter {
     describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select left out.");
     counter!("cairn_ingest_unselected_events_total")
-}
-
-/// Requests without a key that is known.
-pub fn unauthorized() -> Counter {
-    describe_counter!("cairn_unauthorized_requests_total", "Requests without a key that is known.");
-    counter!("cairn_unauthorized_requests_total")
 }

@@ -5,7 +5,6 @@
 
 mod accept;
 mod agnost;
-mod auth;
 mod body;
 mod config;
 mod dispatch;
@@ -18,14 +17,16 @@ mod shortcut;
 use std::sync::Arc;
 
 use ::metrics::Counter;
-use axum::Router;
+use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
 use axum::routing::post;
+use axum::{Extension, Router};
 
-pub use auth::{Keys, require_key};
-pub use config::{AgnostConfig, AuthConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
+pub use config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
 pub use otlp::with_status as otlp_status;
 pub use shortcut::IngestShortcut;
 
+use crate::access::{Client, Rates};
 use crate::http::Inflight;
 use crate::ledger::{Ledger, QueueConfig};
 use dispatch::Dispatch;
@@ -34,7 +35,8 @@ use metrics::RouteMetrics;
 /// What the calls of this stage share.
 pub struct Ingest {
     ledger: Arc<Ledger>,
-    limits: LimitsConfig,
+    limits: ArcSwap<LimitsConfig>,
+    rates: Rates,
     dispatch: Dispatch,
     inflight: Inflight,
     events_metrics: RouteMetrics,
@@ -70,14 +72,30 @@ impl Ingest {
             logs_metrics: RouteMetrics::register("/v1/logs"),
             unselected: metrics::unselected(),
             ledger,
-            limits,
+            rates: Rates::new(limits.events_per_second),
+            limits: ArcSwap::from_pointee(limits),
         })
+    }
+
+    /// What a request may take now.
+    fn limits(&self) -> LimitsConfig {
+        **self.limits.load()
+    }
+
+    /// These limits, for requests from now on.
+    pub fn change(&self, limits: LimitsConfig) {
+        self.rates.change(limits.events_per_second);
+        self.inflight.change(limits.inflight_bytes.as_u64());
+        self.limits.store(Arc::new(limits));
     }
 }
 
 /// The calls that take events.
 pub fn routes(ingest: Arc<Ingest>) -> Router {
-    let mut routes = Router::new().route("/v1/events", post(native::event)).route("/v1/batch", post(native::batch));
+    type Call = (State<Arc<Ingest>>, Extension<Client>);
+    let event = |(State(ingest), Extension(client)): Call, request: Request| native::event(ingest, client, request);
+    let batch = |(State(ingest), Extension(client)): Call, request: Request| native::batch(ingest, client, request);
+    let mut routes = Router::new().route("/v1/events", post(event)).route("/v1/batch", post(batch));
     if ingest.agnost.enabled {
         routes = routes
             .route("/api/v1/capture-session", post(agnost::session))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 
@@ -14,6 +14,7 @@ use super::body;
 use super::dispatch::{Answer, NotStored};
 use super::metrics::Reason;
 use super::{Ingest, dispatch};
+use crate::access::Client;
 use crate::chain::event::{EventError, skip};
 use crate::chain::json::Fault;
 use crate::chain::{Reader, WayIn};
@@ -21,11 +22,11 @@ use crate::http::{Problem, Reserved, json_response, retry_after};
 use crate::ledger::record::Draft;
 
 /// `POST /v1/events`: 201 and the stored event; 200 if it was stored before under its id.
-pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.events_metrics;
     let mut reserved = ingest.inflight.reserve();
-    let response = match take_event(&ingest, request, &mut reserved).await {
+    let response = match take_event(&ingest, client, request, &mut reserved).await {
         Ok(stored) => {
             let status = if stored.is_known { StatusCode::OK } else { StatusCode::CREATED };
             metrics.accepted.increment(u64::from(!stored.is_known));
@@ -40,8 +41,13 @@ pub async fn event(State(ingest): State<Arc<Ingest>>, request: Request) -> Respo
     response
 }
 
-async fn take_event(ingest: &Ingest, request: Request, reserved: &mut Reserved) -> Result<dispatch::Stored, Refused> {
-    let sent = receive(ingest, &ingest.events_metrics, request, reserved).await?;
+async fn take_event(
+    ingest: &Ingest,
+    client: Client,
+    request: Request,
+    reserved: &mut Reserved,
+) -> Result<dispatch::Stored, Refused> {
+    let sent = receive(ingest, &ingest.events_metrics, client, request, reserved).await?;
     let draft = body::off_the_way(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
@@ -67,11 +73,11 @@ fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft
 }
 
 /// `POST /v1/batch`: 201 if all events were stored, 207 if any was not, with an entry per event in their order.
-pub async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
+pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.batch_metrics;
     let reserved = ingest.inflight.reserve();
-    let response = match take_batch(&ingest, request, reserved).await {
+    let response = match take_batch(&ingest, client, request, reserved).await {
         Ok(response) => response,
         Err((problem, reason)) => {
             metrics.refused(reason);
@@ -88,14 +94,20 @@ enum Entry {
     Refused(Refused),
 }
 
-async fn take_batch(ingest: &Ingest, request: Request, mut reserved: Reserved) -> Result<Response<Body>, Refused> {
-    let sent = receive(ingest, &ingest.batch_metrics, request, &mut reserved).await?;
+async fn take_batch(
+    ingest: &Ingest,
+    client: Client,
+    request: Request,
+    mut reserved: Reserved,
+) -> Result<Response<Body>, Refused> {
+    let sent = receive(ingest, &ingest.batch_metrics, client, request, &mut reserved).await?;
     let mut entries = Vec::new();
     let mut drafts = Vec::new();
     body::off_the_way(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_array(reader, text, ingest, &mut reserved, &mut entries, &mut drafts))
     })?;
+    ingest.rates.charge(client, entries.len().saturating_sub(1));
     reserved.shrink(sent.len());
     drop(sent);
     let answers = ingest.dispatch.many(drafts).await;
@@ -114,19 +126,19 @@ fn read_array(
 ) -> Result<(), Refused> {
     let mut cursor = Cursor { text, at: 0 };
     cursor.require(b'[', "an array of events")?;
+    let (most, longest) = (ingest.limits().batch_events, event_limit(ingest));
     if !cursor.accept(b']') {
         loop {
-            if entries.len() == ingest.limits.batch_events {
-                let limit = ingest.limits.batch_events;
-                let message = format!("the batch has more than {limit} events (limits.batch_events)");
+            if entries.len() == most {
+                let message = format!("the batch has more than {most} events (limits.batch_events)");
                 return Err((Problem::too_large(message), Reason::TooLarge));
             }
-            match reader.read(text, cursor.at, WayIn::HTTP_API, event_limit(ingest)) {
+            match reader.read(text, cursor.at, WayIn::HTTP_API, longest) {
                 Ok((content, end)) => {
                     let draft = Draft::new(&content);
                     if drafts.is_empty() {
                         // The others are probably as long.
-                        let count = (text.len() / (end - cursor.at).max(1)).min(ingest.limits.batch_events);
+                        let count = (text.len() / (end - cursor.at).max(1)).min(most);
                         drafts.reserve(count);
                         entries.reserve(count);
                     }

@@ -7,19 +7,20 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{Method, Response};
 use axum::response::IntoResponse;
 use futures_util::future::Either;
 
-use super::{Ingest, Keys, native};
-use crate::http::Shortcut;
+use super::{Ingest, native};
+use crate::access::{Guard, Scopes};
+use crate::http::{Peer, Shortcut};
 
 /// The shortcut of the public port.
 #[derive(Clone)]
 pub struct IngestShortcut {
     ingest: Arc<Ingest>,
-    keys: Option<Keys>,
+    guard: Arc<Guard>,
 }
 
 enum Call {
@@ -28,14 +29,18 @@ enum Call {
 }
 
 impl IngestShortcut {
-    /// With keys, each call needs one.
-    pub fn new(ingest: Arc<Ingest>, keys: Option<Keys>) -> IngestShortcut {
-        IngestShortcut { ingest, keys }
+    /// For calls that `guard` lets in.
+    pub fn new(ingest: Arc<Ingest>, guard: Arc<Guard>) -> IngestShortcut {
+        IngestShortcut { ingest, guard }
     }
 }
 
 impl Shortcut for IngestShortcut {
-    fn take(&self, request: Request) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
+    fn take(
+        &self,
+        peer: Peer,
+        request: Request,
+    ) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request> {
         let uri = request.uri();
         let call = match uri.path() {
             "/v1/events" => Call::Event,
@@ -45,13 +50,13 @@ impl Shortcut for IngestShortcut {
         if request.method() != Method::POST || uri.query().is_some() {
             return Either::Right(request);
         }
-        let refused = self.keys.as_ref().and_then(|keys| keys.check(request.headers()).err());
-        let ingest = State(Arc::clone(&self.ingest));
+        let client = self.guard.check(request.headers(), peer, Scopes::INGEST);
+        let ingest = Arc::clone(&self.ingest);
         Either::Left(async move {
-            match (refused, call) {
-                (Some(problem), _) => problem.into_response(),
-                (None, Call::Event) => native::event(ingest, request).await,
-                (None, Call::Batch) => native::batch(ingest, request).await,
+            match (client, call) {
+                (Err(problem), _) => problem.into_response(),
+                (Ok(client), Call::Event) => native::event(ingest, client, request).await,
+                (Ok(client), Call::Batch) => native::batch(ingest, client, request).await,
             }
         })
     }

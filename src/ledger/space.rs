@@ -21,8 +21,8 @@ pub enum NoRoom {
 
 /// The last measurement. Read for every request, written once a second.
 pub struct Space {
-    min_free_bytes: u64,
-    max_bytes: u64,
+    min_free_bytes: AtomicU64,
+    max_bytes: AtomicU64,
     free_bytes: AtomicU64,
     store_bytes: AtomicU64,
     /// Held for an assignment.
@@ -31,6 +31,8 @@ pub struct Space {
 
 #[derive(Default)]
 struct Trouble {
+    /// What the log said last.
+    told: Option<NoRoom>,
     /// Since when commits have failed for want of space.
     failing_since: Option<Instant>,
     /// Since when the disk has had room, if it has.
@@ -44,8 +46,8 @@ impl Space {
     /// When the data directory cannot be measured.
     pub fn new(config: &StorageConfig) -> std::io::Result<Space> {
         let space = Space {
-            min_free_bytes: config.min_free_bytes.as_u64(),
-            max_bytes: config.max_bytes.as_u64(),
+            min_free_bytes: AtomicU64::new(config.min_free_bytes.as_u64()),
+            max_bytes: AtomicU64::new(config.max_bytes.as_u64()),
             free_bytes: AtomicU64::new(u64::MAX),
             store_bytes: AtomicU64::new(0),
             trouble: Mutex::default(),
@@ -54,19 +56,29 @@ impl Space {
         Ok(space)
     }
 
+    /// These limits, from the next measurement on.
+    pub fn change(&self, config: &StorageConfig) {
+        self.min_free_bytes.store(config.min_free_bytes.as_u64(), Ordering::Relaxed);
+        self.max_bytes.store(config.max_bytes.as_u64(), Ordering::Relaxed);
+    }
+
+    fn min_free_bytes(&self) -> u64 {
+        self.min_free_bytes.load(Ordering::Relaxed)
+    }
+
     /// Measures again, and says in the log when room is gone or back.
     ///
     /// # Errors
     /// When the data directory cannot be measured; the last measurement stays in force then.
     pub fn measure(&self, data_dir: &Path) -> std::io::Result<()> {
-        let before = self.no_room();
         let disk = rustix::fs::statvfs(data_dir)?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.store_bytes.store(directory_bytes(data_dir)?, Ordering::Relaxed);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.free_since =
-            if free_bytes < self.min_free_bytes { None } else { trouble.free_since.or_else(|| Some(Instant::now())) };
+            if free_bytes < self.min_free_bytes() { None } else { trouble.free_since.or_else(|| Some(Instant::now())) };
+        let before = std::mem::replace(&mut trouble.told, self.no_room());
         drop(trouble);
         match (before, self.no_room()) {
             (before, Some(now)) if before != Some(now) => {
@@ -80,10 +92,10 @@ impl Space {
 
     /// Why new events are refused, if they are.
     pub fn no_room(&self) -> Option<NoRoom> {
-        if self.free_bytes.load(Ordering::Relaxed) < self.min_free_bytes {
+        if self.free_bytes.load(Ordering::Relaxed) < self.min_free_bytes() {
             return Some(NoRoom::DiskReserve);
         }
-        (self.store_bytes.load(Ordering::Relaxed) > self.max_bytes).then_some(NoRoom::StoreLimit)
+        (self.store_bytes.load(Ordering::Relaxed) > self.limit_bytes()).then_some(NoRoom::StoreLimit)
     }
 
     /// What is missing, and which key to turn.
@@ -92,12 +104,12 @@ impl Space {
             NoRoom::DiskReserve => format!(
                 "the disk has {} bytes left, less than the {} that storage.min_free_bytes keeps free",
                 self.free_bytes(),
-                self.min_free_bytes
+                self.min_free_bytes()
             ),
             NoRoom::StoreLimit => format!(
                 "the ledger takes {} bytes, more than the {} of storage.max_bytes",
                 self.store_bytes(),
-                self.max_bytes
+                self.limit_bytes()
             ),
         }
     }
@@ -114,7 +126,7 @@ impl Space {
 
     /// `storage.max_bytes`.
     pub fn limit_bytes(&self) -> u64 {
-        self.max_bytes
+        self.max_bytes.load(Ordering::Relaxed)
     }
 
     /// A commit went through.

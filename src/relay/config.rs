@@ -50,7 +50,7 @@ impl RelayConfig {
 }
 
 /// One destination.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DestinationConfig {
     /// What metrics, the log and the rows on disk call it. Under another name it is another destination.
@@ -129,7 +129,7 @@ pub enum ContentConfig {
 }
 
 /// `retry.*` of a destination: exponential back-off with full jitter.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
     /// The longest wait after the first failure; it doubles with each one.
@@ -147,7 +147,7 @@ impl Default for RetryConfig {
 }
 
 /// `filter.*` of a destination. What is empty lets everything pass.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilterConfig {
     /// Of one of these agents.
@@ -159,7 +159,7 @@ pub struct FilterConfig {
 }
 
 /// What a label has to be.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum LabelValue {
     /// `true` or `false`

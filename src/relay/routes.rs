@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::backlog::DeadLetter;
 use super::orders::{Action, Moved, Order};
 use super::status::Shared;
-use super::{Relay, Running};
+use super::{Relay, running::Running};
 use crate::chain::{Field, scan, time};
 use crate::http::{Params, Problem, json_response};
 use crate::ledger::Ledger;
@@ -25,23 +25,33 @@ use crate::ledger::store::StoreError;
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The calls of the relay.
-pub fn routes(relay: Arc<Relay>) -> Router {
-    let letters = "/v1/relay/{destination}/dead-letters";
+const LETTERS: &str = "/v1/relay/{destination}/dead-letters";
+
+/// The calls that read.
+pub fn reads(relay: Arc<Relay>) -> Router {
     Router::new()
         .route("/v1/relay", get(status))
-        .route(letters, get(list).delete(drop_all))
-        .route(&format!("{letters}/retry"), post(retry_all))
-        .route(&format!("{letters}/{{id}}"), get(show).delete(drop_one))
-        .route(&format!("{letters}/{{id}}/retry"), post(retry_one))
+        .route(LETTERS, get(list))
+        .route(&format!("{LETTERS}/{{id}}"), get(show))
+        .with_state(relay)
+}
+
+/// The calls that change what goes out.
+pub fn repairs(relay: Arc<Relay>) -> Router {
+    Router::new()
+        .route(LETTERS, delete(drop_all))
+        .route(&format!("{LETTERS}/retry"), post(retry_all))
+        .route(&format!("{LETTERS}/{{id}}"), delete(drop_one))
+        .route(&format!("{LETTERS}/{{id}}/retry"), post(retry_one))
         .with_state(relay)
 }
 
 impl Relay {
-    fn destination(&self, name: &str) -> Result<&Running, Problem> {
-        let names = || self.destinations.iter().map(|destination| destination.shared.name.as_str());
-        self.destinations.iter().find(|destination| destination.shared.name == name).ok_or_else(|| {
-            let known = names().collect::<Vec<_>>().join(", ");
+    fn destination(&self, name: &str) -> Result<Arc<Running>, Problem> {
+        let running = self.running();
+        let found = running.iter().find(|running| running.plan.name() == name).cloned();
+        found.ok_or_else(|| {
+            let known = running.iter().map(|running| running.plan.name()).collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".to_owned() } else { known };
             Problem::not_found(format!("there is no destination {name:?}; there are: {known}"))
         })
@@ -72,7 +82,8 @@ async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Bo
     Params::of(&uri)?.end()?;
     let described = relay
         .read(|relay| {
-            let all = relay.destinations.iter().map(|destination| describe(&relay.ledger, &destination.shared));
+            let running = relay.running();
+            let all = running.iter().map(|running| describe(&relay.ledger, &running.shared));
             all.collect::<Result<Vec<Value>, _>>().map_err(store_failed)
         })
         .await?;

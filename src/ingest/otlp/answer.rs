@@ -110,6 +110,8 @@ pub async fn with_status(request: Request, next: Next) -> Response<Body> {
 fn rpc_code(status: StatusCode) -> i32 {
     match status {
         StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
         StatusCode::PAYLOAD_TOO_LARGE => 11,
         StatusCode::REQUEST_TIMEOUT => 4,

@@ -24,12 +24,12 @@ mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use axum::response::IntoResponse;
 use axum::routing::post;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -38,6 +38,7 @@ use super::accept::{Refused, busy, event_limit, explain, receive_any};
 use super::body;
 use super::dispatch::NotStored;
 use super::metrics::{Reason, RouteMetrics};
+use crate::access::Client;
 use crate::http::{Problem, Reserved};
 use crate::ledger::queue::Refusal;
 use crate::ledger::record::Draft;
@@ -68,15 +69,25 @@ pub fn routes() -> Router<Arc<Ingest>> {
 /// Says what is wrong as the sender expects it: a `google.rpc.Status`, in the encoding of the request.
 pub use answer::with_status;
 
-async fn traces(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
-    take(&ingest, &ingest.traces_metrics, Signal::Traces, request).await
+type Call = (Client, Request);
+
+async fn traces(
+    State(ingest): State<Arc<Ingest>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Response<Body> {
+    take(&ingest, &ingest.traces_metrics, Signal::Traces, (client, request)).await
 }
 
-async fn logs(State(ingest): State<Arc<Ingest>>, request: Request) -> Response<Body> {
-    take(&ingest, &ingest.logs_metrics, Signal::Logs, request).await
+async fn logs(
+    State(ingest): State<Arc<Ingest>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Response<Body> {
+    take(&ingest, &ingest.logs_metrics, Signal::Logs, (client, request)).await
 }
 
-async fn take(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Request) -> Response<Body> {
+async fn take(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Call) -> Response<Body> {
     let started = Instant::now();
     let response = match store(ingest, metrics, signal, request).await {
         Ok((encoding, rejected)) => {
@@ -108,11 +119,11 @@ async fn store(
     ingest: &Ingest,
     metrics: &RouteMetrics,
     signal: Signal,
-    request: Request,
+    (client, request): Call,
 ) -> Result<(Encoding, Rejected), Refused> {
     let encoding = Encoding::of(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
     let mut reserved = ingest.inflight.reserve();
-    let sent = receive_any(ingest, metrics, request, &mut reserved).await?;
+    let sent = receive_any(ingest, metrics, client, request, &mut reserved).await?;
     let (body, is_known) = match encoding {
         Encoding::Protobuf => (sent, true),
         Encoding::Json => from_json(signal, sent, &mut reserved)?,
@@ -125,6 +136,7 @@ async fn store(
     // At most as many as limits.otlp_records allows, and known only now.
     reserved.grow(export.mapper.memory()).map_err(busy)?;
     while let Some(part) = export.off_the_way(|export| export.next_part(&mut reserved))? {
+        ingest.rates.charge(client, part.drafts.len());
         export.store(part, &mut reserved).await?;
     }
     Ok((encoding, export.rejected))
@@ -180,10 +192,10 @@ impl<'a> Export<'a> {
         signal: Signal,
         body: &'a [u8],
     ) -> Result<Export<'a>, Refused> {
-        let body_limit = usize::try_from(ingest.limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
+        let body_limit = usize::try_from(ingest.limits().body_bytes.as_u64()).unwrap_or(usize::MAX);
         let limits = Limits {
             event: event_limit(ingest),
-            items: ingest.limits.otlp_records,
+            items: ingest.limits().otlp_records,
             spread: body_limit.saturating_mul(SPREAD),
         };
         let mapper = Mapper::new(signal, body, &ingest.otlp, limits).map_err(|fault| match fault {

@@ -1,27 +1,31 @@
-//! The composition root: builds the stages in the order of the data's way, runs them, and shuts them down in order.
+//! The composition root: builds the stages in the order of the data's way, runs them, changes what can be changed while
+//! they run ([`reload`]), and shuts them down in order.
+
+mod reload;
+mod routes;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::IntoResponse;
-use futures_util::future::OptionFuture;
-use tokio::net::TcpListener;
+use futures_util::future::{OptionFuture, join_all};
 use tokio::sync::{mpsc, watch};
 
+use crate::access::{Guard, KeyError, Keys};
 use crate::admin::{self, Admin, Metrics};
-use crate::audit::{self, Audit};
+use crate::audit::Audit;
 use crate::config::Config;
-use crate::http::{self, Inflight, Problem, Timeouts};
-use crate::ingest::{self, Ingest, IngestShortcut, Keys};
+use crate::http::{self, Address, ConnectionLimits, Inflight, Listener, Tls, TlsError};
+use crate::ingest::{Ingest, IngestShortcut};
 use crate::ledger::commit::Commit;
 use crate::ledger::store::{Store, StoreError};
 use crate::ledger::{Clock, Ledger, OnFailure, Outside, Threads};
-use crate::relay::{self, Relay, RelayError, RelayThreads};
+use crate::relay::{Relay, RelayError};
 use crate::tlog::{Log, LogThread, State};
+use reload::Parts;
+pub use reload::{Changed, Live};
 
 /// How often histograms are tidied up.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -44,13 +48,16 @@ pub enum ServeError {
         /// The key that names it.
         key: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// What the system said.
         source: io::Error,
     },
     /// The keys cannot be read.
-    #[error("auth.api_keys_file: {0}")]
-    Keys(io::Error),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The certificates cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The relay cannot start.
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -66,20 +73,22 @@ pub enum ServeError {
 pub struct Server {
     ledger: Arc<Ledger>,
     threads: Threads,
-    relay_threads: RelayThreads,
+    relay: Arc<Relay>,
     log: Arc<Log>,
     log_thread: LogThread,
     announce_interval: Duration,
     admin: Arc<Admin>,
     metrics: Arc<Metrics>,
-    listener: TcpListener,
-    admin_listener: TcpListener,
-    otlp_listener: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    admin_listener: Listener,
+    otlp_listener: Option<Listener>,
     shortcut: IngestShortcut,
     routes: Router,
     otlp_routes: Router,
     failed: mpsc::UnboundedReceiver<String>,
-    timeouts: Timeouts,
+    limits: Arc<ConnectionLimits>,
+    admin_limits: Arc<ConnectionLimits>,
+    live: Arc<Live>,
     grace: Duration,
 }
 
@@ -94,14 +103,25 @@ impl Server {
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
         clock: Clock,
     ) -> Result<Server, ServeError> {
-        let listener = bind("listen", config.listen).await?;
-        let admin_listener = bind("admin.listen", config.admin.listen).await?;
-        let otlp_listener = match config.ingest.otlp.listen.filter(|_| config.ingest.otlp.enabled) {
+        let tls = Tls::load(&config.tls)?;
+        let bind = async |key, address: &Address| {
+            let bound = Listener::bind(address, config.socket_mode, tls.as_ref()).await;
+            bound.map_err(|source| ServeError::Bind { key, address: address.clone(), source })
+        };
+        let mut listeners = Vec::new();
+        for address in &config.listen.0 {
+            listeners.push(bind("listen", address).await?);
+        }
+        let address = Address::Tcp(config.admin.listen);
+        let bound = Listener::bind(&address, config.socket_mode, None).await;
+        let admin_listener = bound.map_err(|source| ServeError::Bind { key: "admin.listen", address, source })?;
+        let otlp_listener = match config.ingest.otlp.listen.as_ref().filter(|_| config.ingest.otlp.enabled) {
             Some(address) => Some(bind("ingest.otlp.listen", address).await?),
             None => None,
         };
         let metrics = Arc::new(Metrics::new()?);
-        let keys = metrics.scope(|| Keys::load(&config.auth)).map_err(ServeError::Keys)?;
+        let keys = Keys::load(&config.auth)?;
+        let guard = metrics.scope(|| Guard::new(keys));
         let (fail, failed) = mpsc::unbounded_channel();
         let on_failure: OnFailure = Arc::new(move |reason| {
             // Nobody listens any more when the server is gone already.
@@ -116,39 +136,51 @@ impl Server {
         let inflight = Inflight::new(config.limits.inflight_bytes.as_u64());
         let ingest = metrics.scope(|| {
             let (ledger, inflight) = (Arc::clone(&ledger), inflight.clone());
-            Ingest::new(ledger, config.ingest.clone(), config.limits.clone(), &config.queue, inflight)
+            Ingest::new(ledger, config.ingest.clone(), config.limits, &config.queue, inflight)
         });
-        let (relay, relay_threads) = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
+        let relay = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
         let (log, log_thread) =
             metrics.scope(|| Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger)))?;
         let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), inflight.clone());
+        let limits = ConnectionLimits::new(reload::timeouts(config), config.limits.connections);
+        let admin_limits = ConnectionLimits::new(reload::timeouts(config), config.limits.connections);
+        let live = Arc::new(Live::new(
+            config,
+            Parts {
+                guard: Arc::clone(&guard),
+                tls,
+                ingest: Arc::clone(&ingest),
+                connections: [Arc::clone(&limits), Arc::clone(&admin_limits)],
+                relay: Arc::clone(&relay),
+                ledger: Arc::clone(&ledger),
+                metrics: Arc::clone(&metrics),
+            },
+        ));
         Ok(Server {
             admin: Admin::new(
                 Arc::clone(&ledger),
                 Arc::clone(&relay),
                 Arc::clone(&log),
                 Arc::clone(&metrics),
-                inflight,
+                (inflight, Arc::clone(&limits)),
             ),
             ledger,
             threads,
-            relay_threads,
             log,
             log_thread,
             announce_interval: config.log.announce_interval,
             metrics,
-            listener,
+            listeners,
             admin_listener,
             otlp_listener,
-            otlp_routes: json_fallbacks(otlp_routes(Arc::clone(&ingest), keys.as_ref())),
-            routes: public_routes(Arc::clone(&ingest), relay, audit, keys.as_ref()),
-            shortcut: IngestShortcut::new(ingest, keys),
+            otlp_routes: routes::otlp_port(Arc::clone(&ingest), &guard),
+            routes: routes::public(Arc::clone(&ingest), Arc::clone(&relay), audit, &guard),
+            relay,
+            shortcut: IngestShortcut::new(ingest, guard),
             failed,
-            timeouts: Timeouts {
-                header: config.limits.header_timeout,
-                body: config.limits.body_timeout,
-                idle: config.limits.idle_timeout,
-            },
+            limits,
+            admin_limits,
+            live,
             grace: config.shutdown.grace,
         })
     }
@@ -157,24 +189,34 @@ impl Server {
     ///
     /// # Errors
     /// When the system does not say.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// Whether those of the network speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.listeners.iter().any(Listener::is_tls)
     }
 
     /// Where operators look.
     ///
     /// # Errors
     /// When the system does not say.
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.admin_listener.local_addr()
+    pub fn admin_address(&self) -> io::Result<Address> {
+        self.admin_listener.address()
     }
 
     /// Where OpenTelemetry's exporters have an address of their own, if they do.
     ///
     /// # Errors
     /// When the system does not say.
-    pub fn otlp_address(&self) -> io::Result<Option<SocketAddr>> {
-        self.otlp_listener.as_ref().map(TcpListener::local_addr).transpose()
+    pub fn otlp_address(&self) -> io::Result<Option<Address>> {
+        self.otlp_listener.as_ref().map(Listener::address).transpose()
+    }
+
+    /// What can be changed while it runs.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// The ledger.
@@ -189,12 +231,19 @@ impl Server {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
-        let public = http::serve(self.listener, (self.shortcut, self.routes), self.timeouts, stopping.clone());
-        let otlp = self.otlp_listener.map(|it| http::serve(it, ((), self.otlp_routes), self.timeouts, stopping));
-        let mut public = tokio::spawn(async move { tokio::join!(public, OptionFuture::from(otlp)) });
-        let admin_routes = json_fallbacks(admin::routes(Arc::clone(&self.admin)));
-        let admin_port = http::serve(self.admin_listener, ((), admin_routes), self.timeouts, admin_stopping);
+        let public = self.listeners.into_iter().map(|listener| {
+            let routes = (self.shortcut.clone(), self.routes.clone());
+            http::serve(listener, routes, Arc::clone(&self.limits), stopping.clone())
+        });
+        let (public, limits) = (join_all(public.collect::<Vec<_>>()), Arc::clone(&self.limits));
+        let mut public = tokio::spawn(async move {
+            let otlp = self.otlp_listener.map(|it| http::serve(it, ((), self.otlp_routes), limits, stopping));
+            tokio::join!(public, OptionFuture::from(otlp))
+        });
+        let admin_routes = routes::with_fallbacks(admin::routes(Arc::clone(&self.admin)));
+        let admin_port = http::serve(self.admin_listener, ((), admin_routes), self.admin_limits, admin_stopping);
         let mut admin = tokio::spawn(admin_port);
+        let watching = tokio::spawn(self.live.watch_files());
         let upkeep = tokio::spawn(keep_up(self.metrics));
         let announcing = tokio::spawn(announce(self.log, self.announce_interval));
         let failure = tokio::select! {
@@ -207,15 +256,16 @@ impl Server {
         let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
         let deadline = tokio::time::Instant::now() + grace;
         // Relay and senders share the time; the relay keeps nothing from being answered.
-        let relay_threads = self.relay_threads;
-        let relay = tokio::task::spawn_blocking(move || relay_threads.stop(deadline.into_std()));
+        let relay = self.relay;
+        let relay = tokio::task::spawn_blocking(move || relay.stop(deadline.into_std()));
         if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
             tracing::warn!(?grace, "some requests were not answered in time");
             public.abort();
         }
         announcing.abort();
-        // It holds the ledger.
-        let _ = announcing.await;
+        watching.abort();
+        // They hold the ledger.
+        let _ = tokio::join!(announcing, watching);
         let (ledger, threads, log_thread) = (self.ledger, self.threads, self.log_thread);
         let closed = async {
             let committing = Arc::clone(&ledger);
@@ -262,34 +312,4 @@ async fn announce(log: Arc<Log>, interval: Duration) {
         ticks.tick().await;
         log.announce();
     }
-}
-
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { key, address, source })
-}
-
-/// The calls of the public port. With keys, each of them needs one, also those that do not exist.
-fn public_routes(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, keys: Option<&Keys>) -> Router {
-    let with_receipts = axum::middleware::from_fn_with_state(Arc::clone(&audit), audit::receipts);
-    let otlp = otlp_routes(Arc::clone(&ingest), keys);
-    let routes = ingest::routes(ingest).layer(with_receipts).merge(relay::routes(relay)).merge(audit::routes(audit));
-    guarded(json_fallbacks(routes), keys).merge(otlp)
-}
-
-/// The calls of OpenTelemetry's exporters, on the public port and on one of their own.
-fn otlp_routes(ingest: Arc<Ingest>, keys: Option<&Keys>) -> Router {
-    guarded(ingest::otlp_routes(ingest), keys).layer(axum::middleware::from_fn(ingest::otlp_status))
-}
-
-fn guarded(routes: Router, keys: Option<&Keys>) -> Router {
-    match keys {
-        Some(keys) => routes.layer(axum::middleware::from_fn_with_state(keys.clone(), ingest::require_key)),
-        None => routes,
-    }
-}
-
-fn json_fallbacks(routes: Router) -> Router {
-    routes
-        .fallback(|| async { Problem::not_found("there is no such path").into_response() })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed().into_response() })
 }

@@ -1,0 +1,87 @@
+//! The door: which key a call needs, and whose call it is.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use metrics::{Counter, counter, describe_counter};
+
+use super::{Keys, Scopes};
+use crate::http::{Peer, Problem};
+
+/// Whose call it is, as far as rates are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// Whoever has this key.
+    Key(u64),
+    /// Whoever calls from there.
+    Peer(Peer),
+}
+
+/// Lets calls in that have a key, if keys are in force.
+pub struct Guard {
+    keys: ArcSwapOption<Keys>,
+    refused: Counter,
+}
+
+impl Guard {
+    /// With these keys. Registers with the recorder that is in force.
+    pub fn new(keys: Option<Keys>) -> Arc<Guard> {
+        describe_counter!("cairn_unauthorized_requests_total", "Requests without a key that is known and may do it.");
+        let refused = counter!("cairn_unauthorized_requests_total");
+        Arc::new(Guard { keys: ArcSwapOption::from_pointee(keys), refused })
+    }
+
+    /// These keys, from the next call on.
+    pub fn change(&self, keys: Option<Keys>) {
+        self.keys.store(keys.map(Arc::new));
+    }
+
+    /// Whose call it is, if it may be made.
+    ///
+    /// # Errors
+    /// 401 if it has no key that is known, 403 if that may not do what is needed. Both are counted.
+    pub fn check(&self, headers: &HeaderMap, peer: Peer, needed: Scopes) -> Result<Client, Problem> {
+        let keys = self.keys.load();
+        let Some(keys) = keys.as_deref() else { return Ok(Client::Peer(peer)) };
+        find(keys, headers, needed).inspect_err(|_| self.refused.increment(1))
+    }
+}
+
+fn find(keys: &Keys, headers: &HeaderMap, needed: Scopes) -> Result<Client, Problem> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let value = value.ok_or_else(|| Problem::unauthorized("a key is needed: send Authorization: Bearer KEY"))?;
+    let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let (_, key) = key.ok_or_else(|| Problem::unauthorized("expected Authorization: Bearer KEY"))?;
+    let (scopes, number) = keys.find(key.trim()).ok_or_else(|| Problem::unauthorized("this key is not known"))?;
+    if !scopes.cover(needed) {
+        let (has, needed) = (scopes.names(), needed.names());
+        return Err(Problem::forbidden(format!("this key may do {has}, and the call needs {needed}")));
+    }
+    Ok(Client::Key(number))
+}
+
+/// What the calls of a router need.
+#[derive(Clone)]
+pub struct Need {
+    /// Who lets them in.
+    pub guard: Arc<Guard>,
+    /// What their key has to be good for.
+    pub scopes: Scopes,
+}
+
+/// Lets a call pass that may be made, and says whose it is.
+pub async fn require(State(need): State<Need>, mut request: Request, next: Next) -> Response {
+    // Every connection says who is there.
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Local);
+    match need.guard.check(request.headers(), peer, need.scopes) {
+        Ok(client) => {
+            request.extensions_mut().insert(client);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
