@@ -1,8 +1,6 @@
-//! What is done to a ledger and its log, and what `cairn verify --all` says of it; and a server that is killed.
+//! What is done to a ledger and its log, and what `cairn verify --all` says of it.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use cairn::chain::{AgentKey, Hash, Sequence};
@@ -11,7 +9,7 @@ use rocksdb::DB;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Process, Running, config, eventually, run_text};
+use crate::harness::{Running, config, run_text};
 use crate::verify::edit;
 
 /// A ledger of 600 events whose log has the same name in every test, its server gone.
@@ -220,79 +218,4 @@ async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_
     assert!(code == 1 && said.contains("the log's key is gone"), "{said}");
     cairn::tlog::keys::replace(&forged.path().join("log.key"), b"").unwrap();
     assert_eq!(verify(forged.path(), &checkpoint).0, 3, "what cannot be read was not verified");
-}
-
-/// Sends batches until it is told to stop; counts what was acknowledged.
-async fn send(url: String, stop: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) {
-    let client = reqwest::Client::new();
-    while !stop.load(Ordering::Relaxed) {
-        let batch: Vec<Value> = (0..50).map(|n| json!({"agent_id": format!("a{n}"), "action_input": n})).collect();
-        let request = client.post(format!("{url}/v1/batch")).header("content-type", "application/json");
-        match request.body(Value::from(batch).to_string()).send().await {
-            Ok(answer) if answer.status() == 201 => acknowledged.fetch_add(50, Ordering::Relaxed),
-            // Killed.
-            _ => return,
-        };
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_time_it_signs_only_what_extends_what_it_signed() {
-    // `make soak` asks for hundreds: of ledgers that stay so small that looking at all of one takes no time.
-    const KILLS_PER_LEDGER: usize = 25;
-    let mut kills: usize = std::env::var("TEST_KILLS").map_or(12, |kills| kills.parse().unwrap());
-    let mut random = fastrand::Rng::with_seed(crate::faults::seed());
-    while kills > 0 {
-        let rounds = kills.min(KILLS_PER_LEDGER);
-        kill_again_and_again(rounds, &mut random).await;
-        kills -= rounds;
-    }
-}
-
-async fn kill_again_and_again(rounds: usize, random: &mut fastrand::Rng) {
-    let data = TempDir::new().unwrap();
-    let environment = [("CAIRN_LOG__CHECKPOINT_INTERVAL", "5ms"), ("CAIRN_SHARDS", "2")];
-    let mut kept: Vec<PathBuf> = Vec::new();
-    let folder = TempDir::new().unwrap();
-    let acknowledged = Arc::new(AtomicU64::new(0));
-    for round in 0..rounds {
-        let mut server = Process::start(data.path(), &environment);
-        let stop = Arc::new(AtomicBool::new(false));
-        let senders: Vec<_> = (0..3)
-            .map(|_| tokio::spawn(send(server.url.clone(), Arc::clone(&stop), Arc::clone(&acknowledged))))
-            .collect();
-        // A client that follows the log keeps a checkpoint of every life.
-        let client = reqwest::Client::new();
-        let path = folder.path().join(format!("{round}"));
-        eventually("a checkpoint", async || {
-            let answer = client.get(format!("{}/log/checkpoint", server.url)).send().await.unwrap();
-            let is_signed = answer.status() == 200;
-            let note = answer.text().await.unwrap();
-            std::fs::write(&path, &note).unwrap();
-            is_signed && note.lines().nth(1).unwrap().parse::<u64>().unwrap() > round as u64 * 50
-        })
-        .await;
-        kept.push(path);
-        tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
-        server.kill();
-        stop.store(true, Ordering::Relaxed);
-        for sender in senders {
-            sender.await.unwrap();
-        }
-        for checkpoint in &kept {
-            let (code, said) = verify(data.path(), &["--checkpoint", checkpoint.to_str().unwrap()]);
-            assert_eq!(code, 0, "round {round}: {said}");
-        }
-    }
-    println!("{rounds} kills, {} events acknowledged", acknowledged.load(Ordering::Relaxed));
-    let server = Process::start(data.path(), &environment);
-    let least = acknowledged.load(Ordering::Relaxed);
-    eventually("all of it signed", async || {
-        let root = reqwest::get(format!("{}/v1/merkle/root", server.url)).await.unwrap();
-        let root: Value = serde_json::from_str(&root.text().await.unwrap()).unwrap();
-        root["tree_size"].as_u64().is_some_and(|size| size >= least)
-    })
-    .await;
-    let (code, said) = verify(data.path(), &["--checkpoint", kept[0].to_str().unwrap()]);
-    assert_eq!(code, 0, "while it runs: {said}");
 }

@@ -1,91 +1,13 @@
-//! What was acknowledged survives `kill -9`, once each and unaltered, and the chains go on behind it.
+//! Ends and starts in good order: clocks, shards, one server at a time; and that answers wait for the disk.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Process, Running, config, reference_chain, run_text, whole_chain};
-
-const ROUNDS: u64 = 8;
-const WORKERS: u64 = 12;
-const AGENTS: u64 = 5;
-
-/// Sends events until the server is gone; returns what was acknowledged.
-async fn load(url: String, round: u64, worker: u64) -> Vec<Value> {
-    let client = reqwest::Client::new();
-    let mut acknowledged = Vec::new();
-    for n in 0.. {
-        let event = |at: u64| {
-            let mut event = json!({"agent_id": format!("agent-{}", (worker + n + at) % AGENTS), "action_input": [round, worker, n, at]});
-            if n % 2 == 0 {
-                event["id"] = json!(format!("{round:08x}-{worker:04x}-4000-8000-{:012x}", n * 100 + at));
-            }
-            event
-        };
-        let (path, body) = match n % 3 {
-            0 => ("/v1/batch", Value::from((0..10).map(event).collect::<Vec<_>>())),
-            _ => ("/v1/events", event(0)),
-        };
-        let request = client.post(format!("{url}{path}")).header("content-type", "application/json");
-        let Ok(response) = request.body(body.to_string()).send().await else { break };
-        let status = response.status();
-        // An answer that was cut off is none.
-        let Ok(text) = response.text().await else { break };
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(status, 201, "{text}");
-        match answer {
-            Value::Array(entries) => acknowledged.extend(entries.into_iter().map(|mut entry| entry["event"].take())),
-            event => acknowledged.push(event),
-        }
-    }
-    acknowledged
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_acknowledged_event_survives_kill_9_once_in_a_chain_without_a_gap() {
-    let data = TempDir::new().unwrap();
-    let mut acknowledged: HashMap<String, Value> = HashMap::new();
-    for round in 0..ROUNDS {
-        let mut server = Process::start(data.path(), &[]);
-        let workers: Vec<_> =
-            (0..WORKERS).map(|worker| tokio::spawn(load(server.url.clone(), round, worker))).collect();
-        let pause = 200 + fastrand::u64(..400);
-        println!("round {round}: killed after {pause} ms");
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        server.kill();
-        for worker in workers {
-            for event in worker.await.unwrap() {
-                let id = event["id"].as_str().unwrap().to_owned();
-                assert!(acknowledged.insert(id, event).is_none(), "an id was given twice");
-            }
-        }
-    }
-    assert!(acknowledged.len() > 1000, "only {} events", acknowledged.len());
-    let server = Process::start(data.path(), &[]);
-    let client = reqwest::Client::new();
-    let mut found = 0;
-    for agent in 0..AGENTS {
-        let chain = whole_chain(&client, &server.url, &format!("agent-{agent}")).await;
-        let said = reference_chain(&chain).unwrap();
-        assert!(said.starts_with(&format!("{} events", chain.len())), "{said}");
-        let mut ids = std::collections::HashSet::new();
-        for event in &chain {
-            let id = event["id"].as_str().unwrap();
-            assert!(ids.insert(id), "{id} is stored twice");
-            if let Some(told) = acknowledged.get(id) {
-                assert_eq!(event, told, "altered");
-                found += 1;
-            }
-        }
-    }
-    assert_eq!(found, acknowledged.len(), "acknowledged events are missing");
-    let (code, said, err) = run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
-    assert_eq!(code, 0, "{said}{err}");
-}
+use crate::harness::{Process, Running, config};
 
 /// How many syncs the system has finished for a traced server.
 fn syncs(trace: &std::path::Path) -> usize {
