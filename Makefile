@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop soak setup
+.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop openapi fuzz soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -18,8 +18,8 @@ install: build
 # The tests are compiled with the profile of the product, so that the database is compiled once. Those
 # that measure run alone.
 test: setup
-	cargo test --release --locked -- --skip scale::
-	cargo test --release --locked --test promises -- --nocapture scale::
+	cargo test --release --locked -- --skip scale
+	cargo test --release --locked --test promises -- --nocapture --test-threads=1 scale
 
 # Every figure of the README beside its limit, as a table, as JSON and as a drawing: a quarter of an hour, 10 GB of disk.
 # A part of it: make bench ONLY="single batches".
@@ -44,16 +44,27 @@ bench-otlp: build
 	sh tests/interop/install.sh $(INTEROP)
 	$(INTEROP)/python/bin/python benches/otlp.py $(CARGO_TARGET_DIR)/release/cairn
 
-# A server that is killed hundreds of times under load; each time, `cairn verify --all` says what is left of it.
-KILLS ?= 300
+# What may take long: 500 kills under load, 500 power losses, and ten minutes of full load with an eye on memory and files.
+# Part of it: make soak KILLS=100 POWER_LOSSES=0 SOAK_SECONDS=60.
+KILLS ?= 500
+POWER_LOSSES ?= 160
+SOAK_SECONDS ?= 600
 soak: setup
 	TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
+	TEST_POWER_LOSSES=$(POWER_LOSSES) cargo test --release --locked --test promises -- --nocapture when_the_power_goes
+	TEST_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture full_load_keeps
 
 # Real clients against a server of their own, and what it stored. Only installing them needs the network.
 INTEROP ?= $(HOME)/.cache/cairn/interop
 interop: build
 	sh tests/interop/install.sh $(INTEROP)
 	python3 tests/interop/check.py $(CARGO_TARGET_DIR)/release/cairn $(INTEROP)
+
+# Every call of openapi.json, in ways that it allows and in ways that it does not, against a running server.
+OPENAPI ?= $(HOME)/.cache/cairn/openapi
+openapi: build
+	sh tests/openapi/install.sh $(OPENAPI)
+	sh tests/openapi/run.sh $(CARGO_TARGET_DIR)/release/cairn $(OPENAPI)/bin/schemathesis
 
 setup:
 	@sh deploy/setup.sh

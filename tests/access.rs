@@ -81,7 +81,11 @@ async fn a_key_may_do_what_stands_behind_it() {
     ];
     let repairs =
         [("POST", "/v1/relay/agnost/dead-letters/retry", 404), ("DELETE", "/v1/relay/agnost/dead-letters", 404)];
-    let others = [("GET", "/nowhere", [404, 404, 404]), ("POST", "/v1/stats", [403, 405, 405])];
+    let others = [
+        ("GET", "/nowhere", [404, 404, 404]),
+        ("POST", "/v1/stats", [405, 405, 405]),
+        ("PUT", "/v1/events", [405, 405, 405]),
+    ];
     for (calls, by_brings, by_reads) in [(&brings[..], true, false), (&reads, false, true), (&repairs, false, false)] {
         for (method, path, status) in calls {
             for (key, may) in [("brings", by_brings), ("reads", by_reads), ("both", true)] {

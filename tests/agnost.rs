@@ -36,6 +36,9 @@ async fn requests_become_events_by_the_table() {
                          "user_data": {"user_id": "user_1", "age": 30}});
     let answer = post(&server, SESSION, &session, None).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"session_id": "conv_abc"})));
+    // Never into the chain of an agent that was not meant.
+    let odd = server.post(EVENT, "{}").header("x-cairn-agent-id", &b"caf\xe9"[..]).send().await.unwrap();
+    assert_eq!(odd.status(), 400);
     let id = "c6aae2e9-6ca5-4a64-9a02-de83d7bf0154";
     let event = json!({"event_id": id, "session_id": "conv_abc", "primitive_type": "tool", "primitive_name": "weather",
                        "latency": 1500, "success": false, "args": "{\"city\": \"Rome\"}", "result": "no",

@@ -131,7 +131,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
             &["limits.event_bytes: expected at most limits.body_bytes", "CAIRN_LIMITS__EVENT_BYTES"],
         ),
         ("listen: 0.0.0.0:7600\n", &[], &["listen: expected a loopback address, or auth.api_keys", "my.yaml"]),
-        ("listen: here\n", &[], &["listen: expected an address such as 127.0.0.1:7600, found \"here\"", "my.yaml"]),
+        ("listen: here\n", &[], &["listen: expected an address such as 127.0.0.1:7600 or unix:", "found \"here\"", "my.yaml"]),
         ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
         ("log:\n  level: inof\n", &[], &["log.level: expected error, warn", "inof"]),
         ("auth:\n  api_keys: hush\n", &[], &["auth.api_keys: expected a list of strings", "my.yaml"]),

@@ -131,6 +131,53 @@ async fn pipelined_and_chunked_requests_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_no_other_request_and_what_is_no_request_is_answered() {
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&config(data.path())).await;
+    let event = format!("{POST}content-length: 16\r\n\r\n{{\"agent_id\":\"a\"}}");
+    let cases = [
+        // RFC 9112, section 2.2: an empty line before a request is none.
+        (format!("{event}\r\n"), "HTTP/1.1 201"),
+        (format!("{event}POST /v1/ev"), "HTTP/1.1 201"),
+        ("GARBAGE\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000)), "HTTP/1.1 4"),
+        (format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "a".repeat(70_000)), "HTTP/1.1 431"),
+    ];
+    for (request, expected) in cases {
+        let mut stream = connect(&server).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut head)).await;
+        let shown = &request[request.len().saturating_sub(40)..];
+        read.unwrap_or_else(|_| panic!("no answer: {shown}")).unwrap_or_else(|error| panic!("{error}: {shown}"));
+        assert!(String::from_utf8_lossy(&head).starts_with(expected), "{} to {shown}", String::from_utf8_lossy(&head));
+    }
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_calls_are_is_told_to_programs() {
+    let data = TempDir::new().unwrap();
+    let server = Running::start(&config(data.path())).await;
+    let answer = server.get("/openapi.json").await;
+    let (status, described) = (answer.status.as_u16(), answer.json());
+    assert_eq!((status, described["info"]["version"].as_str()), (200, Some(env!("CARGO_PKG_VERSION"))));
+    // Every call of the README is in it.
+    let readme = std::fs::read_to_string(crate::harness::repository("README.md")).unwrap();
+    let calls = readme.lines().filter(|line| line.starts_with("| `GET ") || line.starts_with("| `POST "));
+    let mut seen = 0;
+    for call in calls.flat_map(|line| line.split('`').nth(1)) {
+        let path = call.split_once(' ').unwrap().1.split('?').next().unwrap().trim_end_matches("/...");
+        let paths = described["paths"].as_object().unwrap();
+        assert!(paths.keys().any(|known| known.starts_with(path)), "{call}");
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_2_without_tls_works() {
     let data = TempDir::new().unwrap();
     let server = Running::start(&config(data.path())).await;
@@ -159,7 +206,28 @@ async fn paths_methods_and_types_that_are_wrong_are_named() {
     assert_eq!(answer.status, 405);
     let allowed = answer.headers["allow"].to_str().unwrap().to_owned();
     assert!(allowed.contains("GET") && allowed.contains("POST"), "{allowed}");
-    assert_eq!(send("GET", "/v1/batch").await.status, 405);
+    for (method, path) in
+        [("GET", "/v1/batch"), ("PATCH", "/v1/stats"), ("TRACE", "/v1/events"), ("PUT", "/openapi.json")]
+    {
+        let answer = send(method, path).await;
+        assert_eq!(answer.status, 405, "{method} {path}");
+        assert!(answer.headers.contains_key("allow") && answer.error().contains("this method"), "{}", answer.text);
+    }
+    // No word of a path or a parameter is passed over.
+    for (method, path) in [
+        ("GET", "/v1/events/%FF"),
+        ("GET", "/v1/relay/%FF/dead-letters"),
+        ("GET", "/v1/relay/a/dead-letters/%FF"),
+        ("GET", "/log/tile/%FF"),
+        ("GET", "/v1/events/0198c6b2-7d0e-4cc5-a4ef-000000000000?x=1"),
+        ("GET", "/v1/events?limit=%2B5"),
+        ("GET", "/v1/agents?limit=%2B5"),
+        ("DELETE", "/v1/relay/agnost/dead-letters?limit=1"),
+        ("POST", "/v1/relay/agnost/dead-letters/retry?limit=1"),
+    ] {
+        let answer = send(method, path).await;
+        assert_eq!((answer.status.as_u16(), answer.error().is_empty()), (400, false), "{method} {path}");
+    }
 
     for (content_type, status) in [
         (None, 415),

@@ -36,6 +36,11 @@ impl Heard {
         Heard { events: stored(answer), ..Heard::default() }
     }
 
+    /// One more event that was answered.
+    pub fn add(&mut self, event: Value) {
+        self.events.push(event);
+    }
+
     /// Whether everything was answered.
     pub fn is_whole(&self) -> bool {
         self.unanswered.is_empty()

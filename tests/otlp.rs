@@ -20,7 +20,7 @@ async fn json_is_taken_as_senders_write_it() {
     let data = TempDir::new().unwrap();
     let server = Running::start(&config(data.path())).await;
     let body = r#" {"resource_spans": [{"scopeSpans": [{"spans": [{"span_id": "00000000000000FF", "traceId": "0AF7651916CD43DD8448EB211C80319C",
-        "startTimeUnixNano": 1771324200250000001, "endTimeUnixNano": 1.771324201750e18, "kind": "SPAN_KIND_SERVER", "flags": "1",
+        "startTimeUnixNano": 1771324200250000001, "endTimeUnixNano": 1.771324201750e18, "kind": "SPAN_KIND_SERVER", "flags": 1.0, "droppedLinksCount": "5e0",
         "status": {"code": "STATUS_CODE_ERROR"}, "parentSpanId": "", "links": null, "unknown": {"deep": [{"er": 1}]}, "name": "n",
         "attributes": [{"key": "i", "value": {"intValue": 5}}, {"key": "d", "value": {"doubleValue": 3}},
                        {"key": "nan", "value": {"doubleValue": "NaN"}}, {"key": "inf", "value": {"doubleValue": "-Infinity"}},

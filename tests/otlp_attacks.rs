@@ -234,7 +234,8 @@ async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
     assert!(peak < 384, "{peak} MiB");
 }
 
-fn peak_mib(process: u32) -> u64 {
+/// The most memory that a process has had, in MiB.
+pub fn peak_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10

@@ -45,26 +45,55 @@ impl Guard {
     /// # Errors
     /// 401 if it has no key that is known, 403 if that may not do what is needed. Both are counted.
     pub fn check(&self, headers: &HeaderMap, peer: Peer, needed: Scopes) -> Result<Client, Problem> {
+        self.identify(headers, peer).and_then(|caller| self.allow(caller, needed))
+    }
+
+    fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Problem> {
         let keys = self.keys.load();
-        let Some(keys) = keys.as_deref() else { return Ok(Client::Peer(peer)) };
-        find(keys, headers, needed).inspect_err(|_| self.refused.increment(1))
+        let Some(keys) = keys.as_deref() else { return Ok(Caller { client: Client::Peer(peer), scopes: Scopes::ALL }) };
+        find(keys, headers).inspect_err(|_| self.refused.increment(1))
+    }
+
+    fn allow(&self, caller: Caller, needed: Scopes) -> Result<Client, Problem> {
+        if caller.scopes.cover(needed) {
+            return Ok(caller.client);
+        }
+        self.refused.increment(1);
+        let (has, needed) = (caller.scopes.names(), needed.names());
+        Err(Problem::forbidden(format!("this key may do {has}, and the call needs {needed}")))
     }
 }
 
-fn find(keys: &Keys, headers: &HeaderMap, needed: Scopes) -> Result<Client, Problem> {
+/// Who calls, and what they may do.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    client: Client,
+    scopes: Scopes,
+}
+
+fn find(keys: &Keys, headers: &HeaderMap) -> Result<Caller, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let value = value.ok_or_else(|| Problem::unauthorized("a key is needed: send Authorization: Bearer KEY"))?;
     let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let (_, key) = key.ok_or_else(|| Problem::unauthorized("expected Authorization: Bearer KEY"))?;
     let (scopes, number) = keys.find(key.trim()).ok_or_else(|| Problem::unauthorized("this key is not known"))?;
-    if !scopes.cover(needed) {
-        let (has, needed) = (scopes.names(), needed.names());
-        return Err(Problem::forbidden(format!("this key may do {has}, and the call needs {needed}")));
-    }
-    Ok(Client::Key(number))
+    Ok(Caller { client: Client::Key(number), scopes })
 }
 
-/// What the calls of a router need.
+/// Lets a call pass whose key is known, whatever it calls.
+pub async fn identify(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    // Every connection says who is there.
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Local);
+    match guard.identify(request.headers(), peer) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// What some calls need.
 #[derive(Clone)]
 pub struct Need {
     /// Who lets them in.
@@ -73,11 +102,11 @@ pub struct Need {
     pub scopes: Scopes,
 }
 
-/// Lets a call pass that may be made, and says whose it is.
+/// Lets a call pass that was [identified](identify) and may be made, and says whose it is.
 pub async fn require(State(need): State<Need>, mut request: Request, next: Next) -> Response {
-    // Every connection says who is there.
-    let peer = request.extensions().get().copied().unwrap_or(Peer::Local);
-    match need.guard.check(request.headers(), peer, need.scopes) {
+    let nobody = || Problem::unauthorized("a key is needed: send Authorization: Bearer KEY");
+    let caller = request.extensions().get::<Caller>().copied().ok_or_else(nobody);
+    match caller.and_then(|caller| need.guard.allow(caller, need.scopes)) {
         Ok(client) => {
             request.extensions_mut().insert(client);
             next.run(request).await

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use guard::{Client, Guard, Need, require};
+pub use guard::{Client, Guard, Need, identify, require};
 pub use key::{KeyError, Keys, Scopes, plain};
 pub use rates::Rates;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Audit, store_failed, verify};
 use crate::chain::{AgentKey, time};
-use crate::http::{Params, Problem, json_response};
+use crate::http::{Params, Problem, json_response, number};
 use crate::ledger::keys::Agent;
 use crate::ledger::now_ms;
 use crate::ledger::read;
@@ -22,7 +22,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// `GET /v1/agents`: in the order of their keys, which is none that people know, but a stable one.
 pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
     let mut params = Params::of(&uri)?;
-    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", parse_key)?;
     params.end()?;
@@ -37,7 +37,8 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
 
 /// Reads an agent key as it stands in a cursor: 32 hex digits.
 fn parse_key(text: &str) -> Option<AgentKey> {
-    let bits = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bits = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
     Some(AgentKey(bits.to_be_bytes()))
 }
 

@@ -1,13 +1,12 @@
 //! `GET /v1/events` and `GET /v1/events/{id}`.
 
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use uuid::Uuid;
 
@@ -15,7 +14,7 @@ use super::filter::Filter;
 use super::pieces::{self, PIECE_BYTES, Pieces};
 use super::source::{Order, Stream};
 use super::{Audit, Cancelled, store_failed};
-use crate::http::{Params, Problem, json_response};
+use crate::http::{Params, Problem, Segments, json_response, number};
 use crate::ledger::Ledger;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
@@ -48,9 +47,9 @@ impl ListCall {
             "desc" => Some(Order::Desc),
             _ => None,
         })?;
-        let limit = |text: &str| text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+        let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
         let limit = params.take_as("limit", "a number from 1 to 1000", limit)?;
-        let offset = params.take_as("offset", "a number", |text| text.parse().ok())?;
+        let offset = params.take_as("offset", "a number", number)?;
         let cursor = params.take_as("cursor", "a cursor from a Link header", |text| text.parse().ok())?;
         params.end()?;
         if cursor.as_ref().is_some_and(|cursor: &Cursor| cursor.0.len() != shards) {
@@ -79,15 +78,20 @@ impl fmt::Display for Cursor {
 }
 
 impl FromStr for Cursor {
-    type Err = ParseIntError;
+    type Err = ();
 
-    fn from_str(text: &str) -> Result<Cursor, ParseIntError> {
-        text.split('-').map(|position| position.parse().map(Position)).collect::<Result<_, _>>().map(Cursor)
+    fn from_str(text: &str) -> Result<Cursor, ()> {
+        text.split('-').map(|position| number(position).map(Position).ok_or(())).collect::<Result<_, _>>().map(Cursor)
     }
 }
 
 /// `GET /v1/events/{id}`
-pub async fn by_id(State(audit): State<Arc<Audit>>, Path(id): Path<String>) -> Result<Response<Body>, Problem> {
+pub async fn by_id(
+    State(audit): State<Arc<Audit>>,
+    Segments(id): Segments<String>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    Params::none(&uri)?;
     let not_found = || Problem::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;

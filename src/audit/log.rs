@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Audit, store_failed};
 use crate::chain::Hash;
-use crate::http::{Params, Problem, json_response};
+use crate::http::{Params, Problem, Segments, json_response};
 use crate::ledger::keys::Place;
 use crate::tlog::path::TilePath;
 use crate::tlog::{self, Signed};
@@ -128,7 +128,7 @@ pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
 pub async fn tile(
     State(audit): State<Arc<Audit>>,
-    Path(path): Path<String>,
+    Segments(path): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     let not_found = || Problem::not_found("there is no such tile");

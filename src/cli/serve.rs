@@ -58,12 +58,19 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(),
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        // It holds the ledger.
-        reloading.abort();
-        let _ = reloading.await;
         tracing::info!(signal = name, "shutting down: what is in flight is answered");
     };
-    server.run(shutdown).await?;
+    let ledger = Arc::clone(server.ledger());
+    let result = server.run(shutdown).await;
+    // It holds the ledger.
+    reloading.abort();
+    let _ = reloading.await;
+    if result.is_err() {
+        // Not everything that uses the database may have ended, and closing it under its users' feet would end the process
+        // in another way than the one that was told.
+        std::mem::forget(ledger);
+    }
+    result?;
     tracing::info!("closed");
     Ok(())
 }

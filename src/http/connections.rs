@@ -210,7 +210,7 @@ async fn connection(
         async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(HEAD_BYTES).pipeline_flush(true);
+    builder.http1().max_buf_size(HEAD_BYTES);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // It is polled when it is due, not whenever bytes come and go.

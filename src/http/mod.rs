@@ -16,5 +16,5 @@ pub use causes::Causes;
 pub use connections::{ConnectionLimits, Shortcut, Timeouts, serve};
 pub use inflight::{Inflight, Reserved};
 pub use listener::{Listener, Peer};
-pub use params::Params;
+pub use params::{Params, Segments, number};
 pub use tls::{Tls, TlsConfig, TlsError};

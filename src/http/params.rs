@@ -1,10 +1,31 @@
 //! The parameters of a call: each is known and has a value that makes sense, or the call is refused.
 
-use axum::extract::Query;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::Uri;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::Problem;
 use crate::nearest::nearest;
+
+/// Parts of a path, decoded.
+pub struct Segments<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Segments<T>, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(segments)| Segments(segments)).map_err(|_| Problem::bad_request("the path is not UTF-8"))
+    }
+}
+
+/// A number as people write it: `parse` also takes a sign.
+pub fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
 
 /// The parameters that are not taken yet.
 pub struct Params {
@@ -22,6 +43,14 @@ impl Params {
         let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
         let pairs = query.map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?.0;
         Ok(Params { pairs, known: Vec::new() })
+    }
+
+    /// For a call without parameters.
+    ///
+    /// # Errors
+    /// 400 if there is one.
+    pub fn none(uri: &Uri) -> Result<(), Problem> {
+        Params::of(uri)?.end()
     }
 
     /// Takes the value of a parameter.

@@ -141,7 +141,9 @@ impl Mapped {
         sent: &[u8],
     ) -> Result<Mapped, Refused> {
         let mut object = Object::new();
-        let agent_id = agent.and_then(|value| value.to_str().ok()).unwrap_or(&ingest.agnost.agent_id);
+        // Never into a chain that was not meant.
+        let wrong = |_| (Problem::bad_request(format!("{AGENT_HEADER}: it is not ASCII")), Reason::Invalid);
+        let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(wrong)?.unwrap_or(&ingest.agnost.agent_id);
         object.text(Field::AgentId.name(), agent_id);
         object.text(Field::ActionType.name(), action_type(kind, sent));
         if kind == Kind::Session {

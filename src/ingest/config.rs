@@ -50,7 +50,7 @@ impl Default for LimitsConfig {
             otlp_records: 200_000,
             inflight_bytes: ByteSize::mib(64),
             events_per_second: None,
-            connections: 10_000,
+            connections: 2_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),

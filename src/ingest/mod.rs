@@ -95,13 +95,18 @@ pub fn routes(ingest: Arc<Ingest>) -> Router {
     type Call = (State<Arc<Ingest>>, Extension<Client>);
     let event = |(State(ingest), Extension(client)): Call, request: Request| native::event(ingest, client, request);
     let batch = |(State(ingest), Extension(client)): Call, request: Request| native::batch(ingest, client, request);
-    let mut routes = Router::new().route("/v1/events", post(event)).route("/v1/batch", post(batch));
-    if ingest.agnost.enabled {
-        routes = routes
-            .route("/api/v1/capture-session", post(agnost::session))
-            .route("/api/v1/capture-event", post(agnost::event));
+    Router::new().route("/v1/events", post(event)).route("/v1/batch", post(batch)).with_state(ingest)
+}
+
+/// The calls of the Agnost SDKs.
+pub fn agnost_routes(ingest: Arc<Ingest>) -> Router {
+    if !ingest.agnost.enabled {
+        return Router::new();
     }
-    routes.with_state(ingest)
+    Router::new()
+        .route("/api/v1/capture-session", post(agnost::session))
+        .route("/api/v1/capture-event", post(agnost::event))
+        .with_state(ingest)
 }
 
 /// The calls of OpenTelemetry's exporters, who expect their problems in the form of [`otlp_status`].

@@ -175,6 +175,10 @@ impl Ledger {
             let (space, path) = (Arc::clone(&space), store.path().to_owned());
             move || {
                 while stopped.recv_timeout(space::INTERVAL) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                    if space.is_gone(&path) {
+                        let path = path.display();
+                        return Err(format!("the data directory {path} was removed or replaced while it was in use"));
+                    }
                     if let Err(error) = space.measure(&path) {
                         tracing::warn!(%error, path = %path.display(), "the data directory cannot be measured");
                     }

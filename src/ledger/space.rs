@@ -1,5 +1,6 @@
 //! Whether there is room for new events: what the ledger takes on disk, and what the disk has left.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,8 @@ pub enum NoRoom {
 
 /// The last measurement. Read for every request, written once a second.
 pub struct Space {
+    /// The data directory that was opened.
+    identity: (u64, u64),
     min_free_bytes: AtomicU64,
     max_bytes: AtomicU64,
     free_bytes: AtomicU64,
@@ -46,6 +49,7 @@ impl Space {
     /// When the data directory cannot be measured.
     pub fn new(config: &StorageConfig) -> std::io::Result<Space> {
         let space = Space {
+            identity: identity(&config.data_dir)?,
             min_free_bytes: AtomicU64::new(config.min_free_bytes.as_u64()),
             max_bytes: AtomicU64::new(config.max_bytes.as_u64()),
             free_bytes: AtomicU64::new(u64::MAX),
@@ -88,6 +92,16 @@ impl Space {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the data directory is not there any more, or is another one. What is written then is written to files that
+    /// have no name, and ends with the process.
+    pub fn is_gone(&self, data_dir: &Path) -> bool {
+        match identity(data_dir) {
+            Ok(identity) => identity != self.identity,
+            // Anything else may pass.
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
     }
 
     /// Why new events are refused, if they are.
@@ -145,6 +159,12 @@ impl Space {
         let failing = *trouble.failing_since.get_or_insert_with(Instant::now);
         trouble.free_since.map_or(Duration::ZERO, |free| failing.max(free).elapsed())
     }
+}
+
+/// What tells a data directory from another one: a file that the database holds as long as it is open.
+fn identity(data_dir: &Path) -> std::io::Result<(u64, u64)> {
+    let lock = data_dir.join("LOCK").metadata()?;
+    Ok((lock.dev(), lock.ino()))
 }
 
 fn directory_bytes(path: &Path) -> std::io::Result<u64> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use axum::routing::{delete, get, post};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use super::orders::{Action, Moved, Order};
 use super::status::Shared;
 use super::{Relay, running::Running};
 use crate::chain::{Field, scan, time};
-use crate::http::{Params, Problem, json_response};
+use crate::http::{Params, Problem, Segments, json_response, number};
 use crate::ledger::Ledger;
 use crate::ledger::read;
 use crate::ledger::record::Record;
@@ -115,11 +115,11 @@ fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
 
 async fn list(
     State(relay): State<Arc<Relay>>,
-    Path(destination): Path<String>,
+    Segments(destination): Segments<String>,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let mut params = Params::of(&uri)?;
-    let limit = |text: &str| text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", |text| Uuid::try_parse(text).ok())?;
     params.end()?;
@@ -163,7 +163,7 @@ fn describe_letter(id: Uuid, letter: &DeadLetter, record: Option<&Record>) -> Va
 
 async fn show(
     State(relay): State<Arc<Relay>>,
-    Path((destination, id)): Path<(String, String)>,
+    Segments((destination, id)): Segments<(String, String)>,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     Params::of(&uri)?.end()?;
@@ -193,30 +193,40 @@ fn no_letter(id: Uuid) -> Problem {
     Problem::not_found(format!("the event {id} is no dead letter"))
 }
 
-async fn retry_all(state: State<Arc<Relay>>, Path(destination): Path<String>) -> Result<Response<Body>, Problem> {
-    order(&state, &destination, Action::Retry, None).await
+type One = Segments<(String, String)>;
+
+async fn retry_all(
+    state: State<Arc<Relay>>,
+    Segments(destination): Segments<String>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    order(&state, &uri, (Action::Retry, &destination), None).await
 }
 
-async fn drop_all(state: State<Arc<Relay>>, Path(destination): Path<String>) -> Result<Response<Body>, Problem> {
-    order(&state, &destination, Action::Drop, None).await
+async fn drop_all(
+    state: State<Arc<Relay>>,
+    Segments(destination): Segments<String>,
+    uri: Uri,
+) -> Result<Response<Body>, Problem> {
+    order(&state, &uri, (Action::Drop, &destination), None).await
 }
 
-type LetterPath = Path<(String, String)>;
-
-async fn retry_one(state: State<Arc<Relay>>, Path(path): LetterPath) -> Result<Response<Body>, Problem> {
-    order(&state, &path.0, Action::Retry, Some(parse_id(&path.1)?)).await
+async fn retry_one(state: State<Arc<Relay>>, Segments(of): One, uri: Uri) -> Result<Response<Body>, Problem> {
+    order(&state, &uri, (Action::Retry, &of.0), Some(parse_id(&of.1)?)).await
 }
 
-async fn drop_one(state: State<Arc<Relay>>, Path(path): LetterPath) -> Result<Response<Body>, Problem> {
-    order(&state, &path.0, Action::Drop, Some(parse_id(&path.1)?)).await
+async fn drop_one(state: State<Arc<Relay>>, Segments(of): One, uri: Uri) -> Result<Response<Body>, Problem> {
+    order(&state, &uri, (Action::Drop, &of.0), Some(parse_id(&of.1)?)).await
 }
 
 async fn order(
     relay: &Relay,
-    destination: &str,
-    action: Action,
+    uri: &Uri,
+    (action, destination): (Action, &str),
     event: Option<Uuid>,
 ) -> Result<Response<Body>, Problem> {
+    // Who thinks that this chooses some must not lose all.
+    Params::none(uri)?;
     let (reply, replied) = oneshot::channel();
     let ended = || Problem::unavailable("the relay is shutting down or starting again");
     relay.destination(destination)?.orders.send(Order { action, event, reply }).map_err(|_| ended())?;

@@ -173,7 +173,7 @@ impl Server {
             listeners,
             admin_listener,
             otlp_listener,
-            otlp_routes: routes::otlp_port(Arc::clone(&ingest), &guard),
+            otlp_routes: routes::with_fallbacks(routes::otlp(Arc::clone(&ingest), &guard)),
             routes: routes::public(Arc::clone(&ingest), Arc::clone(&relay), audit, &guard),
             relay,
             shortcut: IngestShortcut::new(ingest, guard),

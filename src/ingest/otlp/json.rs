@@ -209,8 +209,10 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         match self.kind {
             Kind::Double => put_double_field(self.number, value, self.out),
             Kind::Integer { or_double } if value.abs() >= LAST_EXACT => put_double_field(or_double, value, self.out),
-            // JavaScript writes large integers as 1.7e18.
-            Kind::Integer { .. } | Kind::Fixed64 if value.fract() == 0.0 && value.abs() < 2f64.powi(64) => {
+            // JavaScript writes large integers as 1.7e18, and ProtoJSON allows 5.0 for any.
+            Kind::Integer { .. } | Kind::Fixed64 | Kind::Fixed32 | Kind::Count | Kind::Enum(_)
+                if value.fract() == 0.0 && value.abs() < 2f64.powi(64) =>
+            {
                 return self.integer(value as i128);
             }
             _ => return Err(self.unexpected(value)),
@@ -222,7 +224,11 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         match self.kind {
             Kind::Integer { .. } | Kind::Fixed64 | Kind::Fixed32 | Kind::Count => match text.parse() {
                 Ok(value) => self.integer(value),
-                Err(_) => Err(self.unexpected(text)),
+                // ProtoJSON allows an exponent within the quotes, too.
+                Err(_) => match text.parse::<f64>() {
+                    Ok(value) if value.fract() == 0.0 && value.abs() < LAST_EXACT => self.integer(value as i128),
+                    _ => Err(self.unexpected(text)),
+                },
             },
             // Rust's names are those of protobuf, in any case: NaN, Infinity, -Infinity.
             Kind::Double => match text.parse() {

@@ -10,6 +10,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, LruCacheOptions, Options,
     WriteBufferManager,
 };
+use rustix::fs::{Access, access};
 
 use super::{Family, LOCK_WAIT, Store, StoreError};
 use crate::ledger::StorageConfig;
@@ -109,7 +110,9 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
         if mode & 0o007 != 0 {
             tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "the data directory is open to other users");
         }
-        return Ok(());
+        // The database's own words would not say which setting is wrong.
+        return access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| failed(error.into()));
     }
     let absolute = std::path::absolute(path).map_err(failed)?;
     let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned();

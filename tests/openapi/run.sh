@@ -1,0 +1,43 @@
+#!/bin/sh
+# Calls a running server in every way that openapi.json allows, and in many that it does not, and compares its answers with
+# what is promised there: no 500, no status that is not documented, no answer of another form. All of it on loopback.
+# Usage: run.sh CAIRN SCHEMATHESIS [SEED]
+set -eu
+cairn=$1
+schemathesis=$2
+seed=${3:-1}
+cd "$(dirname "$0")"
+work=$(mktemp -d)
+upstream=
+server=
+trap 'kill $server $upstream 2>/dev/null; wait; rm -rf "$work"' EXIT
+python3 upstream.py > "$work/upstream" &
+upstream=$!
+wait_for() { # file
+    for _ in $(seq 100); do
+        [ -s "$1" ] && return
+        sleep 0.1
+    done
+    echo "nothing in $1" >&2
+    exit 1
+}
+wait_for "$work/upstream"
+CAIRN_LISTEN=127.0.0.1:0 CAIRN_ADMIN__LISTEN=127.0.0.1:0 CAIRN_STORAGE__DATA_DIR="$work/data" \
+    CAIRN_LOG__CHECKPOINT_INTERVAL=50ms CAIRN_RELAY__AGNOST__ENDPOINT="http://$(cat "$work/upstream")" \
+    CAIRN_RELAY__AGNOST__ORG_ID=6c748a17-a2da-4c40-bfec-10008a6b3eed "$cairn" serve > "$work/log" &
+server=$!
+url() {
+    jq -r 'select(.message == "cairn takes events") | .listen' "$work/log" > "$work/url"
+}
+for _ in $(seq 100); do
+    url
+    [ -s "$work/url" ] && break
+    sleep 0.1
+done
+wait_for "$work/url"
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. timeout 600 "$schemathesis" run ../../src/serve/openapi.json \
+    --url "http://$(cat "$work/url")" --checks all --phases examples,coverage,fuzzing,stateful --seed "$seed" --no-color
+if grep -q panicked "$work/log"; then
+    grep panicked "$work/log"
+    exit 1
+fi
