@@ -66,5 +66,15 @@ openapi: build
 	sh tests/openapi/install.sh $(OPENAPI)
 	sh tests/openapi/run.sh $(CARGO_TARGET_DIR)/release/cairn $(OPENAPI)/bin/schemathesis
 
+# Each target of fuzz/ for a minute. They run with the compiler that everything else is made with; what they find is kept in
+# the folder of seeds, and becomes a test.
+FUZZ_SECONDS ?= 60
+FUZZ ?= $(HOME)/.cache/cairn/fuzz
+FUZZ_TARGETS ?= canonical event otlp agnost package tlog
+fuzz: build
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh cargo build --release --locked -p cairn-fuzz
+	sh fuzz/run.sh $(FUZZ_SECONDS) $(CARGO_TARGET_DIR)/release/cairn $(FUZZ) \
+		$(foreach target,$(FUZZ_TARGETS),$(CARGO_TARGET_DIR)/release/$(target))
+
 setup:
 	@sh deploy/setup.sh

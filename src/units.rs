@@ -47,12 +47,15 @@ pub mod mode {
 
     /// Takes `0660`, quoted or not.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-        const EXPECTED: &str = "expected permissions in octal digits such as 0660";
+        const EXPECTED: &str = "expected permissions in octal digits such as \"0660\", with those of the owner";
         let text = match Written::deserialize(deserializer).map_err(|_| D::Error::custom(EXPECTED))? {
             Written::Digits(digits) => digits.to_string(),
             Written::Text(text) => text,
         };
-        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+        // YAML's own octal numbers (0o660) come as decimal ones (432), and would be read as other permissions: none of
+        // them lets the owner read and write.
+        let is_sound = |mode: &u32| *mode <= 0o777 && mode & 0o600 == 0o600;
+        let mode = u32::from_str_radix(&text, 8).ok().filter(is_sound);
         mode.ok_or_else(|| D::Error::custom(EXPECTED))
     }
 

@@ -183,6 +183,17 @@ async fn each_client_brings_as_many_events_as_it_may_and_is_told_when_it_may_aga
     let refused = batch().await;
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(refused.status == 429 && (15..=20).contains(&wait), "{wait}");
+    // A request of one span is one event.
+    let data = TempDir::new().unwrap();
+    let mut other = crate::harness::config(data.path());
+    other.limits.events_per_second = Some(20.try_into().unwrap());
+    let spans = Running::start(&other).await;
+    let span = json!({"traceId": "01".repeat(16), "spanId": "02".repeat(8), "name": "s"});
+    let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
+    for _ in 0..20 {
+        assert_eq!(spans.send("/v1/traces", &body).await.status, 200);
+    }
+    spans.stop().await.unwrap();
     // Every way in is counted, and told in its own words.
     for path in ["/v1/traces", "/v1/logs", "/api/v1/capture-event", "/api/v1/capture-session", "/v1/batch"] {
         let answer = call(&server, Some("two"), "POST", path).await;

@@ -43,7 +43,8 @@ fn start(data: &Path, inject: &str, file: &str) -> Process {
         &format!("inject={inject}"),
     ]);
     strace.arg("-P").arg(data.join(file)).arg(cairn().get_program());
-    Process::start_as(strace, data, &[("CAIRN_LOG__CHECKPOINT_INTERVAL", "20ms")])
+    let environment = [("CAIRN_LOG__CHECKPOINT_INTERVAL", "20ms"), ("CAIRN_STORAGE__MEMORY_BYTES", "8MiB")];
+    Process::start_as(strace, data, &environment)
 }
 
 async fn text(url: &str) -> String {
@@ -62,6 +63,7 @@ async fn every_call_of_the_way_to_the_disk_fails_once_and_for_a_while() {
         ("write:error=EIO:when=9+", WAL, Then::Ends),
         ("fdatasync:error=EIO:when=9", WAL, Then::Ends),
         ("fdatasync:error=EIO:when=9+", WAL, Then::Ends),
+        ("write:error=EROFS:when=9+", WAL, Then::Ends),
         ("write:error=ENOSPC:when=9", WAL, Then::GoesOn),
         ("write:error=ENOSPC:when=9..15", WAL, Then::GoesOn),
         ("fdatasync:error=ENOSPC:when=9", WAL, Then::GoesOn),
@@ -86,7 +88,9 @@ async fn every_call_of_the_way_to_the_disk_fails_once_and_for_a_while() {
             eventually("its end", async || server.child.try_wait().unwrap().is_some()).await;
             assert_eq!(server.child.wait().unwrap().code(), Some(3), "{inject}");
             let said = server.said();
-            assert!(said.contains("Input/output error") && said.contains("its next start recovers"), "{said}");
+            let why = ["Input/output error", "Read-only file system"];
+            let is_told = why.iter().any(|why| said.contains(why)) && said.contains("its next start recovers");
+            assert!(is_told, "{said}");
         } else {
             // As the disk does, the faults pass: at last there is no more of them.
             eventually("readiness", async || text(&format!("{}/readyz", server.admin_url)).await == "ready\n").await;
@@ -109,25 +113,66 @@ async fn every_call_of_the_way_to_the_disk_fails_once_and_for_a_while() {
     }
 }
 
-/// Sends long events, a second or so.
-async fn send_large(url: &str) -> Heard {
+/// Sends long events, a second or so, or until more are refused than there may be.
+async fn send_large(url: &str, mut refusals: usize) -> Heard {
     let client = reqwest::Client::new();
     let mut heard = Heard::default();
     for _ in 0..20 {
         let output: String = std::iter::repeat_with(fastrand::alphanumeric).take(900_000).collect();
         let event = serde_json::json!({"agent_id": "large", "action_output": output});
         let request = client.post(format!("{url}/v1/events")).header("content-type", "application/json");
-        let answer = request.body(event.to_string()).send().await.unwrap();
+        // It may have ended.
+        let Ok(answer) = request.body(event.to_string()).send().await else { break };
         match (answer.status().as_u16(), answer.text().await.unwrap()) {
             (201, text) => heard.add(serde_json::from_str(&text).unwrap()),
             (503, text) => {
-                assert!(text.contains("space") || text.contains("disk"), "{text}");
-                break;
+                assert!(
+                    text.contains("unknown whether") || text.contains("not stored") || text.contains("disk"),
+                    "{text}"
+                );
+                if refusals == 0 {
+                    break;
+                }
+                refusals -= 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             other => panic!("{other:?}"),
         }
     }
     heard
+}
+
+/// What is written behind the answers, from memory to table files, and the next write-ahead log.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_behind_the_way_to_the_disk_fails_and_nothing_is_lost() {
+    const TABLE: &str = "000009.sst";
+    const NEXT_WAL: &str = "000008.log";
+    let rows = [
+        ("openat:error=EIO:when=1", NEXT_WAL, Then::Ends),
+        ("openat:error=ENOSPC:when=1..3", NEXT_WAL, Then::GoesOn),
+        ("openat:error=EIO:when=1", TABLE, Then::Ends),
+        ("write:error=EIO:when=1", TABLE, Then::Ends),
+        ("write:error=ENOSPC:when=1..3", TABLE, Then::GoesOn),
+        ("fdatasync:error=EIO:when=1", TABLE, Then::Ends),
+        ("fdatasync:error=ENOSPC:when=1..3", TABLE, Then::GoesOn),
+    ];
+    for (inject, file, then) in rows {
+        let data = TempDir::new().unwrap();
+        let mut server = start(data.path(), inject, file);
+        let mut oracle = Oracle::default();
+        for _ in 0..3 {
+            oracle.hear(send_large(&server.url, usize::MAX).await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        println!("{inject} on {file}: {:?}, {} acknowledged, {}", server.child.try_wait(), oracle.len(), server.said());
+        let ended = server.child.try_wait().unwrap();
+        assert_eq!(ended.is_some(), then == Then::Ends, "{inject} on {file}");
+        assert!(ended.is_none_or(|status| status.code() == Some(3)), "{inject} on {file}: {ended:?}");
+        oracle.verify(data.path());
+        server.kill();
+        let server = Process::start(data.path(), &[]);
+        oracle.check(&server.url).await;
+    }
 }
 
 /// A small file system that goes with the test.
@@ -182,7 +227,7 @@ async fn a_disk_that_is_filled_to_its_last_byte_is_waited_for() {
         let readyz = format!("{}/readyz", server.admin_url);
         eventually("refusal", async || {
             // What the database has reserved has to be used up first.
-            oracle.hear(send_large(&server.url).await);
+            oracle.hear(send_large(&server.url, 0).await);
             text(&readyz).await.contains("space")
         })
         .await;
@@ -237,6 +282,9 @@ async fn a_data_directory_that_is_removed_is_noticed_and_one_of_somebody_else_re
         eventually("its end", async || server.child.try_wait().unwrap().is_some()).await;
         assert_eq!(server.child.wait().unwrap().code(), Some(3));
         assert!(server.said().contains("was removed or replaced while it was in use"), "{}", server.said());
+        // Nothing is made anew where somebody will put back what was there.
+        let left = std::fs::read_dir(&data).map_or(0, Iterator::count);
+        assert_eq!((left, data.exists()), if replaced { (1, true) } else { (0, false) });
     }
     let folder = TempDir::new().unwrap();
     let mut setpriv = Command::new("setpriv");
@@ -330,7 +378,8 @@ async fn what_a_disk_forgets_or_alters_is_named() {
         println!("{what}: serve {ended:?}: {said}");
         // It does not start, or it starts and says that it is not the ledger that was signed.
         assert!(
-            ended == Some(Some(3)) || ["nothing is signed", "Corruption", "an event is missing"].iter().any(|word| said.contains(word)),
+            ended == Some(Some(3))
+                || ["nothing is signed", "Corruption", "an event is missing"].iter().any(|word| said.contains(word)),
             "{what}: {said}"
         );
     }

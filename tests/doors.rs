@@ -149,6 +149,15 @@ async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
         server.stop().await.unwrap();
         assert!(!path.exists(), "it goes with the server");
     }
+    // One that somebody else has put in its place does not.
+    {
+        let server = Running::start(&config).await;
+        std::fs::remove_file(&path).unwrap();
+        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        server.stop().await.unwrap();
+        assert!(path.exists());
+        std::fs::remove_file(&path).unwrap();
+    }
     // One that was left behind is in nobody's way; one that is in use, and what is no socket, is left alone.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());

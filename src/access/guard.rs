@@ -32,11 +32,16 @@ impl Guard {
     pub fn new(keys: Option<Keys>) -> Arc<Guard> {
         describe_counter!("cairn_unauthorized_requests_total", "Requests without a key that is known and may do it.");
         let refused = counter!("cairn_unauthorized_requests_total");
-        Arc::new(Guard { keys: ArcSwapOption::from_pointee(keys), refused })
+        let guard = Guard { keys: ArcSwapOption::empty(), refused };
+        guard.change(keys);
+        Arc::new(guard)
     }
 
     /// These keys, from the next call on.
     pub fn change(&self, keys: Option<Keys>) {
+        if keys.as_ref().is_some_and(Keys::is_empty) {
+            tracing::warn!("there is no key in auth.api_keys_file: nobody may call");
+        }
         self.keys.store(keys.map(Arc::new));
     }
 
@@ -74,7 +79,8 @@ struct Caller {
 fn find(keys: &Keys, headers: &HeaderMap) -> Result<Caller, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let value = value.ok_or_else(|| Problem::unauthorized("a key is needed: send Authorization: Bearer KEY"))?;
-    let key = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let key =
+        value.split_once(' ').filter(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty());
     let (_, key) = key.ok_or_else(|| Problem::unauthorized("expected Authorization: Bearer KEY"))?;
     let (scopes, number) = keys.find(key.trim()).ok_or_else(|| Problem::unauthorized("this key is not known"))?;
     Ok(Caller { client: Client::Key(number), scopes })

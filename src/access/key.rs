@@ -107,6 +107,11 @@ impl Keys {
         Ok(config.has_keys().then_some(Keys { known }))
     }
 
+    /// Whether there is none, so that nobody may call.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// What `key` may do, and a number that stands for it; `None` if it is not known. How long it takes says nothing
     /// about the keys: hashes are compared, all of them, in constant time.
     pub fn find(&self, key: &str) -> Option<(Scopes, u64)> {
@@ -131,11 +136,17 @@ fn read_file(path: &Path) -> Result<String, KeyError> {
 /// The key of a line, if it is one that can be sent: of some, only the hash is written down.
 pub fn plain(line: &str) -> Option<&str> {
     let key = line.split_whitespace().next().filter(|key| !key.starts_with('#'))?;
-    (!key.starts_with(HASHED)).then_some(key)
+    hex_of(key).is_none().then_some(key)
 }
 
 /// What the hash of a key is written behind.
 const HASHED: &str = "sha256:";
+
+/// What stands behind `sha256:`, in letters of any case.
+fn hex_of(key: &str) -> Option<&str> {
+    let (prefix, hex) = key.split_at_checked(HASHED.len())?;
+    prefix.eq_ignore_ascii_case(HASHED).then_some(hex)
+}
 
 /// A line with the hash of its key in the key's place.
 pub fn hashed(line: &str) -> String {
@@ -149,11 +160,14 @@ fn read(line: &str) -> Result<Option<Known>, ()> {
     let mut words = line.split_whitespace();
     let Some(key) = words.next().filter(|key| !key.starts_with('#')) else { return Ok(None) };
     let scopes = words.next().map_or(Ok(Scopes::ALL), |names| Scopes::read(names).ok_or(()))?;
-    let hash = match key.strip_prefix(HASHED) {
+    let known = match hex_of(key) {
         Some(hex) => unhex(hex).ok_or(())?,
+        // No header could bring it.
+        None if !key.bytes().all(|byte| byte.is_ascii_graphic()) => return Err(()),
         None => hash(key),
     };
-    if words.next().is_some() { Err(()) } else { Ok(Some(Known { hash, scopes })) }
+    // The hash of no key at all is what a script makes of a variable that is not set.
+    if words.next().is_some() || known == hash("") { Err(()) } else { Ok(Some(Known { hash: known, scopes })) }
 }
 
 fn hash(key: &str) -> [u8; 32] {
@@ -174,6 +188,8 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn keys(lines: &[&str]) -> Result<Option<Keys>, KeyError> {
         let api_keys = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -211,9 +227,17 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_without_a_word_of_it() {
-        for wrong in
-            ["hunter2 write", "hunter2 ingest read", "sha256:hunter2", "sha256:", "hunter2 ingest,", "a hunter2"]
-        {
+        for wrong in [
+            NOTHING,
+            "hunter2\u{e9}",
+            "hunter2 write",
+            "hunter2 ingest read",
+            "sha256:hunter2",
+            "sha256:",
+            "SHA256:hunter2",
+            "hunter2 ingest,",
+            "a hunter2",
+        ] {
             let said = keys(&["fine", wrong]).err().unwrap().to_string();
             assert!(said.starts_with("auth.api_keys[1]: expected KEY") && !said.contains("hunter2"), "{said}");
         }

@@ -19,6 +19,8 @@ mod validate;
 pub mod walk;
 
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod tests;
 
 pub use content::{Content, Holes, Slot, Slots};

@@ -87,7 +87,10 @@ async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>
         });
         match reloaded.await {
             Ok(Ok(Changed { in_force, at_restart })) => {
-                tracing::info!(in_force = in_force.join(", "), "the configuration was read again");
+                match in_force.is_empty() {
+                    true => tracing::info!("the configuration was read again: nothing that can change has changed"),
+                    false => tracing::info!(in_force = in_force.join(", "), "the configuration was read again"),
+                }
                 if !at_restart.is_empty() {
                     let keys = at_restart.join(", ");
                     tracing::warn!(keys, "some settings have changed and need a restart: they stay as they are");
@@ -120,12 +123,16 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
     if let Some(address) = addresses.0.iter().find_map(Address::tcp).filter(|_| is_text(&loaded.config.log)) {
         let scheme = if server.is_tls() { "https" } else { "http" };
         println!(
-            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n\n  Try it:\n  \
-             curl -X POST {scheme}://{address}/v1/events -H \"Content-Type: application/json\" \
-             -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \"action_name\": \"search_database\", \
-             \"action_status\": \"success\"}}'\n",
+            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n",
             data_dir.display()
         );
+        if !server.is_tls() && !loaded.config.auth.has_keys() {
+            println!(
+                "  Try it:\n  curl -X POST http://{address}/v1/events -H \"Content-Type: application/json\" \
+                 -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \"action_name\": \"search_database\", \
+                 \"action_status\": \"success\"}}'\n"
+            );
+        }
     }
     Ok(())
 }
@@ -133,7 +140,8 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
 /// What is not refused, and is dangerous all the same.
 fn warn_of_plain_keys(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
     let config = &loaded.config;
-    if config.auth.has_keys() && !is_tls && addresses.0.iter().any(|address| !address.is_local()) {
+    let mut taking = addresses.0.iter().chain(&config.ingest.otlp.listen);
+    if config.auth.has_keys() && !is_tls && taking.any(|address| !address.is_local()) {
         tracing::warn!("keys and events cross the network as they are: set tls.cert_file and tls.key_file");
     }
     let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file);

@@ -50,6 +50,12 @@ fn url_of(config: &Config) -> String {
     format!("{scheme}://{address}")
 }
 
+/// Of some keys as they are written, one that may do everything, or the first.
+fn most_useful<'l>(lines: impl Iterator<Item = &'l str> + Clone) -> Option<&'l str> {
+    let may_do_all = |line: &&str| line.split_whitespace().nth(1).is_none_or(|scopes| scopes.contains(','));
+    lines.clone().filter(may_do_all).find_map(plain).or_else(|| lines.clone().find_map(plain))
+}
+
 fn wrong(argument: &str, path: &Path, why: &dyn Display) -> Exit {
     complain(Exit::Usage, &format!("{argument} {}: {why}", path.display()))
 }
@@ -114,16 +120,19 @@ impl Server {
     /// # Errors
     /// After it has complained of what is wrong with them.
     pub fn of(args: &ServerArgs) -> Result<Server, Exit> {
-        let mut door = args.door.clone();
+        let door = &args.door;
         if let Some(url) = &args.server {
-            return Server::at(url, &door);
+            return Server::at(url, door);
         }
         let config = ConfigArgs { config: args.config.clone(), ..ConfigArgs::default() }.load()?.config;
-        // Whoever can read the server's own keys may use one.
-        let file = config.auth.api_keys_file.clone();
-        door.api_key_file = door.api_key_file.or(file);
-        let mut server = Server::at(&url_of(&config), &door)?;
-        server.key = server.key.or(config.auth.api_keys.iter().find_map(|line| plain(line)).map(str::to_owned));
+        let mut server = Server::at(&url_of(&config), door)?;
+        if server.key.is_none() {
+            // Whoever can read the server's own keys may use one, if there is one that is not only its hash.
+            let file =
+                config.auth.api_keys_file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+            let lines = config.auth.api_keys.iter().map(String::as_str).chain(file.lines());
+            server.key = most_useful(lines).map(str::to_owned);
+        }
         Ok(server)
     }
 

@@ -27,6 +27,8 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
         let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
         let message = match &error.kind {
             Kind::UnknownField(field, known) => unknown(field, known),
+            // A file that is none of ours may be anything, even a secret.
+            _ if key.is_empty() => "expected settings, one a line".to_owned(),
             kind => match expected(&key) {
                 // The library's words hold the value.
                 expected if may_be_secret(&key) => format!("expected {}", expected.unwrap_or("a string")),

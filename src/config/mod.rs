@@ -204,6 +204,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
                     let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                     levels.push((key, old.remove(&name).unwrap_or_default(), new));
                 }
+                found.extend(old.into_iter().map(|(name, _)| format!("{path}.{name}")));
             }
             _ => found.push(path),
         }

@@ -2,8 +2,8 @@
 
 use std::future::{Future, Ready};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -55,13 +55,16 @@ pub struct ConnectionLimits {
     timeouts: ArcSwap<Timeouts>,
     most: AtomicUsize,
     open: AtomicUsize,
+    /// When somebody was last told of a peer that speaks no TLS. Held for a comparison.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl ConnectionLimits {
     /// For `most` connections.
     pub fn new(timeouts: Timeouts, most: usize) -> Arc<ConnectionLimits> {
         let timeouts = ArcSwap::from_pointee(timeouts);
-        Arc::new(ConnectionLimits { timeouts, most: AtomicUsize::new(most), open: AtomicUsize::new(0) })
+        let (most, open) = (AtomicUsize::new(most), AtomicUsize::new(0));
+        Arc::new(ConnectionLimits { timeouts, most, open, complained: Mutex::default() })
     }
 
     /// From now on. Connections that are open stay so, and learn of new time-outs when they are next looked at.
@@ -73,6 +76,16 @@ impl ConnectionLimits {
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time to tell of peers that cannot be understood.
+    fn may_complain(&self) -> bool {
+        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
     }
 
     fn is_reached(&self) -> bool {
@@ -180,9 +193,10 @@ async fn agree_and_serve(
     };
     match agreed {
         Ok(Ok(stream)) => connection((stream, peer), routes, &counted.0, Some(stopping)).await,
-        // It is the peer's to mend, and its address says whose.
-        Ok(Err(error)) => tracing::debug!(%error, ?peer, "no TLS with this peer"),
-        Err(_) => tracing::debug!(?peer, "no TLS with this peer in time"),
+        Ok(Err(error)) if counted.0.may_complain() => tracing::warn!(%error, ?peer, "no TLS with a peer"),
+        Err(_) if counted.0.may_complain() => tracing::warn!(?peer, "no TLS with a peer in time"),
+        // The same as just before.
+        _ => {}
     }
 }
 

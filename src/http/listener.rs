@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -58,7 +58,7 @@ impl Listener {
             Address::Unix(path) => {
                 remove_left_over(path).await?;
                 let listener = UnixListener::bind(path)?;
-                let file = SocketFile(path.clone());
+                let file = SocketFile { path: path.clone(), identity: identity(path)? };
                 std::fs::set_permissions(path, Permissions::from_mode(mode))?;
                 Ok(Listener { socket: Socket::Unix(listener, file), tls: None })
             }
@@ -72,7 +72,7 @@ impl Listener {
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix(_, SocketFile(path)) => Ok(Address::Unix(path.clone())),
+            Socket::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
         }
     }
 
@@ -110,13 +110,24 @@ async fn remove_left_over(path: &Path) -> io::Result<()> {
 }
 
 /// The file of a socket, which goes with it.
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.0);
+        // Somebody else may have removed it, and put another one in its place.
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// What tells a file from another one of its name.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A connection that may have to agree on TLS first.

@@ -17,4 +17,4 @@ pub use connections::{ConnectionLimits, Shortcut, Timeouts, serve};
 pub use inflight::{Inflight, Reserved};
 pub use listener::{Listener, Peer};
 pub use params::{Params, Segments, number};
-pub use tls::{Tls, TlsConfig, TlsError};
+pub use tls::{PreparedTls, Tls, TlsConfig, TlsError};

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
@@ -10,6 +11,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -43,6 +45,12 @@ pub struct TlsError {
     pub reason: String,
 }
 
+/// How long a peer may take to hear why there is no TLS with it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Certificates that were read, and are not in force yet.
+pub struct PreparedTls(Arc<ServerConfig>);
+
 /// Speaks TLS with those who connect, by the certificates that are in force.
 #[derive(Clone)]
 pub struct Tls {
@@ -58,14 +66,17 @@ impl Tls {
         Ok(read(config)?.map(|current| Tls { current: Arc::new(ArcSwap::from_pointee(current)) }))
     }
 
-    /// Reads the files again, for connections from now on. Whether there is TLS at all does not change.
+    /// Reads the files again, and changes nothing yet.
     ///
     /// # Errors
-    /// Which setting is wrong; then nothing changes.
-    pub fn reload(&self, config: &TlsConfig) -> Result<(), TlsError> {
-        let changed = read(config)?;
-        changed.into_iter().for_each(|changed| self.current.store(Arc::new(changed)));
-        Ok(())
+    /// Which setting is wrong.
+    pub fn prepare(config: &TlsConfig) -> Result<Option<PreparedTls>, TlsError> {
+        Ok(read(config)?.map(|prepared| PreparedTls(Arc::new(prepared))))
+    }
+
+    /// These certificates, for connections from now on. Whether there is TLS at all does not change.
+    pub fn change(&self, prepared: PreparedTls) {
+        self.current.store(prepared.0);
     }
 
     /// Agrees with a peer on keys.
@@ -73,7 +84,17 @@ impl Tls {
     /// # Errors
     /// When the peer does not speak TLS, or has no certificate that is asked for.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        TlsAcceptor::from(self.current.load_full()).accept(stream).await
+        let agreed = TlsAcceptor::from(self.current.load_full()).accept(stream).into_fallible().await;
+        let (error, mut stream) = match agreed {
+            Ok(stream) => return Ok(stream),
+            Err(failed) => failed,
+        };
+        // The peer has been told why, and has to be able to hear it: a connection that is closed over unread bytes is reset.
+        let _ = stream.shutdown().await;
+        let mut unread = [0; 1024];
+        let read = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(LAST_WORDS, read).await;
+        Err(error)
     }
 }
 
@@ -100,7 +121,10 @@ fn read(config: &TlsConfig) -> Result<Option<ServerConfig>, TlsError> {
             builder.with_client_cert_verifier(verifier.map_err(|error| wrong("tls.client_ca_file", &error))?)
         }
     };
-    let mut server = builder.with_single_cert(chain, key).map_err(|error| wrong("tls.key_file", &error))?;
+    let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => wrong("tls.key_file", "it is not the key of tls.cert_file"),
+        error => wrong("tls.key_file", &error),
+    })?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(server))
 }
@@ -121,7 +145,7 @@ fn wrong(key: &'static str, reason: &(impl ToString + ?Sized)) -> TlsError {
 fn unread(key: &'static str, file: &Path, error: &pem::Error) -> TlsError {
     let reason = match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of the kind in it (PEM)".to_owned(),
+        pem::Error::NoItemsFound => "no certificate, or no private key that is not encrypted, in it (PEM)".to_owned(),
         // The library's other words may hold a line of the file.
         _ => "it is no PEM".to_owned(),
     };

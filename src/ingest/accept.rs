@@ -47,6 +47,7 @@ pub async fn receive_any(
     let (parts, body) = request.into_parts();
     ingest.rates.admit(client).map_err(|wait| {
         let message = "this client sends more events than it may (limits.events_per_second)";
+        metrics.complain(parts.uri.path(), message);
         (Problem::too_many(message, wait), Reason::RateLimited)
     })?;
     if let Some(why) = ingest.ledger.space().no_room() {

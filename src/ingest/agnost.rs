@@ -19,7 +19,7 @@ use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receiv
 use super::dispatch::{NotStored, Stored};
 use super::metrics::{Reason, RouteMetrics};
 use super::redact::redact;
-use super::{Ingest, body};
+use super::{AgnostConfig, Ingest, body};
 use crate::access::Client;
 use crate::chain::event::{EventError, UUID_LEN};
 use crate::chain::object::Object;
@@ -97,18 +97,28 @@ async fn store(
     let sent = receive(ingest, metrics, client, request, &mut reserved).await?;
     let mapped = body::off_the_way(sent.len(), || {
         let sent = canonical(text(&sent)?)?;
-        Mapped::of(ingest, kind, agent.as_ref(), org.as_ref(), &sent)
+        Mapped::of(&ingest.agnost, kind, agent.as_ref(), org.as_ref(), &sent)
     })?;
-    let draft = mapped.draft(ingest)?;
+    let draft = mapped.draft(event_limit(ingest))?;
     reserved.grow(draft.cost()).map_err(busy)?;
     let stored = match (ingest.dispatch.one(draft).await, mapped.id) {
         // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
         (Err(NotStored::Refused(Refusal::IdTaken)), Some(taken)) => {
-            ingest.dispatch.one(mapped.draft_beside(ingest, taken)?).await
+            ingest.dispatch.one(mapped.draft_beside(event_limit(ingest), taken)?).await
         }
         (stored, _) => stored,
     };
     stored.map_err(|why| explain(ingest, why))
+}
+
+/// The event that a body becomes, without the rest of its request; of at most `limit` canonical bytes.
+///
+/// # Errors
+/// When it is none, or becomes no event.
+pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) -> Result<Draft, Problem> {
+    let kind = if is_session { Kind::Session } else { Kind::Event };
+    let mapped = canonical(body).and_then(|sent| Mapped::of(config, kind, None, None, &sent));
+    mapped.and_then(|mapped| mapped.draft(limit)).map_err(|(problem, _)| problem)
 }
 
 /// The canonical form of a body, without secrets.
@@ -134,7 +144,7 @@ struct Mapped {
 
 impl Mapped {
     fn of(
-        ingest: &Ingest,
+        config: &AgnostConfig,
         kind: Kind,
         agent: Option<&HeaderValue>,
         org: Option<&HeaderValue>,
@@ -143,7 +153,7 @@ impl Mapped {
         let mut object = Object::new();
         // Never into a chain that was not meant.
         let wrong = |_| (Problem::bad_request(format!("{AGENT_HEADER}: it is not ASCII")), Reason::Invalid);
-        let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(wrong)?.unwrap_or(&ingest.agnost.agent_id);
+        let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(wrong)?.unwrap_or(&config.agent_id);
         object.text(Field::AgentId.name(), agent_id);
         object.text(Field::ActionType.name(), action_type(kind, sent));
         if kind == Kind::Session {
@@ -200,16 +210,16 @@ impl Mapped {
     }
 
     /// Reads it as an event.
-    fn draft(&self, ingest: &Ingest) -> Result<Draft, Refused> {
-        read(ingest, &self.event, None)
+    fn draft(&self, limit: usize) -> Result<Draft, Refused> {
+        read(limit, &self.event, None)
     }
 
     /// The same under an id of its own, because the one that was sent is another event's.
-    fn draft_beside(&self, ingest: &Ingest, taken: Uuid) -> Result<Draft, Refused> {
-        let other = Uuid::new_v5(&taken, self.draft(ingest)?.canonical());
+    fn draft_beside(&self, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
+        let other = Uuid::new_v5(&taken, self.draft(limit)?.canonical());
         let event = [&self.event[..self.id_at], &end_with(Some(other))].concat();
         let warning = format!("event_id: {taken} belongs to a different event that is already stored");
-        read(ingest, &event, Some(warning))
+        read(limit, &event, Some(warning))
     }
 }
 
@@ -218,9 +228,9 @@ fn end_with(id: Option<Uuid>) -> String {
     id.map_or("}".to_owned(), |id| format!(r#","id":"{id}"}}"#))
 }
 
-fn read(ingest: &Ingest, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
+fn read(limit: usize, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
     READER.with_borrow_mut(|reader: &mut Reader| {
-        let read = reader.read(event, 0, WayIn::AGNOST_API, event_limit(ingest));
+        let read = reader.read(event, 0, WayIn::AGNOST_API, limit);
         let draft = read.map(|(content, _)| Draft::with_warnings(&content, warning.as_slice()));
         reader.trim();
         draft.map_err(|error| invalid(&error))

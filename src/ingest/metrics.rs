@@ -105,7 +105,7 @@ impl RouteMetrics {
     }
 
     /// Writes to the process's log why something was refused, but only now and then.
-    pub fn complain(&self, route: &'static str, why: &str) {
+    pub fn complain(&self, route: &str, why: &str) {
         const PAUSE_MS: u64 = 10_000;
         let (now, last) = (now_ms(), self.complained.load(Ordering::Relaxed));
         if now.abs_diff(last) >= PAUSE_MS

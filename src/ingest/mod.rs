@@ -4,7 +4,7 @@
 //! made when its outcome comes back.
 
 mod accept;
-mod agnost;
+pub mod agnost;
 mod body;
 mod config;
 mod dispatch;

@@ -192,6 +192,11 @@ impl Ledger {
         Ok((ledger, threads))
     }
 
+    /// Whether the data directory was removed or replaced.
+    pub fn is_gone(&self) -> bool {
+        self.space.is_gone(self.store.path())
+    }
+
     /// The database.
     pub fn store(&self) -> &Arc<Store> {
         &self.store

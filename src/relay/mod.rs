@@ -34,7 +34,7 @@ mod sessions;
 mod status;
 mod upstream;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::ledger::store::StoreError;
@@ -64,6 +64,17 @@ pub enum RelayError {
 pub struct Relay {
     ledger: Arc<Ledger>,
     destinations: RwLock<Vec<Arc<Running>>>,
+    /// Held while destinations come or go.
+    is_stopped: Mutex<bool>,
+}
+
+/// Other destinations than those that run.
+pub struct Changes {
+    /// All of them, in the order of the configuration.
+    names: Vec<String>,
+    kept: Vec<Arc<Running>>,
+    ended: Vec<Arc<Running>>,
+    new: Vec<Prepared>,
 }
 
 impl Relay {
@@ -73,8 +84,8 @@ impl Relay {
     /// # Errors
     /// When a setting cannot be used.
     pub fn start(config: &RelayConfig, ledger: Arc<Ledger>) -> Result<Arc<Relay>, RelayError> {
-        let relay = Relay { ledger, destinations: RwLock::default() };
-        relay.change(config)?;
+        let relay = Relay { ledger, destinations: RwLock::default(), is_stopped: Mutex::new(false) };
+        relay.change(relay.prepare(config)?)?;
         for name in backlog::names(relay.ledger.store())? {
             if !config.all().any(|(_, known)| known.name == name) {
                 tracing::warn!(
@@ -87,17 +98,33 @@ impl Relay {
         Ok(Arc::new(relay))
     }
 
-    /// These destinations, from now on. One that is as it was goes on undisturbed; one that is changed, or not there any
-    /// more, ends first, which takes a few seconds at most. Blocks, where a destination runs already.
+    /// Makes what is new in these destinations, and changes nothing yet.
     ///
     /// # Errors
-    /// When a setting cannot be used; then nothing changes. When the ledger fails on the way, some are not there.
-    pub fn change(&self, config: &RelayConfig) -> Result<(), RelayError> {
+    /// When a setting cannot be used.
+    pub fn prepare(&self, config: &RelayConfig) -> Result<Changes, Mistake> {
         let plans: Vec<Plan> = config.all().map(|(key, config)| Plan::of(key, config)).collect();
+        let names = plans.iter().map(|plan| plan.name().to_owned()).collect();
         let (kept, ended): (Vec<_>, Vec<_>) =
             self.running().into_iter().partition(|running| plans.iter().any(|plan| plan.is_same(&running.plan)));
         let new = plans.into_iter().filter(|plan| kept.iter().all(|kept| !kept.plan.is_same(plan)));
         let new = new.map(Plan::prepare).collect::<Result<Vec<Prepared>, Mistake>>()?;
+        Ok(Changes { names, kept, ended, new })
+    }
+
+    /// Has destinations that were [prepared](Relay::prepare) run, from now on. One that is as it was goes on undisturbed;
+    /// one that is changed, or not there any more, ends first, which takes a few seconds at most. Blocks, where a
+    /// destination runs already.
+    ///
+    /// # Errors
+    /// When the ledger fails on the way; then some are not there.
+    pub fn change(&self, changes: Changes) -> Result<(), RelayError> {
+        let Changes { names, kept, ended, new } = changes;
+        // Whoever stops the relay waits for this, and nothing starts behind it.
+        let is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_stopped {
+            return Ok(());
+        }
         let deadline = Instant::now() + CHANGE_GRACE;
         ended.iter().for_each(|running| running.end(deadline));
         for running in &ended {
@@ -109,8 +136,7 @@ impl Relay {
         let mut running = kept;
         for prepared in new {
             running.push(Arc::new(Running::start(prepared, &self.ledger)?));
-            let place = |running: &Arc<Running>| config.all().position(|(_, it)| it.name == running.plan.name());
-            running.sort_by_key(place);
+            running.sort_by_key(|running| names.iter().position(|name| name == running.plan.name()));
             self.set(running.clone());
         }
         Ok(())
@@ -127,6 +153,7 @@ impl Relay {
 
     /// Lets what is in flight come to its end until `deadline`, and ends the threads. Blocks.
     pub fn stop(&self, deadline: Instant) {
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let running = self.running();
         running.iter().for_each(|running| running.end(deadline));
         running.iter().for_each(|running| running.join());

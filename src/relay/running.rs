@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -106,6 +107,7 @@ impl Running {
             backlog,
             metrics: DestinationMetrics::register(&config.name),
             status: Mutex::new(Status::default()),
+            is_ending: AtomicBool::new(false),
         });
         let outside = Outside {
             store: Arc::clone(ledger.store()),
@@ -127,6 +129,7 @@ impl Running {
 
     /// Has what is in flight come to its end until `deadline`, and takes nothing more up.
     pub fn end(&self, deadline: Instant) {
+        self.shared.is_ending.store(true, Ordering::Relaxed);
         // A thread that has ended needs no word.
         let _ = self.stop.try_send(deadline);
     }
@@ -192,6 +195,10 @@ fn live(outside: &Outside) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::error!(%error, destination = name, "the relay stopped; it starts again"),
             Err(_) => tracing::error!(destination = name, "the relay panicked, which is a bug; it starts again"),
+        }
+        // The word to end may have been heard by the one that failed.
+        if outside.shared.is_ending.load(Ordering::Relaxed) {
+            return;
         }
         match outside.stop.recv_timeout(RESTART) {
             Err(RecvTimeoutError::Timeout) => {}

@@ -1,6 +1,7 @@
 //! What others see of a destination.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use super::backlog::Backlog;
 use super::metrics::DestinationMetrics;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub metrics: DestinationMetrics,
     /// How far it is. Held for a copy.
     pub status: Mutex<Status>,
+    /// It was told to end.
+    pub is_ending: AtomicBool,
 }
 
 /// How far a destination is.

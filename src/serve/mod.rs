@@ -67,6 +67,9 @@ pub enum ServeError {
     /// A part of the server cannot go on.
     #[error("{0}; the process ends, and its next start recovers")]
     Failed(String),
+    /// The data directory is not there any more.
+    #[error("{0}; the process ends: restore it before the next start, which would begin a new ledger")]
+    Gone(String),
 }
 
 /// A server that is ready to take events.
@@ -103,6 +106,8 @@ impl Server {
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
         clock: Clock,
     ) -> Result<Server, ServeError> {
+        // Before they are read: a change in between is not missed.
+        let files = reload::contents(config);
         let tls = Tls::load(&config.tls)?;
         let bind = async |key, address: &Address| {
             let bound = Listener::bind(address, config.socket_mode, tls.as_ref()).await;
@@ -142,10 +147,13 @@ impl Server {
         let (log, log_thread) =
             metrics.scope(|| Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger)))?;
         let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), inflight.clone());
-        let limits = ConnectionLimits::new(reload::timeouts(config), config.limits.connections);
-        let admin_limits = ConnectionLimits::new(reload::timeouts(config), config.limits.connections);
+        let limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
+        let admin_limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
+        let taking = listeners.iter().chain(&otlp_listener).filter_map(|listener| listener.address().ok()).collect();
         let live = Arc::new(Live::new(
             config,
+            files,
+            taking,
             Parts {
                 guard: Arc::clone(&guard),
                 tls,
@@ -266,6 +274,12 @@ impl Server {
         watching.abort();
         // They hold the ledger.
         let _ = tokio::join!(announcing, watching);
+        if let Some(reason) = failure.as_ref().filter(|_| self.ledger.is_gone()) {
+            // Closing the database would make its directory anew, with what was in memory alone. So nothing of it ends
+            // but with the process.
+            std::mem::forget((self.ledger, self.threads, self.log_thread));
+            return Err(ServeError::Gone(reason.clone()));
+        }
         let (ledger, threads, log_thread) = (self.ledger, self.threads, self.log_thread);
         let closed = async {
             let committing = Arc::clone(&ledger);

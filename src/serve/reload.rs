@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::access::{Guard, Keys};
 use crate::admin::Metrics;
 use crate::config::Config;
-use crate::http::{ConnectionLimits, Timeouts, Tls};
-use crate::ingest::Ingest;
+use crate::http::{Address, ConnectionLimits, Timeouts, Tls};
+use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
 use crate::relay::Relay;
 
@@ -52,81 +52,114 @@ pub struct Changed {
 /// What is in force, and how it is changed.
 pub struct Live {
     parts: Parts,
-    /// Held while something changes.
-    config: Mutex<Config>,
+    /// Addresses where events are taken.
+    taking: Vec<Address>,
+    /// Held while something changes. What needs a restart stays as it is there.
+    running: Mutex<Config>,
+    files: Mutex<Contents>,
 }
 
 /// What stands in files, or why they cannot be read.
 type Contents = Vec<(PathBuf, Result<Vec<u8>, std::io::ErrorKind>)>;
 
 impl Live {
-    /// A server that runs with this configuration.
-    pub fn new(config: &Config, parts: Parts) -> Live {
-        let mut config = config.clone();
-        config.auth.forget_keys();
-        Live { parts, config: Mutex::new(config) }
+    /// A server that runs with this configuration, whose files had these contents before they were read for it.
+    pub fn new(config: &Config, files: Contents, taking: Vec<Address>, parts: Parts) -> Live {
+        let mut running = config.clone();
+        running.auth.forget_keys();
+        Live { parts, taking, running: Mutex::new(running), files: Mutex::new(files) }
     }
 
     /// Puts in force what can be changed. Blocks while a destination of the relay ends. Has to be called in the runtime.
     ///
     /// # Errors
-    /// What is wrong; then nothing changes.
+    /// What is wrong; then nothing changes, but when the ledger fails while a destination starts.
     pub fn change(&self, new: &Config) -> Result<Changed, String> {
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = new.clone();
         new.auth.forget_keys();
-        let changed = compare(&config, &new);
-        let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
+        self.refuse_to_open(&new)?;
         let Parts { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
-        if let Some(tls) = tls {
-            tls.reload(&new.tls).map_err(|error| error.to_string())?;
-        }
-        metrics.scope(|| relay.change(&new.relay)).map_err(|error| error.to_string())?;
+        let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
+        let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
+        let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
+        let changed = compare(&running, &new);
         guard.change(keys);
+        if let Some((tls, prepared)) = tls.as_ref().zip(prepared) {
+            tls.change(prepared);
+            running.tls = new.tls;
+        }
         ingest.change(new.limits);
-        connections.iter().for_each(|limits| limits.change(timeouts(&new), new.limits.connections));
+        connections.iter().for_each(|limits| limits.change(timeouts(&new.limits), new.limits.connections));
         ledger.space().change(&new.storage);
-        *config = new;
+        (running.auth, running.limits, running.log.level) = (new.auth, new.limits, new.log.level);
+        running.storage.max_bytes = new.storage.max_bytes;
+        running.storage.min_free_bytes = new.storage.min_free_bytes;
+        metrics.scope(|| relay.change(destinations)).map_err(|error| error.to_string())?;
+        running.relay = new.relay;
         Ok(changed)
+    }
+
+    /// The addresses in use stay until a restart: what closes them must not go before.
+    fn refuse_to_open(&self, new: &Config) -> Result<(), String> {
+        let has_certificates = self.parts.tls.is_some() && new.tls.client_ca_file.is_some();
+        if new.auth.has_keys() || has_certificates || new.auth.allow_anonymous {
+            return Ok(());
+        }
+        match self.taking.iter().find(|address| !address.is_local()) {
+            Some(address) => Err(format!(
+                "{address} is in use until the next start, and nothing would close it any more: auth.api_keys, \
+                 tls.client_ca_file (with TLS running) or auth.allow_anonymous: true is needed"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Looks at the files that the configuration names, and reads them again when they have changed. It ends with the
     /// server.
     pub async fn watch_files(self: Arc<Live>) {
-        let mut known = self.contents();
         loop {
             tokio::time::sleep(FILES_INTERVAL).await;
             let live = Arc::clone(&self);
-            let look = tokio::task::spawn_blocking(move || live.look(known)).await;
+            let look = tokio::task::spawn_blocking(move || live.look()).await;
             // A panic in it is a bug, and goes on as one.
-            known = look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }
     }
 
-    fn look(&self, known: Contents) -> Contents {
-        let now = self.contents();
-        if now == known {
-            return known;
+    /// Each kind of file for itself: one that is wrong keeps no key from being taken back.
+    fn look(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = contents(&running);
+        let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == *known {
+            return;
         }
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match self.change(&config) {
-            Ok(_) => tracing::info!("files with keys or certificates have changed, and are in force"),
-            Err(error) => tracing::error!(%error, "files have changed and cannot be used: nothing changes"),
+        let Parts { guard, tls, relay, metrics, .. } = &self.parts;
+        let keys = Keys::load(&running.auth).map(|keys| guard.change(keys)).map_err(|error| error.to_string());
+        let certificates = Tls::prepare(&running.tls).map_err(|error| error.to_string());
+        let certificates =
+            certificates.map(|prepared| tls.as_ref().zip(prepared).map_or((), |(tls, prepared)| tls.change(prepared)));
+        let destinations = relay.prepare(&running.relay).map_err(|error| error.to_string());
+        let destinations =
+            destinations.and_then(|changes| metrics.scope(|| relay.change(changes)).map_err(|error| error.to_string()));
+        for error in [keys, certificates, destinations].into_iter().filter_map(Result::err) {
+            tracing::error!(error, "a file has changed and cannot be used: what was in it before stays in force");
         }
-        now
-    }
-
-    fn contents(&self) -> Contents {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let relay = config.relay.all().flat_map(|(_, it)| [&it.org_id_file, &it.ca_file]).flatten();
-        let files = config.tls.files().chain(config.auth.api_keys_file.as_deref()).chain(relay.map(PathBuf::as_path));
-        files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
+        tracing::info!("files with keys or certificates have changed, and were read again");
+        *known = now;
     }
 }
 
+/// What stands now in the files that a configuration names.
+pub fn contents(config: &Config) -> Contents {
+    let relay = config.relay.all().flat_map(|(_, it)| [&it.org_id_file, &it.ca_file]).flatten();
+    let files = config.tls.files().chain(config.auth.api_keys_file.as_deref()).chain(relay.map(PathBuf::as_path));
+    files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
+}
+
 /// The time-outs of connections.
-pub fn timeouts(config: &Config) -> Timeouts {
-    let limits = &config.limits;
+pub fn timeouts(limits: &LimitsConfig) -> Timeouts {
     Timeouts { header: limits.header_timeout, body: limits.body_timeout, idle: limits.idle_timeout }
 }
 

@@ -43,6 +43,7 @@ use crate::http::{Problem, Reserved};
 use crate::ledger::queue::Refusal;
 use crate::ledger::record::Draft;
 use answer::Encoding;
+pub use json::to_protobuf;
 pub use map::{Limits, Mapped, Mapper};
 pub use request::{Item, Items, Signal};
 pub use value::Fault;
@@ -135,8 +136,11 @@ async fn store(
     let mut export = body::off_the_way(body.len(), || Export::new(ingest, metrics, signal, &body))?;
     // At most as many as limits.otlp_records allows, and known only now.
     reserved.grow(export.mapper.memory()).map_err(busy)?;
+    // The first was counted when the request came.
+    let mut counted = 1;
     while let Some(part) = export.off_the_way(|export| export.next_part(&mut reserved))? {
-        ingest.rates.charge(client, part.drafts.len());
+        ingest.rates.charge(client, part.drafts.len() - counted);
+        counted = 0;
         export.store(part, &mut reserved).await?;
     }
     Ok((encoding, export.rejected))

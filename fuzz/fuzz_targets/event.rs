@@ -1,0 +1,34 @@
+//! Events: whatever is taken is laid out, sealed, and verifies.
+#![no_main]
+
+use cairn::chain::walk::Checker;
+use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn, canonicalize, event};
+use cairn::ledger::keys::Position;
+use cairn::ledger::record::{Draft, Seal};
+use libfuzzer_sys::fuzz_target;
+
+const LIMIT: usize = 1 << 16;
+
+fuzz_target!(|text: &str| {
+    assert!(event::skip(text, 0) <= text.len());
+    let mut reader = Reader::default();
+    let Ok((content, end)) = reader.read(text, 0, WayIn::HTTP_API, LIMIT) else { return };
+    assert!(text.is_char_boundary(end));
+    let mut bytes = Vec::new();
+    content.write(&mut bytes);
+    assert!(bytes.len() <= LIMIT && bytes.len() == content.canonical_len());
+    let canonical = canonicalize(std::str::from_utf8(&bytes).expect("UTF-8")).expect("JSON");
+    assert_eq!(canonical, bytes);
+    let draft = Draft::new(&content);
+    let record = draft.seal(&Seal {
+        received_at: *b"2026-02-17T10:30:00.500Z",
+        ms: 1_771_324_200_500,
+        first_of_ms: Position(0),
+        position: Position(1),
+        random: 7,
+        sequence: Sequence(1),
+        prev_hash: Hash::GENESIS,
+    });
+    let verified = Walk::default().step(&record.as_ref().link(), &mut Checker::default());
+    verified.expect("what was sealed verifies");
+});

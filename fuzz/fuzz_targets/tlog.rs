@@ -1,0 +1,17 @@
+//! Paths of tiles, and checkpoints that others wrote.
+#![no_main]
+
+use cairn::tlog::checkpoint;
+use cairn::tlog::path::TilePath;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Some(path) = TilePath::parse(text) {
+        // Every tile has exactly one path.
+        assert_eq!(path.to_string(), text);
+        assert!((1..=256).contains(&path.width));
+    }
+    let _ = checkpoint::parse(text.as_bytes());
+    let _ = checkpoint::told(text.as_bytes());
+    assert!(checkpoint::open(text.as_bytes(), &[]).is_err(), "signed by nobody that was named");
+});
