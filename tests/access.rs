@@ -121,7 +121,7 @@ async fn keys_of_a_file_change_with_it_and_a_file_that_makes_no_sense_changes_no
     eventually("the new key", async || status("two").await == 200).await;
     assert_eq!(status("one").await, 401);
     std::fs::write(&file, "two write\n").unwrap();
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    server.look_at_files();
     assert_eq!((status("two").await, status("write").await), (200, 401));
     std::fs::write(&file, "").unwrap();
     eventually("nobody", async || status("two").await == 401).await;

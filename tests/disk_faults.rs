@@ -368,19 +368,19 @@ async fn what_a_disk_forgets_or_alters_is_named() {
         let mut command = cairn();
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
-        let mut server = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let ended = server.try_wait().unwrap().map(|status| status.code());
-        let _ = server.kill();
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut server.stdout.take().unwrap(), &mut said).unwrap();
-        server.wait().unwrap();
-        println!("{what}: serve {ended:?}: {said}");
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut server = command.stdout(log.reopen().unwrap()).spawn().unwrap();
         // It does not start, or it starts and says that it is not the ledger that was signed.
-        assert!(
-            ended == Some(Some(3))
-                || ["nothing is signed", "Corruption", "an event is missing"].iter().any(|word| said.contains(word)),
-            "{what}: {said}"
-        );
+        let words = ["nothing is signed", "Corruption", "an event is missing"];
+        eventually("a word of it", async || {
+            let said = std::fs::read_to_string(log.path()).unwrap();
+            let ended = server.try_wait().unwrap().map(|status| status.code());
+            assert!(ended.is_none() || ended == Some(Some(3)), "{what}: {ended:?} {said}");
+            ended.is_some() || words.iter().any(|word| said.contains(word))
+        })
+        .await;
+        let _ = server.kill();
+        server.wait().unwrap();
+        println!("{what}: serve: {}", std::fs::read_to_string(log.path()).unwrap());
     }
 }

@@ -78,7 +78,7 @@ async fn tls_is_spoken_with_certificates_that_can_be_changed() {
     // A key that is not the certificate's, as between the two writes of a rotation: what was in force stays so.
     let (certificate, key) = second.sign("127.0.0.1");
     write(data.path(), "tls.crt", &certificate);
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    server.look_at_files();
     assert_eq!(status(&client_1).await.unwrap(), 200);
     write(data.path(), "tls.key", &key);
     let client_2 = client(&second, None);

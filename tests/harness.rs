@@ -4,14 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use cairn::config::Config;
 use cairn::ledger::commit::Commit;
 use cairn::ledger::store::Store;
 use cairn::ledger::{Clock, system_clock};
-use cairn::serve::{ServeError, Server};
+use cairn::serve::{Live, ServeError, Server};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -36,6 +36,8 @@ pub struct Running {
     pub url: String,
     pub admin_url: String,
     pub otlp_url: Option<String>,
+    /// Not for long: it would keep the ledger open.
+    live: Weak<Live>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
 }
@@ -85,11 +87,17 @@ impl Running {
         let url = format!("http://{}", server.addresses().unwrap()[0]);
         let admin_url = format!("http://{}", server.admin_address().unwrap());
         let otlp_url = server.otlp_address().unwrap().map(|address| format!("http://{address}"));
+        let live = Arc::downgrade(server.live());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Ok(Running { client: Client::new(), url, admin_url, otlp_url, stop: Some(stop), task })
+        Ok(Running { client: Client::new(), url, admin_url, otlp_url, live, stop: Some(stop), task })
+    }
+
+    /// Has it look at its files with secrets now, as it does every few seconds.
+    pub fn look_at_files(&self) {
+        tokio::task::block_in_place(|| self.live.upgrade().unwrap().look_at_files());
     }
 
     /// Shuts the server down as SIGTERM does.

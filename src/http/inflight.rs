@@ -10,8 +10,13 @@ use super::Problem;
 /// How much memory all requests take.
 #[derive(Clone)]
 pub struct Inflight {
-    used: Arc<AtomicU64>,
-    limit: Arc<AtomicU64>,
+    // One for both: every request takes a share.
+    memory: Arc<Memory>,
+}
+
+struct Memory {
+    used: AtomicU64,
+    limit: AtomicU64,
 }
 
 /// The memory that one request takes. Dropping it gives the memory back.
@@ -23,17 +28,17 @@ pub struct Reserved {
 impl Inflight {
     /// For that many bytes.
     pub fn new(limit: u64) -> Inflight {
-        Inflight { used: Arc::default(), limit: Arc::new(AtomicU64::new(limit)) }
+        Inflight { memory: Arc::new(Memory { used: AtomicU64::new(0), limit: AtomicU64::new(limit) }) }
     }
 
     /// That many bytes, from now on.
     pub fn change(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
+        self.memory.limit.store(limit, Ordering::Relaxed);
     }
 
     /// How many bytes all requests take now.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.memory.used.load(Ordering::Relaxed)
     }
 
     /// Nothing yet.
@@ -51,7 +56,7 @@ impl Reserved {
     pub fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let before = self.take(bytes);
         let others = before.saturating_sub(self.bytes - bytes as u64);
-        if others > 0 && before + bytes as u64 > self.inflight.limit.load(Ordering::Relaxed) {
+        if others > 0 && before + bytes as u64 > self.inflight.memory.limit.load(Ordering::Relaxed) {
             return Err(Problem::unavailable("too much is being received at once (limits.inflight_bytes); try again"));
         }
         Ok(())
@@ -60,13 +65,13 @@ impl Reserved {
     /// Takes more memory, and says how much all requests took before.
     fn take(&mut self, bytes: usize) -> u64 {
         self.bytes += bytes as u64;
-        self.inflight.used.fetch_add(bytes as u64, Ordering::Relaxed)
+        self.inflight.memory.used.fetch_add(bytes as u64, Ordering::Relaxed)
     }
 
     /// Gives some memory back.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = (bytes as u64).min(self.bytes);
-        self.inflight.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.inflight.memory.used.fetch_sub(bytes, Ordering::Relaxed);
         self.bytes -= bytes;
     }
 
@@ -93,6 +98,6 @@ impl<A: AsRef<[u8]>> AsRef<[u8]> for Held<A> {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.inflight.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.inflight.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

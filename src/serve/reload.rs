@@ -79,6 +79,8 @@ impl Live {
         let mut new = new.clone();
         new.auth.forget_keys();
         self.refuse_to_open(&new)?;
+        // Before they are read: a change in between is not missed.
+        let files = contents(&new);
         let Parts { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
@@ -97,6 +99,7 @@ impl Live {
         running.storage.min_free_bytes = new.storage.min_free_bytes;
         metrics.scope(|| relay.change(destinations)).map_err(|error| error.to_string())?;
         running.relay = new.relay;
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         Ok(changed)
     }
 
@@ -121,14 +124,15 @@ impl Live {
         loop {
             tokio::time::sleep(FILES_INTERVAL).await;
             let live = Arc::clone(&self);
-            let look = tokio::task::spawn_blocking(move || live.look()).await;
+            let look = tokio::task::spawn_blocking(move || live.look_at_files()).await;
             // A panic in it is a bug, and goes on as one.
             look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }
     }
 
-    /// Each kind of file for itself: one that is wrong keeps no key from being taken back.
-    fn look(&self) {
+    /// Looks once. Each kind of file for itself: one that is wrong keeps no key from being taken back. Blocks, as
+    /// [`Live::change`] does.
+    pub fn look_at_files(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let now = contents(&running);
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);

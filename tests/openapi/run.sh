@@ -6,12 +6,12 @@ set -eu
 cairn=$1
 schemathesis=$2
 seed=${3:-1}
-cd "$(dirname "$0")"
+here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 upstream=
 server=
 trap 'kill $server $upstream 2>/dev/null; wait; rm -rf "$work"' EXIT
-python3 upstream.py > "$work/upstream" &
+python3 "$here/upstream.py" > "$work/upstream" &
 upstream=$!
 wait_for() { # file
     for _ in $(seq 100); do
@@ -35,7 +35,10 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 wait_for "$work/url"
-PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. timeout 600 "$schemathesis" run ../../src/serve/openapi.json \
+# It leaves notes where it runs.
+cp "$here/schemathesis.toml" "$here/hooks.py" "$work"
+cd "$work"
+PYTHONPATH=. timeout 600 "$schemathesis" run "$here/../../src/serve/openapi.json" \
     --url "http://$(cat "$work/url")" --checks all --phases examples,coverage,fuzzing,stateful --seed "$seed" --no-color
 if grep -q panicked "$work/log"; then
     grep panicked "$work/log"
