@@ -156,7 +156,13 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.open.set(admin.connections.open() as f64);
     admin.inflight_bytes.set(admin.inflight.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
-    let mut response = admin.metrics.handle.render().into_response();
+    // The library's counters are whole numbers, so seconds are in a gauge there; they are a counter all the same.
+    let text = admin.metrics.handle.render().replacen(
+        "# TYPE process_cpu_seconds_total gauge",
+        "# TYPE process_cpu_seconds_total counter",
+        1,
+    );
+    let mut response = text.into_response();
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response

@@ -13,7 +13,8 @@ use crate::harness::{cairn, repository, run_text};
 fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
     for (name, value) in value.as_object().unwrap() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        if value.is_object() { keys(value, &path, found) } else { found.push(path) }
+        // An empty one has no keys of its own, but is one.
+        if value.as_object().is_some_and(|it| !it.is_empty()) { keys(value, &path, found) } else { found.push(path) }
     }
 }
 
@@ -214,15 +215,25 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
 
 #[test]
 fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
-    let injected = [
-        ("CAIRN_SERVICE_HOST", "10.0.0.1"),
-        ("CAIRN_SERVICE_PORT", "7600"),
-        ("CAIRN_SERVICE_PORT_HTTP", "7600"),
-        ("CAIRN_PORT", "tcp://10.0.0.1:7600"),
-        ("CAIRN_PORT_7600_TCP_ADDR", "10.0.0.1"),
-    ];
-    let (code, said) = validate("", &injected);
-    assert_eq!(code, 0, "{said}");
+    for service in ["CAIRN", "CAIRN_CENTRAL", "CAIRN_0_2"] {
+        let injected = [
+            ("_SERVICE_HOST", "10.0.0.1"),
+            ("_SERVICE_PORT", "7600"),
+            ("_SERVICE_PORT_HTTP", "7600"),
+            ("_PORT", "tcp://10.0.0.1:7600"),
+            ("_PORT_7600_TCP", "tcp://10.0.0.1:7600"),
+            ("_PORT_7600_TCP_PROTO", "tcp"),
+            ("_PORT_7600_TCP_PORT", "7600"),
+            ("_PORT_7600_TCP_ADDR", "10.0.0.1"),
+        ];
+        for (name, value) in injected {
+            let (code, said) = validate("", &[(&format!("{service}{name}"), value)]);
+            assert_eq!(code, 0, "{said}");
+        }
+    }
+    for mistaken in ["CAIRN_LISTEN_PORT_NUMBER", "CAIRN_STORAGE__PORT", "CAIRN_SERVICES"] {
+        assert_eq!(validate("", &[(mistaken, "1")]).0, 2, "{mistaken}");
+    }
     assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  api_keys: [k]\n", &[]).0, 0);
     assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  allow_anonymous: true\n", &[]).0, 0);
 }

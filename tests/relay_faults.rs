@@ -264,3 +264,37 @@ async fn a_shutdown_lets_requests_end_within_its_grace_and_forgets_no_event() {
     assert_eq!(upstream.event_count(), 1);
     server.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_sends_what_waits_while_the_upstream_takes_it() {
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    upstream.decide(|_, _| Fate::Late(Duration::from_millis(10)));
+    let server = start(&data, &upstream).await;
+    // One session: one request after the other.
+    let events: Vec<_> =
+        (0..100).map(|number| json!({"agent_id": "a", "session_id": "s", "action_input": number})).collect();
+    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
+    assert!(upstream.event_count() < 100, "they should wait");
+    server.stop().await.unwrap();
+    assert_eq!(upstream.event_count(), 100, "the disk may go with the process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_does_not_wait_for_an_upstream_that_is_away() {
+    for fate in [Fate::Status(503, None), Fate::Reset] {
+        let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+        upstream.decide(move |_, _| fate.clone());
+        let server = start(&data, &upstream).await;
+        server.store(&json!({"agent_id": "a"})).await;
+        eventually("a failure", async || !status(&server).await["last_error"].is_null()).await;
+        let started = Instant::now();
+        server.stop().await.unwrap();
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}, of a grace of 20 s");
+        upstream.decide(|_, _| Fate::Take);
+        let server = start(&data, &upstream).await;
+        drained(&server).await;
+        assert_eq!(upstream.event_count(), 1);
+        server.stop().await.unwrap();
+    }
+}

@@ -60,7 +60,7 @@ fn page(
             return Ok((agents.into(), last));
         }
         if let (Ok(key), Some(agent)) = (key.try_into().map(AgentKey), Agent::decode(row)) {
-            agents.push(describe(&agent, audit.verdict(key)));
+            agents.push(describe(&agent, audit.verdicts.of(key)));
             last = Some(key);
         }
         rows.next();
@@ -109,7 +109,7 @@ fn totals(audit: &Audit) -> Result<serde_json::Value, Problem> {
         "total_events": total,
         "events_last_24h": last_day,
         "active_agents": active,
-        "chain_health": audit.health(),
+        "chain_health": audit.verdicts.health(),
     }))
 }
 
@@ -125,7 +125,7 @@ pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
             let walked = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
             let verdict = walked.map_err(store_failed)?;
             let verdict = verdict.ok_or_else(|| Problem::not_found(format!("there is no agent {agent_id:?}")))?;
-            audit.remember(agent, verdict.broken.is_none());
+            audit.verdicts.remember(agent, verdict.broken.is_none());
             Ok(verdict)
         })
         .await?;

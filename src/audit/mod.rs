@@ -11,28 +11,25 @@ mod log;
 mod pieces;
 mod receipt;
 mod source;
+mod verdicts;
 pub mod verify;
 
-use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::routing::get;
-use lru::LruCache;
 use tokio::sync::Semaphore;
 
-use crate::chain::AgentKey;
 use crate::http::{Inflight, Problem};
 use crate::ledger::Ledger;
 use crate::ledger::store::StoreError;
 use crate::tlog::Log;
 pub use receipt::receipts;
+use verdicts::Verdicts;
 
 /// How many reads of the database go on at once. More would only wait for each other, and starve ingest.
 const CONCURRENT_READS: usize = 4;
-/// How many verdicts are remembered.
-const VERDICTS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// What the calls of this stage share.
 pub struct Audit {
@@ -40,19 +37,18 @@ pub struct Audit {
     log: Arc<Log>,
     inflight: Inflight,
     reads: Arc<Semaphore>,
-    /// The last verdict on each agent's chain. Held for one look-up.
-    verdicts: Mutex<LruCache<AgentKey, bool>>,
+    verdicts: Verdicts,
 }
 
 impl Audit {
-    /// Over a running ledger and its log.
+    /// Over a running ledger and its log. Metrics register with the recorder that is in force.
     pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, inflight: Inflight) -> Arc<Audit> {
         Arc::new(Audit {
             ledger,
             log,
             inflight,
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
-            verdicts: Mutex::new(LruCache::new(VERDICTS)),
+            verdicts: Verdicts::register(),
         })
     }
 
@@ -71,21 +67,6 @@ impl Audit {
         });
         // A panic in a read is a bug, and goes on as one.
         read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    }
-
-    fn remember(&self, agent: AgentKey, is_valid: bool) {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).put(agent, is_valid);
-    }
-
-    /// The share of verified chains that are valid; `None` if none was verified yet.
-    fn health(&self) -> Option<f64> {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let valid = verdicts.iter().filter(|(_, is_valid)| **is_valid).count();
-        (!verdicts.is_empty()).then(|| valid as f64 / verdicts.len() as f64)
-    }
-
-    fn verdict(&self, agent: AgentKey) -> Option<bool> {
-        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).peek(&agent).copied()
     }
 }
 

@@ -34,7 +34,9 @@ pub struct Content<'r> {
     pub agent: AgentKey,
     /// The id that the client sent, if it did.
     pub client_id: Option<Uuid>,
-    way_in: WayIn,
+    /// `source` when the client does not say.
+    source: &'static str,
+    capture_method: &'static str,
     canonical_len: usize,
 }
 
@@ -58,7 +60,7 @@ impl<'r> Content<'r> {
         values: &'r [u8],
         slots: Slots,
         warnings: &'r mut Vec<String>,
-        way_in: WayIn,
+        way_in: WayIn<'_>,
         limit: usize,
     ) -> Result<Content<'r>, EventError> {
         let value = |field: Field| slots[field as usize].map(|slot| &values[slot.start..slot.end]);
@@ -73,7 +75,9 @@ impl<'r> Content<'r> {
         for (field, known) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
             warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
         }
-        let mut content = Content { values, slots, warnings, agent, client_id, way_in, canonical_len: 0 };
+        let WayIn { source, capture_method, .. } = way_in;
+        let mut content =
+            Content { values, slots, warnings, agent, client_id, source, capture_method, canonical_len: 0 };
         content.canonical_len = content.measure();
         if content.canonical_len > limit {
             let message = format!("the event is longer than {limit} bytes in canonical form");
@@ -94,11 +98,11 @@ impl<'r> Content<'r> {
         }
         match field {
             Field::ActionType => Part::Text(ACTION_TYPE),
-            Field::CaptureMethod => Part::Text(self.way_in.capture_method),
+            Field::CaptureMethod => Part::Text(self.capture_method),
             Field::Id => Part::Hole(UUID_LEN),
             Field::ReceivedAt | Field::Timestamp => Part::Hole(time::LEN),
             Field::SchemaVersion => Part::Text("1.0"),
-            Field::Source => Part::Text(self.way_in.source),
+            Field::Source => Part::Text(self.source),
             _ => Part::Nothing,
         }
     }

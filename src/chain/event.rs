@@ -5,6 +5,7 @@ use std::fmt;
 use super::content::{Content, Slot, Slots};
 use super::fields::{BESIDE_CONTENT, Field, Kind, UNKNOWN};
 use super::json::{self, Canonicalizer, Fault, Parser};
+use super::labels::DefaultLabels;
 use super::{scan, validate};
 
 /// The length of a UUID in its hyphenated form.
@@ -12,20 +13,34 @@ pub const UUID_LEN: usize = 36;
 
 /// How an event came in; sets the fields that say so.
 #[derive(Debug, Clone, Copy)]
-pub struct WayIn {
+pub struct WayIn<'l> {
     /// `source` when the client does not say.
     pub source: &'static str,
     /// `capture_method`.
     pub capture_method: &'static str,
+    /// `labels` that the client does not say.
+    pub labels: Option<&'l DefaultLabels>,
 }
 
-impl WayIn {
+impl<'l> WayIn<'l> {
     /// `POST /v1/events` and `POST /v1/batch`.
-    pub const HTTP_API: WayIn = WayIn { source: "sdk", capture_method: "http-api" };
+    pub const HTTP_API: Self = WayIn { source: "sdk", capture_method: "http-api", labels: None };
     /// `POST /api/v1/capture-session` and `/api/v1/capture-event`.
-    pub const AGNOST_API: WayIn = WayIn { source: "agnost", capture_method: "agnost-api" };
+    pub const AGNOST_API: Self = WayIn { source: "agnost", capture_method: "agnost-api", labels: None };
     /// `POST /v1/traces` and `POST /v1/logs`.
-    pub const OTLP: WayIn = WayIn { source: "otlp", capture_method: "otlp" };
+    pub const OTLP: Self = WayIn { source: "otlp", capture_method: "otlp", labels: None };
+
+    /// The same with these labels on every event.
+    pub fn with_labels(self, labels: &'l DefaultLabels) -> WayIn<'l> {
+        WayIn { labels: Some(labels), ..self }
+    }
+
+    /// Puts its labels among those of an event, see [`DefaultLabels::add`].
+    pub fn add_labels(self, values: &mut Vec<u8>, slots: &mut Slots) {
+        if let Some(labels) = self.labels {
+            labels.add(values, slots);
+        }
+    }
 }
 
 /// Why an event is refused. Nothing of it is stored.
@@ -83,7 +98,7 @@ impl Reader {
         &mut self,
         text: &str,
         at: usize,
-        way_in: WayIn,
+        way_in: WayIn<'_>,
         limit: usize,
     ) -> Result<(Content<'_>, usize), EventError> {
         self.values.clear();
@@ -106,6 +121,7 @@ impl Reader {
         fields.read(&mut parser)?;
         let end = parser.position();
         self.keep_unknown(limit)?;
+        way_in.add_labels(&mut self.values, &mut self.slots);
         let content = Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit)?;
         Ok((content, end))
     }

@@ -4,11 +4,14 @@ mod args;
 mod checkpoints;
 mod config;
 mod dead_letter;
+mod drain;
 mod export;
 mod follow;
+mod health;
 mod key;
 mod ledger;
 mod log;
+mod manual;
 mod progress;
 mod relay;
 mod serve;
@@ -79,5 +82,9 @@ pub fn run() -> Exit {
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(&args.action),
         Command::Key(args) => key::run(&args.action),
+        Command::Health(args) => health::run(&args),
+        Command::Drain(args) => drain::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Read;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,13 +41,18 @@ fn is_here(url: &str) -> bool {
 /// Where a server with this configuration is reached from its own machine.
 fn url_of(config: &Config) -> String {
     let scheme = if config.tls.cert_file.is_some() { "https" } else { "http" };
-    let Some(mut address) = config.listen.0.iter().find_map(Address::tcp) else {
-        return config.listen.0.first().map_or_else(String::new, Address::to_string);
-    };
+    match config.listen.0.iter().find_map(Address::tcp) {
+        Some(address) => format!("{scheme}://{}", from_here(address)),
+        None => config.listen.0.first().map_or_else(String::new, Address::to_string),
+    }
+}
+
+/// Where this machine reaches a server that listens there.
+fn from_here(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
-    format!("{scheme}://{address}")
+    address
 }
 
 /// Of some keys as they are written, one that may do everything, or the first.
@@ -134,6 +139,24 @@ impl Server {
             server.key = most_useful(lines).map(str::to_owned);
         }
         Ok(server)
+    }
+
+    /// The port for operators of the server that the configuration describes.
+    ///
+    /// # Errors
+    /// After it has complained of what is wrong.
+    pub fn for_operators(config: &Config) -> Result<Server, Exit> {
+        Server::at(&format!("http://{}", from_here(config.admin.listen)), &DoorArgs::default())
+    }
+
+    /// Asks for text, which has to be there within `wait`.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn text(&self, path: &str, wait: Duration) -> Result<String, Error> {
+        let mut text = String::new();
+        self.ask(path, &[], wait)?.take(ANSWER_BYTES).read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Asks.

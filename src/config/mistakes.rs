@@ -7,11 +7,14 @@ use figment::{Figment, Metadata, Source};
 
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
 use crate::access::Keys;
-use crate::chain::is_agent_id;
+use crate::chain::{DefaultLabels, is_agent_id};
 use crate::http::{Address, Tls};
 use crate::ingest::IngestConfig;
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
+
+/// The most that default labels add to each event, in bytes.
+const DEFAULT_LABELS_MAX: usize = 1024;
 
 /// Turns the library's errors into sentences.
 pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
@@ -62,7 +65,7 @@ fn keys() -> Vec<String> {
     let mut levels = vec![(String::new(), serde_json::to_value(Config::default()).unwrap_or_default())];
     while let Some((path, value)) = levels.pop() {
         match value {
-            serde_json::Value::Object(members) => levels.extend(
+            serde_json::Value::Object(members) if !members.is_empty() => levels.extend(
                 members
                     .into_iter()
                     .map(|(name, value)| (if path.is_empty() { name } else { format!("{path}.{name}") }, value)),
@@ -75,6 +78,9 @@ fn keys() -> Vec<String> {
 
 /// What a setting has to be, as far as its type says.
 fn expected(key: &str) -> Option<&'static str> {
+    if key.starts_with("ingest.default_labels.") {
+        return Some("a text, in quotes if it looks like something else");
+    }
     let last = key.rsplit('.').next().unwrap_or(key);
     Some(match last {
         "listen" if key.starts_with("admin") => "an address such as 127.0.0.1:7601",
@@ -107,6 +113,7 @@ fn expected(key: &str) -> Option<&'static str> {
         _ if last.ends_with("_interval") => "a time such as 250ms or 10s",
         "agent_ids" | "action_types" => "a list of strings, such as [one, two]",
         "labels" => "names with strings, numbers or booleans",
+        "default_labels" => "names with texts",
         "timeout" | "initial" | "max" => "a time such as 250ms or 10s",
         _ => return None,
     })
@@ -234,11 +241,14 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
         let is_free = config.listen.0.iter().chain([&admin]).all(|other| otlp.is_free_beside(other));
         require(is_free, "ingest.otlp.listen", otlp, "another address than listen and admin.listen");
     }
-    let IngestConfig { agnost, otlp } = &config.ingest;
+    let IngestConfig { agnost, otlp, .. } = &config.ingest;
     for (key, agent_id) in [("ingest.agnost.agent_id", &agnost.agent_id), ("ingest.otlp.agent_id", &otlp.agent_id)] {
         let wanted = "1 to 256 bytes without control characters";
         require(is_agent_id(agent_id), key, &format!("{agent_id:?}"), wanted);
     }
+    let labels = DefaultLabels::new(&config.ingest.default_labels).len();
+    let (most, wanted) = (DEFAULT_LABELS_MAX, format!("at most {DEFAULT_LABELS_MAX} bytes as JSON"));
+    require(labels <= most, "ingest.default_labels", &format!("{labels} bytes"), &wanted);
     for mistake in config.relay.check() {
         wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
     }

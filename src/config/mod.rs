@@ -5,13 +5,15 @@
 
 mod mistakes;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Yaml};
+use figment::value::{Dict, Map, UncasedStr};
+use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 
 use crate::access::AuthConfig;
@@ -24,6 +26,9 @@ use crate::units;
 
 /// What variables of the environment start with.
 const ENV_PREFIX: &str = "CAIRN_";
+
+/// What names of default labels stand behind, after that.
+const LABEL_PREFIX: &str = "INGEST__DEFAULT_LABELS__";
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -225,19 +230,41 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
         }
         sources = sources.merge(Yaml::file_exact(file));
     }
-    let env = Env::prefixed(ENV_PREFIX).filter(|key| !is_not_ours(key.as_str())).split("__");
-    sources = sources.merge(env).merge(Serialized::defaults(flags));
+    let is_read = |key: &UncasedStr| !is_not_ours(key.as_str()) && !key.starts_with(LABEL_PREFIX);
+    let env = Env::prefixed(ENV_PREFIX).filter(is_read).split("__");
+    sources = sources.merge(env).merge(EnvLabels).merge(Serialized::defaults(flags));
     let config: Config = sources.extract().map_err(|error| mistakes::explain(&sources, error))?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
     let wrong = mistakes::check(&loaded);
     if wrong.is_empty() { Ok(loaded) } else { Err(ConfigError(wrong)) }
 }
 
-/// Variables that start like ours and are not: those that Kubernetes injects for a Service named cairn.
+/// Variables that start like ours and are not: those that Kubernetes injects for a Service named cairn, or cairn-central.
 fn is_not_ours(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    let is = |name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
-    is("port") || is("service")
+    let key = format!("_{}_", key.to_ascii_lowercase());
+    // Such as PORT_7600_TCP_ADDR, and the same behind the rest of a name.
+    let is_address = || ["_tcp_", "_udp_", "_sctp_"].iter().any(|protocol| key.contains(protocol));
+    let is_port = key.ends_with("_port_") || (key.contains("_port_") && is_address());
+    !key.contains("__") && (key.ends_with("_service_host_") || key.contains("_service_port_") || is_port)
+}
+
+/// Default labels of the environment, word for word: a namespace called 007 is not the number 7.
+struct EnvLabels;
+
+impl Provider for EnvLabels {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment variable(s)")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let prefix = format!("{ENV_PREFIX}{LABEL_PREFIX}");
+        let labels: BTreeMap<_, _> =
+            Env::prefixed(&prefix).iter().map(|(name, text)| (name.to_string(), text)).collect();
+        match labels.is_empty() {
+            true => Ok(Map::new()),
+            false => Serialized::default("ingest.default_labels", labels).data(),
+        }
+    }
 }
 
 impl Loaded {

@@ -99,12 +99,13 @@ async fn store(
         let sent = canonical(text(&sent)?)?;
         Mapped::of(&ingest.agnost, kind, agent.as_ref(), org.as_ref(), &sent)
     })?;
-    let draft = mapped.draft(event_limit(ingest))?;
+    let way_in = WayIn::AGNOST_API.with_labels(&ingest.labels);
+    let draft = mapped.draft(way_in, event_limit(ingest))?;
     reserved.grow(draft.cost()).map_err(busy)?;
     let stored = match (ingest.dispatch.one(draft).await, mapped.id) {
         // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
         (Err(NotStored::Refused(Refusal::IdTaken)), Some(taken)) => {
-            ingest.dispatch.one(mapped.draft_beside(event_limit(ingest), taken)?).await
+            ingest.dispatch.one(mapped.draft_beside(way_in, event_limit(ingest), taken)?).await
         }
         (stored, _) => stored,
     };
@@ -118,7 +119,7 @@ async fn store(
 pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) -> Result<Draft, Problem> {
     let kind = if is_session { Kind::Session } else { Kind::Event };
     let mapped = canonical(body).and_then(|sent| Mapped::of(config, kind, None, None, &sent));
-    mapped.and_then(|mapped| mapped.draft(limit)).map_err(|(problem, _)| problem)
+    mapped.and_then(|mapped| mapped.draft(WayIn::AGNOST_API, limit)).map_err(|(problem, _)| problem)
 }
 
 /// The canonical form of a body, without secrets.
@@ -210,16 +211,17 @@ impl Mapped {
     }
 
     /// Reads it as an event.
-    fn draft(&self, limit: usize) -> Result<Draft, Refused> {
-        read(limit, &self.event, None)
+    fn draft(&self, way_in: WayIn<'_>, limit: usize) -> Result<Draft, Refused> {
+        read(way_in, limit, &self.event, None)
     }
 
     /// The same under an id of its own, because the one that was sent is another event's.
-    fn draft_beside(&self, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
-        let other = Uuid::new_v5(&taken, self.draft(limit)?.canonical());
+    fn draft_beside(&self, way_in: WayIn<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
+        // Where it came in is no part of it: it may come again, somewhere else.
+        let other = Uuid::new_v5(&taken, self.draft(WayIn::AGNOST_API, limit)?.canonical());
         let event = [&self.event[..self.id_at], &end_with(Some(other))].concat();
         let warning = format!("event_id: {taken} belongs to a different event that is already stored");
-        read(limit, &event, Some(warning))
+        read(way_in, limit, &event, Some(warning))
     }
 }
 
@@ -228,9 +230,9 @@ fn end_with(id: Option<Uuid>) -> String {
     id.map_or("}".to_owned(), |id| format!(r#","id":"{id}"}}"#))
 }
 
-fn read(limit: usize, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
+fn read(way_in: WayIn<'_>, limit: usize, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
     READER.with_borrow_mut(|reader: &mut Reader| {
-        let read = reader.read(event, 0, WayIn::AGNOST_API, limit);
+        let read = reader.read(event, 0, way_in, limit);
         let draft = read.map(|(content, _)| Draft::with_warnings(&content, warning.as_slice()));
         reader.trim();
         draft.map_err(|error| invalid(&error))

@@ -1,5 +1,6 @@
 //! The settings of the way in.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ impl Default for LimitsConfig {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestConfig {
+    /// Labels that every event gets unless it has its own.
+    pub default_labels: BTreeMap<String, String>,
     /// The Agnost API.
     pub agnost: AgnostConfig,
     /// OTLP/HTTP.

@@ -27,6 +27,7 @@ pub use otlp::with_status as otlp_status;
 pub use shortcut::IngestShortcut;
 
 use crate::access::{Client, Rates};
+use crate::chain::DefaultLabels;
 use crate::http::Inflight;
 use crate::ledger::{Ledger, QueueConfig};
 use dispatch::Dispatch;
@@ -37,6 +38,7 @@ pub struct Ingest {
     ledger: Arc<Ledger>,
     limits: ArcSwap<LimitsConfig>,
     rates: Rates,
+    labels: Arc<DefaultLabels>,
     dispatch: Dispatch,
     inflight: Inflight,
     events_metrics: RouteMetrics,
@@ -60,6 +62,7 @@ impl Ingest {
         inflight: Inflight,
     ) -> Arc<Ingest> {
         Arc::new(Ingest {
+            labels: Arc::clone(ledger.default_labels()),
             dispatch: Dispatch::new(&ledger, queue.max_wait),
             inflight,
             events_metrics: RouteMetrics::register("/v1/events"),

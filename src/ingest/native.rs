@@ -58,8 +58,12 @@ async fn take_event(
     ingest.dispatch.one(draft).await.map_err(|why| explain(ingest, why))
 }
 
+fn way_in(ingest: &Ingest) -> WayIn<'_> {
+    WayIn::HTTP_API.with_labels(&ingest.labels)
+}
+
 fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft, Refused> {
-    let result = reader.read(text, 0, WayIn::HTTP_API, event_limit(ingest)).and_then(|(content, end)| {
+    let result = reader.read(text, 0, way_in(ingest), event_limit(ingest)).and_then(|(content, end)| {
         let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\r']);
         if rest.is_empty() {
             return Ok(Draft::new(&content));
@@ -133,7 +137,7 @@ fn read_array(
                 let message = format!("the batch has more than {most} events (limits.batch_events)");
                 return Err((Problem::too_large(message), Reason::TooLarge));
             }
-            match reader.read(text, cursor.at, WayIn::HTTP_API, longest) {
+            match reader.read(text, cursor.at, way_in(ingest), longest) {
                 Ok((content, end)) => {
                     let draft = Draft::new(&content);
                     if drafts.is_empty() {

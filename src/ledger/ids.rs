@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::keys::{Place, Position, ShardId, server_id, time_key};
 use super::read;
-use super::record::{Draft, Record};
+use super::record::{Draft, Record, RecordRef};
 use super::store::{Family, Store, StoreError};
+use crate::chain::DefaultLabels;
 
 /// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
 ///
@@ -50,6 +51,8 @@ pub enum Known {
 pub struct Ids {
     in_flight: InFlight,
     shards: u16,
+    /// What the server puts on events, which makes no other events of them.
+    labels: Arc<DefaultLabels>,
     /// The ids of this commit, and which of its records they belong to.
     mine: HashMap<Uuid, usize>,
     /// The last stored event that was found in this commit: many copies of one event are looked up once.
@@ -58,8 +61,13 @@ pub struct Ids {
 
 impl Ids {
     /// For one of `shards` shards.
-    pub fn new(in_flight: InFlight, shards: u16) -> Ids {
-        Ids { in_flight, shards, mine: HashMap::new(), found: None }
+    pub fn new(in_flight: InFlight, shards: u16, labels: Arc<DefaultLabels>) -> Ids {
+        Ids { in_flight, shards, labels, mine: HashMap::new(), found: None }
+    }
+
+    /// Whether an event with the id of a stored one is that one.
+    pub fn is_same(&self, draft: &Draft, stored: RecordRef<'_>) -> bool {
+        draft.is_same_event(stored, &self.labels)
     }
 
     /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`, or
@@ -89,7 +97,7 @@ impl Ids {
             self.forget(id);
         }
         match &self.found {
-            Some((_, record)) if draft.is_same_event(record.as_ref()) => Ok(Known::Same(record.clone())),
+            Some((_, record)) if self.is_same(draft, record.as_ref()) => Ok(Known::Same(record.clone())),
             _ => Ok(Known::Other),
         }
     }

@@ -59,6 +59,7 @@ pub struct LedgerMetrics {
     store_bytes: Gauge,
     store_limit_bytes: Gauge,
     disk_free_bytes: Gauge,
+    disk_reserve_bytes: Gauge,
     index_lag: Gauge,
 }
 
@@ -78,6 +79,7 @@ impl LedgerMetrics {
         describe_gauge!("cairn_store_bytes", Unit::Bytes, "What the ledger takes on disk.");
         describe_gauge!("cairn_store_limit_bytes", Unit::Bytes, "The most it may take: storage.max_bytes.");
         describe_gauge!("cairn_disk_free_bytes", Unit::Bytes, "What the disk has left.");
+        describe_gauge!("cairn_disk_reserve_bytes", Unit::Bytes, "What it has to have left: storage.min_free_bytes.");
         describe_gauge!("cairn_consumer_lag_events", "Committed events that a consumer has not seen yet.");
         let queue = |shard: ShardId| {
             let shard = shard.0.to_string();
@@ -93,6 +95,7 @@ impl LedgerMetrics {
             store_bytes: gauge!("cairn_store_bytes"),
             store_limit_bytes: gauge!("cairn_store_limit_bytes"),
             disk_free_bytes: gauge!("cairn_disk_free_bytes"),
+            disk_reserve_bytes: gauge!("cairn_disk_reserve_bytes"),
             index_lag: gauge!("cairn_consumer_lag_events", "consumer" => "index"),
         }
     }
@@ -109,6 +112,7 @@ impl LedgerMetrics {
         self.store_bytes.set(ledger.space().store_bytes() as f64);
         self.store_limit_bytes.set(ledger.space().limit_bytes() as f64);
         self.disk_free_bytes.set(ledger.space().free_bytes() as f64);
+        self.disk_reserve_bytes.set(ledger.space().min_free_bytes() as f64);
         self.index_lag.set(ledger.index().lag(ledger.committed()) as f64);
     }
 }

@@ -53,7 +53,7 @@ use crossbeam_channel::Sender;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use crate::chain::AgentKey;
+use crate::chain::{AgentKey, DefaultLabels};
 use commit::Commit;
 use committed::Committed;
 pub use config::{QueueConfig, StorageConfig};
@@ -76,6 +76,7 @@ pub struct Ledger {
     committed: Arc<Committed>,
     index: Arc<Index>,
     space: Arc<Space>,
+    labels: Arc<DefaultLabels>,
 }
 
 /// The threads of a ledger, for who started it.
@@ -99,6 +100,8 @@ pub struct Outside {
     pub clock: Clock,
     /// Who hears that the process has to end.
     pub on_failure: OnFailure,
+    /// What the server puts on every event.
+    pub labels: DefaultLabels,
 }
 
 /// The system's clock.
@@ -125,7 +128,8 @@ impl Ledger {
         storage: &StorageConfig,
         queue: &QueueConfig,
     ) -> Result<(Ledger, Threads), StoreError> {
-        let Outside { commit, clock, on_failure } = outside;
+        let Outside { commit, clock, on_failure, labels } = outside;
+        let labels = Arc::new(labels);
         let meta = Meta::open(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(Space::new(storage).map_err(directory)?);
@@ -149,7 +153,7 @@ impl Ledger {
                 space: Arc::clone(&space),
                 committed: Arc::clone(&committed),
                 metrics: metrics::ShardMetrics::register(),
-                ids: Ids::new(in_flight.clone(), shards),
+                ids: Ids::new(in_flight.clone(), shards, Arc::clone(&labels)),
                 tail,
             };
             ready.push((shard, receiver));
@@ -188,7 +192,7 @@ impl Ledger {
         };
         threads.followers.push(spawn("cairn-space".to_owned(), watch, &on_failure).map_err(directory)?);
         threads.stop = vec![stop_index, stop_space];
-        let ledger = Ledger { store, meta, queues: ledger_queues, committed, index, space };
+        let ledger = Ledger { store, meta, queues: ledger_queues, committed, index, space, labels };
         Ok((ledger, threads))
     }
 
@@ -205,6 +209,11 @@ impl Ledger {
     /// The random id of this ledger.
     pub fn instance(&self) -> Uuid {
         self.meta.instance
+    }
+
+    /// The labels that the server puts on every event.
+    pub fn default_labels(&self) -> &Arc<DefaultLabels> {
+        &self.labels
     }
 
     /// The queues of the shards, in their order.

@@ -23,7 +23,7 @@ use super::keys::{Position, server_id};
 use super::terms::{self, Term, Terms};
 use crate::chain::event::UUID_LEN;
 use crate::chain::fields::Kind;
-use crate::chain::{AgentKey, Content, Field, Hash, Holes, Link, Sequence, scan, time};
+use crate::chain::{AgentKey, Content, DefaultLabels, Field, Hash, Holes, Link, Sequence, scan, time};
 
 const FORMAT: u8 = 1;
 const AGENT: usize = 1;
@@ -132,18 +132,21 @@ impl Draft {
     }
 
     /// Whether this is the event that `stored` holds: the same agent and content, but for what the server filled
-    /// in.
-    pub fn is_same_event(&self, stored: RecordRef<'_>) -> bool {
+    /// in, the labels `ours` among it.
+    pub fn is_same_event(&self, stored: RecordRef<'_>, ours: &DefaultLabels) -> bool {
         let told = |canonical| {
             scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
                 // The ids are the same, though perhaps not in their letter case.
                 Some(Field::Id) => false,
                 Some(Field::Timestamp) => self.holes.timestamp.is_none(),
+                Some(Field::Labels) => false,
                 Some(field) => field.kind() != Kind::ServerSet,
                 None => true,
             })
         };
-        told(&self.bytes[self.canonical_at..]).eq(told(stored.canonical()))
+        let (sent, stored) = (&self.bytes[self.canonical_at..], stored.canonical());
+        let labels = |canonical| scan::member(canonical, Field::Labels.name());
+        told(sent).eq(told(stored)) && ours.is_same(labels(sent), labels(stored))
     }
 }
 

@@ -204,7 +204,7 @@ impl Shard {
             Ok(Known::No) => {}
             Ok(Known::Same(record)) => return Ok(Verdict::Known(record)),
             Ok(Known::Other) => return Ok(Verdict::Refused(Refusal::IdTaken)),
-            Ok(Known::InThisCommit(index)) if draft.is_same_event(round.records[index].as_ref()) => {
+            Ok(Known::InThisCommit(index)) if self.ids.is_same(&draft, round.records[index].as_ref()) => {
                 return Ok(Verdict::SameAs(index));
             }
             Ok(Known::InThisCommit(_)) => return Ok(Verdict::Conflict),

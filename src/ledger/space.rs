@@ -66,7 +66,8 @@ impl Space {
         self.max_bytes.store(config.max_bytes.as_u64(), Ordering::Relaxed);
     }
 
-    fn min_free_bytes(&self) -> u64 {
+    /// The least that the disk has to have left.
+    pub fn min_free_bytes(&self) -> u64 {
         self.min_free_bytes.load(Ordering::Relaxed)
     }
 

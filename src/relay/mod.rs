@@ -34,6 +34,7 @@ mod sessions;
 mod status;
 mod upstream;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,12 @@ use running::{Plan, Prepared, Running};
 
 /// How long requests of a destination that is changed or taken out may take to be answered.
 const CHANGE_GRACE: Duration = Duration::from_secs(5);
+
+/// How much of the time for the end is kept for what is in flight then, at most.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// How often it is looked at whether all is sent.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why the relay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -151,19 +158,38 @@ impl Relay {
         self.destinations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sends what waits as long as upstreams take it, `has_all` or more may come, and some of the time until `deadline` is
+    /// left: the disk may go with the process, as that of a pod does. Blocks.
+    pub fn finish(&self, deadline: Instant, has_all: &AtomicBool) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let last = deadline - (left / 4).min(END_TIME);
+        let committed = self.ledger.committed();
+        let is_done = |running: &Arc<Running>| running.shared.status().is_at_rest(committed);
+        while Instant::now() < last && !(has_all.load(Ordering::Acquire) && self.running().iter().all(is_done)) {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
     /// Lets what is in flight come to its end until `deadline`, and ends the threads. Blocks.
     pub fn stop(&self, deadline: Instant) {
         *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let running = self.running();
         running.iter().for_each(|running| running.end(deadline));
         running.iter().for_each(|running| running.join());
+        for running in running {
+            let unsent = running.shared.status().backlog(self.ledger.committed());
+            if unsent > 0 {
+                let destination = running.plan.name();
+                tracing::warn!(destination, unsent, "events were not relayed; they wait on disk for the next start");
+            }
+        }
     }
 
     /// Measures what is measured when somebody looks.
     pub fn observe(&self) {
         for running in self.running() {
             let shared = &running.shared;
-            let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let status = shared.status();
             let committed = self.ledger.committed();
             if !status.is_known {
                 continue;

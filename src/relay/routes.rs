@@ -1,6 +1,6 @@
 //! `GET /v1/relay`, and the calls for dead letters under `/v1/relay/{destination}/dead-letters`.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -91,7 +91,7 @@ async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Bo
 }
 
 fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
-    let status = shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let status = shared.status();
     let last_error = status.last_error.as_ref();
     if !status.is_known {
         let (name, kind, endpoint) = (&shared.name, shared.kind, &shared.endpoint);

@@ -1,7 +1,7 @@
 //! What others see of a destination.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 
 use super::backlog::Backlog;
 use super::metrics::DestinationMetrics;
@@ -30,6 +30,13 @@ pub struct Shared {
     pub status: Mutex<Status>,
     /// It was told to end.
     pub is_ending: AtomicBool,
+}
+
+impl Shared {
+    /// How far it is now.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// How far a destination is.
@@ -77,6 +84,12 @@ impl Status {
     /// How many committed events were not acknowledged.
     pub fn backlog(&self, committed: &Committed) -> u64 {
         self.waiting + lag(committed, &self.next)
+    }
+
+    /// Whether nothing will be sent for now: all is, or the upstream does not take it.
+    pub fn is_at_rest(&self, committed: &Committed) -> bool {
+        let is_waiting = self.in_flight == 0 && self.next_try_ms.is_some();
+        self.is_known && (self.is_open || is_waiting || self.backlog(committed) == 0)
     }
 
     /// When the oldest event of the backlog was received, in ms since 1970.

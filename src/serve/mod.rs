@@ -7,6 +7,7 @@ mod routes;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::access::{Guard, KeyError, Keys};
 use crate::admin::{self, Admin, Metrics};
 use crate::audit::Audit;
+use crate::chain::DefaultLabels;
 use crate::config::Config;
 use crate::http::{self, Address, ConnectionLimits, Inflight, Listener, Tls, TlsError};
 use crate::ingest::{Ingest, IngestShortcut};
@@ -134,7 +136,8 @@ impl Server {
         });
         let (ledger, threads) = metrics.scope(|| {
             let store = Arc::new(Store::open(&config.storage)?);
-            let outside = Outside { commit: commit(Arc::clone(&store)), clock, on_failure };
+            let labels = DefaultLabels::new(&config.ingest.default_labels);
+            let outside = Outside { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
             Ledger::start(store, outside, config.shards, &config.storage, &config.queue)
         })?;
         let ledger = Arc::new(ledger);
@@ -146,7 +149,7 @@ impl Server {
         let relay = metrics.scope(|| Relay::start(&config.relay, Arc::clone(&ledger)))?;
         let (log, log_thread) =
             metrics.scope(|| Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger)))?;
-        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), inflight.clone());
+        let audit = metrics.scope(|| Audit::new(Arc::clone(&ledger), Arc::clone(&log), inflight.clone()));
         let limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
         let admin_limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
         let taking = listeners.iter().chain(&otlp_listener).filter_map(|listener| listener.address().ok()).collect();
@@ -264,8 +267,14 @@ impl Server {
         let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
         let deadline = tokio::time::Instant::now() + grace;
         // Relay and senders share the time; the relay keeps nothing from being answered.
-        let relay = self.relay;
-        let relay = tokio::task::spawn_blocking(move || relay.stop(deadline.into_std()));
+        let (relay, is_committed) = (self.relay, Arc::new(AtomicBool::new(false)));
+        let (has_all, is_failing) = (Arc::clone(&is_committed), failure.is_some());
+        let relay = tokio::task::spawn_blocking(move || {
+            if !is_failing {
+                relay.finish(deadline.into_std(), &has_all);
+            }
+            relay.stop(deadline.into_std());
+        });
         if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
             tracing::warn!(?grace, "some requests were not answered in time");
             public.abort();
@@ -286,6 +295,7 @@ impl Server {
             let committed = tokio::task::spawn_blocking(move || {
                 committing.close();
                 threads.join();
+                is_committed.store(true, Ordering::Release);
                 // Behind the last commit: a clean end leaves nothing unsigned.
                 log_thread.stop();
             });

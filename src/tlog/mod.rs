@@ -32,13 +32,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use metrics::{Gauge, describe_gauge, gauge};
+use metrics::{Gauge, Unit, describe_gauge, gauge};
 use tlog_tiles::{Error, Hash, prove_record, prove_tree};
 use tokio::sync::watch;
 
-use crate::ledger::Ledger;
 use crate::ledger::keys::{Place, Position};
 use crate::ledger::store::{Store, StoreError};
+use crate::ledger::{Ledger, now_ms};
 use checkpoint::Head;
 pub use config::LogConfig;
 pub use prover::Prover;
@@ -55,6 +55,7 @@ pub struct Log {
     ledger: Arc<Ledger>,
     size: Gauge,
     signed_size: Gauge,
+    signed_at: Gauge,
     rollback: Gauge,
     lag: Gauge,
 }
@@ -66,6 +67,8 @@ pub struct Shared {
     state: watch::Sender<State>,
     /// How many leaves there are, signed or not.
     size: std::sync::atomic::AtomicU64,
+    /// When the last checkpoint was published, in ms since 1970; at first, when the log started.
+    signed_ms: std::sync::atomic::AtomicU64,
     /// The verifier keys. Written at start.
     keys: RwLock<Vec<String>>,
 }
@@ -189,6 +192,9 @@ impl Signed {
 
 impl Shared {
     fn publish(&self, state: State) {
+        if matches!(state, State::Signed(_)) {
+            self.signed_ms.store(now_ms(), std::sync::atomic::Ordering::Relaxed);
+        }
         self.state.send_replace(state);
     }
 
@@ -250,6 +256,7 @@ impl Log {
             origin,
             state: watch::Sender::new(State::Starting),
             size: size.into(),
+            signed_ms: now_ms().into(),
             keys: RwLock::default(),
         });
         let (stop, stopped) = crossbeam_channel::bounded(0);
@@ -268,6 +275,11 @@ impl Log {
         describe_gauge!("cairn_log_size", "Events that are leaves of the log.");
         describe_gauge!("cairn_log_signed_size", "Events under the last signed checkpoint.");
         describe_gauge!(
+            "cairn_log_checkpoint_timestamp_seconds",
+            Unit::Seconds,
+            "When the last checkpoint was signed; now, if there is nothing that it does not cover."
+        );
+        describe_gauge!(
             "cairn_log_rollback",
             "1 while nothing can be signed, because the database is not the one that was signed, or its keys are gone."
         );
@@ -276,6 +288,7 @@ impl Log {
             ledger,
             size: gauge!("cairn_log_size"),
             signed_size: gauge!("cairn_log_signed_size"),
+            signed_at: gauge!("cairn_log_checkpoint_timestamp_seconds"),
             rollback: gauge!("cairn_log_rollback"),
             lag: gauge!("cairn_consumer_lag_events", "consumer" => "log"),
         };
@@ -301,15 +314,21 @@ impl Log {
     pub fn observe(&self) {
         let size = self.shared.size.load(std::sync::atomic::Ordering::Relaxed);
         self.size.set(size as f64);
-        self.lag.set(self.ledger.committed().events().saturating_sub(size) as f64);
+        let events = self.ledger.committed().events();
+        self.lag.set(events.saturating_sub(size) as f64);
+        let mut signed_ms = self.shared.signed_ms.load(std::sync::atomic::Ordering::Relaxed);
         match self.state() {
             State::Starting => {}
             State::Signed(signed) => {
                 self.signed_size.set(signed.size as f64);
                 self.rollback.set(0.0);
+                if signed.size >= events {
+                    signed_ms = now_ms();
+                }
             }
             State::Stopped(_) => self.rollback.set(1.0),
         }
+        self.signed_at.set(signed_ms as f64 / 1000.0);
     }
 
     /// Writes the last checkpoint to the process's log, where others keep it.

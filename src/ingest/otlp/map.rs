@@ -11,7 +11,7 @@ use super::request::{Item, Items, Origins, Signal};
 use super::span::{self, Span};
 use super::value::{Fault, Json};
 use crate::chain::json::{Canonicalizer, Fault as JsonFault};
-use crate::chain::{Content, Field, WayIn};
+use crate::chain::{Content, DefaultLabels, Field, WayIn};
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::record::Draft;
 
@@ -71,6 +71,7 @@ pub struct Mapper<'a> {
     limits: Limits,
     select: Select,
     default_agent: &'a str,
+    way_in: WayIn<'a>,
     origins: Origins<'a>,
     family: Family<'a>,
     ordinals: Ordinals,
@@ -91,6 +92,7 @@ impl<'a> Mapper<'a> {
             limits,
             select: config.select,
             default_agent: &config.agent_id,
+            way_in: WayIn::OTLP,
             origins: Origins::new(limits.members()),
             family: Family::default(),
             ordinals: Ordinals::default(),
@@ -99,6 +101,11 @@ impl<'a> Mapper<'a> {
         };
         mapper.look(request)?;
         Ok(mapper)
+    }
+
+    /// The same with these labels on every event.
+    pub fn with_labels(self, labels: &'a DefaultLabels) -> Mapper<'a> {
+        Mapper { way_in: WayIn::OTLP.with_labels(labels), ..self }
     }
 
     fn look(&mut self, request: &'a [u8]) -> Result<(), Fault> {
@@ -150,7 +157,8 @@ impl<'a> Mapper<'a> {
         let id = match self.write(item)? {
             Written::Span(id) => id,
             Written::Record => {
-                let canonical = self.with_content(|content| {
+                // Where it came in is no part of it: it may come again, somewhere else.
+                let canonical = self.with_content(WayIn::OTLP, |content| {
                     let mut canonical = Vec::with_capacity(content.canonical_len());
                     content.write(&mut canonical);
                     canonical
@@ -223,16 +231,19 @@ impl<'a> Mapper<'a> {
         self.json.quoted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         let mended = self.json.is_mended.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
         let warnings: Vec<String> = warning.into_iter().chain(mended).collect();
-        self.with_content(|content| Draft::with_warnings(content, &warnings))
+        self.with_content(self.way_in, |content| Draft::with_warnings(content, &warnings))
     }
 
     /// Checks that what was written is an event's content. It is canonical: names are written in their order, numbers and
     /// strings in their only form.
-    fn with_content<T>(&mut self, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
-        let slots = self.json.fields();
+    fn with_content<T>(&mut self, way_in: WayIn<'_>, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
+        let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
+        way_in.add_labels(&mut self.json.bytes, &mut slots);
         let mut warnings = Vec::new();
-        let content = Content::of(&self.json.bytes, slots, &mut warnings, WayIn::OTLP, self.limits.event);
-        content.map(|content| work(&content)).map_err(|error| match error.fault {
+        let content = Content::of(&self.json.bytes, slots, &mut warnings, way_in, self.limits.event);
+        let done = content.map(|content| work(&content));
+        self.json.bytes.truncate(written);
+        done.map_err(|error| match error.fault {
             JsonFault::TooLong => Fault::TooLong(format!("{} (limits.event_bytes)", error.message)),
             JsonFault::Syntax | JsonFault::Content => Fault::Refused(error.message),
         })

@@ -206,6 +206,7 @@ impl<'a> Export<'a> {
             Fault::TooLarge(message) => (Problem::too_large(message), Reason::TooLarge),
             fault => (Problem::bad_request(fault.to_string()), Reason::Invalid),
         })?;
+        let mapper = mapper.with_labels(&ingest.labels);
         Ok(Export { ingest, metrics, items: Items::of(body), mapper, rejected: Rejected::default() })
     }
 

@@ -1,14 +1,16 @@
 //! The arguments as they are written, and their help.
 
+mod running;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use uuid::Uuid;
 
 use super::{Exit, complain};
 use crate::config::{self, ConfigError, Flags, Loaded, StorageFlags};
 use crate::http::Addresses;
+pub use running::*;
 
 /// Makes what AI agents did provable.
 #[derive(Debug, Parser)]
@@ -56,6 +58,21 @@ pub enum Command {
     DeadLetter(DeadLetterCommand),
     /// Look after the keys of the log
     Key(KeyCommand),
+    /// Ask whether the server runs, for a container's health check
+    #[command(after_help = "Examples:\n  cairn health --config /etc/cairn/cairn.yaml\n  cairn health --ready\n\nExit \
+                            status: 0 it does, 3 it does not.")]
+    Health(HealthArgs),
+    /// Wait while the last events come in, before the server is ended: for a preStop hook
+    #[command(after_help = "Example:\n  cairn drain --after 5s --within 10s\n\nWhere an app and its sidecar are told \
+                            to end at the same moment, this keeps the sidecar until the app has sent its last events. \
+                            What ends the server comes behind it.")]
+    Drain(DrainArgs),
+    /// Print a script that completes these commands in a shell
+    #[command(after_help = "Example:\n  cairn completions bash > /usr/share/bash-completion/completions/cairn")]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write that of each command into a folder
+    #[command(after_help = "Examples:\n  cairn man | man -l -\n  cairn man --folder /usr/share/man/man1")]
+    Man(ManArgs),
 }
 
 /// How a running server is asked.
@@ -241,107 +258,6 @@ pub struct VerifyExportArgs {
 
 #[derive(Debug, Args)]
 #[command(subcommand_required = true)]
-pub struct RelayCommand {
-    #[command(subcommand)]
-    pub action: RelayAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RelayAction {
-    /// Show what each destination got, what waits, and what went wrong
-    #[command(after_help = "Example:\n  cairn relay status")]
-    Status(StatusArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct StatusArgs {
-    /// As GET /v1/relay answers it
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub server: ServerArgs,
-}
-
-/// The running server that a command talks to.
-#[derive(Debug, Args)]
-pub struct ServerArgs {
-    /// The running server [default: what the configuration has as listen]
-    #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
-    #[command(flatten)]
-    pub door: DoorArgs,
-    /// A YAML file with settings
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(subcommand_required = true)]
-pub struct DeadLetterCommand {
-    #[command(subcommand)]
-    pub action: DeadLetterAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DeadLetterAction {
-    /// List them, with the upstream's answer
-    #[command(after_help = "Example:\n  cairn dead-letter list")]
-    List(ListArgs),
-    /// Show one of them, with its event
-    #[command(after_help = "Example:\n  cairn dead-letter show 01a20242-cc39-7000-8000-31cc52b97d6c")]
-    Show(ShowArgs),
-    /// Send them again, each behind what waits in its session
-    #[command(after_help = "Examples:\n  cairn dead-letter retry --all\n  \
-                            cairn dead-letter retry 01a20242-cc39-7000-8000-31cc52b97d6c")]
-    Retry(MoveArgs),
-    /// Forget them; the events stay in the ledger
-    #[command(after_help = "Example:\n  cairn dead-letter drop 01a20242-cc39-7000-8000-31cc52b97d6c")]
-    Drop(MoveArgs),
-}
-
-/// Whose dead letters.
-#[derive(Debug, Args)]
-pub struct DestinationArgs {
-    /// The destination; needed if there are several
-    #[arg(long, value_name = "NAME")]
-    pub destination: Option<String>,
-    #[command(flatten)]
-    pub server: ServerArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// One JSON object a line
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct ShowArgs {
-    /// The id of the event
-    #[arg(value_name = "EVENT_ID")]
-    pub event: Uuid,
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-#[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = true, args = ["events", "all"])]
-pub struct MoveArgs {
-    /// The ids of the events
-    #[arg(value_name = "EVENT_ID", conflicts_with = "all")]
-    pub events: Vec<Uuid>,
-    /// Every dead letter of the destination
-    #[arg(long)]
-    pub all: bool,
-    #[command(flatten)]
-    pub destination: DestinationArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(subcommand_required = true)]
 pub struct KeyCommand {
     #[command(subcommand)]
     pub action: KeyAction,
@@ -362,4 +278,18 @@ pub enum KeyAction {
                             proved by the new one. The old key and checkpoint are kept, as log.key.old-... and so on."
     )]
     NewLog(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Whose script
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where the pages go, which has to be there
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }

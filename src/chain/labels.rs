@@ -1,0 +1,204 @@
+//! Labels that the server puts on every event, so that a fleet can be told apart. They never stand over a client's own.
+
+use std::cmp::Ordering;
+
+use super::content::{Slot, Slots};
+use super::fields::Field;
+use super::scan;
+use super::string::{compare_keys, write_string};
+
+/// A set of labels, written as canonical JSON once.
+#[derive(Debug, Clone, Default)]
+pub struct DefaultLabels {
+    /// A canonical object; empty if there are none.
+    object: Vec<u8>,
+}
+
+impl DefaultLabels {
+    /// Labels with these names and texts.
+    pub fn new<'l>(labels: impl IntoIterator<Item = (&'l String, &'l String)>) -> DefaultLabels {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort_by(|a, b| compare_keys(a.0, b.0));
+        let mut object = Vec::new();
+        for (name, text) in labels {
+            object.push(if object.is_empty() { b'{' } else { b',' });
+            write_string(name, &mut object);
+            object.push(b':');
+            write_string(text, &mut object);
+        }
+        if !object.is_empty() {
+            object.push(b'}');
+        }
+        DefaultLabels { object }
+    }
+
+    /// How many bytes they add to an event at most.
+    pub fn len(&self) -> usize {
+        self.object.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.object.is_empty()
+    }
+
+    /// Puts them among the labels of an event whose canonical `values` stand in `slots`: behind the values, where its labels
+    /// are from then on. What is no object is left to be refused.
+    pub fn add(&self, values: &mut Vec<u8>, slots: &mut Slots) {
+        let labels = &mut slots[Field::Labels as usize];
+        let start = values.len();
+        match *labels {
+            _ if self.is_empty() => return,
+            None => values.extend_from_slice(&self.object),
+            Some(own) if values[own.start] != b'{' => return,
+            Some(own) => self.merge(own, values),
+        }
+        *labels = Some(Slot { start, end: values.len() });
+    }
+
+    /// Appends an object with the members of the one at `own` and, where it has none of that name, ours.
+    fn merge(&self, own: Slot, values: &mut Vec<u8>) {
+        let mut ours = scan::members(&self.object).peekable();
+        // The byte in front of the next member of their own: a brace or a comma.
+        let mut at = own.start;
+        let mut separator = b'{';
+        loop {
+            let next = scan::members(&values[at..own.end]).next();
+            let order = match (next, ours.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((own, _)), Some((our, _))) => scan::utf16(own).cmp(scan::utf16(our)),
+            };
+            let len = next.map_or(0, |(key, value)| r#""":"#.len() + key.len() + value.len());
+            values.push(separator);
+            separator = b',';
+            if order == Ordering::Greater {
+                let Some((key, value)) = ours.next() else { break };
+                values.push(b'"');
+                values.extend_from_slice(key);
+                values.extend_from_slice(b"\":");
+                values.extend_from_slice(value);
+                continue;
+            }
+            values.extend_from_within(at + 1..at + 1 + len);
+            at += 1 + len;
+            if order == Ordering::Equal {
+                ours.next();
+            }
+        }
+        // Neither has any.
+        if separator == b'{' {
+            values.push(b'{');
+        }
+        values.push(b'}');
+    }
+
+    /// Whether an event that came with the labels `sent`, ours among them, is one that was stored with the labels `stored`.
+    ///
+    /// One of ours says where an event came in, which may be elsewhere the second time, or was not said the first time: it
+    /// makes no other event of it. A label that the client sent does.
+    pub fn is_same(&self, sent: Option<&[u8]>, stored: Option<&[u8]>) -> bool {
+        if sent == stored || self.is_empty() {
+            return sent == stored;
+        }
+        let is_ours = |key: &[u8]| scan::members(&self.object).any(|(our, _)| our == key);
+        let has_ours = |key: &[u8], value: &[u8]| scan::members(&self.object).any(|our| our == (key, value));
+        let (sent, stored) = (sent.unwrap_or(b"{}"), stored.unwrap_or(b"{}"));
+        let own = || scan::members(sent).filter(|(key, value)| !has_ours(key, value));
+        let is_among = |key: &[u8]| own().any(|(own, _)| own == key);
+        own().eq(scan::members(stored).filter(|(key, _)| !is_ours(key) || is_among(key)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chain::slow::slow_canonical;
+    use crate::chain::{Reader, WayIn};
+
+    fn labels(of: &[(&str, &str)]) -> DefaultLabels {
+        let map: BTreeMap<String, String> = of.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        DefaultLabels::new(&map)
+    }
+
+    /// The labels that an event is stored with.
+    fn stored(sent: &str, defaults: &DefaultLabels) -> String {
+        let mut reader = Reader::default();
+        let way_in = WayIn::HTTP_API.with_labels(defaults);
+        let (content, _) = reader.read(sent, 0, way_in, 4000).unwrap();
+        String::from_utf8(content.value(Field::Labels).unwrap_or_default().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn they_stand_in_their_place_and_never_over_a_clients_own() {
+        let defaults = labels(&[("pod", "cairn-0"), ("node", "a\"b")]);
+        let table = [
+            (r#"{"agent_id":"a"}"#, r#"{"node":"a\"b","pod":"cairn-0"}"#),
+            (r#"{"agent_id":"a","labels":null}"#, r#"{"node":"a\"b","pod":"cairn-0"}"#),
+            (r#"{"agent_id":"a","labels":{}}"#, r#"{"node":"a\"b","pod":"cairn-0"}"#),
+            (r#"{"agent_id":"a","labels":{"pod":7}}"#, r#"{"node":"a\"b","pod":7}"#),
+            (
+                r#"{"agent_id":"a","labels":{"z":true,"m":"x","pod":""}}"#,
+                r#"{"m":"x","node":"a\"b","pod":"","z":true}"#,
+            ),
+        ];
+        for (sent, expected) in table {
+            assert_eq!(stored(sent, &defaults), expected, "{sent}");
+        }
+        assert_eq!(stored(r#"{"agent_id":"a","labels":{}}"#, &DefaultLabels::default()), "{}");
+        assert_eq!(stored(r#"{"agent_id":"a"}"#, &DefaultLabels::default()), "");
+    }
+
+    #[test]
+    fn a_client_is_told_what_is_wrong_with_its_labels_as_ever() {
+        let defaults = labels(&[("pod", "cairn-0")]);
+        for sent in [r#"{"agent_id":"a","labels":"x"}"#, r#"{"agent_id":"a","labels":{"pod":[]}}"#] {
+            let read = |labels| {
+                let mut reader = Reader::default();
+                let way_in = WayIn::HTTP_API.with_labels(labels);
+                reader.read(sent, 0, way_in, 4000).map(|_| ()).unwrap_err()
+            };
+            assert_eq!(read(&defaults), read(&DefaultLabels::default()));
+        }
+    }
+
+    #[test]
+    fn another_pod_makes_no_other_event_and_another_label_does() {
+        let defaults = labels(&[("node", "b"), ("pod", "1")]);
+        let same = |sent: &str, stored: &str| {
+            let of = |text: &'static str| (!text.is_empty()).then_some(text.as_bytes());
+            let leak = |text: &str| of(Box::leak(text.to_owned().into_boxed_str()));
+            defaults.is_same(leak(sent), leak(stored))
+        };
+        let here = r#"{"node":"b","pod":"1","team":"x"}"#;
+        assert!(same(here, here));
+        assert!(same(here, r#"{"node":"a","pod":"0","team":"x"}"#), "it came in elsewhere the first time");
+        assert!(same(here, r#"{"team":"x"}"#), "there were no default labels the first time");
+        assert!(same(r#"{"node":"b","pod":"1"}"#, ""), "nor any others");
+        assert!(!same(here, r#"{"node":"b","pod":"1","team":"y"}"#));
+        assert!(!same(here, r#"{"node":"b","pod":"1"}"#));
+        assert!(!same(here, r#"{"node":"b","pod":"1","team":"x","more":1}"#));
+        assert!(!same(r#"{"node":"b","pod":"mine"}"#, r#"{"node":"b","pod":"1"}"#), "a label of the client's own");
+        assert!(same(r#"{"node":"b","pod":"mine"}"#, r#"{"node":"a","pod":"mine"}"#));
+    }
+
+    proptest! {
+        /// Beside the obvious way: a map.
+        #[test]
+        fn merged_labels_are_canonical_and_have_what_a_map_would(
+            own in prop::collection::btree_map("[a-d\u{e000}\u{10000}\"\\\\\n]{0,2}", "[a-z\"]{0,3}", 0..5),
+            ours in prop::collection::btree_map("[a-d\u{e000}\u{10000}\"\\\\\n]{0,2}", "[a-z\"]{0,3}", 0..5),
+        ) {
+            let sent = serde_json::json!({"agent_id": "a", "labels": own}).to_string();
+            let mut expected = ours.clone();
+            expected.extend(own);
+            let expected = slow_canonical(&serde_json::to_value(&expected).unwrap());
+            prop_assert_eq!(stored(&sent, &DefaultLabels::new(&ours)), expected);
+        }
+    }
+}
