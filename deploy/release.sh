@@ -1,0 +1,47 @@
+#!/bin/sh
+# Makes what is given to users, in dist/: an archive, a Debian package, a list of what is in them, checksums.
+# release.sh FOLDER_WITH_TOOLS
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$1/bin:$PATH
+target=${CARGO_TARGET_DIR:-target}
+
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+revision=$(git rev-parse --short=12 HEAD)
+[ -z "$(git status --porcelain)" ] || revision=$revision-modified
+# Files are as old as the commit, so that the same sources give the same archive.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+name=cairn-$version-$(uname -m)-linux
+stage=dist/$name
+
+rm -rf dist
+mkdir -p "$stage/man" "$stage/completions"
+
+# With the list of crates in it. The wrapper is around our own crates alone: the database is not compiled again.
+BUILD_REVISION=$revision cargo auditable build --release --locked --bin cairn
+install -m 755 "$target/release/cairn" "$stage/cairn"
+strip "$stage/cairn"
+
+"$stage/cairn" man --folder "$stage/man"
+"$stage/cairn" completions bash > "$stage/completions/cairn"
+"$stage/cairn" completions zsh > "$stage/completions/_cairn"
+"$stage/cairn" completions fish > "$stage/completions/cairn.fish"
+cp -r LICENSE README.md SECURITY.md CHANGELOG.md config deploy/systemd "$stage/"
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+    -C dist -czf "dist/$name.tar.gz" "$name"
+
+# What it is made of, of the program alone: what tests need is not in it.
+cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
+    --target "$(rustc -vV | sed -n 's/^host: //p')"
+mv cairn_bin.cdx.json "dist/$name.cdx.json"
+find . -name '*.cdx.json' -not -path './dist/*' -delete
+
+# The package takes the staged files: see Cargo.toml.
+ln -sfn "$name" dist/staged
+cargo deb --quiet --no-build --no-strip --output dist/
+rm dist/staged
+
+cd dist
+sha256sum -- *.tar.gz *.deb *.cdx.json > SHA256SUMS
+ls -l
