@@ -91,7 +91,7 @@ impl Node {
             ("CAIRN_RELAY__AGNOST__ENDPOINT", &upstream.url()),
             ("CAIRN_RELAY__AGNOST__RETRY__INITIAL", "10ms"),
             ("CAIRN_RELAY__AGNOST__RETRY__MAX", "100ms"),
-            ("CAIRN_LOG__ANNOUNCE_INTERVAL", "100ms"),
+            ("CAIRN_LOG__ANNOUNCE_INTERVAL", "1h"),
             ("CAIRN_SHUTDOWN__GRACE", "4s"),
         ];
         Process::start_with(command, Path::new("/var/lib/cairn/data"), &environment)
@@ -210,6 +210,8 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     upstream.decide(|_, _| Fate::Take);
     let (_, said) = terminate(server);
     assert!(!said.contains("not relayed"), "{said}");
+    let last = said.lines().filter(|line| line.contains("the log's checkpoint")).next_back().unwrap_or_default();
+    assert!(last.contains("\"size\":800"), "who collects logs has the last checkpoint, too: {last}");
     assert_eq!(upstream.event_count(), 800);
     upstream.assert_no_violations();
 

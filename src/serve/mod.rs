@@ -256,6 +256,7 @@ impl Server {
         let mut admin = tokio::spawn(admin_port);
         let watching = tokio::spawn(self.live.watch_files());
         let upkeep = tokio::spawn(keep_up(self.metrics));
+        let log = Arc::clone(&self.log);
         let announcing = tokio::spawn(announce(self.log, self.announce_interval));
         let failure = tokio::select! {
             () = shutdown => None,
@@ -296,8 +297,9 @@ impl Server {
                 committing.close();
                 threads.join();
                 is_committed.store(true, Ordering::Release);
-                // Behind the last commit: a clean end leaves nothing unsigned.
+                // Behind the last commit: a clean end leaves nothing unsigned, and tells it. The disk may go now.
                 log_thread.stop();
+                log.announce();
             });
             // Who still writes needs a database that works.
             let _ = tokio::join!(committed, relay);
