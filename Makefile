@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop openapi fuzz soak setup
+.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop openapi deploy-check release fuzz soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -65,6 +65,20 @@ OPENAPI ?= $(HOME)/.cache/cairn/openapi
 openapi: build
 	sh tests/openapi/install.sh $(OPENAPI)
 	sh tests/openapi/run.sh $(CARGO_TARGET_DIR)/release/cairn $(OPENAPI)/bin/schemathesis
+
+# Every manifest as Kubernetes takes it, every alert as it fires, every metric as it is told of; without a cluster. A part of it:
+# make deploy-check PART=charts. Only installing the tools needs the network.
+DEPLOY ?= $(HOME)/.cache/cairn/deploy
+PART ?=
+deploy-check: build
+	sh deploy/check/install.sh $(DEPLOY)
+	$(DEPLOY)/bin/python deploy/check/check.py $(CARGO_TARGET_DIR)/release/cairn $(PART)
+
+# What is given to users, in dist/.
+RELEASE_TOOLS ?= $(HOME)/.cache/cairn/release
+release: setup
+	sh deploy/release-tools.sh $(RELEASE_TOOLS)
+	sh deploy/release.sh $(RELEASE_TOOLS)
 
 # Each target of fuzz/ for a minute. They run with the compiler that everything else is made with; what they find is kept in
 # the folder of seeds, and becomes a test.

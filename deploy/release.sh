@@ -9,9 +9,9 @@ target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 revision=$(git rev-parse --short=12 HEAD)
 [ -z "$(git status --porcelain)" ] || revision=$revision-modified
-# Files are as old as the commit, so that the same sources give the same archive.
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
-export SOURCE_DATE_EPOCH
+# Files are as old as the commit, so that the same sources give the same archive. Not for what compiles: the database would
+# be compiled again for every commit, which takes a quarter of an hour and gives the same.
+commit_time=$(git log -1 --format=%ct)
 name=cairn-$version-$(uname -m)-linux
 stage=dist/$name
 
@@ -28,18 +28,19 @@ strip "$stage/cairn"
 "$stage/cairn" completions zsh > "$stage/completions/_cairn"
 "$stage/cairn" completions fish > "$stage/completions/cairn.fish"
 cp -r LICENSE README.md SECURITY.md CHANGELOG.md config deploy/systemd "$stage/"
-tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$commit_time" \
     -C dist -czf "dist/$name.tar.gz" "$name"
 
 # What it is made of, of the program alone: what tests need is not in it.
-cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
+SOURCE_DATE_EPOCH=$commit_time cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
     --target "$(rustc -vV | sed -n 's/^host: //p')"
-mv cairn_bin.cdx.json "dist/$name.cdx.json"
+# Without the folder that it was built in.
+sed "s|path+file://$PWD|cairn|g" cairn_bin.cdx.json > "dist/$name.cdx.json"
 find . -name '*.cdx.json' -not -path './dist/*' -delete
 
 # The package takes the staged files: see Cargo.toml.
 ln -sfn "$name" dist/staged
-cargo deb --quiet --no-build --no-strip --output dist/
+SOURCE_DATE_EPOCH=$commit_time cargo deb --quiet --no-build --no-strip --output dist/
 rm dist/staged
 
 cd dist

@@ -15,6 +15,8 @@ need wrk wrk
 need h2load nghttp2-client
 need strip binutils
 need strace strace
+need systemd-analyze systemd
+need promtool prometheus
 # An auditor checks by hand with these.
 need jq jq
 # Clients that the server is tested with.

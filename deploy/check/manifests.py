@@ -1,0 +1,242 @@
+"""Manifests: reading them, whether Kubernetes takes them, and the pods that are in them."""
+import re
+from dataclasses import dataclass, field
+
+import kubernetes_validate
+import yaml
+
+from context import Wrong, need
+
+# The oldest with native sidecars, and the newest whose schemas there are.
+VERSIONS = ("1.29", kubernetes_validate.latest_version())
+
+# Where each kind keeps the template of its pods.
+TEMPLATES = {
+    "Pod": (),
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+
+# Schemas say only that these are texts, the API takes these alone. By the key and the one around it, lists left out.
+CHOICES = {
+    "containers.imagePullPolicy": {"Always", "IfNotPresent", "Never"},
+    "initContainers.imagePullPolicy": {"Always", "IfNotPresent", "Never"},
+    "initContainers.restartPolicy": {"Always"},
+    "spec.restartPolicy": {"Always", "OnFailure", "Never"},
+    "spec.type": {"ClusterIP", "NodePort", "LoadBalancer", "ExternalName"},
+    "spec.sessionAffinity": {"None", "ClientIP"},
+    "spec.policyTypes": {"Ingress", "Egress"},
+    "spec.podManagementPolicy": {"OrderedReady", "Parallel"},
+    "spec.accessModes": {"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"},
+    "spec.dnsPolicy": {"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"},
+    "ports.protocol": {"TCP", "UDP", "SCTP"},
+    "httpGet.scheme": {"HTTP", "HTTPS"},
+    "securityContext.fsGroupChangePolicy": {"Always", "OnRootMismatch"},
+    "seccompProfile.type": {"RuntimeDefault", "Localhost", "Unconfined"},
+    "updateStrategy.type": {"RollingUpdate", "OnDelete"},
+    "strategy.type": {"RollingUpdate", "Recreate"},
+    "persistentVolumeClaimRetentionPolicy.whenDeleted": {"Retain", "Delete"},
+    "persistentVolumeClaimRetentionPolicy.whenScaled": {"Retain", "Delete"},
+    "matchExpressions.operator": {"In", "NotIn", "Exists", "DoesNotExist"},
+}
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9](-?[a-z0-9])*")
+QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti)?B?")
+TIME = re.compile(r"(\d+)(ms|s|m|h)")
+INTERVAL = re.compile(r"\d+(ms|s|m|h)")
+
+
+class OneOfEachKey(yaml.CSafeLoader):
+    """YAML forbids a key twice, and so does the API with strict decoding. PyYAML takes the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise Wrong(f"the key {key} is there twice, the second time in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod, or the template of pods, and what it belongs to."""
+
+    owner: dict
+    labels: dict
+    annotations: dict
+    spec: dict
+    # The claims that a StatefulSet makes for each pod: names and sizes in bytes.
+    claims: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        return name(self.owner)
+
+
+def name(document):
+    return f"{document['kind']} {document['metadata']['name']}"
+
+
+def load(text):
+    """The documents of a text, without those that are empty."""
+    try:
+        return [document for document in yaml.load_all(text, Loader=OneOfEachKey) if document]
+    except yaml.YAMLError as error:
+        raise Wrong(f"no YAML: {error}") from error
+
+
+def of_kind(documents, *kinds):
+    return [document for document in documents if document["kind"] in kinds]
+
+
+def pods(documents):
+    """The pods that these manifests bring about."""
+    return [_pod(document) for document in of_kind(documents, *TEMPLATES)]
+
+
+def _pod(owner):
+    template = owner
+    for key in TEMPLATES[owner["kind"]]:
+        template = template[key]
+    claims = owner["spec"].get("volumeClaimTemplates", []) if owner["kind"] == "StatefulSet" else []
+    metadata = template.get("metadata", {})
+    return Pod(
+        owner=owner,
+        labels=metadata.get("labels", {}),
+        annotations=metadata.get("annotations", {}),
+        spec=template["spec"],
+        claims={claim["metadata"]["name"]: claim_size(claim) for claim in claims},
+    )
+
+
+def claim_size(claim):
+    return size(claim["spec"]["resources"]["requests"]["storage"])
+
+
+def size(text):
+    """Bytes, as Kubernetes (2Gi) and Cairn (2GiB) write them."""
+    match = QUANTITY.fullmatch(str(text))
+    need(match, f"{text} is no size in Ki, Mi, Gi or Ti")
+    return int(match[1]) * 1024 ** ["", "Ki", "Mi", "Gi", "Ti"].index(match[2] or "")
+
+
+def seconds(text):
+    """A time as Cairn writes it: 20s, or 1m 30s."""
+    parts = TIME.findall(text)
+    need(parts and "".join(map("".join, parts)) == text.replace(" ", ""), f"{text} is no time such as 20s")
+    return sum(int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
+
+
+def check(documents):
+    """Whether an API server would take them all, in each of VERSIONS."""
+    need(documents, "there is no manifest")
+    names = [name(document) for document in documents]
+    for document in documents:
+        need(names.count(name(document)) == 1, f"{name(document)} is there twice")
+        _check_names(document)
+        _check_choices(document, document, "")
+        if document["kind"] in CUSTOM:
+            CUSTOM[document["kind"]](document)
+        else:
+            _check_schemas(document)
+
+
+def _check_schemas(document):
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError as error:
+            raise Wrong(f"{name(document)}: Kubernetes {version} has no {document['apiVersion']}") from error
+        except kubernetes_validate.ValidationError as error:
+            path = ".".join(map(str, error.path))
+            raise Wrong(f"{name(document)}: Kubernetes {version} refuses {path}: {error.message}") from error
+
+
+def _check_names(document):
+    """What becomes a label or a name in DNS has fewer characters than a schema says, and fewer kinds of them."""
+    metadata = document["metadata"]
+    need(NAME.fullmatch(metadata["name"]), f"{name(document)}: no name that the API takes")
+    longest = 63 if document["kind"] == "Service" else 253
+    need(len(metadata["name"]) <= longest, f"{name(document)}: the name is longer than {longest} characters")
+    # A StatefulSet's pods have a label with its name and a hash of eleven characters.
+    is_short = document["kind"] != "StatefulSet" or len(metadata["name"]) <= 52
+    need(is_short, f"{name(document)}: with its hash, the name is longer than a label may be")
+    for key, value in _labels(document):
+        is_label = isinstance(value, str) and len(value) <= 63 and LABEL.fullmatch(value)
+        need(is_label, f"{name(document)}: the label {key} cannot be {value!r}")
+    for key, value in _under(document, "ports"):
+        if key == "name":
+            is_port = len(value) <= 15 and PORT_NAME.fullmatch(value)
+            need(is_port, f"{name(document)}: a port cannot be called {value}")
+
+
+def _labels(document):
+    return [label for key in ("labels", "matchLabels", "selector") for label in _under(document, key)]
+
+
+def _under(node, wanted, inside=""):
+    """The keys and plain values of all mappings that stand under a key, wherever it is."""
+    if isinstance(node, list):
+        for element in node:
+            yield from _under(element, wanted, inside)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(value, (dict, list)):
+                yield from _under(value, wanted, key)
+            elif inside == wanted:
+                yield key, value
+
+
+def _check_choices(document, node, inside):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            for chosen in value if isinstance(value, list) else [value]:
+                choices = CHOICES.get(f"{inside}.{key}")
+                need(choices is None or chosen in choices, f"{name(document)}: {inside}.{key} cannot be {chosen!r}")
+                _check_choices(document, chosen, key)
+
+
+def _only(document, where, node, needed, allowed=()):
+    """A mapping has all of the keys that it needs, and no others than those allowed."""
+    need(isinstance(node, dict), f"{name(document)}: {where} is no mapping")
+    missing, unknown = set(needed) - set(node), set(node) - set(needed) - set(allowed)
+    need(not missing, f"{name(document)}: {where} has no {', '.join(sorted(missing))}")
+    need(not unknown, f"{name(document)}: {where} does not know {', '.join(sorted(unknown))}")
+
+
+def _check_monitoring(document):
+    need(document["apiVersion"] == "monitoring.coreos.com/v1", f"{name(document)}: apiVersion {document['apiVersion']}")
+    _only(document, "the manifest", document, ("apiVersion", "kind", "metadata", "spec"))
+
+
+def _check_pod_monitor(document):
+    """Of what the Prometheus Operator takes, what the files here may use."""
+    _check_monitoring(document)
+    spec = document["spec"]
+    _only(document, "spec", spec, ("selector", "podMetricsEndpoints"), ("namespaceSelector", "jobLabel"))
+    _only(document, "spec.selector", spec["selector"], (), ("matchLabels", "matchExpressions"))
+    need(spec["selector"], f"{name(document)}: the selector is empty, which is every pod")
+    for endpoint in spec["podMetricsEndpoints"]:
+        _only(document, "an endpoint", endpoint, ("port", "path", "interval"), ("scrapeTimeout", "honorLabels"))
+        need(INTERVAL.fullmatch(endpoint["interval"]), f"{name(document)}: {endpoint['interval']} is no interval")
+
+
+def _check_prometheus_rule(document):
+    _check_monitoring(document)
+    _only(document, "spec", document["spec"], ("groups",))
+    for group in document["spec"]["groups"]:
+        _only(document, "a group", group, ("name", "rules"), ("interval", "limit"))
+        for rule in group["rules"]:
+            is_alert = "alert" in rule
+            needed = ("alert", "expr", "annotations", "labels") if is_alert else ("record", "expr")
+            _only(document, "a rule", rule, needed, ("for", "keep_firing_for") if is_alert else ("labels",))
+
+
+CUSTOM = {"PodMonitor": _check_pod_monitor, "PrometheusRule": _check_prometheus_rule}

@@ -1,0 +1,112 @@
+{{/*
+Cairn's container, in its two forms.
+*/}}
+
+{{/* A native sidecar: an init container that goes on running. It gets its SIGTERM when the app has ended. */}}
+{{- define "cairn-lib.initContainer" -}}
+{{- include "cairn-lib.base" . }}
+restartPolicy: Always
+{{- end -}}
+
+{{/* A container beside others. It gets its SIGTERM with them, so it waits for what they still send. */}}
+{{- define "cairn-lib.container" -}}
+{{- include "cairn-lib.base" . }}
+lifecycle:
+  preStop:
+    exec:
+      {{- $drain := include "cairn-lib.drain" . | fromYaml }}
+      command: [/cairn, drain, --after, {{ $drain.after }}, --within, {{ $drain.within }}, --config, /etc/cairn/cairn.yaml]
+{{- end -}}
+
+{{/* How long it waits: {after, within}. */}}
+{{- define "cairn-lib.drain" -}}
+{{- if .drain -}}
+{{- toYaml .drain -}}
+{{- else -}}
+{{- dict "after" .values.sidecar.drainAfter "within" .values.sidecar.drainWithin | toYaml -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What both have in common. */}}
+{{- define "cairn-lib.base" -}}
+{{- $values := .values -}}
+name: cairn
+image: {{ include "cairn-lib.image" . }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+args: [serve, --config, /etc/cairn/cairn.yaml]
+ports:
+  {{- if .standalone }}
+  - name: cairn
+    containerPort: 7600
+  {{- if .otlpListen }}
+  - name: cairn-otlp
+    containerPort: 4318
+  {{- end }}
+  {{- end }}
+  - name: cairn-admin
+    containerPort: {{ int $values.adminPort }}
+env:
+  {{- include "cairn-lib.env" . | trim | nindent 2 }}
+{{- range $kind, $probe := $values.probes }}
+{{- with $probe }}
+{{ $kind }}Probe:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+resources:
+  {{- include "cairn-lib.resources" . | nindent 2 }}
+securityContext:
+  {{- toYaml $values.securityContext | nindent 2 }}
+volumeMounts:
+  - name: cairn-config
+    mountPath: /etc/cairn
+    readOnly: true
+  - name: cairn-data
+    mountPath: /var/lib/cairn
+  - name: cairn-tmp
+    mountPath: /tmp
+  {{- with $values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/*
+The pod's names come first: $(POD_NAME) is only replaced in what stands behind it. The environment overrides the file, so
+a label that the user wrote there is left out here.
+*/}}
+{{- define "cairn-lib.env" -}}
+{{- $fields := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "NODE_NAME" "spec.nodeName" -}}
+{{- range $name, $field := $fields }}
+- name: {{ $name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $field }}
+{{- end }}
+{{- $labels := .values.labels }}
+{{- $own := (.values.config.ingest | default dict).default_labels | default dict }}
+{{- range $label, $name := dict "pod" "POD_NAME" "namespace" "POD_NAMESPACE" "node" "NODE_NAME" }}
+{{- if and (get $labels $label) (not (hasKey $own $label)) }}
+- name: CAIRN_INGEST__DEFAULT_LABELS__{{ upper $label }}
+  value: $({{ $name }})
+{{- end }}
+{{- end }}
+{{- with .origin }}
+- name: CAIRN_LOG__ORIGIN
+  value: {{ . | quote }}
+{{- end }}
+{{- with .values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The request of ephemeral storage is its limit: a node that runs out of it evicts first who has more than was asked for,
+and an emptyDir goes with its pod.
+*/}}
+{{- define "cairn-lib.resources" -}}
+{{- $computed := printf "%sMi" (include "cairn-lib.ephemeralMi" .) -}}
+{{- $limit := get (.values.resources.limits | default dict) "ephemeral-storage" | default $computed -}}
+{{- $storage := dict "ephemeral-storage" $limit -}}
+{{- $both := dict "requests" $storage "limits" (deepCopy $storage) -}}
+{{- mergeOverwrite $both (deepCopy .values.resources) | toYaml -}}
+{{- end -}}

@@ -1,0 +1,82 @@
+{{/*
+A pod template with Cairn in it. Besides root and values it takes
+  pod     the pod template (metadata, spec) as a dict, such as from fromYaml
+and gives it back as YAML: with the label and the checksum, the container and the volumes. What only the pod can say
+(fsGroup, terminationGracePeriodSeconds) it does not change, but looks at.
+*/}}
+{{- define "cairn-lib.pod" -}}
+{{- include "cairn-lib.checkPod" . -}}
+{{- $pod := deepCopy .pod -}}
+{{- $metadata := $pod.metadata | default dict -}}
+{{- $_ := set $metadata "labels" (merge (dict "cairn" "sidecar") ($metadata.labels | default dict)) -}}
+{{- $checksum := dict "checksum/cairn-config" (include "cairn-lib.config" . | sha256sum) -}}
+{{- $_ := set $metadata "annotations" (merge $checksum ($metadata.annotations | default dict)) -}}
+{{- $_ := set $pod "metadata" $metadata -}}
+{{- $spec := $pod.spec -}}
+{{- if .values.sidecar.native -}}
+{{- /* First, so that other init containers can send their events, too. */ -}}
+{{- $cairn := include "cairn-lib.initContainer" . | fromYaml -}}
+{{- $_ := set $spec "initContainers" (prepend ($spec.initContainers | default list) $cairn) -}}
+{{- else -}}
+{{- /* Last, so that kubectl logs and exec go on choosing the app. */ -}}
+{{- $cairn := include "cairn-lib.container" . | fromYaml -}}
+{{- $_ := set $spec "containers" (append $spec.containers $cairn) -}}
+{{- end -}}
+{{- $volumes := include "cairn-lib.volumes" . | fromYamlArray -}}
+{{- $_ := set $spec "volumes" (concat ($spec.volumes | default list) $volumes) -}}
+{{- toYaml $pod -}}
+{{- end -}}
+
+{{/* Refuses a pod that Cairn would not run well in. */}}
+{{- define "cairn-lib.checkPod" -}}
+{{- $pod := .pod -}}
+{{- if not (kindIs "map" $pod) -}}
+{{- include "cairn-lib.refuse" "cairn-lib.pod: pass the pod template as a dict: \"pod\" (include \"my.pod\" . | fromYaml)" -}}
+{{- end -}}
+{{- if $pod.Error -}}
+{{- include "cairn-lib.refuse" (printf "cairn-lib.pod: the pod template is no YAML: %v" $pod.Error) -}}
+{{- end -}}
+{{- if not ($pod.spec | default dict).containers -}}
+{{- include "cairn-lib.refuse" "cairn-lib.pod: the pod template has no spec.containers" -}}
+{{- end -}}
+{{- $spec := $pod.spec -}}
+{{- include "cairn-lib.checkNames" $spec -}}
+{{- $native := .values.sidecar.native -}}
+{{- if and $native (semverCompare "<1.29.0-0" .root.Capabilities.KubeVersion.Version) -}}
+{{- include "cairn-lib.refuse" (printf (cat
+      "sidecar.native: write false: Kubernetes %s has no native sidecars (with helm template,"
+      "--kube-version says another one)") .root.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- $config := include "cairn-lib.config" . | fromYaml -}}
+{{- $grace := ($config.shutdown | default dict).grace | default "20s" -}}
+{{- $needed := include "cairn-lib.milliseconds" (dict "key" "config.shutdown.grace" "time" $grace) | int -}}
+{{- $why := printf "shutdown.grace (%s)" $grace -}}
+{{- if not $native -}}
+{{- $drain := .values.sidecar.drainWithin -}}
+{{- $needed = add $needed (include "cairn-lib.milliseconds" (dict "key" "sidecar.drainWithin" "time" $drain) | int) -}}
+{{- $why = printf "%s after sidecar.drainWithin (%s)" $why $drain -}}
+{{- end -}}
+{{- $given := 30 -}}
+{{- if hasKey $spec "terminationGracePeriodSeconds" -}}{{- $given = int $spec.terminationGracePeriodSeconds -}}{{- end -}}
+{{- if lt (mul $given 1000 | int) (int $needed) -}}
+{{- include "cairn-lib.refuse" (printf "spec.terminationGracePeriodSeconds: %d is less than %s: write what the app itself needs and %d more" $given $why (div (add $needed 999) 1000)) -}}
+{{- end -}}
+{{- $reads := include "cairn-lib.secrets" . | fromYamlArray -}}
+{{- if .values.storage.existingClaim -}}{{- $reads = append $reads "storage.existingClaim" -}}{{- end -}}
+{{- if and $reads (not (hasKey ($spec.securityContext | default dict) "fsGroup")) -}}
+{{- include "cairn-lib.refuse" (printf (cat
+      "spec.securityContext.fsGroup: write 10001 (and fsGroupChangePolicy: OnRootMismatch): without it,"
+      "Cairn may not read or write %s") (join ", " $reads)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses names that are Cairn's: two of the same name are none that the API takes. */}}
+{{- define "cairn-lib.checkNames" -}}
+{{- range $what := list "initContainers" "containers" "volumes" -}}
+{{- range get $ $what | default list -}}
+{{- if hasPrefix "cairn" .name -}}
+{{- include "cairn-lib.refuse" (printf "spec.%s: call %s something else, or remove it: names that begin with cairn are those of the sidecar" $what .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
