@@ -215,7 +215,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
 
 #[test]
 fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
-    for service in ["CAIRN", "CAIRN_CENTRAL", "CAIRN_0_2"] {
+    for service in ["CAIRN", "CAIRN_CENTRAL", "CAIRN_0_2", "CAIRN__BLUE"] {
         let injected = [
             ("_SERVICE_HOST", "10.0.0.1"),
             ("_SERVICE_PORT", "7600"),
@@ -231,7 +231,7 @@ fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
             assert_eq!(code, 0, "{said}");
         }
     }
-    for mistaken in ["CAIRN_LISTEN_PORT_NUMBER", "CAIRN_STORAGE__PORT", "CAIRN_SERVICES"] {
+    for mistaken in ["CAIRN_LISTEN_PORT", "CAIRN_LISTEN_PORT_NUMBER", "CAIRN_STORAGE__PORT", "CAIRN_SERVICES"] {
         assert_eq!(validate("", &[(mistaken, "1")]).0, 2, "{mistaken}");
     }
     assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  api_keys: [k]\n", &[]).0, 0);

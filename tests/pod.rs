@@ -1,7 +1,7 @@
 //! The life of a pod, without a cluster: what the image has and nothing else, a root that nobody can write, user 10001, volumes as
 //! the kubelet hands them over.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -103,7 +103,10 @@ fn exec(server: &Process, arguments: &[&str]) -> Output {
     let (pid, user) = (server.child.id().to_string(), USER.to_string());
     let mut command = Command::new("nsenter");
     command.args(["--target", &pid, "--mount", "--root", "--wd", "--setuid", &user, "--setgid", &user, "/cairn"]);
-    command.args(arguments).args(["--config", "/etc/cairn/cairn.yaml"]);
+    command.args(arguments);
+    if arguments[0] != "reload" {
+        command.args(["--config", "/etc/cairn/cairn.yaml"]);
+    }
     // The port that the test found free.
     command.env("CAIRN_ADMIN__LISTEN", server.admin_url.trim_start_matches("http://")).output().unwrap()
 }
@@ -190,6 +193,8 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     assert!(said.contains("1 agents, 400 events verified: all valid"), "{said}");
     let mode = |name: &str| node.path(name).metadata().unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("volume/data") & 0o777, mode("volume/data/log.key")), (0o700, 0o600), "for nobody else");
+    done(exec(&server, &["reload", "--pid", &server.child.id().to_string()]));
+    eventually("the word", async || server.said().contains("the configuration was read again")).await;
     let keys = announced_keys(&server).await;
     let (took, said) = terminate(server);
     assert!(took < Duration::from_secs(4), "an upstream that is away is not waited for: {took:?}");
@@ -210,7 +215,7 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     upstream.decide(|_, _| Fate::Take);
     let (_, said) = terminate(server);
     assert!(!said.contains("not relayed"), "{said}");
-    let last = said.lines().filter(|line| line.contains("the log's checkpoint")).next_back().unwrap_or_default();
+    let last = said.lines().rfind(|line| line.contains("the log's checkpoint")).unwrap_or_default();
     assert!(last.contains("\"size\":800"), "who collects logs has the last checkpoint, too: {last}");
     assert_eq!(upstream.event_count(), 800);
     upstream.assert_no_violations();
@@ -263,6 +268,31 @@ async fn a_hook_waits_for_the_last_events_and_no_longer() {
 }
 
 #[test]
+fn what_root_does_to_a_ledger_belongs_to_its_owner() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: this user is not root");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    // Nobody else may look into the folder of a test.
+    set(folder.path(), 0o755, 0, 0);
+    std::fs::create_dir(&data).unwrap();
+    terminate(Process::start(&data, &[]));
+    let files = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    files().for_each(|file| set(&file, 0o600, USER, USER));
+    set(&data, 0o700, USER, USER);
+    for words in [["key", "rotate"], ["key", "new-log"]] {
+        done(cairn().args(words).arg("--data-dir").arg(&data).output().unwrap());
+        for file in files() {
+            let metadata = file.metadata().unwrap();
+            let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
+            assert!(owner == USER && mode & 0o077 == 0, "{words:?}: {} {owner} {mode:o}", file.display());
+        }
+    }
+}
+
+#[test]
 fn the_image_is_small_and_has_what_it_needs() {
     if !may_mount() {
         println!("skipped: this user may not mount a file system");
@@ -290,8 +320,19 @@ fn the_image_is_small_and_has_what_it_needs() {
 
 #[test]
 fn shells_and_readers_are_told_of_every_command() {
-    let commands =
-        ["serve", "config", "verify", "export", "verify-export", "relay", "dead-letter", "key", "health", "drain"];
+    let commands = [
+        "serve",
+        "config",
+        "verify",
+        "export",
+        "verify-export",
+        "relay",
+        "dead-letter",
+        "key",
+        "health",
+        "drain",
+        "reload",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let script = done(cairn().args(["completions", shell]).output().unwrap());
         commands.iter().for_each(|command| assert!(script.contains(command), "{shell}: {command}"));

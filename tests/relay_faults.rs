@@ -298,3 +298,42 @@ async fn a_shutdown_does_not_wait_for_an_upstream_that_is_away() {
         server.stop().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_tries_once_more_what_waits_for_its_next_try() {
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    upstream.decide(|_, _| Fate::Status(503, None));
+    // The waits of the default: half a minute at most.
+    let retry = DestinationConfig::default().retry;
+    let server = start_with(&data, DestinationConfig { retry, ..destination(&upstream) }).await;
+    let events: Vec<_> = (0..20).map(|number| json!({"agent_id": format!("agent-{number}")})).collect();
+    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
+    eventually("an open circuit", async || status(&server).await["circuit"] == "open").await;
+    upstream.decide(|_, _| Fate::Take);
+    server.stop().await.unwrap();
+    assert_eq!(upstream.event_count(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_or_a_session_that_is_stuck_does_not_end_a_shutdown_early() {
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let mut seen = 0;
+    upstream.decide(move |path, body| {
+        seen += usize::from(path == EVENT);
+        match () {
+            () if is_event(path, body, "stuck") => Fate::Status(429, Some("3600".to_owned())),
+            () if seen == 30 => Fate::Status(429, Some("1".to_owned())),
+            () => Fate::Late(Duration::from_millis(5)),
+        }
+    });
+    let server = start(&data, &upstream).await;
+    server.store(&json!({"agent_id": "stuck", "action_input": "stuck"})).await;
+    eventually("a failure", async || !status(&server).await["last_error"].is_null()).await;
+    let events: Vec<_> =
+        (0..100).map(|number| json!({"agent_id": "a", "session_id": "s", "action_input": number})).collect();
+    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
+    let started = Instant::now();
+    server.stop().await.unwrap();
+    assert_eq!(upstream.event_count(), 100);
+    assert!(started.elapsed() < Duration::from_secs(10), "what has to wait for an hour is not waited for");
+}

@@ -12,7 +12,7 @@ DIFFERENT = {
     "resources": "anybody may send the largest bodies to a central collector",
 }
 # Written like settings in deploy/README.md: files, and what only a pod says.
-NO_SETTINGS = {"log.key", "log.checkpoint", "securityContext.fsGroup"}
+NO_SETTINGS = {"log.key", "log.checkpoint", "sidecar.yaml", "securityContext.fsGroup"}
 QUOTED = re.compile(r"`(?:cairn\.)?(\w+(?:\.\w+)+)(?:: [^`]*)?`")
 SET = re.compile(r"--set (?:cairn\.)?([\w.]+)=")
 
@@ -85,6 +85,8 @@ def _check_readme(context, folder):
     known += [_settings_and_schema(folder / chart)[0] for chart in ("cairn-lib", "cairn")]
     sections = {key for settings in known for key in settings}
     told = {path for path in QUOTED.findall(text) + SET.findall(text) if path.split(".")[0] in sections} - NO_SETTINGS
+    # Any key of Cairn's may stand under `config` of a chart.
+    told = {path.removeprefix("config.") for path in told}
     for path in sorted(told):
         need(any(_has(settings, path) for settings in known), f"there is no setting {path}")
     need(told, "it names no setting")

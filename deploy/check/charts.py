@@ -29,7 +29,7 @@ SWITCHES = {
     "PodDisruptionBudget": "podDisruptionBudget.enabled",
     "ServiceAccount": "serviceAccount.create",
 }
-ALWAYS = {"example": {"Deployment", "ConfigMap"}, "cairn": {"StatefulSet", "ConfigMap", "Service", "Pod"}}
+ALWAYS = {"example": {"Deployment", "ConfigMap", "Pod"}, "cairn": {"StatefulSet", "ConfigMap", "Service", "Pod"}}
 # What the chart, and so its Service, is called by the names of releases: notes and READMEs say so.
 FULL_NAMES = {
     "demo": "demo-cairn",
@@ -46,8 +46,10 @@ OTHER_PODS = {
         "  containers:\n",
     ),
     "no fsGroup": ("    fsGroup: 10001\n    fsGroupChangePolicy: OnRootMismatch\n", ""),
-    "no grace period": ("  terminationGracePeriodSeconds: 50\n", ""),
+    "no grace period": ("  terminationGracePeriodSeconds: 55\n", ""),
 }
+# Where the example has the app's own pod.
+POD = "templates/_pod.tpl"
 KEYS = {"secrets": {"apiKeys": {"name": "callers"}}}
 
 
@@ -65,6 +67,10 @@ def run(context: Context):
         context.item("charts", f"cairn as {release[:20]}", _check_full_name, folder / "cairn", release, full_name)
     for name, edit in OTHER_PODS.items():
         context.item("charts", f"a pod with {name}", _check_other_pod, folder / "example", edit)
+    context.item("charts", "notes with TLS", _check_notes_with_tls, folder / "cairn")
+    accepted = manifests.load((context.repository / VALUES / "accepted.yaml").read_text())[0]
+    for number, case in enumerate(accepted, 1):
+        context.item("charts", f"accepted {number} ({case['chart']})", _check_accepted, folder, case)
     refusals = manifests.load((context.repository / VALUES / "refused.yaml").read_text())[0]
     for number, refusal in enumerate(refusals, 1):
         context.item("charts", f"refused {number} ({refusal['chart']})", _check_refused, folder, refusal)
@@ -167,12 +173,32 @@ def _check_full_name(chart, release, full_name):
     return f"{len(documents)} manifests"
 
 
+def _check_notes_with_tls(chart):
+    """The certificate is for the name of the Service, and not for the loopback that kubectl listens on."""
+    rendered = helm.render(chart, {"secrets": {"apiKeys": {"name": "callers"}, "tls": {"name": "certificate"}}})
+    notes = next(text for file, text in rendered.items() if file.endswith("NOTES.txt"))
+    host = f"demo-cairn.{helm.NAMESPACE}"
+    for said in (f"--resolve {host}:7600:127.0.0.1 https://{host}:7600/v1/events", "$KEY is a key of the Secret callers"):
+        need(said in notes, f"the notes do not say {said}")
+    return "name the host of the certificate"
+
+
+def _check_accepted(folder, case):
+    """What looks like something that is refused, and is not."""
+    documents = helm.documents(helm.render(_chart(folder, case), case["values"]))
+    manifests.check(documents)
+    references.check(documents)
+    return f"{len(documents)} manifests"
+
+
+def _chart(folder, case):
+    chart, edit = folder / case["chart"], case.get("edit")
+    return _edited(chart, edit["from"], edit["to"], edit.get("file", POD)) if edit else chart
+
+
 def _check_refused(folder, refusal):
-    chart = folder / refusal["chart"]
-    if "edit" in refusal:
-        chart = _edited(chart, refusal["edit"]["from"], refusal["edit"]["to"])
     try:
-        helm.render(chart, refusal["values"])
+        helm.render(_chart(folder, refusal), refusal["values"])
     except helm.Refused as refused:
         need(refusal["says"] in str(refused), f"it has to say {refusal['says']!r}, and says {str(refused)!r}")
         return refusal["says"].split(":")[0]
@@ -188,13 +214,12 @@ def _check_other_pod(chart, edit):
     return f"{len(documents)} manifests"
 
 
-def _edited(chart, before, after):
-    """A copy of the example whose own pod is another one."""
+def _edited(chart, before, after, file=POD):
+    """A copy of a chart with another text in one of its files."""
     copy = chart.parent / "edited"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(chart, copy)
-    template = copy / "templates/_pod.tpl"
-    text = template.read_text()
-    need(before in text, f"{before!r} is not in {template.name}")
-    template.write_text(text.replace(before, after))
+    text = (copy / file).read_text()
+    need(before in text, f"{before!r} is not in {file}")
+    (copy / file).write_text(text.replace(before, after))
     return copy

@@ -18,6 +18,9 @@ from context import Context, need
 # The name of a ConfigMap that kustomize made ends with a hash of what is in it.
 HASHED = re.compile(r".*-[a-z0-9]{10}")
 
+# What the app of the examples has to end, in seconds.
+APP = 30
+
 
 def run(context: Context):
     sidecars = {}
@@ -32,6 +35,7 @@ def run(context: Context):
         for component in components:
             name = f"kustomize {overlay.name} with {component.name}"
             context.item("overlays", name, _check_component, context, overlay, component)
+    context.item("overlays", "kustomize, a second app", _check_second_app, context, folder)
     examples = sorted((context.repository / "deploy/examples").glob("*.yaml"))
     context.item("overlays", "examples", _count, examples)
     for file in examples:
@@ -56,11 +60,19 @@ def _check(context, documents, sidecars, item):
         cairn.need(cairn.container["image"] == wanted, f"its image has to be {wanted}, not {cairn.container['image']}")
         configurations.check(context, cairn)
         if cairn.is_native:
+            _check_time_of_app(cairn)
             sidecars[item] = _sidecar(documents)
     if not found:
         for document in manifests.of_kind(documents, "ConfigMap"):
             configurations.check_text(context, manifests.name(document), document["data"]["cairn.yaml"], {})
     return f"{len(documents)} manifests"
+
+
+def _check_time_of_app(cairn):
+    """A native sidecar has only what the app leaves of the pod's grace period."""
+    needed = APP + manifests.seconds(cairn.setting("shutdown.grace", pods.GRACE)) + pods.SLACK
+    given = cairn.pod.spec.get("terminationGracePeriodSeconds", 30)
+    cairn.need(given >= needed, f"terminationGracePeriodSeconds is {given}, and with the app's {APP} s it needs {needed}")
 
 
 def _check_version_labels(documents, version):
@@ -99,6 +111,21 @@ def _check_component(context, overlay, component):
     need(added > 0, "the component adds nothing")
     _check(context, documents, {}, "")
     return f"{added} more"
+
+
+def _check_second_app(context, folder):
+    """A folder of one's own, as the comments of the sidecar's overlay say how to make it."""
+    own = folder / "second"
+    own.mkdir()
+    for file in ("sidecar.yaml", "my-agent.yaml"):
+        shutil.copy(folder / "overlays/sidecar" / file, own)
+    text = (folder / "overlays/sidecar/kustomization.yaml").read_text()
+    (own / "kustomization.yaml").write_text(text.replace("../../base", "../base") + "\nnameSuffix: -two\n")
+    documents = _kustomize(context, own)
+    names = sorted(manifests.name(document) for document in documents)
+    are_apart = len(names) == 2 and names[0].startswith("ConfigMap cairn-two-") and names[1].endswith("-two")
+    need(are_apart, f"with a suffix there are {', '.join(names)}")
+    return _check(context, documents, {}, "")
 
 
 def _check_example(context, file, sidecars):

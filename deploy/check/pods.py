@@ -9,6 +9,8 @@ MI = 1024**2
 USER = 10001
 # What Cairn takes if its configuration does not say otherwise.
 GRACE = "20s"
+# More than shutdown.grace, in seconds: the database is closed after it.
+SLACK = 5
 ADMIN_LISTEN = "127.0.0.1:7601"
 # The ports of a pod: by their names other manifests find them.
 PORTS = {"cairn": 7600, "cairn-otlp": 4318}
@@ -272,10 +274,25 @@ def others_leave_it_its_disk(cairn):
         cairn.need("ephemeral-storage" in limits, sentence)
 
 
+def others_find_it(cairn):
+    """It listens on 127.0.0.1 alone, and localhost is ::1 first for some clients."""
+    for container in containers(cairn.pod):
+        for variable in container.get("env", []):
+            sentence = f"{variable['name']} of {container['name']}: write 127.0.0.1, for nobody listens on ::1"
+            cairn.need("localhost" not in variable.get("value", ""), sentence)
+
+
+def waits_for_no_claim(cairn):
+    """What only looks, such as the pod of `helm test`, would hang where a claim is on another node."""
+    if not cairn.is_server:
+        for volume in cairn.pod.spec["volumes"]:
+            cairn.need("persistentVolumeClaim" not in volume, f"it waits for the claim of {volume['name']}")
+
+
 def ends_after_the_app(cairn):
     """As a native sidecar by itself; else by a preStop hook that waits for what the app still sends."""
     hook = cairn.container.get("lifecycle")
-    needed = manifests.seconds(cairn.setting("shutdown.grace", GRACE))
+    needed = manifests.seconds(cairn.setting("shutdown.grace", GRACE)) + SLACK
     if cairn.is_native:
         policy = cairn.container.get("restartPolicy")
         cairn.need(policy == "Always", "without restartPolicy: Always the app waits until an init container ends")
@@ -308,6 +325,8 @@ RULES = (
     events_say_where_they_came_from,
     mounts_what_is_there,
     configuration_names_the_files_that_are_there,
+    others_find_it,
+    waits_for_no_claim,
 )
 SERVER_RULES = (
     carries_its_label,

@@ -34,6 +34,8 @@ pub struct Content<'r> {
     pub agent: AgentKey,
     /// The id that the client sent, if it did.
     pub client_id: Option<Uuid>,
+    /// Which of the server's labels it got, see [`super::DefaultLabels::add`].
+    pub added_labels: u16,
     /// `source` when the client does not say.
     source: &'static str,
     capture_method: &'static str,
@@ -76,8 +78,17 @@ impl<'r> Content<'r> {
             warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
         }
         let WayIn { source, capture_method, .. } = way_in;
-        let mut content =
-            Content { values, slots, warnings, agent, client_id, source, capture_method, canonical_len: 0 };
+        let mut content = Content {
+            values,
+            slots,
+            warnings,
+            agent,
+            client_id,
+            added_labels: 0,
+            source,
+            capture_method,
+            canonical_len: 0,
+        };
         content.canonical_len = content.measure();
         if content.canonical_len > limit {
             let message = format!("the event is longer than {limit} bytes in canonical form");

@@ -36,10 +36,8 @@ impl<'l> WayIn<'l> {
     }
 
     /// Puts its labels among those of an event, see [`DefaultLabels::add`].
-    pub fn add_labels(self, values: &mut Vec<u8>, slots: &mut Slots) {
-        if let Some(labels) = self.labels {
-            labels.add(values, slots);
-        }
+    pub fn add_labels(self, values: &mut Vec<u8>, slots: &mut Slots) -> u16 {
+        self.labels.map_or(0, |labels| labels.add(values, slots))
     }
 }
 
@@ -121,8 +119,9 @@ impl Reader {
         fields.read(&mut parser)?;
         let end = parser.position();
         self.keep_unknown(limit)?;
-        way_in.add_labels(&mut self.values, &mut self.slots);
-        let content = Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit)?;
+        let added_labels = way_in.add_labels(&mut self.values, &mut self.slots);
+        let mut content = Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit)?;
+        content.added_labels = added_labels;
         Ok((content, end))
     }
 

@@ -28,7 +28,7 @@ pub use content::{Content, Holes, Slot, Slots};
 pub use event::{EventError, Reader, WayIn};
 pub use fields::{ACTION_TYPE, Field};
 pub use json::canonicalize;
-pub use labels::DefaultLabels;
+pub use labels::{DEFAULT_LABELS_MAX, DefaultLabels};
 pub use link::{AgentKey, Hash, Sequence};
 pub use validate::{field as check_field, is_agent_id};
 pub use walk::{Break, BreakKind, Link, Walk};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::args::DrainArgs;
-use super::server::Server;
+use super::server::{Server, is_unreachable};
 use super::{Error, Exit, complain};
 use crate::http::Causes;
 
@@ -19,29 +19,38 @@ pub fn run(args: &DrainArgs) -> Exit {
         Ok(server) => server,
         Err(exit) => return exit,
     };
-    match wait(&server, args.after, Instant::now() + args.within) {
+    match wait(&server, args) {
         Ok(()) => Exit::Fine,
-        // There is nothing to wait for.
+        // Nobody is there to wait for.
         Err(error) => complain(Exit::Failed, &Causes(&*error)),
     }
 }
 
-fn wait(server: &Server, after: Duration, deadline: Instant) -> Result<(), Error> {
-    let (mut requests, mut quiet_since) = (requests(server)?, Instant::now());
-    while quiet_since.elapsed() < after && Instant::now() < deadline {
-        let left = after.saturating_sub(quiet_since.elapsed()).min(deadline.saturating_duration_since(Instant::now()));
-        std::thread::sleep(left.min(LOOK_INTERVAL));
+fn wait(server: &Server, args: &DrainArgs) -> Result<(), Error> {
+    let started = Instant::now();
+    let (mut requests, mut quiet_since) = (None, started);
+    loop {
         let now = self::requests(server)?;
-        if now != requests {
+        // While it is too busy to say, it is not quiet.
+        if now.is_none() || now != requests {
             (requests, quiet_since) = (now, Instant::now());
         }
+        let quiet = args.after.saturating_sub(quiet_since.elapsed());
+        let left = quiet.min(args.within.saturating_sub(started.elapsed()));
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(LOOK_INTERVAL));
     }
-    Ok(())
 }
 
-/// How many requests have brought events since the server started.
-fn requests(server: &Server) -> Result<f64, Error> {
-    let metrics = server.text("/metrics", WAIT)?;
+/// How many requests have brought events since the server started; `None` if it does not say in time.
+fn requests(server: &Server) -> Result<Option<f64>, Error> {
+    let metrics = match server.text("/metrics", WAIT) {
+        Ok(metrics) => metrics,
+        Err(error) if is_unreachable(&error) => return Err(error),
+        Err(_) => return Ok(None),
+    };
     let counters = metrics.lines().filter(|line| line.starts_with("cairn_ingest_requests_total"));
-    Ok(counters.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    Ok(Some(counters.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()))
 }

@@ -1,8 +1,11 @@
 //! `cairn key`
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use uuid::Uuid;
 
 use super::args::KeyAction;
@@ -20,15 +23,34 @@ pub fn run(action: &KeyAction) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    let (log, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     let done = match action {
         KeyAction::Show(_) => show(&loaded),
-        KeyAction::Rotate(_) => rotate(&loaded),
-        KeyAction::NewLog(_) => new_log(&loaded),
+        KeyAction::Rotate(_) => act_as_owner_of(&log.key_path(data_dir)).and_then(|()| rotate(&loaded)),
+        KeyAction::NewLog(_) => act_as_owner_of(data_dir).and_then(|()| new_log(&loaded)),
     };
     match done {
         Ok(text) => said(io::stdout().write_all(text.as_bytes()), Exit::Fine),
         Err(error) => complain(Exit::Failed, &Causes(&*error)),
     }
+}
+
+/// What is written is for the server, and for nobody else: who is root acts as the owner of what is there from here on.
+fn act_as_owner_of(path: &Path) -> Result<(), Error> {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // Whoever misses it says so.
+    let Ok(owner) = std::fs::metadata(path) else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    let become_owner = || {
+        // There is no other thread yet, and those that come are made by this one.
+        set_thread_groups(&[])?;
+        set_thread_res_gid(group, group, group)?;
+        set_thread_res_uid(user, user, user)
+    };
+    become_owner().map_err(|error| format!("cannot act as the owner of {}: {error}", path.display()).into())
 }
 
 fn show(loaded: &Loaded) -> Result<String, Error> {

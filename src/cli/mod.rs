@@ -14,6 +14,7 @@ mod log;
 mod manual;
 mod progress;
 mod relay;
+mod reload;
 mod serve;
 mod server;
 mod status;
@@ -84,6 +85,7 @@ pub fn run() -> Exit {
         Command::Key(args) => key::run(&args.action),
         Command::Health(args) => health::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }

@@ -76,6 +76,11 @@ fn read_key(path: &Path) -> Result<String, Exit> {
     key.ok_or_else(|| wrong("--api-key-file", path, &"no key in it"))
 }
 
+/// Whether nobody was there to ask.
+pub fn is_unreachable(error: &Error) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+}
+
 /// A running server.
 pub struct Server {
     client: Client,
@@ -146,7 +151,16 @@ impl Server {
     /// # Errors
     /// After it has complained of what is wrong.
     pub fn for_operators(config: &Config) -> Result<Server, Exit> {
-        Server::at(&format!("http://{}", from_here(config.admin.listen)), &DoorArgs::default())
+        let address = config.admin.listen;
+        let is_any_v6 = address.is_ipv6() && address.ip().is_unspecified();
+        // Where there is no IPv6, it listens to the rest: the client tries both.
+        let url = match is_any_v6 {
+            true => format!("http://localhost:{}", address.port()),
+            false => format!("http://{}", from_here(address)),
+        };
+        // It is this machine, whatever its address.
+        let client = Client::builder().no_proxy().build().map_err(|error| complain(Exit::Failed, &error))?;
+        Ok(Server { client, url, key: None })
     }
 
     /// Asks for text, which has to be there within `wait`.

@@ -1,20 +1,25 @@
 //! What is wrong with a configuration, in sentences: the key, the value, where it came from, what was expected.
 
 use std::fmt;
+use std::time::Duration;
 
 use figment::error::Kind;
+use figment::value::Value;
 use figment::{Figment, Metadata, Source};
 
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
 use crate::access::Keys;
-use crate::chain::{DefaultLabels, is_agent_id};
+use crate::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
 use crate::http::{Address, Tls};
 use crate::ingest::IngestConfig;
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
 
 /// The most that default labels add to each event, in bytes.
-const DEFAULT_LABELS_MAX: usize = 1024;
+const DEFAULT_LABELS_BYTES: u64 = 1024;
+
+/// The longest that the end may take. Nobody waits longer, and a time that has no end is no time.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Turns the library's errors into sentences.
 pub fn explain(sources: &Figment, errors: figment::Error) -> ConfigError {
@@ -143,17 +148,25 @@ fn may_be_secret(key: &str) -> bool {
     key.starts_with("auth.api_keys") || matches!(last, "org_id" | "endpoint") || is_level
 }
 
+/// The value of a setting. The library takes a dot for the end of a level, and names of labels may have dots.
+fn value_of(sources: &Figment, key: &str) -> Option<Value> {
+    match key.strip_prefix("ingest.default_labels.") {
+        Some(label) => sources.find_value("ingest.default_labels").ok()?.as_dict()?.get(label).cloned(),
+        None => sources.find_value(key).ok(),
+    }
+}
+
 /// A value as it was written, or nearly.
 fn found(sources: &Figment, key: &str) -> String {
     let (key, rest) = split_at_list(key);
-    let value = sources.find_value(key).ok().and_then(|value| serde_json::to_value(value).ok());
+    let value = value_of(sources, key).and_then(|value| serde_json::to_value(value).ok());
     let value = value.and_then(|value| rest.map_or(Some(value.clone()), |rest| value.pointer(&rest).cloned()));
     value.map_or("nothing".to_owned(), |value| value.to_string())
 }
 
 /// Where the value of a setting came from, as the library knows it.
 pub fn origin<'s>(sources: &'s Figment, key: &str) -> Option<&'s Metadata> {
-    sources.find_metadata(split_at_list(key).0)
+    sources.get_metadata(value_of(sources, split_at_list(key).0)?.tag())
 }
 
 /// Where a value came from.
@@ -205,6 +218,8 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     for (key, time) in times {
         require(!time.is_zero(), key, &humantime::format_duration(time), "more than 0s");
     }
+    let grace = config.shutdown.grace;
+    require(grace <= GRACE_MAX, "shutdown.grace", &humantime::format_duration(grace), "at most 1day");
     let level = &config.log.level;
     // A single word that is no level would be taken for the name of a module, and silence all others.
     let is_level = match level.contains(['=', '[', ',']) {
@@ -246,9 +261,12 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
         let wanted = "1 to 256 bytes without control characters";
         require(is_agent_id(agent_id), key, &format!("{agent_id:?}"), wanted);
     }
-    let labels = DefaultLabels::new(&config.ingest.default_labels).len();
-    let (most, wanted) = (DEFAULT_LABELS_MAX, format!("at most {DEFAULT_LABELS_MAX} bytes as JSON"));
-    require(labels <= most, "ingest.default_labels", &format!("{labels} bytes"), &wanted);
+    let labels = &config.ingest.default_labels;
+    let (key, wanted) = ("ingest.default_labels", format!("at most {DEFAULT_LABELS_MAX} labels"));
+    require(labels.len() <= DEFAULT_LABELS_MAX, key, &labels.len(), &wanted);
+    let (len, most) = (DefaultLabels::new(labels).len() as u64, DEFAULT_LABELS_BYTES.min(event.as_u64() / 2));
+    let wanted = format!("at most {most} bytes as JSON, and half of limits.event_bytes");
+    require(len <= most, key, &format!("{len} bytes"), &wanted);
     for mistake in config.relay.check() {
         wrong.push(format!("{mistake} (in {})", loaded.source_of(&mistake.key)));
     }

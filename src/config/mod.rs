@@ -241,11 +241,18 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
 
 /// Variables that start like ours and are not: those that Kubernetes injects for a Service named cairn, or cairn-central.
 fn is_not_ours(key: &str) -> bool {
-    let key = format!("_{}_", key.to_ascii_lowercase());
+    let name = key.to_ascii_uppercase();
+    let key = format!("_{name}_");
     // Such as PORT_7600_TCP_ADDR, and the same behind the rest of a name.
-    let is_address = || ["_tcp_", "_udp_", "_sctp_"].iter().any(|protocol| key.contains(protocol));
-    let is_port = key.ends_with("_port_") || (key.contains("_port_") && is_address());
-    !key.contains("__") && (key.ends_with("_service_host_") || key.contains("_service_port_") || is_port)
+    let protocols = ["TCP", "UDP", "SCTP"];
+    let is_address = || protocols.iter().any(|protocol| key.contains(&format!("_{protocol}_")));
+    if key.contains("_SERVICE_PORT_") || key.ends_with("_SERVICE_HOST_") || (key.contains("_PORT_") && is_address()) {
+        return true;
+    }
+    // A slip of somebody who means `listen` looks the same but for its value.
+    let value = || std::env::var(format!("{ENV_PREFIX}{name}")).unwrap_or_default();
+    key.ends_with("_PORT_")
+        && protocols.iter().any(|it| value().starts_with(&format!("{}://", it.to_ascii_lowercase())))
 }
 
 /// Default labels of the environment, word for word: a namespace called 007 is not the number 7.

@@ -1,9 +1,13 @@
 //! What is written once, when a ledger is made: its format, its number of shards, its name.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::commit::Commit;
 use super::store::{Family, Store, StoreError};
+use crate::chain::DefaultLabels;
 
 /// Raised when older programs could not read what this one writes, or the other way round.
 const FORMAT: u32 = 1;
@@ -11,6 +15,8 @@ const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 const SHARDS_KEY: &[u8] = b"shards";
 const INSTANCE_KEY: &[u8] = b"instance";
+/// A JSON array of texts.
+const LABELS_KEY: &[u8] = b"labels";
 
 /// What a ledger says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,4 +76,25 @@ impl Meta {
         store.commit(batch).map_err(|error| store.failed(&error.to_string()))?;
         Ok(meta)
     }
+}
+
+/// The names that default labels ever had, those that they have now among them, which are kept from now on: an event that
+/// comes again is known by what its client sent, and nothing else tells that apart.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub fn label_names(store: &Store, now: &DefaultLabels) -> Result<BTreeSet<String>, StoreError> {
+    let damaged = |_| store.damaged("the names of its labels cannot be read");
+    let kept = store.get(Family::Meta, LABELS_KEY)?;
+    let kept: BTreeSet<String> =
+        kept.map_or(Ok(BTreeSet::new()), |row| serde_json::from_slice(&row)).map_err(damaged)?;
+    let all: BTreeSet<String> = kept.iter().cloned().chain(now.names().map(Cow::into_owned)).collect();
+    if all != kept {
+        let mut batch = store.batch(0);
+        // Texts always have a form in JSON.
+        let row = serde_json::to_vec(&all).unwrap_or_default();
+        store.put(&mut batch, Family::Meta, LABELS_KEY, &row)?;
+        store.commit(batch).map_err(|error| store.failed(&error.to_string()))?;
+    }
+    Ok(all)
 }

@@ -15,7 +15,7 @@
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |
 //! | `log` | kind · ... | tiles and the order of leaves: see `tlog::rows` | log |
 //! | `relay` | destination · kind · ... | what each destination has and has not: see `relay::backlog` | relay |
-//! | `meta` | name | format, shards, instance, number of agents per shard | start, and commit for new agents |
+//! | `meta` | name | format, shards, instance, names that default labels ever had, number of agents per shard | start, and commit for new agents |
 //!
 //! Keys ascend and puts are few: an event costs one large ascending put, and small rows per run, per agent and per
 //! commit. Server-given ids need no row, because they lead to their event through `times`: see
@@ -129,7 +129,8 @@ impl Ledger {
         queue: &QueueConfig,
     ) -> Result<(Ledger, Threads), StoreError> {
         let Outside { commit, clock, on_failure, labels } = outside;
-        let labels = Arc::new(labels);
+        let former = meta::label_names(&store, &labels)?;
+        let labels = Arc::new(labels.and_formerly(former.iter().map(String::as_str)));
         let meta = Meta::open(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(Space::new(storage).map_err(directory)?);

@@ -43,6 +43,7 @@ pub struct Draft {
     canonical_at: usize,
     holes: Holes,
     terms: Terms,
+    added_labels: u16,
     /// Whose event it is.
     pub agent: AgentKey,
     /// The id that the client sent, if it did.
@@ -88,7 +89,8 @@ impl Draft {
         bytes.extend_from_slice(&warnings);
         let holes = content.write(&mut bytes);
         let terms = terms::of_content(content);
-        Draft { bytes, canonical_at, holes, terms, agent: content.agent, client_id: content.client_id }
+        let (agent, client_id, added_labels) = (content.agent, content.client_id, content.added_labels);
+        Draft { bytes, canonical_at, holes, terms, added_labels, agent, client_id }
     }
 
     /// The canonical bytes of the content, with zeros where only the shard knows.
@@ -146,7 +148,7 @@ impl Draft {
         };
         let (sent, stored) = (&self.bytes[self.canonical_at..], stored.canonical());
         let labels = |canonical| scan::member(canonical, Field::Labels.name());
-        told(sent).eq(told(stored)) && ours.is_same(labels(sent), labels(stored))
+        told(sent).eq(told(stored)) && ours.is_same(self.added_labels, labels(sent), labels(stored))
     }
 }
 

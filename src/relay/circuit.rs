@@ -68,6 +68,13 @@ impl Circuit {
         self.open.map(|open| if is_fresh { open.fresh_until } else { open.until })
     }
 
+    /// A probe may be sent now.
+    pub fn hurry(&mut self, now: Instant) {
+        if self.open.is_some() {
+            self.open = Some(Open { until: now, fresh_until: now });
+        }
+    }
+
     /// A request failed. `is_news`: it says something of the upstream, not only of its session. `is_probe`: it was sent
     /// alone, after the circuit had opened.
     ///

@@ -60,6 +60,8 @@ pub struct Outside {
     pub destination: Arc<dyn Destination>,
     /// What the operator asks for.
     pub orders: Receiver<Order>,
+    /// Says that the end is near.
+    pub hurry: Receiver<()>,
     /// Says until when what is in flight may come to its end.
     pub stop: Receiver<Instant>,
     /// What others see.
@@ -175,10 +177,18 @@ impl<'o> Consumer<'o> {
                         self.read_at = now + GATHER;
                     }
                 }
+                recv(outside.hurry) -> _ => self.hurry(),
                 recv(due) -> _ => {}
                 recv(outside.stop) -> deadline => return self.drain(deadline.unwrap_or_else(|_| Instant::now())),
             }
         }
+    }
+
+    /// Tries once more whatever waits for its next try: it is the last chance before the end.
+    fn hurry(&mut self) {
+        self.circuit.hurry(Instant::now());
+        self.sessions.wake_all();
+        self.read_at = Instant::now();
     }
 
     /// Sends nothing more, and keeps what comes of what is in flight.

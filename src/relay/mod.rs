@@ -158,31 +158,50 @@ impl Relay {
         self.destinations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what waits as long as upstreams take it, `has_all` or more may come, and some of the time until `deadline` is
-    /// left: the disk may go with the process, as that of a pod does. Blocks.
+    /// Sends what waits as long as upstreams take it and `deadline` is not near: the disk may go with the process, as that of a
+    /// pod does. `has_all`: no more comes. Destinations do not change any more. Blocks.
     pub fn finish(&self, deadline: Instant, has_all: &AtomicBool) {
-        let left = deadline.saturating_duration_since(Instant::now());
+        self.close();
+        let (started, started_ms) = (Instant::now(), now_ms());
+        let left = deadline.saturating_duration_since(started);
+        // Behind it, what is in flight comes to its end.
         let last = deadline - (left / 4).min(END_TIME);
+        let last_ms = started_ms + last.saturating_duration_since(started).as_millis() as u64;
         let committed = self.ledger.committed();
-        let is_done = |running: &Arc<Running>| running.shared.status().is_at_rest(committed);
-        while Instant::now() < last && !(has_all.load(Ordering::Acquire) && self.running().iter().all(is_done)) {
+        self.running().iter().for_each(|running| running.hurry());
+        let is_at_rest = |running: &Arc<Running>| running.shared.status().is_at_rest(committed, started_ms, last_ms);
+        loop {
+            let has_all = has_all.load(Ordering::Acquire);
+            let end = if has_all { last } else { deadline };
+            if Instant::now() >= end || has_all && self.running().iter().all(is_at_rest) {
+                return;
+            }
             std::thread::sleep(LOOK_INTERVAL);
         }
     }
 
     /// Lets what is in flight come to its end until `deadline`, and ends the threads. Blocks.
     pub fn stop(&self, deadline: Instant) {
-        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.close();
         let running = self.running();
         running.iter().for_each(|running| running.end(deadline));
         running.iter().for_each(|running| running.join());
-        for running in running {
+    }
+
+    /// Says what was not sent, after the end of everything that writes.
+    pub fn tell_unsent(&self) {
+        for running in self.running() {
             let unsent = running.shared.status().backlog(self.ledger.committed());
             if unsent > 0 {
                 let destination = running.plan.name();
                 tracing::warn!(destination, unsent, "events were not relayed; they wait on disk for the next start");
             }
         }
+    }
+
+    /// Has destinations come and go no more.
+    fn close(&self) {
+        *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// Measures what is measured when somebody looks.

@@ -83,6 +83,7 @@ pub struct Running {
     pub shared: Arc<Shared>,
     /// What it is told to do with dead letters.
     pub orders: Sender<Order>,
+    hurry: Sender<()>,
     stop: Sender<Instant>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -96,6 +97,7 @@ impl Running {
         let Prepared { plan, destination, identity_key } = prepared;
         let config = &plan.config;
         let (orders, ordered) = crossbeam_channel::unbounded();
+        let (hurry, hurried) = crossbeam_channel::bounded(1);
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let backlog = Backlog::new(Arc::clone(ledger.store()), &config.name);
         let cursor = find_place(&backlog, config, ledger.committed())?;
@@ -116,6 +118,7 @@ impl Running {
             runtime: Handle::current(),
             destination,
             orders: ordered,
+            hurry: hurried,
             stop: stopped,
             shared: Arc::clone(&shared),
             config: config.clone(),
@@ -124,7 +127,13 @@ impl Running {
         tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relaying");
         let thread = std::thread::Builder::new().name(format!("cairn-relay-{}", config.name));
         let thread = thread.spawn(move || live(&outside)).map_err(RelayError::Thread)?;
-        Ok(Running { plan, shared, orders, stop, thread: Mutex::new(Some(thread)) })
+        Ok(Running { plan, shared, orders, hurry, stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has it try once more whatever waits for its next try.
+    pub fn hurry(&self) {
+        // A thread that has ended needs no word.
+        let _ = self.hurry.try_send(());
     }
 
     /// Has what is in flight come to its end until `deadline`, and takes nothing more up.

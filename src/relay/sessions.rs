@@ -129,6 +129,13 @@ impl Sessions {
         }
     }
 
+    /// Ends the rest of all of them.
+    pub fn wake_all(&mut self) {
+        if let Some((until, _)) = self.resting.last() {
+            self.wake(*until);
+        }
+    }
+
     /// When the next back-off is over.
     pub fn wake_at(&self) -> Option<Instant> {
         self.resting.first().map(|(until, _)| *until)

@@ -86,10 +86,15 @@ impl Status {
         self.waiting + lag(committed, &self.next)
     }
 
-    /// Whether nothing will be sent for now: all is, or the upstream does not take it.
-    pub fn is_at_rest(&self, committed: &Committed) -> bool {
-        let is_waiting = self.in_flight == 0 && self.next_try_ms.is_some();
-        self.is_known && (self.is_open || is_waiting || self.backlog(committed) == 0)
+    /// Whether nothing will be sent from `since_ms` to `until_ms`, in ms since 1970, after it was tried once more: all is, or
+    /// the upstream is away, or what is left has to wait longer.
+    pub fn is_at_rest(&self, committed: &Committed, since_ms: u64, until_ms: u64) -> bool {
+        let has_failed = self.last_error.as_ref().is_some_and(|error| error.at_ms > since_ms);
+        let is_away = self.last_sent_ms.is_none_or(|sent_ms| sent_ms <= since_ms);
+        let is_later =
+            || lag(committed, &self.next) == 0 && self.next_try_ms.is_some_and(|next_try_ms| next_try_ms > until_ms);
+        let is_all_sent = self.backlog(committed) == 0;
+        self.is_known && self.in_flight == 0 && (is_all_sent || has_failed && (is_away || is_later()))
     }
 
     /// When the oldest event of the backlog was received, in ms since 1970.

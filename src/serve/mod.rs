@@ -269,7 +269,7 @@ impl Server {
         let deadline = tokio::time::Instant::now() + grace;
         // Relay and senders share the time; the relay keeps nothing from being answered.
         let (relay, is_committed) = (self.relay, Arc::new(AtomicBool::new(false)));
-        let (has_all, is_failing) = (Arc::clone(&is_committed), failure.is_some());
+        let (has_all, is_failing, relayed) = (Arc::clone(&is_committed), failure.is_some(), Arc::clone(&relay));
         let relay = tokio::task::spawn_blocking(move || {
             if !is_failing {
                 relay.finish(deadline.into_std(), &has_all);
@@ -303,6 +303,7 @@ impl Server {
             });
             // Who still writes needs a database that works.
             let _ = tokio::join!(committed, relay);
+            relayed.tell_unsent();
             tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await
         };
         if tokio::time::timeout_at(deadline + Duration::from_secs(1), closed).await.is_err() {

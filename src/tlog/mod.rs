@@ -316,18 +316,19 @@ impl Log {
         self.size.set(size as f64);
         let events = self.ledger.committed().events();
         self.lag.set(events.saturating_sub(size) as f64);
-        let mut signed_ms = self.shared.signed_ms.load(std::sync::atomic::Ordering::Relaxed);
         match self.state() {
             State::Starting => {}
             State::Signed(signed) => {
                 self.signed_size.set(signed.size as f64);
                 self.rollback.set(0.0);
                 if signed.size >= events {
-                    signed_ms = now_ms();
+                    // Kept, so that what comes next is as old as it is.
+                    self.shared.signed_ms.fetch_max(now_ms(), std::sync::atomic::Ordering::Relaxed);
                 }
             }
             State::Stopped(_) => self.rollback.set(1.0),
         }
+        let signed_ms = self.shared.signed_ms.load(std::sync::atomic::Ordering::Relaxed);
         self.signed_at.set(signed_ms as f64 / 1000.0);
     }
 

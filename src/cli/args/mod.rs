@@ -67,6 +67,12 @@ pub enum Command {
                             to end at the same moment, this keeps the sidecar until the app has sent its last events. \
                             What ends the server comes behind it.")]
     Drain(DrainArgs),
+    /// Have the server on this machine read its configuration again, as SIGHUP does
+    #[command(
+        after_help = "Examples:\n  cairn reload\n  kubectl exec POD -c cairn -- /cairn reload\n\nIts log says what \
+                            changed, what needs a restart, or what is wrong."
+    )]
+    Reload(ReloadArgs),
     /// Print a script that completes these commands in a shell
     #[command(after_help = "Example:\n  cairn completions bash > /usr/share/bash-completion/completions/cairn")]
     Completions(CompletionsArgs),

@@ -31,6 +31,13 @@ pub struct DrainArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Its process [default: the one that runs `cairn serve`]
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
 #[command(subcommand_required = true)]
 pub struct RelayCommand {
     #[command(subcommand)]

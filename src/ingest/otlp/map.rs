@@ -167,7 +167,7 @@ impl<'a> Mapper<'a> {
             }
             Written::Left => return Ok(Mapped::Left),
         };
-        self.draft(id, None).map(|draft| Mapped::Draft(draft, id))
+        self.draft(self.way_in, id, None).map(|draft| Mapped::Draft(draft, id))
     }
 
     /// Maps one item whose id belongs to a different event: it is stored beside that one.
@@ -178,9 +178,10 @@ impl<'a> Mapper<'a> {
         if matches!(self.write(item)?, Written::Left) {
             return Ok(Mapped::Left);
         }
-        let id = Uuid::new_v5(&taken, self.draft(taken, None)?.canonical());
+        // Where it came in is no part of it.
+        let id = Uuid::new_v5(&taken, self.draft(WayIn::OTLP, taken, None)?.canonical());
         let warning = format!("id: {taken} belongs to a different event that is already stored");
-        self.draft(id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
+        self.draft(self.way_in, id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
     }
 
     fn write(&mut self, item: &Item<'a>) -> Result<Written, Fault> {
@@ -226,22 +227,25 @@ impl<'a> Mapper<'a> {
     }
 
     /// The draft of what was written, with this id.
-    fn draft(&mut self, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
+    fn draft(&mut self, way_in: WayIn<'_>, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
         self.json.field(Field::Id);
         self.json.quoted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         let mended = self.json.is_mended.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
         let warnings: Vec<String> = warning.into_iter().chain(mended).collect();
-        self.with_content(self.way_in, |content| Draft::with_warnings(content, &warnings))
+        self.with_content(way_in, |content| Draft::with_warnings(content, &warnings))
     }
 
     /// Checks that what was written is an event's content. It is canonical: names are written in their order, numbers and
     /// strings in their only form.
     fn with_content<T>(&mut self, way_in: WayIn<'_>, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
         let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
-        way_in.add_labels(&mut self.json.bytes, &mut slots);
+        let added_labels = way_in.add_labels(&mut self.json.bytes, &mut slots);
         let mut warnings = Vec::new();
         let content = Content::of(&self.json.bytes, slots, &mut warnings, way_in, self.limits.event);
-        let done = content.map(|content| work(&content));
+        let done = content.map(|mut content| {
+            content.added_labels = added_labels;
+            work(&content)
+        });
         self.json.bytes.truncate(written);
         done.map_err(|error| match error.fault {
             JsonFault::TooLong => Fault::TooLong(format!("{} (limits.event_bytes)", error.message)),

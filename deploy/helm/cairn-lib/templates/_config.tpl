@@ -36,6 +36,7 @@ cairn.yaml: what the chart knows, and over it what the user wrote under `config`
 
 {{/* The ConfigMap with it. */}}
 {{- define "cairn-lib.configMap" -}}
+{{- include "cairn-lib.check" . -}}
 apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -46,42 +47,4 @@ metadata:
 data:
   cairn.yaml: |
     {{- include "cairn-lib.config" . | nindent 4 }}
-{{- end -}}
-
-{{/* Refuses what Cairn would refuse at its start, or what would contradict what the chart sets around it. */}}
-{{- define "cairn-lib.checkConfig" -}}
-{{- $config := .values.config -}}
-{{- $storage := $config.storage | default dict -}}
-{{- $log := $config.log | default dict -}}
-{{- $secrets := .values.secrets -}}
-{{- if has (int .values.adminPort) (list 7600 4318) -}}
-{{- include "cairn-lib.refuse" "adminPort: write another than 7600 and 4318: events come in there" -}}
-{{- end -}}
-{{- if hasKey $storage "max_bytes" -}}
-{{- include "cairn-lib.refuse" (cat
-      "config.storage.max_bytes: remove it, and write storage.size: the volume and its limits follow from"
-      "that") -}}
-{{- end -}}
-{{- if hasKey $storage "data_dir" -}}
-{{- include "cairn-lib.refuse" "config.storage.data_dir: remove it: it is /var/lib/cairn/data, where the volume is" -}}
-{{- end -}}
-{{- with ($config.admin | default dict).listen -}}
-{{- $port := printf ":%d" (int $.values.adminPort) -}}
-{{- if or (not (hasSuffix $port .)) (hasPrefix "127." .) (hasPrefix "[::1]" .) -}}
-{{- include "cairn-lib.refuse" (printf (cat
-      "config.admin.listen: remove it, or write 0.0.0.0%s or [::]%s: probes come to the pod's address, and"
-      "adminPort says the port") $port $port) -}}
-{{- end -}}
-{{- end -}}
-{{- if and $secrets.clientCa.name (not $secrets.tls.name) -}}
-{{- include "cairn-lib.refuse" "secrets.clientCa: write secrets.tls.name, too: there are no client certificates without TLS" -}}
-{{- end -}}
-{{- if and $secrets.logKey.name (not $log.origin) (not .origin) -}}
-{{- include "cairn-lib.refuse" "secrets.logKey: write config.log.origin, too: the name of the log that the key was made for" -}}
-{{- end -}}
-{{- if and (or $secrets.logKey.name $log.origin) (ne (include "cairn-lib.onClaim" .) "true") -}}
-{{- include "cairn-lib.refuse" (cat
-      "config.log.origin, secrets.logKey: write storage.existingClaim, too, or remove them: an emptyDir"
-      "ends with its pod, and the next one would sign another history under the same name") -}}
-{{- end -}}
 {{- end -}}

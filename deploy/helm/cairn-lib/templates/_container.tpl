@@ -29,6 +29,7 @@ lifecycle:
 
 {{/* What both have in common. */}}
 {{- define "cairn-lib.base" -}}
+{{- include "cairn-lib.check" . -}}
 {{- $values := .values -}}
 name: cairn
 image: {{ include "cairn-lib.image" . }}

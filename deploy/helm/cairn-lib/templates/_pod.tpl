@@ -29,6 +29,7 @@ and gives it back as YAML: with the label and the checksum, the container and th
 
 {{/* Refuses a pod that Cairn would not run well in. */}}
 {{- define "cairn-lib.checkPod" -}}
+{{- include "cairn-lib.check" . -}}
 {{- $pod := .pod -}}
 {{- if not (kindIs "map" $pod) -}}
 {{- include "cairn-lib.refuse" "cairn-lib.pod: pass the pod template as a dict: \"pod\" (include \"my.pod\" . | fromYaml)" -}}
@@ -50,16 +51,22 @@ and gives it back as YAML: with the label and the checksum, the container and th
 {{- $config := include "cairn-lib.config" . | fromYaml -}}
 {{- $grace := ($config.shutdown | default dict).grace | default "20s" -}}
 {{- $needed := include "cairn-lib.milliseconds" (dict "key" "config.shutdown.grace" "time" $grace) | int -}}
-{{- $why := printf "shutdown.grace (%s)" $grace -}}
+{{- $needed = add $needed 5000 -}}
+{{- $why := printf "shutdown.grace (%s) and 5s to close the database" $grace -}}
 {{- if not $native -}}
 {{- $drain := .values.sidecar.drainWithin -}}
 {{- $needed = add $needed (include "cairn-lib.milliseconds" (dict "key" "sidecar.drainWithin" "time" $drain) | int) -}}
-{{- $why = printf "%s after sidecar.drainWithin (%s)" $why $drain -}}
+{{- $why = printf "sidecar.drainWithin (%s), shutdown.grace (%s), and 5s to close the database" $drain $grace -}}
 {{- end -}}
 {{- $given := 30 -}}
 {{- if hasKey $spec "terminationGracePeriodSeconds" -}}{{- $given = int $spec.terminationGracePeriodSeconds -}}{{- end -}}
 {{- if lt (mul $given 1000 | int) (int $needed) -}}
 {{- include "cairn-lib.refuse" (printf "spec.terminationGracePeriodSeconds: %d is less than %s: write what the app itself needs and %d more" $given $why (div (add $needed 999) 1000)) -}}
+{{- end -}}
+{{- if and $spec.hostNetwork (ne (include "cairn-lib.asksCallers" .) "true") -}}
+{{- include "cairn-lib.refuse" (cat
+      "spec.hostNetwork: remove it, or write secrets.apiKeys.name, or secrets.tls.name and"
+      "secrets.clientCa.name: 127.0.0.1:7600 would be the node's, and every process there could send and read") -}}
 {{- end -}}
 {{- $reads := include "cairn-lib.secrets" . | fromYamlArray -}}
 {{- if .values.storage.existingClaim -}}{{- $reads = append $reads "storage.existingClaim" -}}{{- end -}}
@@ -72,10 +79,11 @@ and gives it back as YAML: with the label and the checksum, the container and th
 
 {{/* Refuses names that are Cairn's: two of the same name are none that the API takes. */}}
 {{- define "cairn-lib.checkNames" -}}
+{{- $own := list "cairn" "cairn-config" "cairn-data" "cairn-tmp" -}}
 {{- range $what := list "initContainers" "containers" "volumes" -}}
 {{- range get $ $what | default list -}}
-{{- if hasPrefix "cairn" .name -}}
-{{- include "cairn-lib.refuse" (printf "spec.%s: call %s something else, or remove it: names that begin with cairn are those of the sidecar" $what .name) -}}
+{{- if has .name $own -}}
+{{- include "cairn-lib.refuse" (printf "spec.%s: call %s something else, or remove it: %s are names of the sidecar" $what .name (join ", " $own)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -29,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* Under which name this chart is a dependency: an alias may have given it any. */}}
 {{- define "cairn-lib.self" -}}
 {{- $found := "" -}}
-{{- range $name, $chart := .root.Subcharts -}}
+{{- range $name, $chart := (.root | default dict).Subcharts -}}
 {{- if and (eq $chart.Chart.Type "library") (index $chart.Chart.Annotations "cairn/library") -}}
 {{- $found = $name -}}
 {{- end -}}
@@ -56,13 +56,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* storage.size in Mi: what the ledger may take. */}}
 {{- define "cairn-lib.sizeMi" -}}
-{{- $size := .values.storage.size -}}
-{{- if hasSuffix "Gi" $size -}}
+{{- $size := toString .values.storage.size -}}
+{{- if not (regexMatch "^[1-9][0-9]{0,9}(Mi|Gi)$" $size) -}}
+{{- include "cairn-lib.refuse" (printf "storage.size: write it in whole Mi or Gi, such as 2Gi, not %s" $size) -}}
+{{- else if hasSuffix "Gi" $size -}}
 {{- mul (trimSuffix "Gi" $size | atoi) 1024 -}}
-{{- else if hasSuffix "Mi" $size -}}
-{{- trimSuffix "Mi" $size | atoi -}}
 {{- else -}}
-{{- include "cairn-lib.refuse" (printf "storage.size: write it in Mi or Gi, such as 2Gi, not %s" $size) -}}
+{{- trimSuffix "Mi" $size | atoi -}}
 {{- end -}}
 {{- end -}}
 
@@ -74,7 +74,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* The ephemeral storage in Mi: what is not on a claim, and the container's log and /tmp. */}}
 {{- define "cairn-lib.ephemeralMi" -}}
-{{- if eq (include "cairn-lib.onClaim" .) "true" -}}
+{{- if or .test (eq (include "cairn-lib.onClaim" .) "true") -}}
 256
 {{- else -}}
 {{- add (include "cairn-lib.volumeMi" . | int) 128 -}}
@@ -88,14 +88,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* A time of Cairn's configuration in ms: {key, time}. */}}
 {{- define "cairn-lib.milliseconds" -}}
-{{- if not (regexMatch "^([0-9]+(ms|s|m) *)+$" (toString .time)) -}}
-{{- include "cairn-lib.refuse" (printf "%s: write it in ms, s or m, such as 20s, not %v" .key .time) -}}
+{{- if not (regexMatch "^([0-9]+(ms|s|m|h) *)+$" (toString .time)) -}}
+{{- include "cairn-lib.refuse" (printf "%s: write it in ms, s, m or h, such as 20s, not %v" .key .time) -}}
 {{- end -}}
 {{- $sum := 0 -}}
-{{- range regexFindAll "[0-9]+(ms|s|m)" .time -1 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" .time -1 -}}
 {{- $number := regexFind "^[0-9]+" . | atoi -}}
 {{- $unit := regexFind "[a-z]+$" . -}}
-{{- $sum = add $sum (mul $number (get (dict "ms" 1 "s" 1000 "m" 60000) $unit)) -}}
+{{- $sum = add $sum (mul $number (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit)) -}}
 {{- end -}}
 {{- $sum -}}
 {{- end -}}

@@ -4,6 +4,7 @@ The pod's volumes for Cairn: one for all that it reads, one for the ledger, one 
 
 {{/* A YAML list. */}}
 {{- define "cairn-lib.volumes" -}}
+{{- include "cairn-lib.check" . -}}
 {{- $secrets := .values.secrets -}}
 # One volume, and no subPath: so that a secret that was changed comes into the running container. Files are 0440, for
 # the group that fsGroup says; the configuration is no secret, and a pod without any needs no fsGroup.
@@ -38,9 +39,13 @@ The pod's volumes for Cairn: one for all that it reads, one for the ledger, one 
       {{- if $secrets.clientCa.name }}
       {{- include "cairn-lib.secret" (dict "secret" $secrets.clientCa "path" "tls/client-ca.crt") | nindent 6 }}
       {{- end }}
-{{- if not .standalone }}
+{{- if or .test (not .standalone) }}
 - name: cairn-data
-  {{- if .values.storage.existingClaim }}
+  {{- if .test }}
+  # The ledger's volume is the server's.
+  emptyDir:
+    sizeLimit: 64Mi
+  {{- else if .values.storage.existingClaim }}
   persistentVolumeClaim:
     claimName: {{ .values.storage.existingClaim }}
   {{- else }}

@@ -7,6 +7,7 @@ Scrapes the pods. It may take `matchLabels`: which of the pods with a Cairn are 
 namespace, and two releases there would scrape each pod twice.
 */}}
 {{- define "cairn-lib.podMonitor" -}}
+{{- include "cairn-lib.check" . -}}
 {{- if .values.podMonitor.enabled -}}
 {{- $kind := ternary "standalone" "sidecar" (eq (toString .standalone) "true") -}}
 apiVersion: monitoring.coreos.com/v1
@@ -29,6 +30,7 @@ spec:
 
 {{/* Tells when something is wrong, by files/alerts.yaml. */}}
 {{- define "cairn-lib.prometheusRule" -}}
+{{- include "cairn-lib.check" . -}}
 {{- if .values.prometheusRule.enabled -}}
 {{- $rules := include "cairn-lib.file" (dict "root" .root "file" "files/alerts.yaml") | fromYaml -}}
 {{- with .values.prometheusRule.runbookBase -}}
@@ -56,6 +58,7 @@ spec:
 
 {{/* Shows files/dashboard.json. */}}
 {{- define "cairn-lib.dashboard" -}}
+{{- include "cairn-lib.check" . -}}
 {{- if .values.dashboard.enabled -}}
 {{- $labels := merge (dict "grafana_dashboard" "1") (deepCopy .values.dashboard.labels) -}}
 apiVersion: v1

@@ -42,21 +42,22 @@ matchLabels:
 
 {{/* Refuses what cannot work. */}}
 {{- define "cairn.check" -}}
+{{- include "cairn-lib.check" (dict "root" . "values" .Values "standalone" true) -}}
+{{- include "cairn-lib.checkMaps" (dict "settings" .Values "needed" true "paths" (list
+      "service.otlp" "networkPolicy" "networkPolicy.egress" "podDisruptionBudget" "serviceAccount" "podLabels")) -}}
 {{- $config := .Values.config -}}
 {{- $auth := $config.auth | default dict -}}
 {{- $log := $config.log | default dict -}}
 {{- $secrets := .Values.secrets -}}
-{{- $byKeys := or $secrets.apiKeys.name $auth.api_keys $auth.api_keys_file -}}
-{{- $byCertificates := or $secrets.clientCa.name ($config.tls | default dict).client_ca_file -}}
-{{- if not (or $byKeys $byCertificates $auth.allow_anonymous) -}}
+{{- if not (or $auth.allow_anonymous (eq (include "cairn-lib.asksCallers" (dict "values" .Values)) "true")) -}}
 {{- include "cairn-lib.refuse" (cat
       "it listens for the whole network: write secrets.apiKeys.name, or secrets.tls.name and"
       "secrets.clientCa.name, or, if everybody may send and read, config.auth.allow_anonymous: true") -}}
 {{- end -}}
-{{- with $config.listen -}}
+{{- with include "cairn-lib.listens" (dict "values" .Values) | fromYamlArray -}}
 {{- $served := false -}}
-{{- range (kindIs "string" .) | ternary (splitList "," (toString .)) . -}}
-{{- if and (hasSuffix ":7600" (trim .)) (not (hasPrefix "127." (trim .))) -}}{{- $served = true -}}{{- end -}}
+{{- range . -}}
+{{- if not (or (not (hasSuffix ":7600" .)) (hasPrefix "127." .) (hasPrefix "[::1]" .)) -}}{{- $served = true -}}{{- end -}}
 {{- end -}}
 {{- if not $served -}}
 {{- include "cairn-lib.refuse" (cat
@@ -77,11 +78,23 @@ matchLabels:
       "config.log.origin, secrets.logKey: remove them, and write logOriginPrefix, or replicas: 1: replicas"
       "are different logs, and several histories under one name and key are what Cairn is there to show") -}}
 {{- end -}}
+{{- if gt (int .Values.replicas) 1 -}}
+{{- /* What is in the file is the same for all: only in the environment does $(POD_NAME) stand for something. */ -}}
+{{- $isShared := not (empty $log.checkpoint_file) -}}
+{{- range .Values.extraEnv -}}
+{{- if eq (toString .name) "CAIRN_LOG__CHECKPOINT_FILE" -}}{{- $isShared = not (contains "$(POD_NAME)" (toString .value)) -}}{{- end -}}
+{{- end -}}
+{{- if $isShared -}}
+{{- include "cairn-lib.refuse" (cat
+      "config.log.checkpoint_file: remove it, and write extraEnv CAIRN_LOG__CHECKPOINT_FILE with $(POD_NAME) in"
+      "its path, or replicas: 1: each replica has a checkpoint of its own") -}}
+{{- end -}}
+{{- end -}}
 {{- $cairn := merge (dict "root" . "values" .Values) (include "cairn.told" . | fromYaml) -}}
 {{- $grace := ((include "cairn-lib.config" $cairn | fromYaml).shutdown | default dict).grace | default "20s" -}}
 {{- $needed := include "cairn-lib.milliseconds" (dict "key" "config.shutdown.grace" "time" $grace) | int -}}
-{{- $needed = add $needed (include "cairn-lib.milliseconds" (dict "key" "drainWithin" "time" .Values.drainWithin) | int) -}}
+{{- $needed = add $needed (include "cairn-lib.milliseconds" (dict "key" "drainWithin" "time" .Values.drainWithin) | int) 5000 -}}
 {{- if lt (mul 1000 (int .Values.terminationGracePeriodSeconds)) $needed -}}
-{{- include "cairn-lib.refuse" (printf "terminationGracePeriodSeconds: write at least %d: drainWithin (%s) and shutdown.grace (%s)" (div (add $needed 999) 1000) .Values.drainWithin $grace) -}}
+{{- include "cairn-lib.refuse" (printf "terminationGracePeriodSeconds: write at least %d: drainWithin (%s), shutdown.grace (%s), and 5s to close the database" (div (add $needed 999) 1000) .Values.drainWithin $grace) -}}
 {{- end -}}
 {{- end -}}

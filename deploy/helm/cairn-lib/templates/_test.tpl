@@ -1,0 +1,49 @@
+{{/*
+A pod for `helm test`: the same container with the same configuration and secrets, in which the program itself says
+whether it would start with them. Besides root and values it takes
+  pod     the pod template that cairn-lib.pod takes, for its account, its securityContext, and where it may run
+*/}}
+{{- define "cairn-lib.test" -}}
+{{- include "cairn-lib.checkConfig" . -}}
+{{- $test := merge (dict "test" true) . -}}
+{{- $spec := (.pod | default dict).spec | default dict -}}
+{{- $container := include "cairn-lib.base" $test | fromYaml -}}
+{{- $container = omit $container "ports" "startupProbe" "livenessProbe" "readinessProbe" -}}
+{{- $_ := set $container "args" (list "config" "validate" "--config" "/etc/cairn/cairn.yaml") -}}
+{{- $volumes := include "cairn-lib.volumes" $test | fromYamlArray -}}
+{{- /* The configuration may name files of these. Not of claims: one that is on another node would hold the test up. */ -}}
+{{- $extra := list -}}
+{{- range .values.extraVolumeMounts -}}{{- $extra = append $extra .name -}}{{- end -}}
+{{- range $spec.volumes -}}
+{{- if and (has .name $extra) (or .secret .configMap .projected) -}}{{- $volumes = append $volumes . -}}{{- end -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $volumes -}}{{- $names = append $names .name -}}{{- end -}}
+{{- $mounts := list -}}
+{{- range $container.volumeMounts -}}
+{{- if has .name $names -}}{{- $mounts = append $mounts . -}}{{- end -}}
+{{- end -}}
+{{- $_ := set $container "volumeMounts" $mounts -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ include "cairn-lib.name" . }}-test-config
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "cairn-lib.labels" . | nindent 4 }}
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  {{- range $key := list "serviceAccountName" "securityContext" "imagePullSecrets" "nodeSelector" "tolerations" }}
+  {{- with get $spec $key }}
+  {{- dict $key . | toYaml | nindent 2 }}
+  {{- end }}
+  {{- end }}
+  containers:
+    - {{ toYaml $container | nindent 6 | trim }}
+  volumes:
+    {{- toYaml $volumes | nindent 4 }}
+{{- end -}}
