@@ -303,9 +303,10 @@ async fn a_shutdown_does_not_wait_for_an_upstream_that_is_away() {
 async fn a_shutdown_tries_once_more_what_waits_for_its_next_try() {
     let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
     upstream.decide(|_, _| Fate::Status(503, None));
-    // The waits of the default: half a minute at most.
-    let retry = DestinationConfig::default().retry;
-    let server = start_with(&data, DestinationConfig { retry, ..destination(&upstream) }).await;
+    // Waits that are longer than the time for the end.
+    let mut config = destination(&upstream);
+    (config.retry.initial, config.retry.max) = (Duration::from_secs(60), Duration::from_secs(60));
+    let server = start_with(&data, config).await;
     let events: Vec<_> = (0..20).map(|number| json!({"agent_id": format!("agent-{number}")})).collect();
     assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
     eventually("an open circuit", async || status(&server).await["circuit"] == "open").await;
