@@ -28,7 +28,7 @@ ONLY ?=
 BENCH ?= $(HOME)/.cache/cairn/bench
 bench: setup
 	cargo build --release --locked --bins --benches
-	sh benches/install.sh $(BENCH)
+	sh deploy/venv.sh $(BENCH) benches/requirements.txt
 	$(BENCH)/bin/python benches/bench.py --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--json benches/results.json --plot benches/growth.svg)
 
 # What each piece of work on the way of an event takes, without a server.
@@ -63,7 +63,7 @@ interop: build
 # Every call of openapi.json, in ways that it allows and in ways that it does not, against a running server.
 OPENAPI ?= $(HOME)/.cache/cairn/openapi
 openapi: build
-	sh tests/openapi/install.sh $(OPENAPI)
+	sh deploy/venv.sh $(OPENAPI) tests/openapi/requirements.txt
 	sh tests/openapi/run.sh $(CARGO_TARGET_DIR)/release/cairn $(OPENAPI)/bin/schemathesis
 
 # Every manifest as Kubernetes takes it, every alert as it fires, every metric as it is told of; without a cluster. A part of it:
@@ -71,7 +71,7 @@ openapi: build
 DEPLOY ?= $(HOME)/.cache/cairn/deploy
 PART ?=
 deploy-check: build
-	sh deploy/check/install.sh $(DEPLOY)
+	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
 	$(DEPLOY)/bin/python deploy/check/check.py $(CARGO_TARGET_DIR)/release/cairn $(PART)
 
 # What is given to users, in dist/.

@@ -82,6 +82,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ("queue:\n  bytes: many\n", &[], &["queue.bytes: expected a size such as 64MiB, found \"many\"", "my.yaml"]),
         ("shards: 0\n", &[], &["shards: expected a number from 1 to 256, found 0", "my.yaml"]),
         ("shards: few\n", &[], &["shards: expected a number from 1 to 256, found \"few\"", "my.yaml"]),
+        ("shutdown:\n  grace: 2days\n", &[], &["shutdown.grace: expected at most 1day, found 2days"]),
         ("queue:\n  events: -5\n", &[], &["queue.events: expected a number from 1 to 1000000, found -5"]),
         ("storage: /data\n", &[], &["storage: expected settings under it, one a line, found \"/data\""]),
         ("log:\n  format: JSON\n", &[], &["log.format: expected auto, json or text, found \"JSON\""]),

@@ -257,6 +257,16 @@ async fn a_hook_waits_for_the_last_events_and_no_longer() {
     let (code, took) = tokio::task::block_in_place(|| drain(&["--after", "1s"]));
     assert!(code == Some(0) && took >= Duration::from_millis(2500), "events came for two seconds: {took:?}");
     sending.await.unwrap();
+    // A server that has no time to answer is not one that is gone: a look takes two seconds at most.
+    let signal = |name: &str| done(Command::new("kill").args([name, &server.child.id().to_string()]).output().unwrap());
+    let stalled = std::thread::scope(|scope| {
+        signal("-STOP");
+        let draining = scope.spawn(|| drain(&["--after", "500ms", "--within", "20s"]));
+        std::thread::sleep(Duration::from_millis(2500));
+        signal("-CONT");
+        draining.join().unwrap()
+    });
+    assert!(stalled.0 == Some(0) && stalled.1 >= Duration::from_millis(2800), "{stalled:?}");
     let (code, took) = drain(&["--after", "1m", "--within", "300ms"]);
     assert!(code == Some(0) && took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
     drop(server);

@@ -3,6 +3,7 @@ import subprocess
 
 from cairn import Cairn
 from context import Context, need
+from tools import run_tool
 
 # What stands in for the Secrets of a user, by the paths that the manifests give them.
 SECRETS = {
@@ -54,5 +55,5 @@ def _stand_ins(context):
         for certificate, key in CERTIFICATES.items():
             command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=cairn", "-days", "2"]
             command += ["-keyout", folder / key, "-out", folder / certificate]
-            subprocess.run(command, check=True, capture_output=True)
+            run_tool(command)
     return folder
