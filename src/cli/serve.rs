@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rustix::fs::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use super::args::ConfigArgs;
 use super::{Exit, complain};
@@ -182,20 +183,23 @@ fn is_text(config: &LogConfig) -> bool {
 
 /// The level of the log, which can be changed.
 #[derive(Clone)]
-struct LogLevel(reload::Handle<EnvFilter, Registry>);
+struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     fn set(&self, level: &str) {
-        // It was checked with the configuration.
-        if let Err(error) = self.0.reload(EnvFilter::builder().parse_lossy(level)) {
+        if let Err(error) = self.0.reload(levels(level)) {
             tracing::error!(%error, "the level of the log cannot be changed");
         }
     }
 }
 
+/// What is logged. It was checked with the configuration.
+fn levels(level: &str) -> Targets {
+    level.trim().parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
+}
+
 fn start_log(config: &LogConfig) -> LogLevel {
-    // The level was checked with the configuration.
-    let (filter, level) = reload::Layer::new(EnvFilter::builder().parse_lossy(&config.level));
+    let (filter, level) = reload::Layer::new(levels(&config.level));
     let lines = tracing_subscriber::fmt::layer().with_target(false);
     let subscriber = tracing_subscriber::registry().with(filter);
     if is_text(config) {

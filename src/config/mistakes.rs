@@ -6,6 +6,7 @@ use std::time::Duration;
 use figment::error::Kind;
 use figment::value::Value;
 use figment::{Figment, Metadata, Source};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{Config, ConfigError, ENV_PREFIX, Loaded};
 use crate::access::Keys;
@@ -222,9 +223,9 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     require(grace <= GRACE_MAX, "shutdown.grace", &humantime::format_duration(grace), "at most 1day");
     let level = &config.log.level;
     // A single word that is no level would be taken for the name of a module, and silence all others.
-    let is_level = match level.contains(['=', '[', ',']) {
-        true => tracing_subscriber::EnvFilter::builder().parse(level).is_ok(),
-        false => level.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok(),
+    let is_level = match level.contains(['=', ',']) {
+        true => level.parse::<Targets>().is_ok(),
+        false => level.trim().parse::<LevelFilter>().is_ok(),
     };
     require(is_level, "log.level", level, "error, warn, info, debug or trace");
     for (key, time) in [
