@@ -219,3 +219,56 @@ async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_
     cairn::tlog::keys::replace(&forged.path().join("log.key"), b"").unwrap();
     assert_eq!(verify(forged.path(), &checkpoint).0, 3, "what cannot be read was not verified");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
+    // A second copy of the third event, where no event belongs.
+    let key = |shard: u16, position: u64| [&shard.to_be_bytes()[..], &position.to_be_bytes()].concat();
+    let data = ledger("same").await;
+    let mut last = Vec::new();
+    edit(data.path(), |db| {
+        let events = db.iterator_cf(db.cf_handle("events").unwrap(), rocksdb::IteratorMode::Start).map(Result::unwrap);
+        last = events.filter(|(key, _)| key.starts_with(&[0, 0])).last().unwrap().0.to_vec();
+    });
+    let places = [
+        ("before the first event", vec![0]),
+        ("between two events", [key(0, 5), vec![0]].concat()),
+        ("right behind a shard's last event", [last, vec![0]].concat()),
+        ("between two shards", [key(0, u64::MAX), vec![0]].concat()),
+        ("behind the last event", key(1, 1 << 40)),
+        ("in a shard that there is not", key(7, 0)),
+    ];
+    for (what, place) in places {
+        edit(data.path(), |db| {
+            let events = db.cf_handle("events").unwrap();
+            let record = db.get_cf(events, key(0, 2)).unwrap().unwrap();
+            db.put_cf(events, &place, record).unwrap();
+        });
+        let (code, said) = verify(data.path(), &[]);
+        let is_named = said.contains("BROKEN: sequence gap: expected ") && said.contains("events verified: 1 BROKEN");
+        assert!(code == 1 && is_named, "{what}: {said}");
+        edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), &place).unwrap());
+        assert_eq!(verify(data.path(), &[]).0, 0, "{what}");
+    }
+    // The log ends early, and ends in the middle of what it is said to have: the last event is verified all the same.
+    let set_back = |db: &DB| {
+        let size = [7u64.to_be_bytes(), 0u64.to_be_bytes(), 0u64.to_be_bytes()].concat();
+        db.put_cf(db.cf_handle("log").unwrap(), b"s", size).unwrap();
+    };
+    let cut = |db: &DB| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b'l')[1].0).unwrap();
+    for attack in [set_back as fn(&DB), cut] {
+        let data = ledger("same").await;
+        edit(data.path(), attack);
+        let (code, said) = verify(data.path(), &[]);
+        assert!(code == 1 && said.contains("600 events verified: all valid") && said.contains("log: BROKEN"), "{said}");
+        edit(data.path(), |db| {
+            let events = db.cf_handle("events").unwrap();
+            let last = db.iterator_cf(events, rocksdb::IteratorMode::End).next().unwrap().unwrap();
+            let mut record = last.1.to_vec();
+            *record.last_mut().unwrap() ^= 1;
+            db.put_cf(events, last.0, record).unwrap();
+        });
+        let (code, said) = verify(data.path(), &[]);
+        assert!(code == 1 && said.contains("BROKEN: hash mismatch") && said.contains("599 events verified"), "{said}");
+    }
+}

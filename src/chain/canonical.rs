@@ -5,6 +5,7 @@
 //! [`super::walk::Checker`]. Of `cairn verify --all` over a million events of 690 bytes it takes 1.0 µs an event; the slow
 //! way took 2.3 µs.
 
+use super::fields::Field;
 use super::json::{FIRST_UNORDERED_BYTE, MAX_DEPTH};
 use super::number::{self, ALWAYS_IN_RANGE_DIGITS, Literal};
 use super::scan;
@@ -23,11 +24,11 @@ struct Cursor<'a, 'm> {
 }
 
 impl Canonical {
-    /// Whether `text` is a canonical object, whose members are told; `false` may also mean that this cannot be said so
-    /// fast. Keys are told without their quotes, values as they stand.
-    pub fn is_object<'a>(&mut self, text: &'a str, member: impl FnMut(&'a [u8], &'a [u8])) -> bool {
+    /// Whether `text` is a canonical object that has fields of an event and nothing else, which are told; `false` may also
+    /// mean that this cannot be said so fast. Values are told as they stand.
+    pub fn is_event<'a>(&mut self, text: &'a str, field: impl FnMut(Field, &'a [u8])) -> bool {
         let mut cursor = Cursor { bytes: text.as_bytes(), at: 0, number: &mut self.number };
-        cursor.peek() == b'{' && cursor.object(0, member) && cursor.at == text.len()
+        cursor.peek() == b'{' && cursor.event(field) && cursor.at == text.len()
     }
 }
 
@@ -46,7 +47,7 @@ impl<'a> Cursor<'a, '_> {
     fn value(&mut self, depth: u32) -> bool {
         match self.peek() {
             b'"' => self.string(),
-            b'{' => self.object(depth, |_, _| {}),
+            b'{' => self.object(depth),
             b'[' => self.array(depth),
             b'-' | b'0'..=b'9' => self.is_number(),
             b't' => self.word(b"true"),
@@ -89,7 +90,7 @@ impl<'a> Cursor<'a, '_> {
         true
     }
 
-    fn object(&mut self, depth: u32, mut member: impl FnMut(&'a [u8], &'a [u8])) -> bool {
+    fn object(&mut self, depth: u32) -> bool {
         self.at += 1;
         if self.accept(b'}') {
             return depth < MAX_DEPTH;
@@ -106,12 +107,29 @@ impl<'a> Cursor<'a, '_> {
                 return false;
             }
             last = Some(key);
-            let start = self.at;
             if !self.value(depth + 1) {
                 return false;
             }
-            member(key, &self.bytes[start..self.at]);
             if !self.accept(b',') {
+                return self.accept(b'}');
+            }
+        }
+    }
+
+    /// Reads the members of an event. As fields are known in their order, their keys need no look at each byte.
+    fn event(&mut self, mut field: impl FnMut(Field, &'a [u8])) -> bool {
+        let mut following = Field::ALL.iter();
+        loop {
+            self.at += 1;
+            let rest = &self.bytes[self.at.min(self.bytes.len())..];
+            let Some(&next) = following.find(|next| rest.starts_with(next.key())) else { return false };
+            self.at += next.key().len();
+            let start = self.at;
+            if !self.value(1) {
+                return false;
+            }
+            field(next, &self.bytes[start..self.at]);
+            if self.peek() != b',' {
                 return self.accept(b'}');
             }
         }
@@ -160,21 +178,23 @@ mod tests {
     use super::*;
     use crate::chain::canonicalize;
 
-    fn is_object(text: &str) -> bool {
-        Canonical::default().is_object(text, |_, _| {})
+    fn is_event(text: &str) -> bool {
+        Canonical::default().is_event(text, |_, _| {})
     }
 
     #[test]
     fn what_is_written_otherwise_is_refused_and_what_is_usual_is_not() {
         let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let event = |value: &str| format!("{{\"agent_id\":\"a\",\"metadata\":{value}}}");
         let canonical = [
             "{}",
             r#"{"a":"\b\t\n\f\r\"\\\u0000\u0007\u000b\u000e\u001f ÿ😀"}"#,
             r#"{"A":true,"_":false,"a":null,"aa":[],"b":{"":[1,-1,0,0.5,-1.5e-7,1e+30,123456789012345678]}}"#,
-            &deep(127),
+            &deep(126),
         ];
         for text in canonical {
-            assert!(is_object(text), "{text}");
+            let text = &event(text);
+            assert!(is_event(text), "{text}");
             assert_eq!(canonicalize(text).unwrap(), text.as_bytes());
         }
         let escapes =
@@ -193,14 +213,32 @@ mod tests {
             r#"{"a":1}}"#,
             r#"{"a":]"#,
             r#"{a:1}"#,
-            "[]",
             "",
-            &deep(128),
+            &deep(127),
         ];
         let escapes = escapes.map(|escape| format!(r#"{{"a":"{escape}"}}"#));
         let numbers = numbers.map(|number| format!(r#"{{"a":{number}}}"#));
         for text in escapes.iter().chain(&numbers).map(String::as_str).chain(others) {
-            assert!(!is_object(text), "{text}");
+            let text = &event(text);
+            assert!(!is_event(text), "{text}");
+        }
+        let others = [
+            r#"{"metadata":{},"agent_id":"a"}"#,
+            r#"{"agent_id":"a","agent_id":"a"}"#,
+            r#"{"agent_id":"a","surplus":1}"#,
+            r#"{"agent_id":"a"}}"#,
+            r#"{"agent_id":"a""#,
+            r#"{"agent_id":"a","#,
+            r#"{"agent_id":"a",}"#,
+            r#"{"agent_id" :"a"}"#,
+            r#"{"agent_id":}"#,
+            "{}",
+            "[]",
+            "{",
+            "",
+        ];
+        for text in others {
+            assert!(!is_event(text), "{text}");
         }
     }
 }

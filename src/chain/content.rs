@@ -131,7 +131,7 @@ impl<'r> Content<'r> {
                 Part::Hole(len) => len + 2,
                 Part::Nothing => return 0,
             };
-            r#""":,"#.len() + field.name().len() + value
+            ",".len() + field.key().len() + value
         };
         1 + Field::ALL.into_iter().map(member).sum::<usize>()
     }
@@ -148,9 +148,7 @@ impl<'r> Content<'r> {
             }
             out.push(separator);
             separator = b',';
-            out.push(b'"');
-            out.extend_from_slice(field.name().as_bytes());
-            out.extend_from_slice(b"\":");
+            out.extend_from_slice(field.key());
             match part {
                 Part::Value(value) => out.extend_from_slice(value),
                 Part::Text(text) => string::write_string(text, out),

@@ -47,6 +47,27 @@ pub enum Kind {
     ServerSet,
 }
 
+/// Names on the wire, and as keys in canonical bytes, by field.
+const NAMES: [(&str, &[u8]); 17] = [
+    ("action_input", b"\"action_input\":"),
+    ("action_name", b"\"action_name\":"),
+    ("action_output", b"\"action_output\":"),
+    ("action_status", b"\"action_status\":"),
+    ("action_type", b"\"action_type\":"),
+    ("agent_id", b"\"agent_id\":"),
+    ("capture_method", b"\"capture_method\":"),
+    ("duration_ms", b"\"duration_ms\":"),
+    ("error_message", b"\"error_message\":"),
+    ("id", b"\"id\":"),
+    ("labels", b"\"labels\":"),
+    ("metadata", b"\"metadata\":"),
+    ("received_at", b"\"received_at\":"),
+    ("schema_version", b"\"schema_version\":"),
+    ("session_id", b"\"session_id\":"),
+    ("source", b"\"source\":"),
+    ("timestamp", b"\"timestamp\":"),
+];
+
 impl Field {
     /// Every content field, in the order of canonical bytes.
     pub const ALL: [Field; 17] = [
@@ -71,25 +92,12 @@ impl Field {
 
     /// The field's name on the wire.
     pub const fn name(self) -> &'static str {
-        match self {
-            Field::ActionInput => "action_input",
-            Field::ActionName => "action_name",
-            Field::ActionOutput => "action_output",
-            Field::ActionStatus => "action_status",
-            Field::ActionType => "action_type",
-            Field::AgentId => "agent_id",
-            Field::CaptureMethod => "capture_method",
-            Field::DurationMs => "duration_ms",
-            Field::ErrorMessage => "error_message",
-            Field::Id => "id",
-            Field::Labels => "labels",
-            Field::Metadata => "metadata",
-            Field::ReceivedAt => "received_at",
-            Field::SchemaVersion => "schema_version",
-            Field::SessionId => "session_id",
-            Field::Source => "source",
-            Field::Timestamp => "timestamp",
-        }
+        NAMES[self as usize].0
+    }
+
+    /// The name as it stands in canonical bytes: in quotes, with the colon behind it.
+    pub const fn key(self) -> &'static [u8] {
+        NAMES[self as usize].1
     }
 
     /// The field of that name.
@@ -162,6 +170,7 @@ mod tests {
         for (index, field) in Field::ALL.into_iter().enumerate() {
             assert_eq!(field as usize, index);
             assert_eq!(Field::from_name(field.name().as_bytes()), Some(field));
+            assert_eq!(field.key(), format!("{:?}:", field.name()).as_bytes());
         }
         assert_eq!(Field::from_name(b"sequence"), None);
     }

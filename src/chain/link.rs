@@ -1,5 +1,6 @@
 //! One link: the hash of an event's canonical bytes and of the hash before it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,6 +19,9 @@ impl AgentKey {
         AgentKey(key)
     }
 }
+
+/// What is known of agents. Their keys are hashes already; the seed is against keys that were chosen to collide.
+pub type AgentMap<V> = HashMap<AgentKey, V, foldhash::fast::RandomState>;
 
 impl fmt::Debug for AgentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,10 +64,11 @@ impl Hash {
 
     /// The 64 hex digits.
     pub fn hex(&self) -> [u8; 64] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Reckoned rather than looked up: so the compiler does many at once.
+        let digit = |nibble: u8| nibble + if nibble > 9 { b'a' - 10 } else { b'0' };
         let mut hex = [0; 64];
         for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            *pair = [digit(byte >> 4), digit(byte & 15)];
         }
         hex
     }

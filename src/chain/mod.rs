@@ -29,6 +29,6 @@ pub use event::{EventError, Reader, WayIn};
 pub use fields::{ACTION_TYPE, Field};
 pub use json::canonicalize;
 pub use labels::{DEFAULT_LABELS_MAX, DefaultLabels};
-pub use link::{AgentKey, Hash, Sequence};
+pub use link::{AgentKey, AgentMap, Hash, Sequence};
 pub use validate::{field as check_field, is_agent_id};
 pub use walk::{Break, BreakKind, Link, Walk};

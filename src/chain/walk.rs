@@ -1,11 +1,10 @@
 //! Walking a chain from its first event to its head, and naming the first break.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::canonical::Canonical;
 use super::json::{Canonicalizer, Parser};
-use super::link::{AgentKey, Hash, Sequence};
+use super::link::{AgentKey, AgentMap, Hash, Sequence};
 use super::{Field, scan};
 
 /// How many agents' ids are remembered.
@@ -127,7 +126,7 @@ pub struct Checker {
     memory: Canonicalizer,
     again: Vec<u8>,
     /// The canonical ids of agents that were seen.
-    agents: HashMap<AgentKey, Box<[u8]>>,
+    agents: AgentMap<Box<[u8]>>,
 }
 
 impl Checker {
@@ -138,13 +137,13 @@ impl Checker {
     /// What is wrong with them.
     pub fn check(&mut self, canonical: &[u8], agent: AgentKey) -> Result<(), String> {
         let text = std::str::from_utf8(canonical).map_err(|error| error.to_string())?;
-        let (mut is_known, mut agent_id) = (true, None);
-        let is_canonical = self.fast.is_object(text, |key, value| match Field::from_name(key) {
-            Some(Field::AgentId) => agent_id = Some(value),
-            Some(_) => {}
-            None => is_known = false,
+        let mut agent_id = None;
+        let is_event = self.fast.is_event(text, |field, value| {
+            if field == Field::AgentId {
+                agent_id = Some(value);
+            }
         });
-        if is_canonical && is_known && agent_id.is_some_and(|id| self.is_agent(id, agent)) {
+        if is_event && agent_id.is_some_and(|id| self.is_agent(id, agent)) {
             return Ok(());
         }
         self.check_slowly(text, agent)

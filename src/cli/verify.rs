@@ -11,11 +11,10 @@ use super::ledger::Reader;
 use super::progress::progress_bar;
 use super::server::Server;
 use super::{Error, Exit, checkpoints, complain, follow, said};
-use crate::audit::verify::{self, LogVerdict, Observer};
+use crate::audit::verify::{self, LogVerdict, Observer, Summary};
 use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
 use crate::http::Causes;
-use crate::ledger::store::StoreError;
 use crate::tlog::checkpoint::Head;
 
 /// Verifies chains, in the data directory or by asking a server.
@@ -89,26 +88,25 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let mut printer = Printer { bar: progress_bar("events", None), json, lines: Vec::new() };
-        let bar = printer.bar.clone();
-        // Chains and log are read side by side: each takes a core.
-        let (summary, log) = std::thread::scope(|scope| {
-            let log = scope.spawn(|| verify_log(&reader, &checkpoints, |leaves| bar.inc(leaves)));
-            let summary = verify::all(&reader.store, &mut printer);
-            // A panic is a bug, and goes on as one.
-            (summary, log.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
+        let heads = checkpoints.as_ref().map_or(&[][..], |found| &found.heads);
+        let summary = verify::all(&reader.store, heads, &mut printer);
         printer.bar.finish_and_clear();
-        Ok::<_, Error>((summary?, log?, printer.lines))
+        let mut summary = summary?;
+        judge_checkpoints(&checkpoints, &mut summary.log);
+        Ok::<_, Error>((summary, printer.lines))
     };
-    let is_broken = |log: &Option<LogVerdict>| log.as_ref().is_some_and(|log| log.broken.is_some());
-    let (mut summary, mut log, mut lines) = verify()?;
-    if summary.broken > 0 || is_broken(&log) {
+    let is_fine = |summary: &Summary| {
+        let is_log_broken = summary.log.as_ref().is_some_and(|log| log.broken.is_some());
+        summary.broken == 0 && !is_log_broken
+    };
+    let (mut summary, mut lines) = verify()?;
+    if !is_fine(&summary) {
         reader.look_again()?;
-        (summary, log, lines) = verify()?;
+        (summary, lines) = verify()?;
     }
-    let is_valid = summary.broken == 0 && !is_broken(&log);
+    let is_valid = is_fine(&summary);
     let signed = checkpoints.map_or(0, |found| found.heads.len());
-    let (agents, events, broken) = (summary.agents, summary.events, summary.broken);
+    let Summary { agents, events, broken, log } = summary;
     if json {
         let log = log.map(|log| {
             json!({"valid": log.broken.is_none(), "size": log.size, "not_yet_logged": log.unlogged,
@@ -162,14 +160,8 @@ struct Checkpoints {
     heads: Vec<(String, Head)>,
 }
 
-/// Verifies the log. Whoever has leaves has signed some.
-fn verify_log(
-    reader: &Reader,
-    checkpoints: &Result<Checkpoints, String>,
-    progress: impl FnMut(u64),
-) -> Result<Option<LogVerdict>, StoreError> {
-    let heads = checkpoints.as_ref().map_or(&[][..], |found| &found.heads);
-    let mut log = verify::log(&reader.store, heads, progress)?;
+/// Adds to the log's verdict what is wrong with the checkpoints themselves. Whoever has leaves has signed some.
+fn judge_checkpoints(checkpoints: &Result<Checkpoints, String>, log: &mut Option<LogVerdict>) {
     let wrong = match checkpoints {
         Err(why) => Some(why.clone()),
         Ok(found) if !found.has_own && log.as_ref().is_some_and(|log| log.size > 0) => {
@@ -181,7 +173,6 @@ fn verify_log(
         let log = log.get_or_insert(LogVerdict { size: 0, unlogged: 0, broken: None });
         log.broken.get_or_insert(wrong);
     }
-    Ok(log)
 }
 
 /// Shows progress, and keeps what there is to say of breaks.

@@ -42,6 +42,12 @@ pub fn agent(store: &Store, key: AgentKey) -> Result<Option<Agent>, StoreError> 
     Agent::decode(&row).map(Some).ok_or_else(damaged)
 }
 
+/// What an agent is called where something is wrong with its chain: by its id, if its row can be read.
+pub fn name(store: &Store, key: AgentKey) -> String {
+    let row = agent(store, key).ok().flatten();
+    row.map_or_else(|| format!("with the key {key:?}"), |row| row.agent_id.into())
+}
+
 /// The position behind the last event of a shard.
 ///
 /// # Errors

@@ -1,11 +1,9 @@
 //! A leaf: one event, as the tree has it.
 
-use std::collections::HashMap;
-
 use sha2::{Digest, Sha256};
 use tlog_tiles::{Hash, record_hash};
 
-use crate::chain::{AgentKey, Field, Hash as EventHash, Sequence};
+use crate::chain::{AgentMap, Field, Hash as EventHash, Sequence};
 use crate::ledger::record::RecordRef;
 
 /// How many agents' ids are remembered.
@@ -55,7 +53,7 @@ fn hash_with(data: &mut Vec<u8>, agent_id: &[u8], hash: EventHash, sequence: Seq
 /// not looked for again in each of its events.
 #[derive(Default)]
 pub struct Leaves {
-    ids: HashMap<AgentKey, Box<[u8]>>,
+    ids: AgentMap<Box<[u8]>>,
     data: Vec<u8>,
 }
 

@@ -1,10 +1,13 @@
-//! Verifying what is stored: one agent's chain here, or all of them in `every`.
+//! Verifying what is stored: one agent's chain here, or everything in `every`.
 //!
-//! Both read `events`, `chain` and `agents` alone, which every commit writes together, so that another process can
-//! verify a ledger while it is being written. The log is verified in `log`.
+//! What is said of chains comes from `events`, `chain` and `agents` alone, which every commit writes together, so that
+//! another process can verify a ledger while it is being written.
 
+mod chains;
 mod every;
 mod log;
+mod reading;
+mod runs;
 
 use serde_json::json;
 
@@ -16,10 +19,11 @@ use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
 pub use every::{Observer, Summary, all};
-pub use log::{LogVerdict, log};
+pub use log::LogVerdict;
 
 /// How many events pass between two words of progress.
 const PROGRESS_EVENTS: u64 = 1024;
+
 /// What verification found out about one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {

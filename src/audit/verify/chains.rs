@@ -1,0 +1,123 @@
+//! Verifying that each event follows from the one before it in its chain, and each chain ends at its head.
+
+use super::every::Report;
+use super::wrong_head;
+use crate::chain::walk::Checker;
+use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Sequence, Walk, scan};
+use crate::ledger::keys::{Agent, Place};
+use crate::ledger::read;
+use crate::ledger::record::RecordRef;
+use crate::ledger::store::{Family, Store, StoreError};
+
+/// The chains of one pass: those of the agents whose keys are the pass's share of all keys.
+pub struct Chains<'s> {
+    store: &'s Store,
+    pass: u64,
+    passes: u64,
+    checker: Checker,
+    /// How far each chain was followed; `None` if it is broken.
+    chains: AgentMap<Option<Walk>>,
+}
+
+/// The break of an agent's chain.
+type Found = (AgentKey, String, Break);
+
+impl<'s> Chains<'s> {
+    /// Those of pass number `pass` of `passes`.
+    pub fn new(store: &'s Store, pass: u64, passes: u64) -> Chains<'s> {
+        Chains { store, pass, passes, checker: Checker::default(), chains: AgentMap::default() }
+    }
+
+    fn has(&self, agent: AgentKey) -> bool {
+        let [a, b, c, d, ..] = agent.0;
+        u64::from(u32::from_be_bytes([a, b, c, d])) % self.passes == self.pass
+    }
+
+    /// Takes the next event, which stands at `place` as `bytes`.
+    pub fn push(
+        &mut self,
+        place: Place,
+        bytes: &[u8],
+        record: Result<RecordRef<'_>, &'static str>,
+        report: &mut Report<'_>,
+    ) {
+        let followed = match record {
+            Ok(record) => self.step(record),
+            Err(why) => self.unreadable(bytes, why).map_or(Ok(None), Err),
+        };
+        match followed {
+            Ok(None) => {}
+            Ok(Some((agent, sequence))) => report.verified(agent, sequence, place),
+            Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
+        }
+    }
+
+    /// Says which event it was. `None` if it is none of this pass, or its chain is broken already.
+    fn step(&mut self, record: RecordRef<'_>) -> Result<Option<(AgentKey, Sequence)>, Found> {
+        let agent = record.agent();
+        if !self.has(agent) {
+            return Ok(None);
+        }
+        let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
+        match walk.step(&record.link(), &mut self.checker) {
+            Ok(()) => Ok(Some((agent, walk.sequence))),
+            Err(found) => {
+                self.chains.insert(agent, None);
+                Err(blame(record, found))
+            }
+        }
+    }
+
+    /// What cannot be read breaks the chain that its header names, if that can be read.
+    fn unreadable(&mut self, value: &[u8], why: &str) -> Option<Found> {
+        let agent = RecordRef::agent_of_damaged(value).filter(|&agent| self.has(agent))?;
+        let Some(Some(chain)) = self.chains.get(&agent) else { return None };
+        let sequence = chain.sequence.next();
+        self.chains.insert(agent, None);
+        let kind = BreakKind::Unreadable(why.to_owned());
+        Some((agent, read::name(self.store, agent), Break { sequence, kind }))
+    }
+
+    /// Every chain has to end where its agent's row says.
+    pub fn compare_heads(&mut self, report: &mut Report<'_>) -> Result<(), StoreError> {
+        let mut rows = self.store.scan(Family::Agents)?;
+        rows.seek_first();
+        while let Some((key, row)) = rows.row()? {
+            let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
+            if self.has(agent) {
+                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Walk::default()));
+                match (Agent::decode(row), chain) {
+                    (Some(head), Some(chain)) => {
+                        if let Some(found) = wrong_head(&chain, &head) {
+                            report.broken(agent, &head.agent_id, found.sequence, found.kind);
+                        }
+                    }
+                    (None, _) => {
+                        let kind = BreakKind::Unreadable("its row in `agents` is damaged".to_owned());
+                        report.broken(agent, &format!("with the key {agent:?}"), Sequence(0), kind);
+                    }
+                    (Some(_), None) => {}
+                }
+            }
+            rows.next();
+        }
+        for (&agent, chain) in &self.chains {
+            if let Some(chain) = chain {
+                let kind = BreakKind::WrongHead("the agent has events, but no row in `agents`".to_owned());
+                report.broken(agent, &read::name(self.store, agent), chain.sequence, kind);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names the agent of an event that does not follow.
+fn blame(record: RecordRef<'_>, found: Break) -> Found {
+    let told = record.value(Field::AgentId).and_then(scan::text).unwrap_or_default();
+    let agent = AgentKey::of(&told);
+    if agent != record.agent() {
+        let why = "the record's agent key is not that of its agent_id".to_owned();
+        return (agent, told.into(), Break { sequence: record.sequence(), kind: BreakKind::Unreadable(why) });
+    }
+    (agent, told.into(), found)
+}

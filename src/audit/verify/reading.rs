@@ -1,0 +1,206 @@
+//! Reading every event once: first the leaves of the log in their order, then what the log does not have.
+//!
+//! A shard's events are leaves in the order in which they stand, so every chain is read from its start to its end too.
+//! Reading and inflating has a thread of its own; whole pieces go over to the one that verifies them.
+
+use crossbeam_channel::Sender;
+
+use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::tlog::rows::{LogRows, Progress, Run};
+
+/// How many bytes go over at once. Large enough that waking the other thread costs nothing.
+const PIECE_BYTES: usize = 256 << 10;
+/// How many pieces wait at most.
+pub const PIECES: usize = 4;
+
+/// What stands for the place of a row whose key cannot be read.
+const NOWHERE: Place = Place { shard: ShardId(u16::MAX), position: Position(u64::MAX) };
+
+/// Rows of `events`, in the order in which they were read.
+#[derive(Default)]
+pub struct Piece {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+}
+
+struct Event {
+    place: Place,
+    is_leaf: bool,
+    /// Where its bytes end.
+    end: usize,
+}
+
+impl Piece {
+    /// Each event: where it stands, whether it is the log's next leaf, and its record.
+    pub fn events(&self) -> impl Iterator<Item = (Place, bool, &[u8])> {
+        let mut start = 0;
+        self.events.iter().map(move |event| {
+            let record = &self.bytes[start..event.end];
+            start = event.end;
+            (event.place, event.is_leaf, record)
+        })
+    }
+}
+
+/// How far the log could be read.
+#[derive(Default)]
+pub struct Leaves {
+    /// How many leaves there are.
+    pub count: u64,
+    /// The next event of each shard.
+    pub next: Vec<Position>,
+    /// Why not all of them.
+    pub broken: Option<String>,
+}
+
+/// Reads events and hands them over.
+pub struct Reading<'s> {
+    store: &'s Store,
+    pieces: Sender<Piece>,
+    piece: Piece,
+}
+
+impl<'s> Reading<'s> {
+    /// Hands the events of `store` to `pieces`.
+    pub fn new(store: &'s Store, pieces: Sender<Piece>) -> Reading<'s> {
+        Reading { store, pieces, piece: Piece::default() }
+    }
+
+    /// Reads every event; first the leaves, if `log` tells of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or nobody takes the pieces.
+    pub fn run(mut self, log: Option<(&LogRows, &Progress)>) -> Result<Leaves, StoreError> {
+        let leaves = match log {
+            Some((rows, known)) => self.leaves(rows, known)?,
+            None => Leaves::default(),
+        };
+        self.others(&leaves.next)?;
+        self.hand_over()?;
+        Ok(leaves)
+    }
+
+    /// Follows the runs of the log as far as they lead from one event to the next.
+    fn leaves(&mut self, rows: &LogRows, known: &Progress) -> Result<Leaves, StoreError> {
+        let mut leaves = Leaves { count: 0, next: vec![Position(0); known.next.len()], broken: None };
+        let mut events = Vec::new();
+        for shard in LogRows::shards(&known.next) {
+            let mut rows = self.store.scan(Family::Events)?;
+            rows.seek(&Place { shard, position: Position(0) }.encode());
+            events.push(rows);
+        }
+        let mut runs = rows.runs()?;
+        let mut run = readable(runs.take_next())?;
+        while leaves.count < known.size {
+            let following = readable(runs.take_next())?;
+            let end = following.map_or(known.size, |run| run.leaf).min(known.size);
+            leaves.broken = wrong_run(rows, run, end, &leaves);
+            let (None, Some(Run { place, .. })) = (&leaves.broken, run) else { return Ok(leaves) };
+            if !self.run_of_leaves(&mut events[usize::from(place.shard.0)], place, end, &mut leaves)? {
+                leaves.broken = Some(missing(leaves.count));
+                return Ok(leaves);
+            }
+            run = following;
+        }
+        if leaves.next != known.next {
+            leaves.broken = Some("its size is not that of its runs".to_owned());
+        }
+        Ok(leaves)
+    }
+
+    /// Reads the events of a run; false if there are not so many.
+    fn run_of_leaves(
+        &mut self,
+        events: &mut Rows<'_>,
+        first: Place,
+        end: u64,
+        leaves: &mut Leaves,
+    ) -> Result<bool, StoreError> {
+        let mut place = first;
+        while leaves.count < end {
+            let key = place.encode();
+            self.up_to(events, Some(&key))?;
+            let Some((_, record)) = events.row()?.filter(|(found, _)| *found == key) else { return Ok(false) };
+            self.add(place, true, record)?;
+            events.next();
+            leaves.count += 1;
+            place.position = place.position.next();
+            leaves.next[usize::from(first.shard.0)] = place.position;
+        }
+        Ok(true)
+    }
+
+    /// Reads the rows that are no leaves: those before a shard's first event, if there are any, and those behind its last
+    /// leaf.
+    fn others(&mut self, next: &[Position]) -> Result<(), StoreError> {
+        let mut events = self.store.scan(Family::Events)?;
+        events.seek_first();
+        for (shard, next) in LogRows::shards(next).zip(next) {
+            let first = Place { shard, position: Position(0) }.encode();
+            self.up_to(&mut events, Some(&first))?;
+            let Some(last) = next.0.checked_sub(1) else { continue };
+            let last = Place { shard, position: Position(last) }.encode();
+            events.seek(&last);
+            if events.row()?.is_some_and(|(key, _)| key == last) {
+                events.next();
+            }
+        }
+        self.up_to(&mut events, None)
+    }
+
+    /// Reads what stands before `end` and is no leaf.
+    fn up_to(&mut self, events: &mut Rows<'_>, end: Option<&[u8]>) -> Result<(), StoreError> {
+        while let Some((key, record)) = events.row()?.filter(|(key, _)| end.is_none_or(|end| *key < end)) {
+            self.add(Place::decode(key).unwrap_or(NOWHERE), false, record)?;
+            events.next();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, place: Place, is_leaf: bool, record: &[u8]) -> Result<(), StoreError> {
+        let bytes = &mut self.piece.bytes;
+        if bytes.len() + record.len() > PIECE_BYTES && !bytes.is_empty() {
+            self.hand_over()?;
+        }
+        let bytes = &mut self.piece.bytes;
+        bytes.extend_from_slice(record);
+        self.piece.events.push(Event { place, is_leaf, end: bytes.len() });
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> Result<(), StoreError> {
+        let next =
+            Piece { bytes: Vec::with_capacity(PIECE_BYTES), events: Vec::with_capacity(self.piece.events.len()) };
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.pieces.send(piece).map_err(|_| StoreError::BrokenOff)
+    }
+}
+
+/// What is said of a leaf without an event.
+pub fn missing(leaf: u64) -> String {
+    format!("the event of leaf {leaf} is missing or cannot be read")
+}
+
+/// Why a run, which ends before leaf `end`, does not go on where the one before it ended.
+fn wrong_run(rows: &LogRows, run: Option<Run>, end: u64, leaves: &Leaves) -> Option<String> {
+    let Some(Run { leaf, place }) = run else {
+        return Some(format!("nothing says which event leaf {} is", leaves.count));
+    };
+    let expected = leaves.next.get(usize::from(place.shard.0)).copied();
+    if leaf != leaves.count || expected != Some(place.position) || end <= leaf {
+        return Some(format!("the run of leaf {leaf} is not where the one before it ends"));
+    }
+    if rows.leaf_of(place).ok() != Some(leaf) {
+        return Some(format!("the event of leaf {leaf} does not lead back to it"));
+    }
+    None
+}
+
+/// A run that cannot be read is as good as none: the one before it does not end where it should.
+fn readable(run: Result<Option<Run>, StoreError>) -> Result<Option<Run>, StoreError> {
+    match run {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        run => run,
+    }
+}

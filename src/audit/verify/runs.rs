@@ -1,0 +1,94 @@
+//! Verifying the rows of `chain`, which lead from an agent's sequences to its events.
+
+use super::every::Report;
+use crate::chain::{AgentKey, BreakKind, Sequence};
+use crate::ledger::keys::{Agent, Place, Position, Run};
+use crate::ledger::read;
+use crate::ledger::record::RecordRef;
+use crate::ledger::store::{Family, Rows, Store, StoreError};
+
+/// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
+/// the sum of the digests of what they lead to. With `follow`, each run has to lead to its first event.
+pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u128, StoreError> {
+    let mut agents = store.scan(Family::Agents)?;
+    let mut runs = store.scan(Family::Chain)?;
+    agents.seek_first();
+    runs.seek_first();
+    let mut placed = 0u128;
+    // Both families are in the order of agent keys, so they are read side by side.
+    loop {
+        let next_run = runs.row()?.map(|(key, _)| agent_of(key));
+        let next_head = agents.row()?.map(|(key, row)| (agent_of(key), Agent::decode(row)));
+        let agent = match (next_run, &next_head) {
+            (Some(run), Some((head, _))) => run.min(*head),
+            (Some(run), None) => run,
+            (None, Some((head, _))) => *head,
+            (None, None) => return Ok(placed),
+        };
+        let head = next_head.filter(|(key, _)| *key == agent).map(|(_, head)| head);
+        if head.is_some() {
+            agents.next();
+        }
+        // A row of `agents` that is damaged was reported before.
+        let head = head.flatten().map_or(0, |head| head.sequence.0);
+        let (covered, mut wrong) = cover(store, report, &mut runs, agent, head, follow, &mut placed)?;
+        if covered != head {
+            wrong = wrong.or(Some(covered + 1));
+        }
+        if let Some(sequence) = wrong {
+            let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
+            report.broken(agent, &read::name(store, agent), Sequence(sequence), kind);
+        }
+    }
+}
+
+fn agent_of(key: &[u8]) -> AgentKey {
+    AgentKey(key.get(..16).and_then(|key| key.try_into().ok()).unwrap_or_default())
+}
+
+/// Reads the runs of one agent: how many sequences they cover, and the first that they do not.
+fn cover(
+    store: &Store,
+    report: &Report<'_>,
+    runs: &mut Rows<'_>,
+    agent: AgentKey,
+    head: u64,
+    follow: bool,
+    placed: &mut u128,
+) -> Result<(u64, Option<u64>), StoreError> {
+    let (mut covered, mut wrong) = (0, None);
+    while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
+        match Run::decode(key, value).map(|(_, run)| run) {
+            // Longer than the chain can be, it is wrong, and would take long to add up.
+            Some(run) if run.first.0 == covered + 1 && u64::from(run.count) <= head.saturating_sub(covered) => {
+                if follow && let Some(sequence) = leads_astray(store, agent, run)? {
+                    wrong = wrong.or(Some(sequence));
+                }
+                for offset in 0..u64::from(run.count) {
+                    let Place { shard, position } = run.place;
+                    let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
+                    *placed = placed.wrapping_add(report.digest(agent, Sequence(run.first.0 + offset), place));
+                }
+                covered += u64::from(run.count);
+            }
+            _ => wrong = wrong.or(Some(covered + 1)),
+        }
+        runs.next();
+    }
+    Ok((covered, wrong))
+}
+
+/// The first sequence of a run whose event does not stand where the run says.
+fn leads_astray(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
+    for offset in 0..u64::from(run.count) {
+        let Place { shard, position } = run.place;
+        let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
+        let event = store.get(Family::Events, &place.encode())?;
+        let record = event.as_deref().and_then(|event| RecordRef::parse(event).ok());
+        let sequence = Sequence(run.first.0 + offset);
+        if record.is_none_or(|record| record.agent() != agent || record.sequence() != sequence) {
+            return Ok(Some(sequence.0));
+        }
+    }
+    Ok(None)
+}
