@@ -150,6 +150,16 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
         ("shards: [\n", &[], &["my.yaml"]),
         (
+            "auth:\n  api_keys: [hush]\nshards: 1\nauth: {}\n",
+            &[],
+            &["auth: expected once, found more than once (in", "my.yaml"],
+        ),
+        (
+            "log: {level: info, level: debug}\nrelay: {destinations: [{}, {name: a, name: b}]}\n",
+            &[],
+            &["log.level: expected once, found", "relay.destinations[1].name: expected once, found"],
+        ),
+        (
             "relay:\n  destinations:\n    - type: kafka\n",
             &[],
             &["relay.destinations[0].type: expected agnost, found \"kafka\"", "my.yaml"],

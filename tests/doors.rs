@@ -148,6 +148,9 @@ async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
         assert_eq!(tokio::task::block_in_place(verify).0, 0);
         server.stop().await.unwrap();
         assert!(!path.exists(), "it goes with the server");
+        let (code, _, said) =
+            tokio::task::block_in_place(|| run_text(&["verify", "--agent-id", "a", "--server", &url]));
+        assert!(code == 3 && said.contains(&format!("({url}")) && !said.contains("localhost"), "{said}");
     }
     // One that somebody else has put in its place does not.
     {

@@ -6,7 +6,7 @@ use cairn::relay::DestinationConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Process, eventually};
+use crate::harness::{Process, Running, config, eventually, run_text};
 use crate::relay::{destination, drained, start, start_with, status};
 use crate::upstream::{EVENT, Fate, ORG, Upstream};
 
@@ -37,6 +37,23 @@ async fn many_bad_sessions_hold_up_no_good_one() {
         assert_eq!(status(&server).await["backlog"], 30);
         server.stop().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_destinations_a_command_has_to_name_one() {
+    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
+    let mut config = config(data.path());
+    config.relay.agnost = Some(destination(&upstream));
+    config.relay.destinations = vec![DestinationConfig { name: "other".to_owned(), ..destination(&upstream) }];
+    let server = Running::start(&config).await;
+    let list = |more: &[&str]| {
+        let arguments = [&["dead-letter", "list", "--server", &server.url], more].concat();
+        tokio::task::block_in_place(|| run_text(&arguments))
+    };
+    let (code, _, said) = list(&[]);
+    assert!(code == 2 && said.contains("--destination is needed") && said.contains("other"), "{said}");
+    assert_eq!(list(&["--destination", "other"]).0, 0);
+    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

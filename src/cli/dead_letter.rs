@@ -21,32 +21,38 @@ pub fn run(action: &DeadLetterAction) -> Exit {
         Ok(server) => server,
         Err(exit) => return exit,
     };
-    let done = letters_path(&server, destination).and_then(|path| match action {
+    let path = match letters_path(&server, destination) {
+        Ok(path) => path,
+        Err(exit) => return exit,
+    };
+    let done = match action {
         DeadLetterAction::List(args) => list(&server, &path, args.json),
-        DeadLetterAction::Show(args) => {
-            let shown = server.get(&format!("{path}/{}", args.event), &[])?;
-            let text = serde_json::to_string_pretty(&shown)?;
-            Ok(said(writeln!(io::stdout(), "{text}"), Exit::Fine))
-        }
+        DeadLetterAction::Show(args) => show(&server, &format!("{path}/{}", args.event)),
         DeadLetterAction::Retry(args) => each(args, &path, |path| server.post(&format!("{path}/retry")), "retried"),
         DeadLetterAction::Drop(args) => each(args, &path, |path| server.delete(path), "dropped"),
-    });
+    };
     done.unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
 }
 
-/// Where the dead letters of the destination are that was named, or that is the only one.
-fn letters_path(server: &Server, args: &DestinationArgs) -> Result<String, Error> {
+/// Where the dead letters of the destination are that was named, or that is the only one; or how it ends, once that was
+/// said.
+fn letters_path(server: &Server, args: &DestinationArgs) -> Result<String, Exit> {
     if let Some(name) = &args.destination {
         return Ok(format!("/v1/relay/{name}/dead-letters"));
     }
-    let relay = server.get("/v1/relay", &[])?;
+    let relay = server.get("/v1/relay", &[]).map_err(|error| complain(Exit::Failed, &Causes(&*error)))?;
     let destinations = relay["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names: Vec<&str> = destinations.iter().filter_map(|destination| destination["name"].as_str()).collect();
     match names[..] {
         [name] => Ok(format!("/v1/relay/{name}/dead-letters")),
-        [] => Err("the server relays to no destination".into()),
-        _ => Err(format!("--destination is needed; there are {}", names.join(", ")).into()),
+        [] => Err(complain(Exit::Failed, &"the server relays to no destination")),
+        _ => Err(complain(Exit::Usage, &format!("--destination is needed; there are {}", names.join(", ")))),
     }
+}
+
+fn show(server: &Server, path: &str) -> Result<Exit, Error> {
+    let text = serde_json::to_string_pretty(&server.get(path, &[])?)?;
+    Ok(said(writeln!(io::stdout(), "{text}"), Exit::Fine))
 }
 
 fn list(server: &Server, path: &str, json: bool) -> Result<Exit, Error> {

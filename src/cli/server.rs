@@ -85,6 +85,8 @@ pub fn is_unreachable(error: &Error) -> bool {
 pub struct Server {
     client: Client,
     url: String,
+    /// Its socket, if it is reached by one: the URL is only a form then.
+    socket: Option<reqwest::Url>,
     key: Option<String>,
 }
 
@@ -121,8 +123,9 @@ impl Server {
         }
         let client = client.build();
         let client = client.map_err(|error| complain(Exit::Failed, &error))?;
-        let url = socket.map_or(url, |_| "http://localhost");
-        Ok(Server { client, url: url.trim_end_matches('/').to_owned(), key })
+        let base = socket.map_or(url, |_| "http://localhost").trim_end_matches('/').to_owned();
+        let socket = socket.and_then(|_| reqwest::Url::parse(url).ok());
+        Ok(Server { client, url: base, socket, key })
     }
 
     /// The server that the arguments name, or that the configuration describes.
@@ -160,7 +163,7 @@ impl Server {
         };
         // It is this machine, whatever its address.
         let client = Client::builder().no_proxy().build().map_err(|error| complain(Exit::Failed, &error))?;
-        Ok(Server { client, url, key: None })
+        Ok(Server { client, url, socket: None, key: None })
     }
 
     /// Asks for text, which has to be there within `wait`.
@@ -183,7 +186,7 @@ impl Server {
 
     /// Where it is.
     pub fn url(&self) -> &str {
-        &self.url
+        self.socket.as_ref().map_or(&self.url, reqwest::Url::as_str)
     }
 
     /// Asks for bytes, and no more than so many.
@@ -193,7 +196,11 @@ impl Server {
     pub fn bytes(&self, path: &str, most: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let read = self.ask(path, &[], BYTES_WAIT)?.take(most + 1).read_to_end(&mut bytes)? as u64;
-        if read > most { Err(format!("{}{path} answered more than {most} bytes", self.url).into()) } else { Ok(bytes) }
+        if read > most {
+            Err(format!("{}{path} answered more than {most} bytes", self.url()).into())
+        } else {
+            Ok(bytes)
+        }
     }
 
     /// Asks for what may be long, and is read as it comes.
@@ -206,7 +213,7 @@ impl Server {
 
     fn ask(&self, path: &str, query: &[(&str, &str)], wait: Duration) -> Result<Response, Error> {
         let request = self.client.get(format!("{}{path}", self.url)).query(query).timeout(wait);
-        let response = self.with_key(request).send()?;
+        let response = self.answer_to(request)?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(path, response)) }
     }
 
@@ -240,11 +247,15 @@ impl Server {
         })
     }
 
-    fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.key {
+    fn answer_to(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let request = match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
-        }
+        };
+        request.send().map_err(|error| match &self.socket {
+            Some(socket) => error.with_url(socket.clone()).into(),
+            None => error.into(),
+        })
     }
 
     /// Says what a server answered that did not do it. It may be anybody's.
@@ -255,11 +266,11 @@ impl Server {
         let _ = response.take(SHOWN_BYTES).read_to_end(&mut body);
         let hint = if status == StatusCode::UNAUTHORIZED { " (--api-key-file names a file with a key)" } else { "" };
         let body = harmless(String::from_utf8_lossy(&body).trim());
-        format!("{}{path} answered {status}{hint}: {body}", self.url).into()
+        format!("{}{path} answered {status}{hint}: {body}", self.url()).into()
     }
 
     fn send(&self, request: RequestBuilder, path: &str) -> Result<(Value, Option<String>), Error> {
-        let response = self.with_key(request).send()?;
+        let response = self.answer_to(request)?;
         let status = response.status();
         let link = response.headers().get(LINK).and_then(|link| Some(link.to_str().ok()?.to_owned()));
         if !status.is_success() {

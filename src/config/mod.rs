@@ -4,6 +4,7 @@
 //! configuration starts nothing.
 
 mod mistakes;
+mod repeated;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -225,8 +226,13 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
 pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     let mut sources = Figment::from(Serialized::defaults(Config::default()));
     if let Some(file) = file {
-        if let Err(error) = std::fs::read_to_string(file) {
-            return Err(ConfigError(vec![format!("{}: {error}", file.display())]));
+        let failed = |error| ConfigError(vec![format!("{}: {error}", file.display())]);
+        let text = std::fs::read_to_string(file).map_err(failed)?;
+        let repeated = repeated::keys(&text).into_iter();
+        let twice = |key: String| format!("{key}: expected once, found more than once (in {})", file.display());
+        let wrong: Vec<String> = repeated.map(twice).collect();
+        if !wrong.is_empty() {
+            return Err(ConfigError(wrong));
         }
         sources = sources.merge(Yaml::file_exact(file));
     }
