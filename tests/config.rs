@@ -140,6 +140,10 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
             &["listen: expected an address such as 127.0.0.1:7600 or unix:", "found \"here\"", "my.yaml"],
         ),
         ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
+        ("log:\n  level: 'info,'\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: info,cairn=\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: '[span]=debug'\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: info,debgu\n", &[], &["log.level: expected error, warn"]),
         ("log:\n  level: inof\n", &[], &["log.level: expected error, warn", "inof"]),
         ("auth:\n  api_keys: hush\n", &[], &["auth.api_keys: expected a list of strings", "my.yaml"]),
         (

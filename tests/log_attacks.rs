@@ -247,6 +247,12 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
         let (code, said) = verify(data.path(), &[]);
         let is_named = said.contains("BROKEN: sequence gap: expected ") && said.contains("events verified: 1 BROKEN");
         assert!(code == 1 && is_named, "{what}: {said}");
+        // What is nobody's event, also of an agent that no event was seen of.
+        for nothing in [vec![], vec![2; 100]] {
+            edit(data.path(), |db| db.put_cf(db.cf_handle("events").unwrap(), &place, &nothing).unwrap());
+            let (code, said) = verify(data.path(), &[]);
+            assert!(code == 1 && said.contains("BROKEN: unreadable at sequence 1"), "{what}, {nothing:?}: {said}");
+        }
         edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), &place).unwrap());
         assert_eq!(verify(data.path(), &[]).0, 0, "{what}");
     }
@@ -255,8 +261,12 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
         let size = [7u64.to_be_bytes(), 0u64.to_be_bytes(), 0u64.to_be_bytes()].concat();
         db.put_cf(db.cf_handle("log").unwrap(), b"s", size).unwrap();
     };
+    let many = |db: &DB| {
+        let row = [&600u64.to_be_bytes()[..], &[0; 65_536 * 8]].concat();
+        db.put_cf(db.cf_handle("log").unwrap(), b"s", row).unwrap();
+    };
     let cut = |db: &DB| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b'l')[1].0).unwrap();
-    for attack in [set_back as fn(&DB), cut] {
+    for attack in [set_back as fn(&DB), many, cut] {
         let data = ledger("same").await;
         edit(data.path(), attack);
         let (code, said) = verify(data.path(), &[]);

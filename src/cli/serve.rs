@@ -13,7 +13,7 @@ use tracing_subscriber::{Registry, reload};
 
 use super::args::ConfigArgs;
 use super::{Exit, complain};
-use crate::config::{Loaded, LogConfig, LogFormat};
+use crate::config::{self, Loaded, LogConfig, LogFormat};
 use crate::http::{Address, Addresses};
 use crate::ledger::system_clock;
 use crate::serve::{Changed, Live, Server};
@@ -194,8 +194,8 @@ impl LogLevel {
 }
 
 /// What is logged. It was checked with the configuration.
-fn levels(level: &str) -> Targets {
-    level.trim().parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO))
+fn levels(text: &str) -> Targets {
+    config::levels(text).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 fn start_log(config: &LogConfig) -> LogLevel {

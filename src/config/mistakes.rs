@@ -6,13 +6,13 @@ use std::time::Duration;
 use figment::error::Kind;
 use figment::value::Value;
 use figment::{Figment, Metadata, Source};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::{Config, ConfigError, ENV_PREFIX, Loaded};
+use super::{Config, ConfigError, ENV_PREFIX, Loaded, levels};
 use crate::access::Keys;
 use crate::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
 use crate::http::{Address, Tls};
 use crate::ingest::IngestConfig;
+use crate::ledger::SHARDS_MAX;
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
 
@@ -192,7 +192,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
             wrong.push(format!("{key}: expected {expected}, found {value} (in {})", loaded.source_of(key)));
         }
     };
-    require((1..=256).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
+    require((1..=SHARDS_MAX).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
     let queue = &config.queue;
     require((1..=1_000_000).contains(&queue.events), "queue.events", &queue.events, "a number from 1 to 1000000");
     let bytes = queue.bytes.as_u64();
@@ -222,12 +222,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
     let grace = config.shutdown.grace;
     require(grace <= GRACE_MAX, "shutdown.grace", &humantime::format_duration(grace), "at most 1day");
     let level = &config.log.level;
-    // A single word that is no level would be taken for the name of a module, and silence all others.
-    let is_level = match level.contains(['=', ',']) {
-        true => level.parse::<Targets>().is_ok(),
-        false => level.trim().parse::<LevelFilter>().is_ok(),
-    };
-    require(is_level, "log.level", level, "error, warn, info, debug or trace");
+    require(levels(level).is_some(), "log.level", level, "error, warn, info, debug or trace");
     for (key, time) in [
         ("log.checkpoint_interval", config.log.checkpoint_interval),
         ("log.announce_interval", config.log.announce_interval),

@@ -16,6 +16,7 @@ use figment::providers::{Env, Format, Serialized, Yaml};
 use figment::value::{Dict, Map, UncasedStr};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::access::AuthConfig;
 use crate::http::{Addresses, TlsConfig};
@@ -217,6 +218,23 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// What is logged, in the words of `log.level`: a level, and others for parts of the program, as `info,cairn::relay=debug`.
+/// `None` if it cannot be read.
+pub fn levels(text: &str) -> Option<Targets> {
+    // An empty level would be read as one, and an unknown word taken for the name of a part.
+    let level = |word: &str| Some(word.trim()).filter(|word| !word.is_empty())?.parse::<LevelFilter>().ok();
+    let is_part =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte));
+    let mut levels = Targets::new();
+    for part in text.split(',') {
+        levels = match part.split_once('=') {
+            Some((name, word)) => levels.with_target(Some(name.trim()).filter(|name| is_part(name))?, level(word)?),
+            None => levels.with_default(level(part)?),
+        };
+    }
+    Some(levels)
 }
 
 /// Reads and checks the configuration.

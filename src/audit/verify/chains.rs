@@ -68,10 +68,13 @@ impl<'s> Chains<'s> {
         }
     }
 
-    /// What cannot be read breaks the chain that its header names, if that can be read.
+    /// What cannot be read breaks the chain that its header names; without a header, that of nobody.
     fn unreadable(&mut self, value: &[u8], why: &str) -> Option<Found> {
-        let agent = RecordRef::agent_of_damaged(value).filter(|&agent| self.has(agent))?;
-        let Some(Some(chain)) = self.chains.get(&agent) else { return None };
+        let agent = RecordRef::agent_of_damaged(value).unwrap_or(AgentKey([0; 16]));
+        if !self.has(agent) {
+            return None;
+        }
+        let chain = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())).as_ref()?;
         let sequence = chain.sequence.next();
         self.chains.insert(agent, None);
         let kind = BreakKind::Unreadable(why.to_owned());

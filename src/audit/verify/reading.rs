@@ -5,14 +5,17 @@
 
 use crossbeam_channel::Sender;
 
+use crate::ledger::SHARDS_MAX;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress, Run};
 
 /// How many bytes go over at once. Large enough that waking the other thread costs nothing.
 const PIECE_BYTES: usize = 256 << 10;
-/// How many pieces wait at most.
-pub const PIECES: usize = 4;
+/// How many events they have at most.
+const PIECE_EVENTS: usize = 4096;
+/// How many pieces wait at most. Two more are being filled and verified; a piece can be as long as the longest event.
+pub const PIECES: usize = 2;
 
 /// What stands for the place of a row whose key cannot be read.
 const NOWHERE: Place = Place { shard: ShardId(u16::MAX), position: Position(u64::MAX) };
@@ -83,10 +86,14 @@ impl<'s> Reading<'s> {
 
     /// Follows the runs of the log as far as they lead from one event to the next.
     fn leaves(&mut self, rows: &LogRows, known: &Progress) -> Result<Leaves, StoreError> {
-        let mut leaves = Leaves { count: 0, next: vec![Position(0); known.next.len()], broken: None };
+        let shards = known.next.len();
+        if shards > usize::from(SHARDS_MAX) {
+            return Ok(Leaves { broken: Some("its size cannot be read".to_owned()), ..Leaves::default() });
+        }
+        let mut leaves = Leaves { count: 0, next: vec![Position(0); shards], broken: None };
         let mut events = Vec::new();
         for shard in LogRows::shards(&known.next) {
-            let mut rows = self.store.scan(Family::Events)?;
+            let mut rows = self.store.scan_beside(Family::Events, shards)?;
             rows.seek(&Place { shard, position: Position(0) }.encode());
             events.push(rows);
         }
@@ -159,8 +166,9 @@ impl<'s> Reading<'s> {
     }
 
     fn add(&mut self, place: Place, is_leaf: bool, record: &[u8]) -> Result<(), StoreError> {
-        let bytes = &mut self.piece.bytes;
-        if bytes.len() + record.len() > PIECE_BYTES && !bytes.is_empty() {
+        let Piece { bytes, events } = &self.piece;
+        let is_full = bytes.len() + record.len() > PIECE_BYTES || events.len() == PIECE_EVENTS;
+        if is_full && !events.is_empty() {
             self.hand_over()?;
         }
         let bytes = &mut self.piece.bytes;

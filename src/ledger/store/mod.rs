@@ -153,10 +153,16 @@ impl Store {
 
     /// The rows of a family for a reader that passes over them once: blocks are read ahead and not kept in memory.
     pub fn scan(&self, family: Family) -> Result<Rows<'_>, StoreError> {
+        self.scan_beside(family, 1)
+    }
+
+    /// The same for one of so many readers, which share what is read ahead.
+    pub fn scan_beside(&self, family: Family, readers: usize) -> Result<Rows<'_>, StoreError> {
         const READ_AHEAD_BYTES: usize = 1 << 20;
+        const LEAST_BYTES: usize = 64 << 10;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        options.set_readahead_size(READ_AHEAD_BYTES);
+        options.set_readahead_size((READ_AHEAD_BYTES / readers.max(1)).max(LEAST_BYTES));
         let rows = self.db.raw_iterator_cf_opt(self.family(family)?, options);
         Ok(Rows { rows, store: self })
     }
