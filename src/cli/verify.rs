@@ -89,7 +89,7 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
     let verify = || {
         let mut printer = Printer { bar: progress_bar("events", None), json, lines: Vec::new() };
         let heads = checkpoints.as_ref().map_or(&[][..], |found| &found.heads);
-        let summary = verify::all(&reader.store, heads, &mut printer);
+        let summary = verify::all(&reader.store, reader.meta.shards, heads, &mut printer);
         printer.bar.finish_and_clear();
         let mut summary = summary?;
         judge_checkpoints(&checkpoints, &mut summary.log);

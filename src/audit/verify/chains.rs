@@ -7,11 +7,13 @@ use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Sequence, Walk, 
 use crate::ledger::keys::{Agent, Place};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
+use crate::ledger::shard_of;
 use crate::ledger::store::{Family, Store, StoreError};
 
 /// The chains of one pass: those of the agents whose keys are the pass's share of all keys.
 pub struct Chains<'s> {
     store: &'s Store,
+    shards: u16,
     pass: u64,
     passes: u64,
     checker: Checker,
@@ -23,9 +25,9 @@ pub struct Chains<'s> {
 type Found = (AgentKey, String, Break);
 
 impl<'s> Chains<'s> {
-    /// Those of pass number `pass` of `passes`.
-    pub fn new(store: &'s Store, pass: u64, passes: u64) -> Chains<'s> {
-        Chains { store, pass, passes, checker: Checker::default(), chains: AgentMap::default() }
+    /// Those of pass number `pass` of `passes`, in a ledger of so many shards.
+    pub fn new(store: &'s Store, shards: u16, pass: u64, passes: u64) -> Chains<'s> {
+        Chains { store, shards, pass, passes, checker: Checker::default(), chains: AgentMap::default() }
     }
 
     fn has(&self, agent: AgentKey) -> bool {
@@ -42,7 +44,7 @@ impl<'s> Chains<'s> {
         report: &mut Report<'_>,
     ) {
         let followed = match record {
-            Ok(record) => self.step(record),
+            Ok(record) => self.step(place, record),
             Err(why) => self.unreadable(bytes, why).map_or(Ok(None), Err),
         };
         match followed {
@@ -53,10 +55,15 @@ impl<'s> Chains<'s> {
     }
 
     /// Says which event it was. `None` if it is none of this pass, or its chain is broken already.
-    fn step(&mut self, record: RecordRef<'_>) -> Result<Option<(AgentKey, Sequence)>, Found> {
+    fn step(&mut self, place: Place, record: RecordRef<'_>) -> Result<Option<(AgentKey, Sequence)>, Found> {
         let agent = record.agent();
         if !self.has(agent) {
             return Ok(None);
+        }
+        if place.shard != shard_of(agent, self.shards) {
+            self.chains.insert(agent, None);
+            let kind = BreakKind::Unreadable("it stands where no event of its agent can stand".to_owned());
+            return Err(blame(record, Break { sequence: record.sequence(), kind }));
         }
         let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
         match walk.step(&record.link(), &mut self.checker) {

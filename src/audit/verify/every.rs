@@ -42,7 +42,7 @@ pub trait Observer {
 }
 
 /// Verifies every chain, and computes the log's tree anew, to be compared with what is stored and with `checkpoints`, each
-/// with a name to call it by.
+/// with a name to call it by. The ledger has so many shards.
 ///
 /// Each event is read once, for its chain and for the log; with more agents than fit into memory, once for each pass. For a
 /// ledger that does not change meanwhile: a secondary. Takes two threads: one reads, the other verifies.
@@ -51,6 +51,7 @@ pub trait Observer {
 /// When the database cannot be read.
 pub fn all(
     store: &Arc<Store>,
+    shards: u16,
     checkpoints: &[(String, Head)],
     observer: &mut dyn Observer,
 ) -> Result<Summary, StoreError> {
@@ -67,7 +68,7 @@ pub fn all(
     let mut log = log_rows.progress()?.map(|known| (Recomputed::new(&log_rows, checkpoints), known));
     let mut verdict = LogVerdict::of_none(checkpoints);
     for pass in 0..passes {
-        let mut chains = Chains::new(store, pass, passes);
+        let mut chains = Chains::new(store, shards, pass, passes);
         // The log is verified in the first pass.
         let (mut tree, known) = log.take().unzip();
         let leaves =
