@@ -228,6 +228,17 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     terminate(server);
 }
 
+/// How many connections the system has for a port of this machine, those that the server has not taken among them.
+fn connections(url: &str) -> usize {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let to_port = sockets.filter(|socket| socket[1].ends_with(&format!(":{port:04X}")));
+    to_port.filter(|socket| ![TIME_WAIT, LISTEN].contains(&socket[3])).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_waits_for_the_last_events_and_no_longer() {
     let data = TempDir::new().unwrap();
@@ -261,12 +272,18 @@ async fn a_hook_waits_for_the_last_events_and_no_longer() {
     let signal = |name: &str| done(Command::new("kill").args([name, &server.child.id().to_string()]).output().unwrap());
     let stalled = std::thread::scope(|scope| {
         signal("-STOP");
-        let draining = scope.spawn(|| drain(&["--after", "500ms", "--within", "20s"]));
-        std::thread::sleep(Duration::from_millis(2500));
+        let before = connections(&server.admin_url);
+        let draining = scope.spawn(|| drain(&["--after", "600ms", "--within", "20s"]));
+        // That comes when the first one was given up.
+        let second = eventually("a second look", async || connections(&server.admin_url) >= before + 2);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(second));
+        let went_on = Instant::now();
         signal("-CONT");
-        draining.join().unwrap()
+        let (code, took) = draining.join().unwrap();
+        (code, took, went_on.elapsed())
     });
     assert!(stalled.0 == Some(0) && stalled.1 >= Duration::from_millis(2800), "{stalled:?}");
+    assert!(stalled.2 >= Duration::from_millis(600), "it was not quiet while nobody could say: {stalled:?}");
     let (code, took) = drain(&["--after", "1m", "--within", "300ms"]);
     assert!(code == Some(0) && took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
     drop(server);

@@ -12,7 +12,6 @@ use crate::access::Keys;
 use crate::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
 use crate::http::{Address, Tls};
 use crate::ingest::IngestConfig;
-use crate::ledger::SHARDS_MAX;
 use crate::nearest::nearest;
 use crate::tlog::LogConfig as LogOrigin;
 
@@ -192,7 +191,7 @@ pub fn check(loaded: &Loaded) -> Vec<String> {
             wrong.push(format!("{key}: expected {expected}, found {value} (in {})", loaded.source_of(key)));
         }
     };
-    require((1..=SHARDS_MAX).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
+    require((1..=256).contains(&config.shards), "shards", &config.shards, "a number from 1 to 256");
     let queue = &config.queue;
     require((1..=1_000_000).contains(&queue.events), "queue.events", &queue.events, "a number from 1 to 1000000");
     let bytes = queue.bytes.as_u64();

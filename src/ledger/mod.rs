@@ -61,9 +61,6 @@ use ids::{Ids, InFlight};
 use index::Index;
 use keys::{Place, ShardId};
 pub use meta::Meta;
-
-/// The most shards that a ledger can have.
-pub const SHARDS_MAX: u16 = 256;
 pub use metrics::LedgerMetrics;
 use queue::Queue;
 use record::Record;

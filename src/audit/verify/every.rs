@@ -66,13 +66,13 @@ pub fn all(
     let mut report = Report { observer, broken: HashSet::new(), events: 0, placed: 0, seed: fastrand::u64(..) };
     let log_rows = LogRows::new(Arc::clone(store));
     let mut log = log_rows.progress()?.map(|known| (Recomputed::new(&log_rows, checkpoints), known));
-    let mut verdict = LogVerdict::of_none(checkpoints);
+    let mut verdict = if log.is_none() { LogVerdict::of_none(checkpoints) } else { None };
     for pass in 0..passes {
         let mut chains = Chains::new(store, shards, pass, passes);
         // The log is verified in the first pass.
         let (mut tree, known) = log.take().unzip();
-        let leaves =
-            read(store, known.as_ref().map(|known| (&log_rows, known)), &mut chains, tree.as_mut(), &mut report)?;
+        let known_rows = known.as_ref().map(|known| (&log_rows, known));
+        let leaves = read(store, shards, known_rows, &mut chains, tree.as_mut(), &mut report)?;
         if let (Some(tree), Some(known)) = (tree, known) {
             verdict = Some(tree.finish(store, &known, leaves)?);
         }
@@ -91,6 +91,7 @@ pub fn all(
 /// Reads every event, for its chain and, if it is a leaf, for the tree.
 fn read(
     store: &Store,
+    shards: u16,
     log: Option<(&LogRows, &Progress)>,
     chains: &mut Chains<'_>,
     mut tree: Option<&mut Recomputed<'_>>,
@@ -98,7 +99,7 @@ fn read(
 ) -> Result<Leaves, StoreError> {
     let (sender, pieces) = crossbeam_channel::bounded(PIECES);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| Reading::new(store, sender).run(log));
+        let reader = scope.spawn(|| Reading::new(store, shards, sender).run(log));
         let mut seen = 0;
         for piece in pieces {
             for (place, is_leaf, bytes) in piece.events() {

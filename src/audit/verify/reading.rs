@@ -5,7 +5,6 @@
 
 use crossbeam_channel::Sender;
 
-use crate::ledger::SHARDS_MAX;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress, Run};
@@ -60,14 +59,15 @@ pub struct Leaves {
 /// Reads events and hands them over.
 pub struct Reading<'s> {
     store: &'s Store,
+    shards: u16,
     pieces: Sender<Piece>,
     piece: Piece,
 }
 
 impl<'s> Reading<'s> {
-    /// Hands the events of `store` to `pieces`.
-    pub fn new(store: &'s Store, pieces: Sender<Piece>) -> Reading<'s> {
-        Reading { store, pieces, piece: Piece::default() }
+    /// Hands the events of `store`, which has so many shards, to `pieces`.
+    pub fn new(store: &'s Store, shards: u16, pieces: Sender<Piece>) -> Reading<'s> {
+        Reading { store, shards, pieces, piece: Piece::default() }
     }
 
     /// Reads every event; first the leaves, if `log` tells of them.
@@ -87,8 +87,8 @@ impl<'s> Reading<'s> {
     /// Follows the runs of the log as far as they lead from one event to the next.
     fn leaves(&mut self, rows: &LogRows, known: &Progress) -> Result<Leaves, StoreError> {
         let shards = known.next.len();
-        if shards > usize::from(SHARDS_MAX) {
-            return Ok(Leaves { broken: Some("its size cannot be read".to_owned()), ..Leaves::default() });
+        if shards != usize::from(self.shards) {
+            return Ok(Leaves { broken: Some("its size is of other shards".to_owned()), ..Leaves::default() });
         }
         let mut leaves = Leaves { count: 0, next: vec![Position(0); shards], broken: None };
         let mut events = Vec::new();
@@ -127,13 +127,16 @@ impl<'s> Reading<'s> {
         let mut place = first;
         while leaves.count < end {
             let key = place.encode();
-            self.up_to(events, Some(&key))?;
-            let Some((_, record)) = events.row()?.filter(|(found, _)| *found == key) else { return Ok(false) };
-            self.add(place, true, record)?;
+            // A row that stands before it is nobody's event.
+            let Some((found, record)) = events.row()?.filter(|(found, _)| *found <= &key[..]) else { return Ok(false) };
+            let is_leaf = found == key;
+            self.add(found, is_leaf, record)?;
             events.next();
-            leaves.count += 1;
-            place.position = place.position.next();
-            leaves.next[usize::from(first.shard.0)] = place.position;
+            if is_leaf {
+                leaves.count += 1;
+                place.position = place.position.next();
+                leaves.next[usize::from(first.shard.0)] = place.position;
+            }
         }
         Ok(true)
     }
@@ -159,13 +162,13 @@ impl<'s> Reading<'s> {
     /// Reads what stands before `end` and is no leaf.
     fn up_to(&mut self, events: &mut Rows<'_>, end: Option<&[u8]>) -> Result<(), StoreError> {
         while let Some((key, record)) = events.row()?.filter(|(key, _)| end.is_none_or(|end| *key < end)) {
-            self.add(Place::decode(key).unwrap_or(NOWHERE), false, record)?;
+            self.add(key, false, record)?;
             events.next();
         }
         Ok(())
     }
 
-    fn add(&mut self, place: Place, is_leaf: bool, record: &[u8]) -> Result<(), StoreError> {
+    fn add(&mut self, key: &[u8], is_leaf: bool, record: &[u8]) -> Result<(), StoreError> {
         let Piece { bytes, events } = &self.piece;
         let is_full = bytes.len() + record.len() > PIECE_BYTES || events.len() == PIECE_EVENTS;
         if is_full && !events.is_empty() {
@@ -173,6 +176,7 @@ impl<'s> Reading<'s> {
         }
         let bytes = &mut self.piece.bytes;
         bytes.extend_from_slice(record);
+        let place = Place::decode(key).unwrap_or(NOWHERE);
         self.piece.events.push(Event { place, is_leaf, end: bytes.len() });
         Ok(())
     }
