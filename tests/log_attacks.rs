@@ -37,10 +37,13 @@ fn verify(data: &Path, more: &[&str]) -> (i32, String) {
     (code, out + &err)
 }
 
+fn rows(db: &DB, family: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let rows = db.iterator_cf(db.cf_handle(family).unwrap(), rocksdb::IteratorMode::Start);
+    rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
 fn keys(db: &DB, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let rows = db.iterator_cf(db.cf_handle("log").unwrap(), rocksdb::IteratorMode::Start);
-    let rows = rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap());
-    rows.filter(|(key, _)| key[0] == kind).collect()
+    rows(db, "log").into_iter().filter(|(key, _)| key[0] == kind).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,15 +53,15 @@ async fn what_is_done_to_the_log_is_found() {
         (
             "a hash in a whole tile",
             |db| {
-                let (key, mut tile) = keys(db, b't').remove(0);
+                let (key, mut tile) = rows(db, "tiles").remove(0);
                 tile[40] ^= 1;
-                db.put_cf(db.cf_handle("log").unwrap(), key, tile).unwrap();
+                db.put_cf(db.cf_handle("tiles").unwrap(), key, tile).unwrap();
             },
             "an event of the leaves 0 to 255 is not the one that was logged",
         ),
         (
             "a tile is gone",
-            |db| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b't')[1].0).unwrap(),
+            |db| db.delete_cf(db.cf_handle("tiles").unwrap(), &rows(db, "tiles")[1].0).unwrap(),
             "an event of the leaves 256 to 511 is not",
         ),
         (

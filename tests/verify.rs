@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use crate::harness::{Process, Running, config, run_text};
 
-const FAMILIES: [&str; 9] = ["events", "chain", "agents", "times", "client_ids", "index", "log", "relay", "meta"];
+const FAMILIES: [&str; 10] =
+    ["events", "chain", "agents", "times", "client_ids", "index", "log", "tiles", "relay", "meta"];
 
 /// Edits a database that no server has open.
 pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {

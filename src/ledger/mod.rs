@@ -13,7 +13,8 @@
 //! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | place | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |
-//! | `log` | kind · ... | tiles and the order of leaves: see `tlog::rows` | log |
+//! | `log` | kind · ... | how far the log is, and the order of leaves: see `tlog::rows` | log |
+//! | `tiles` | last leaf u64 · level u8 | a whole tile of the log: 256 hashes | log |
 //! | `relay` | destination · kind · ... | what each destination has and has not: see `relay::backlog` | relay |
 //! | `meta` | name | format, shards, instance, names that default labels ever had, number of agents per shard | start, and commit for new agents |
 //!

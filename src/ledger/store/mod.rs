@@ -23,12 +23,13 @@ pub enum Family {
     ClientIds,
     Index,
     Log,
+    Tiles,
     Relay,
     Meta,
 }
 
 impl Family {
-    const ALL: [Family; 9] = [
+    const ALL: [Family; 10] = [
         Family::Events,
         Family::Chain,
         Family::Agents,
@@ -36,14 +37,23 @@ impl Family {
         Family::ClientIds,
         Family::Index,
         Family::Log,
+        Family::Tiles,
         Family::Relay,
         Family::Meta,
     ];
 
     /// The families that a secondary opens: those that it can verify. Rows written without the write-ahead log are
     /// missing there.
-    pub const VERIFIABLE: [Family; 7] =
-        [Family::Events, Family::Chain, Family::Agents, Family::Times, Family::ClientIds, Family::Log, Family::Meta];
+    pub const VERIFIABLE: [Family; 8] = [
+        Family::Events,
+        Family::Chain,
+        Family::Agents,
+        Family::Times,
+        Family::ClientIds,
+        Family::Log,
+        Family::Tiles,
+        Family::Meta,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -54,6 +64,7 @@ impl Family {
             Family::ClientIds => "client_ids",
             Family::Index => "index",
             Family::Log => "log",
+            Family::Tiles => "tiles",
             Family::Relay => "relay",
             Family::Meta => "meta",
         }

@@ -191,6 +191,8 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
         }
         Family::Chain => options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER),
+        // Hashes: nothing to compress.
+        Family::Tiles => compression = DBCompressionType::None,
         Family::Times | Family::Index | Family::Log | Family::Relay | Family::Meta => {}
     }
     options.set_block_based_table_factory(&table);
