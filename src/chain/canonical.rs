@@ -31,6 +31,33 @@ impl Canonical {
     }
 }
 
+/// The first bytes of each field's key, and which of them it has.
+const HEADS: [(u128, u128); Field::ALL.len()] = {
+    let mut heads = [(0, 0); Field::ALL.len()];
+    let mut field = 0;
+    while field < heads.len() {
+        let (key, mut at) = (Field::ALL[field].key(), 0);
+        while at < key.len() && at < HEAD {
+            heads[field].0 |= (key[at] as u128) << (8 * at);
+            heads[field].1 |= 0xFF << (8 * at);
+            at += 1;
+        }
+        field += 1;
+    }
+    heads
+};
+const HEAD: usize = size_of::<u128>();
+
+/// Whether `rest`, which begins with `head` if it is that long, begins with the key of a field. All but a few are looked at
+/// in one comparison: looking at every byte took a twentieth of a verification.
+fn is_key_of(field: Field, head: Option<u128>, rest: &[u8]) -> bool {
+    let (key, (word, mask)) = (field.key(), HEADS[field as usize]);
+    match head {
+        Some(head) => head & mask == word && (key.len() <= HEAD || rest[HEAD..].starts_with(&key[HEAD..])),
+        None => rest.starts_with(key),
+    }
+}
+
 impl<'a> Cursor<'a, '_> {
     /// The next byte; 0, which is never canonical, at the end.
     fn peek(&self) -> u8 {
@@ -121,7 +148,8 @@ impl<'a> Cursor<'a, '_> {
         loop {
             self.at += 1;
             let rest = &self.bytes[self.at.min(self.bytes.len())..];
-            let Some(&next) = following.find(|next| rest.starts_with(next.key())) else { return false };
+            let head = rest.first_chunk().map(|head| u128::from_le_bytes(*head));
+            let Some(&next) = following.find(|next| is_key_of(**next, head, rest)) else { return false };
             self.at += next.key().len();
             let start = self.at;
             if !self.value(1) {

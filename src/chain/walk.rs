@@ -89,8 +89,17 @@ impl Walk {
     /// # Errors
     /// The first of these that fails. The walk is over then.
     pub fn step(&mut self, link: &Link<'_>, checker: &mut Checker) -> Result<(), Break> {
+        self.step_hashed(link, Hash::of_event(link.canonical, &link.prev_hash), checker)
+    }
+
+    /// The same with the hash of the event's canonical bytes and the previous hash that it names, which was computed
+    /// before.
+    ///
+    /// # Errors
+    /// As for [`Walk::step`].
+    pub fn step_hashed(&mut self, link: &Link<'_>, hash: Hash, checker: &mut Checker) -> Result<(), Break> {
         let before = *self;
-        self.follow(link)?;
+        self.follow_hashed(link, hash)?;
         checker.check(link.canonical, link.agent).map_err(|why| {
             *self = before;
             Break { sequence: link.sequence, kind: BreakKind::NotAnEvent(why) }
@@ -103,6 +112,10 @@ impl Walk {
     /// # Errors
     /// The first of these that fails. The walk is over then.
     pub fn follow(&mut self, link: &Link<'_>) -> Result<(), Break> {
+        self.follow_hashed(link, Hash::of_event(link.canonical, &link.prev_hash))
+    }
+
+    fn follow_hashed(&mut self, link: &Link<'_>, hash: Hash) -> Result<(), Break> {
         let sequence = self.sequence.next();
         let broken = |kind| Err(Break { sequence, kind });
         if link.sequence != sequence {
@@ -111,7 +124,7 @@ impl Walk {
         if link.prev_hash != self.hash {
             return broken(BreakKind::BrokenLink);
         }
-        if Hash::of_event(link.canonical, &self.hash) != link.hash {
+        if hash != link.hash {
             return broken(BreakKind::HashMismatch);
         }
         *self = Walk { sequence, hash: link.hash };

@@ -278,7 +278,8 @@ impl<'a> RecordRef<'a> {
         Sequence(self.array(SEQUENCE).map_or(0, u64::from_be_bytes))
     }
 
-    fn prev_hash(self) -> Hash {
+    /// The hash of the event before it.
+    pub fn prev_hash(self) -> Hash {
         self.array(PREV_HASH).map_or(Hash::GENESIS, Hash)
     }
 

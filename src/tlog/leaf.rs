@@ -1,9 +1,10 @@
 //! A leaf: one event, as the tree has it.
 
-use sha2::{Digest, Sha256};
-use tlog_tiles::{Hash, record_hash};
+use tape_sha256::hash_many_prefixed;
+use tlog_tiles::{HASH_SIZE, Hash, record_hash};
 
 use crate::chain::{AgentMap, Field, Hash as EventHash, Sequence};
+use crate::ledger::recent::Told;
 use crate::ledger::record::RecordRef;
 
 /// How many agents' ids are remembered.
@@ -41,34 +42,61 @@ fn write(agent_id: &[u8], hash: EventHash, sequence: Sequence, data: &mut Vec<u8
     data.push(b'}');
 }
 
-fn hash_with(data: &mut Vec<u8>, agent_id: &[u8], hash: EventHash, sequence: Sequence) -> Hash {
-    data.clear();
-    // What the leaf's hash begins with, so that it is hashed in one piece.
-    data.push(0);
-    write(agent_id, hash, sequence, data);
-    Hash(Sha256::digest(data).into())
-}
-
 /// Hashes the leaves of many events. An agent's id stands behind its inputs and outputs, however long they are, and is
 /// not looked for again in each of its events.
 #[derive(Default)]
 pub struct Leaves {
     ids: AgentMap<Box<[u8]>>,
+    /// Of the leaves that are hashed together, one behind the other.
     data: Vec<u8>,
 }
 
+/// So many leaves are hashed together.
+const AT_ONCE: usize = 64;
+/// What the hash of a leaf begins with.
+const PREFIX: &[u8] = &[0];
+
 impl Leaves {
-    /// The same as [`hash`].
-    pub fn hash(&mut self, record: RecordRef<'_>) -> Hash {
-        if self.ids.len() >= AGENTS {
-            self.ids.clear();
-        }
-        let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
-        hash_with(&mut self.data, id, record.hash(), record.sequence())
+    /// Tells the hash of each record's leaf, in their order: the same as [`hash`].
+    pub fn hash_records<'r>(&mut self, records: impl Iterator<Item = RecordRef<'r>>, tell: impl FnMut(Hash)) {
+        let Leaves { ids, data } = self;
+        let write_next = |record: RecordRef<'r>, data: &mut Vec<u8>| {
+            if ids.len() >= AGENTS {
+                ids.clear();
+            }
+            let id = ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());
+            write(id, record.hash(), record.sequence(), data);
+        };
+        hash_all(records, data, write_next, tell);
     }
 
-    /// The same for an event that is told of. The agent's id is a canonical value, quotes and all.
-    pub fn hash_of(&mut self, agent_id: &[u8], hash: EventHash, sequence: Sequence) -> Hash {
-        hash_with(&mut self.data, agent_id, hash, sequence)
+    /// The same for events that are told of.
+    pub fn hash_told<'t>(&mut self, events: impl Iterator<Item = Told<'t>>, tell: impl FnMut(Hash)) {
+        let write_next = |told: Told<'t>, data: &mut Vec<u8>| write(told.agent_id, told.hash, told.sequence, data);
+        hash_all(events, &mut self.data, write_next, tell);
+    }
+}
+
+/// Tells the hash of the leaf of each item, whose data `write_next` appends.
+fn hash_all<T>(
+    items: impl Iterator<Item = T>,
+    data: &mut Vec<u8>,
+    mut write_next: impl FnMut(T, &mut Vec<u8>),
+    mut tell: impl FnMut(Hash),
+) {
+    let mut items = items.peekable();
+    while items.peek().is_some() {
+        data.clear();
+        let (mut ends, mut count) = ([0; AT_ONCE], 0);
+        for item in items.by_ref().take(AT_ONCE) {
+            write_next(item, data);
+            ends[count] = data.len();
+            count += 1;
+        }
+        let start = |at: usize| at.checked_sub(1).map_or(0, |before| ends[before]);
+        let leaves: [&[u8]; AT_ONCE] = std::array::from_fn(|at| data.get(start(at)..ends[at]).unwrap_or_default());
+        let mut hashes = [[0; HASH_SIZE]; AT_ONCE];
+        hash_many_prefixed(PREFIX, &leaves[..count], &mut hashes[..count]);
+        hashes[..count].iter().for_each(|hash| tell(Hash(*hash)));
     }
 }

@@ -18,7 +18,7 @@ use tlog_tiles::{Hash, check_tree, prove_tree};
 use super::checkpoint::{self, Head, SignedHead};
 use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
-use super::leaf::Leaves;
+use super::leaf::{self, Leaves};
 use super::rows::{LogRows, Progress};
 use super::tree::{Edge, Hashes, Whole};
 use super::{Shared, Signed, State};
@@ -212,11 +212,10 @@ impl<'o> Sequencer<'o> {
             match self.outside.committed.source(shard, *next) {
                 Source::Memory(commit) => {
                     let count = (end.0 - next.0) as usize;
-                    for event in commit.from(*next).take(count) {
-                        let hash = self.leaves.hash_of(event.agent_id, event.hash, event.sequence);
+                    self.leaves.hash_told(commit.from(*next).take(count), |hash| {
                         self.tree.push(Place { shard, position: *next }, hash);
                         *next = next.next();
-                    }
+                    });
                 }
                 Source::Disk(until) => {
                     let end = until.map_or(end, |until| until.min(end));
@@ -228,7 +227,7 @@ impl<'o> Sequencer<'o> {
                         let missing =
                             || format!("the event at position {} of shard {} is missing", place.position.0, shard.0);
                         let (_, value) = row.ok_or_else(|| store.damaged(missing()))?;
-                        self.tree.push(place, self.leaves.hash(read::parse(store, place, value)?));
+                        self.tree.push(place, leaf::hash(read::parse(store, place, value)?));
                         *next = next.next();
                         rows.next();
                     }

@@ -4,7 +4,7 @@
 //! `n` of level 0 has the hashes of leaves 256 n to 256 n + 255, tile `n` of level 1 the roots of 256 tiles of level
 //! 0, and so on. Whole tiles never change; of each level the last, incomplete one is kept here.
 
-use sha2::{Digest, Sha256};
+use tape_sha256::hash_pairs;
 use tlog_tiles::{EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, node_hash, split_stored_hash_index};
 
 /// How many hashes a whole tile has.
@@ -111,23 +111,21 @@ impl Edge {
     }
 }
 
-/// The root of a whole tile. The same as [`Tile::subtree_hash`], which hashes each node in three pieces.
+/// The root of a whole tile: the same as [`Tile::subtree_hash`], with the nodes of each level hashed together.
 fn whole_root(hashes: &[u8]) -> Hash {
-    const NODE: usize = 1 + 2 * HASH_SIZE;
-    let mut level = [0; WIDTH * HASH_SIZE];
-    level.copy_from_slice(hashes);
-    let mut node = [1; NODE];
+    const PREFIX: &[u8] = &[1];
+    let mut level = [[0; HASH_SIZE]; WIDTH];
+    level.as_flattened_mut().copy_from_slice(hashes);
     let mut count = WIDTH;
     while count > 1 {
         count /= 2;
-        for at in 0..count {
-            node[1..].copy_from_slice(&level[2 * at * HASH_SIZE..2 * (at + 1) * HASH_SIZE]);
-            level[at * HASH_SIZE..(at + 1) * HASH_SIZE].copy_from_slice(&Sha256::digest(node));
-        }
+        let left: [&[u8]; WIDTH / 2] = std::array::from_fn(|at| &level[2 * at][..]);
+        let right: [&[u8]; WIDTH / 2] = std::array::from_fn(|at| &level[2 * at + 1][..]);
+        let mut above = [[0; HASH_SIZE]; WIDTH / 2];
+        hash_pairs(PREFIX, &left[..count], &right[..count], &mut above[..count]);
+        level[..count].copy_from_slice(&above[..count]);
     }
-    let mut root = [0; HASH_SIZE];
-    root.copy_from_slice(&level[..HASH_SIZE]);
-    Hash(root)
+    Hash(level[0])
 }
 
 /// Reads whole tiles.

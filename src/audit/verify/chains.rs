@@ -1,9 +1,10 @@
 //! Verifying that each event follows from the one before it in its chain, and each chain ends at its head.
 
 use super::every::Report;
+use super::reading::Read;
 use super::wrong_head;
 use crate::chain::walk::Checker;
-use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Sequence, Walk, scan};
+use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Hash, Sequence, Walk, scan};
 use crate::ledger::keys::{Agent, Place};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
@@ -19,6 +20,8 @@ pub struct Chains<'s> {
     checker: Checker,
     /// How far each chain was followed; `None` if it is broken.
     chains: AgentMap<Option<Walk>>,
+    /// The hashes that the rows at hand should have. Kept for its memory.
+    hashes: Vec<Hash>,
 }
 
 /// The break of an agent's chain.
@@ -27,7 +30,15 @@ type Found = (AgentKey, String, Break);
 impl<'s> Chains<'s> {
     /// Those of pass number `pass` of `passes`, in a ledger of so many shards.
     pub fn new(store: &'s Store, shards: u16, pass: u64, passes: u64) -> Chains<'s> {
-        Chains { store, shards, pass, passes, checker: Checker::default(), chains: AgentMap::default() }
+        Chains {
+            store,
+            shards,
+            pass,
+            passes,
+            checker: Checker::default(),
+            chains: AgentMap::default(),
+            hashes: Vec::new(),
+        }
     }
 
     fn has(&self, agent: AgentKey) -> bool {
@@ -35,38 +46,47 @@ impl<'s> Chains<'s> {
         u64::from(u32::from_be_bytes([a, b, c, d])) % self.passes == self.pass
     }
 
-    /// Takes the next event, which stands at `place` as `bytes`.
-    pub fn push(
-        &mut self,
-        place: Place,
-        bytes: &[u8],
-        record: Result<RecordRef<'_>, &'static str>,
-        report: &mut Report<'_>,
-    ) {
-        let followed = match record {
-            Ok(record) => self.step(place, record),
-            Err(why) => self.unreadable(bytes, why).map_or(Ok(None), Err),
-        };
-        match followed {
-            Ok(None) => {}
-            Ok(Some((agent, sequence))) => report.verified(agent, sequence, place),
-            Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
+    /// Takes the rows that come next.
+    pub fn take(&mut self, rows: &[Read<'_>], report: &mut Report<'_>) {
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        let mine = rows.iter().filter_map(|row| row.record.ok()).filter(|record| self.has(record.agent()));
+        Hash::of_events(mine.map(|record| (record.canonical(), record.prev_hash())), &mut hashes);
+        let mut next = hashes.iter().copied();
+        for row in rows {
+            let followed = match row.record {
+                Ok(record) => self.step(row.place, record, &mut next),
+                Err(why) => self.unreadable(row.bytes, why).map_or(Ok(None), Err),
+            };
+            match followed {
+                Ok(None) => {}
+                Ok(Some((agent, sequence))) => report.verified(agent, sequence, row.place),
+                Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
+            }
         }
+        self.hashes = hashes;
     }
 
     /// Says which event it was. `None` if it is none of this pass, or its chain is broken already.
-    fn step(&mut self, place: Place, record: RecordRef<'_>) -> Result<Option<(AgentKey, Sequence)>, Found> {
+    fn step(
+        &mut self,
+        place: Place,
+        record: RecordRef<'_>,
+        hashes: &mut impl Iterator<Item = Hash>,
+    ) -> Result<Option<(AgentKey, Sequence)>, Found> {
         let agent = record.agent();
         if !self.has(agent) {
             return Ok(None);
         }
+        // There is one for each of this pass.
+        let hash = hashes.next().unwrap_or_default();
         if place.shard != shard_of(agent, self.shards) {
             self.chains.insert(agent, None);
             let kind = BreakKind::Unreadable("it stands where no event of its agent can stand".to_owned());
             return Err(blame(record, Break { sequence: record.sequence(), kind }));
         }
         let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
-        match walk.step(&record.link(), &mut self.checker) {
+        match walk.step_hashed(&record.link(), hash, &mut self.checker) {
             Ok(()) => Ok(Some((agent, walk.sequence))),
             Err(found) => {
                 self.chains.insert(agent, None);

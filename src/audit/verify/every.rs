@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::PROGRESS_EVENTS;
 use super::chains::Chains;
 use super::log::{LogVerdict, Recomputed};
 use super::reading::{Leaves, PIECES, Reading};
 use super::runs;
 use crate::chain::{AgentKey, Break, BreakKind, Sequence};
 use crate::ledger::keys::{Place, Run};
-use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::checkpoint::Head;
 use crate::tlog::rows::{LogRows, Progress};
@@ -98,23 +96,20 @@ fn read(
     report: &mut Report<'_>,
 ) -> Result<Leaves, StoreError> {
     let (sender, pieces) = crossbeam_channel::bounded(PIECES);
+    let (verified, empty) = crossbeam_channel::bounded(PIECES);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| Reading::new(store, shards, sender).run(log));
-        let mut seen = 0;
+        let reader = scope.spawn(|| Reading::new(store, shards, sender, empty).run(log));
         for piece in pieces {
-            for (place, is_leaf, bytes) in piece.events() {
-                let record = RecordRef::parse(bytes);
-                if let Some(tree) = tree.as_deref_mut().filter(|_| is_leaf) {
-                    tree.push(record.ok());
-                }
-                chains.push(place, bytes, record, report);
-                seen += 1;
-                if seen % PROGRESS_EVENTS == 0 {
-                    report.observer.progress(PROGRESS_EVENTS);
-                }
+            let rows = piece.rows();
+            if let Some(tree) = tree.as_deref_mut() {
+                tree.take(&rows);
             }
+            chains.take(&rows, report);
+            report.observer.progress(rows.len() as u64);
+            drop(rows);
+            // The reader may have come to its end.
+            let _ = verified.try_send(piece);
         }
-        report.observer.progress(seen % PROGRESS_EVENTS);
         // A panic is a bug, and goes on as one.
         reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

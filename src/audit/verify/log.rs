@@ -3,9 +3,8 @@
 
 use tlog_tiles::Hash as Node;
 
-use super::reading::{self, Leaves};
+use super::reading::{self, Leaves, Read};
 use crate::ledger::read;
-use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Store, StoreError};
 use crate::tlog::checkpoint::Head;
 use crate::tlog::leaf;
@@ -50,36 +49,33 @@ impl<'s> Recomputed<'s> {
         let roots = vec![None; checkpoints.len()];
         let (edge, leaves) = (Edge::default(), leaf::Leaves::default());
         let mut tree = Recomputed { rows, edge, leaves, checkpoints, roots, broken: None };
-        tree.note_roots();
+        note_roots(&tree.edge, checkpoints, &mut tree.roots);
         tree
     }
 
-    fn note_roots(&mut self) {
-        for (root, (_, head)) in self.roots.iter_mut().zip(self.checkpoints) {
-            if head.size == self.edge.size() {
-                *root = Some(self.edge.root());
-            }
-        }
-    }
-
-    /// Takes the event of the next leaf; `None` if it cannot be read.
-    pub fn push(&mut self, record: Option<RecordRef<'_>>) {
+    /// Takes the rows that come next, and of them those that are leaves.
+    pub fn take(&mut self, rows: &[Read<'_>]) {
         if self.broken.is_some() {
             return;
         }
-        let Some(record) = record else {
-            self.broken = Some(reading::missing(self.edge.size()));
-            return;
-        };
-        let (rows, broken) = (self.rows, &mut self.broken);
-        self.edge.push(self.leaves.hash(record), |tile| {
-            // The first tile that differs says it; those above it differ because of it.
-            if broken.is_none() && !rows.has_tile(&tile) {
-                let (from, to) = tile_leaves(tile.level, tile.index);
-                *broken = Some(format!("an event of the leaves {from} to {to} is not the one that was logged"));
+        let leaves = || rows.iter().filter(|row| row.is_leaf);
+        let Recomputed { rows: stored, edge, leaves: hasher, checkpoints, roots, broken } = self;
+        hasher.hash_records(leaves().map_while(|row| row.record.ok()), |leaf| {
+            if broken.is_some() {
+                return;
             }
+            edge.push(leaf, |tile| {
+                // The first tile that differs says it; those above it differ because of it.
+                if broken.is_none() && !stored.has_tile(&tile) {
+                    let (from, to) = tile_leaves(tile.level, tile.index);
+                    *broken = Some(format!("an event of the leaves {from} to {to} is not the one that was logged"));
+                }
+            });
+            note_roots(edge, checkpoints, roots);
         });
-        self.note_roots();
+        if broken.is_none() && leaves().any(|row| row.record.is_err()) {
+            *broken = Some(reading::missing(edge.size()));
+        }
     }
 
     /// The verdict, when of what the log is known to have `leaves` could be read.
@@ -96,6 +92,15 @@ impl<'s> Recomputed<'s> {
         let broken = self.broken.or(leaves.broken);
         let broken = broken.or_else(|| compare(size, self.checkpoints, &self.roots));
         Ok(LogVerdict { size, unlogged, broken })
+    }
+}
+
+/// Keeps the root of the tree as it is, if a checkpoint was signed over it.
+fn note_roots(edge: &Edge, checkpoints: &[(String, Head)], roots: &mut [Option<Node>]) {
+    for (root, (_, head)) in roots.iter_mut().zip(checkpoints) {
+        if head.size == edge.size() {
+            *root = Some(edge.root());
+        }
     }
 }
 

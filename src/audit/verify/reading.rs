@@ -3,14 +3,15 @@
 //! A shard's events are leaves in the order in which they stand, so every chain is read from its start to its end too.
 //! Reading and inflating has a thread of its own; whole pieces go over to the one that verifies them.
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress, Run};
 
 /// How many bytes go over at once. Large enough that waking the other thread costs nothing.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 512 << 10;
 /// How many events they have at most.
 const PIECE_EVENTS: usize = 4096;
 /// How many pieces wait at most. Two more are being filled and verified; a piece can be as long as the longest event.
@@ -33,15 +34,34 @@ struct Event {
     end: usize,
 }
 
+/// A row that was read.
+pub struct Read<'p> {
+    /// Where it stands.
+    pub place: Place,
+    /// Whether it is the log's next leaf.
+    pub is_leaf: bool,
+    /// What it is.
+    pub bytes: &'p [u8],
+    /// The record that it is, or why it is none.
+    pub record: Result<RecordRef<'p>, &'static str>,
+}
+
 impl Piece {
-    /// Each event: where it stands, whether it is the log's next leaf, and its record.
-    pub fn events(&self) -> impl Iterator<Item = (Place, bool, &[u8])> {
+    /// Its rows.
+    pub fn rows(&self) -> Vec<Read<'_>> {
         let mut start = 0;
-        self.events.iter().map(move |event| {
-            let record = &self.bytes[start..event.end];
+        let read = |event: &Event| {
+            let bytes = &self.bytes[start..event.end];
             start = event.end;
-            (event.place, event.is_leaf, record)
-        })
+            Read { place: event.place, is_leaf: event.is_leaf, bytes, record: RecordRef::parse(bytes) }
+        };
+        self.events.iter().map(read).collect()
+    }
+
+    /// Forgets them, and keeps the memory.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.events.clear();
     }
 }
 
@@ -61,13 +81,15 @@ pub struct Reading<'s> {
     store: &'s Store,
     shards: u16,
     pieces: Sender<Piece>,
+    /// Those that were verified, to be filled again.
+    verified: Receiver<Piece>,
     piece: Piece,
 }
 
 impl<'s> Reading<'s> {
-    /// Hands the events of `store`, which has so many shards, to `pieces`.
-    pub fn new(store: &'s Store, shards: u16, pieces: Sender<Piece>) -> Reading<'s> {
-        Reading { store, shards, pieces, piece: Piece::default() }
+    /// Hands the events of `store`, which has so many shards, to `pieces`, and takes pieces back from `verified`.
+    pub fn new(store: &'s Store, shards: u16, pieces: Sender<Piece>, verified: Receiver<Piece>) -> Reading<'s> {
+        Reading { store, shards, pieces, verified, piece: Piece::default() }
     }
 
     /// Reads every event; first the leaves, if `log` tells of them.
@@ -182,8 +204,8 @@ impl<'s> Reading<'s> {
     }
 
     fn hand_over(&mut self) -> Result<(), StoreError> {
-        let next =
-            Piece { bytes: Vec::with_capacity(PIECE_BYTES), events: Vec::with_capacity(self.piece.events.len()) };
+        let mut next = self.verified.try_recv().unwrap_or_default();
+        next.clear();
         let piece = std::mem::replace(&mut self.piece, next);
         self.pieces.send(piece).map_err(|_| StoreError::BrokenOff)
     }
