@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 
-.PHONY: run build install test bench bench-micro bench-relay bench-otlp interop openapi deploy-check release fuzz soak setup
+.PHONY: run build install test bench profile bench-micro bench-relay bench-otlp interop openapi deploy-check release fuzz soak setup
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -31,6 +31,12 @@ bench: setup
 	sh deploy/venv.sh $(BENCH) benches/requirements.txt
 	$(BENCH)/bin/python benches/bench.py --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--json benches/results.json --plot benches/growth.svg)
 
+# Where the CPU time goes, as flame graphs in benches/profiles. Needs perf (on Debian: linux-perf), and the right to use it.
+PROFILE_TOOLS ?= $(HOME)/.cache/cairn/profile
+profile: build
+	sh deploy/cargo-tools.sh $(PROFILE_TOOLS) inferno@0.12.8
+	python3 benches/profile.py $(PROFILE_TOOLS)/bin
+
 # What each piece of work on the way of an event takes, without a server.
 bench-micro: setup
 	cargo bench --locked --bench micro
@@ -39,8 +45,9 @@ bench-micro: setup
 bench-relay: build
 	sh benches/relay.sh
 
-# Spans in exports of 512, each on disk before the answer, beside decoding the same bytes on one core.
-bench-otlp: build
+# Spans in exports of 512, each on disk before the answer, beside decoding the same bytes on one core, and beside RocksDB alone.
+bench-otlp: setup
+	cargo build --release --locked --bins --benches
 	sh tests/interop/install.sh $(INTEROP)
 	$(INTEROP)/python/bin/python benches/otlp.py $(CARGO_TARGET_DIR)/release/cairn
 
@@ -77,7 +84,7 @@ deploy-check: build
 # What is given to users, in dist/.
 RELEASE_TOOLS ?= $(HOME)/.cache/cairn/release
 release: setup
-	sh deploy/release-tools.sh $(RELEASE_TOOLS)
+	sh deploy/cargo-tools.sh $(RELEASE_TOOLS) cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9 cargo-deb@3.8.0
 	sh deploy/release.sh $(RELEASE_TOOLS)
 
 # Each target of fuzz/ for a minute. They run with the compiler that everything else is made with; what they find is kept in

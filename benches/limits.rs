@@ -4,7 +4,8 @@
 //! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS`: commits of so many events, each row of so many bytes, of
 //!   so many agents in turn, so many events of each at a time; prints events a second. The rows are those of a commit of
 //!   the ledger, in the same order, with the ledger's settings of the database, each batch on disk before the next.
-//!   Nothing is parsed, hashed, indexed or answered.
+//!   Nothing is parsed, hashed, indexed or answered. With `ids` behind it, each event has an id that its client sent: it is
+//!   looked for, and gets its row.
 //! - `limits fsync DIRECTORY BYTES SECONDS`: so many bytes appended to a file and synced, again and again; prints the
 //!   median and the 99th percentile in seconds.
 
@@ -32,7 +33,10 @@ fn main() -> Outcome {
     let directory = || arguments.get(1).map(PathBuf::from).ok_or("a directory is missing");
     match arguments.first().map(String::as_str) {
         Some("sha256") => sha256(number(1)? as usize, seconds(2)?),
-        Some("rocksdb") => rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?)?,
+        Some("rocksdb") => {
+            let has_ids = arguments.get(7).is_some_and(|ids| ids == "ids");
+            rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?, has_ids)?;
+        }
         Some("fsync") => fsync(directory()?, number(2)? as usize, seconds(3)?)?,
         // So that `cargo bench` passes over it.
         _ => eprintln!("usage: limits sha256|rocksdb|fsync ...; see benches/limits.rs"),
@@ -57,7 +61,15 @@ fn text(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     (0..len).map(|_| if random.u8(..7) == 0 { b' ' } else { b"etaoinshrdlu"[random.usize(..12)] }).collect()
 }
 
-fn rocksdb(data_dir: PathBuf, events: u64, len: usize, agents: u64, run: u64, time: Duration) -> Outcome {
+fn rocksdb(
+    data_dir: PathBuf,
+    events: u64,
+    len: usize,
+    agents: u64,
+    run: u64,
+    time: Duration,
+    has_ids: bool,
+) -> Outcome {
     const ROWS: usize = 4096;
     let store = Store::open(&StorageConfig { data_dir, ..StorageConfig::default() })?;
     let mut random = fastrand::Rng::with_seed(1);
@@ -73,6 +85,11 @@ fn rocksdb(data_dir: PathBuf, events: u64, len: usize, agents: u64, run: u64, ti
         let mut touched = HashMap::<usize, Run>::new();
         for position in next..next + events {
             let place = Place { shard, position: Position(position) };
+            if has_ids {
+                let id = random.u128(..).to_be_bytes();
+                std::hint::black_box(store.get(Family::ClientIds, &id)?);
+                store.put(&mut batch, Family::ClientIds, &id, &place.encode())?;
+            }
             store.put(&mut batch, Family::Events, &place.encode(), &rows[position as usize % ROWS])?;
             let agent = (position / run) as usize % agents.len();
             let mine = touched.entry(agent).or_insert(Run { first: Sequence(position), place, count: 0 });

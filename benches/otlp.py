@@ -1,4 +1,5 @@
-"""Measures durable spans in exports of 512 beside decoding the same bytes on one core, in turns, and prints the ratio.
+"""Measures durable spans in exports of 512 beside decoding the same bytes on one core, and beside the database alone with rows
+of the same length and an id each; in turns, and prints the ratios.
 
 Usage: otlp.py CAIRN [ROUNDS]. Needs wrk, and the Python clients of tests/interop, whose protobuf is written in C.
 """
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
+from machine import folder, limit
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 SPANS = 512
@@ -76,6 +79,20 @@ def taking(listen, environment):
     return SPANS * float(re.search(r"Requests/sec:\s+([0-9.]+)", said)[1])
 
 
+def stored_bytes(listen):
+    """The length of the row of an event: its header, and what is hashed of it."""
+    event = json.loads(urllib.request.urlopen(f"http://{listen}/v1/events?limit=1").read())[0]
+    for beside in ("hash", "prev_hash", "sequence"):
+        del event[beside]
+    return 93 + len(json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def storing(listen):
+    """Rows a second that the database alone puts on disk, in batches of some exports."""
+    with folder() as data:
+        return limit("rocksdb", data, 4 * SPANS, stored_bytes(listen), 1, SPANS, SECONDS, "ids")[0]
+
+
 def main():
     cairn, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     body, places = export()
@@ -89,13 +106,17 @@ def main():
             listen = next(said["listen"] for said in map(json.loads, server.stdout) if said["message"] == "cairn takes events")
             ratios = []
             for _ in range(rounds):
-                limit, taken = decoding(body), taking(listen, names)
-                ratios.append(taken / limit)
-                print(f"decoding {limit:.0f}/s  cairn {taken:.0f}/s  ratio {ratios[-1]:.2f}", flush=True)
+                decoded, taken = decoding(body), taking(listen, names)
+                stored = storing(listen)
+                ratios.append((taken / decoded, taken / stored))
+                print(f"cairn {taken:.0f}/s  decoding {decoded:.0f}/s, ratio {ratios[-1][0]:.2f}  "
+                      f"RocksDB alone {stored:.0f}/s, ratio {ratios[-1][1]:.2f}", flush=True)
+            length = stored_bytes(listen)
         finally:
             server.terminate()
             server.communicate()
-    print(f"{len(body) / SPANS:.0f} bytes a span, median ratio {statistics.median(ratios):.2f}")
+    decoding_ratio, storing_ratio = map(statistics.median, zip(*ratios))
+    print(f"{len(body) / SPANS:.0f} bytes a span, {length} stored; median ratios {decoding_ratio:.2f} and {storing_ratio:.2f}")
 
 
 main()

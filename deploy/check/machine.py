@@ -55,9 +55,9 @@ def check_dockerfile(context, path):
     }
     for line, why in wanted.items():
         need(line in text, f"the Dockerfile lacks {line}: {why}")
-    tools = (context.repository / "deploy/release-tools.sh").read_text()
+    makefile = (context.repository / "Makefile").read_text()
     auditable = re.search(r"cargo-auditable@\S+", text)[0]
-    need(f"{auditable} " in tools, f"the Dockerfile has {auditable}, release-tools.sh another one")
+    need(f"{auditable} " in makefile, f"the Dockerfile has {auditable}, the Makefile another one")
     last = re.findall(r"^FROM (\S+)", text, re.M)[-1]
     need(last == "scratch", "the last stage of the Dockerfile has more in it than is copied there")
     copied = set(re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M))

@@ -140,3 +140,24 @@ impl fmt::Debug for Hash {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn events_that_are_hashed_together_have_the_hashes_that_each_has_alone(
+            events in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<[u8; 32]>()), 0..70),
+        ) {
+            // Texts of all lengths about a block, and of one length side by side.
+            let texts = events.iter().flat_map(|(text, prev)| [(&text[..], Hash(*prev)), (&text[text.len() / 2..], Hash(*prev))]);
+            let mut hashes = vec![Hash::GENESIS];
+            Hash::of_events(texts.clone(), &mut hashes);
+            let alone = texts.map(|(text, prev)| Hash::of_event(text, &prev));
+            prop_assert_eq!(hashes, [Hash::GENESIS].into_iter().chain(alone).collect::<Vec<_>>());
+        }
+    }
+}

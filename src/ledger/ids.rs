@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use uuid::Uuid;
 
 use super::keys::{Place, Position, ShardId, server_id, time_key};
@@ -16,7 +17,7 @@ use crate::chain::DefaultLabels;
 /// Each lock is held for one look-up.
 #[derive(Clone, Default)]
 pub struct InFlight {
-    ids: Arc<Mutex<HashSet<Uuid>>>,
+    ids: Arc<Mutex<HashSet<Uuid, RandomState>>>,
 }
 
 impl InFlight {
@@ -54,7 +55,7 @@ pub struct Ids {
     /// What the server puts on events, which makes no other events of them.
     labels: Arc<DefaultLabels>,
     /// The ids of this commit, and which of its records they belong to.
-    mine: HashMap<Uuid, usize>,
+    mine: HashMap<Uuid, usize, RandomState>,
     /// The last stored event that was found in this commit: many copies of one event are looked up once.
     found: Option<(Uuid, Record)>,
 }
@@ -62,7 +63,7 @@ pub struct Ids {
 impl Ids {
     /// For one of `shards` shards.
     pub fn new(in_flight: InFlight, shards: u16, labels: Arc<DefaultLabels>) -> Ids {
-        Ids { in_flight, shards, labels, mine: HashMap::new(), found: None }
+        Ids { in_flight, shards, labels, mine: HashMap::default(), found: None }
     }
 
     /// Whether an event with the id of a stored one is that one.

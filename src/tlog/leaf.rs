@@ -100,3 +100,22 @@ fn hash_all<T>(
         hashes[..count].iter().for_each(|hash| tell(Hash(*hash)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_that_are_hashed_together_have_the_hashes_that_each_has_alone() {
+        for count in [0, 1, 3, 4, 63, 64, 65, 200u64] {
+            let ids: Vec<String> = (0..count).map(|n| format!("\"{}\"", "a".repeat(n as usize % 70))).collect();
+            let told = |n: u64| (ids[n as usize].as_bytes(), EventHash([n as u8; 32]), Sequence(n.pow(n as u32 % 8)));
+            let events =
+                (0..count).map(told).map(|(agent_id, hash, sequence)| Told { agent_id, hash, sequence, terms: &[] });
+            let mut hashes = Vec::new();
+            Leaves::default().hash_told(events, |hash| hashes.push(hash));
+            let alone = (0..count).map(told).map(|(id, hash, sequence)| record_hash(&data_of(id, hash, sequence)));
+            assert_eq!(hashes, alone.collect::<Vec<_>>(), "{count}");
+        }
+    }
+}

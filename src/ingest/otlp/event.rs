@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use buffa::DecodeError;
+use sha1::{Digest, Sha1};
+use uuid::{Builder, Uuid};
 
 use super::attributes::{Attributes, Known, SESSION};
 use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of, is_mended};
@@ -172,6 +174,15 @@ fn write_parsed(json: &mut Json, text: &str, memory: &mut Canonicalizer) -> bool
     is_json
 }
 
+/// The UUIDv5 of a name (RFC 9562, section 5.5). The same as [`Uuid::new_v5`], with the processor's instructions for SHA-1:
+/// those ids took a fortieth of a span's CPU time.
+pub fn uuid_v5(namespace: &Uuid, name: &[u8]) -> Uuid {
+    let digest = Sha1::new().chain_update(namespace).chain_update(name).finalize();
+    let mut bytes = uuid::Bytes::default();
+    bytes.copy_from_slice(&digest[..size_of::<uuid::Bytes>()]);
+    Builder::from_sha1_bytes(bytes).into_uuid()
+}
+
 /// A trace id and a span id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanKey {
@@ -195,5 +206,20 @@ impl SpanKey {
             *place = hex_of(*byte);
         }
         hex
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_rfc() {
+        // RFC 9562, appendix A.4.
+        let expected = "2ed6657d-e927-568b-95e1-2665a8aea6a2";
+        assert_eq!(uuid_v5(&Uuid::NAMESPACE_DNS, b"www.example.com").to_string(), expected);
+        for name in [&b""[..], &[7; 39], &[7; 40], &[7; 3000]] {
+            assert_eq!(uuid_v5(&Uuid::NAMESPACE_URL, name), Uuid::new_v5(&Uuid::NAMESPACE_URL, name));
+        }
     }
 }

@@ -22,7 +22,7 @@ enum Agent {
 pub struct Family<'a> {
     /// Spans are known by a hash of their ids, with a key that no sender knows.
     hasher: RandomState,
-    agents: HashMap<u64, Agent>,
+    agents: HashMap<u64, Agent, foldhash::fast::RandomState>,
     names: Vec<Cow<'a, str>>,
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::event::Origin;
+use super::event::{Origin, uuid_v5};
 use super::family::Family;
 use super::record::{Ordinals, Record};
 use super::request::{Item, Items, Origins, Signal};
@@ -179,7 +179,7 @@ impl<'a> Mapper<'a> {
             return Ok(Mapped::Left);
         }
         // Where it came in is no part of it.
-        let id = Uuid::new_v5(&taken, self.draft(WayIn::OTLP, taken, None)?.canonical());
+        let id = uuid_v5(&taken, self.draft(WayIn::OTLP, taken, None)?.canonical());
         let warning = format!("id: {taken} belongs to a different event that is already stored");
         self.draft(self.way_in, id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
     }

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::attributes::{Attributes, Known};
-use super::event::{Origin, SpanKey, write_content, write_labels, write_session};
+use super::event::{Origin, SpanKey, uuid_v5, write_content, write_labels, write_session};
 use super::span;
 use super::value::{Attribute, Fault, IN_METADATA, Json, check};
 use super::wire::Fields;
@@ -41,18 +41,18 @@ const ERROR: [Known; 4] = [Known::ErrorMessage, Known::Error, Known::ErrorType, 
 /// How often each record was seen in one request.
 #[derive(Default)]
 pub struct Ordinals {
-    seen: HashMap<Uuid, u64>,
+    seen: HashMap<Uuid, u64, foldhash::fast::RandomState>,
 }
 
 impl Ordinals {
     /// The id of a record that is mapped to `content`.
     pub fn id(&mut self, content: &[u8]) -> Uuid {
-        let first = Uuid::new_v5(&NAMESPACE, content);
+        let first = uuid_v5(&NAMESPACE, content);
         let ordinal = self.seen.entry(first).or_default();
         *ordinal += 1;
         match *ordinal {
             1 => first,
-            ordinal => Uuid::new_v5(&first, &ordinal.to_be_bytes()),
+            ordinal => uuid_v5(&first, &ordinal.to_be_bytes()),
         }
     }
 }

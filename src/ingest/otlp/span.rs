@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT};
-use super::event::{Origin, SpanKey, write_content, write_labels, write_session};
+use super::event::{Origin, SpanKey, uuid_v5, write_content, write_labels, write_session};
 use super::parts::{Event, Link, write_list};
 use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
@@ -23,7 +23,7 @@ const KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consu
 
 /// The id of a span's event, and of everything that points to it.
 pub fn id_of(span: SpanKey) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, &span.hex())
+    uuid_v5(&NAMESPACE, &span.hex())
 }
 
 /// What of a span matters to others.
