@@ -96,11 +96,11 @@ def storing(listen):
 def main():
     cairn, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     body, places = export()
-    with tempfile.TemporaryDirectory() as folder:
-        names = {"OTLP_BODY": f"{folder}/body", "OTLP_PLACES": f"{folder}/places"}
+    with tempfile.TemporaryDirectory() as bodies, folder() as data:
+        names = {"OTLP_BODY": f"{bodies}/body", "OTLP_PLACES": f"{bodies}/places"}
         pathlib.Path(names["OTLP_BODY"]).write_bytes(body)
         pathlib.Path(names["OTLP_PLACES"]).write_text("\n".join(map(str, places)))
-        server = subprocess.Popen([cairn, "serve", "--listen", "127.0.0.1:0", "--data-dir", f"{folder}/data"],
+        server = subprocess.Popen([cairn, "serve", "--listen", "127.0.0.1:0", "--data-dir", data],
                                   stdout=subprocess.PIPE, text=True, env={**os.environ, "CAIRN_ADMIN__LISTEN": "127.0.0.1:0"})
         try:
             listen = next(said["listen"] for said in map(json.loads, server.stdout) if said["message"] == "cairn takes events")

@@ -287,3 +287,25 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
         assert!(code == 1 && said.contains("BROKEN: hash mismatch") && said.contains("599 events verified"), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_leaf_whose_event_cannot_be_read_is_named() {
+    for leaf in [0u64, 100, 300] {
+        let data = ledger("same").await;
+        edit(data.path(), |db| {
+            // The run that has the leaf, and in it the event.
+            let runs = keys(db, b'l').into_iter().map(|(key, place)| (key[1..].to_vec(), place));
+            let (first, mut place) = runs.filter(|(first, _)| first[..] <= leaf.to_be_bytes()[..]).last().unwrap();
+            let offset = leaf - u64::from_be_bytes(first.try_into().unwrap());
+            let position = u64::from_be_bytes(place[2..].try_into().unwrap()) + offset;
+            place[2..].copy_from_slice(&position.to_be_bytes());
+            let events = db.cf_handle("events").unwrap();
+            let mut record = db.get_cf(events, &place).unwrap().unwrap();
+            record[0] = 9;
+            db.put_cf(events, &place, record).unwrap();
+        });
+        let (code, said) = verify(data.path(), &[]);
+        let named = format!("log: BROKEN: the event of leaf {leaf} is missing or cannot be read");
+        assert!(code == 1 && said.contains(&named) && said.contains("unreadable at sequence"), "{leaf}: {said}");
+    }
+}

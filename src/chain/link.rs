@@ -47,6 +47,11 @@ impl fmt::Display for Sequence {
     }
 }
 
+/// The length of a block of SHA-256, in bytes.
+const BLOCK_LEN: usize = 64;
+/// What is hashed behind an event's canonical bytes: 64 hex digits, and what SHA-256 adds, 9 bytes at least; rounded up.
+const END_LEN: usize = 64 + 9 + BLOCK_LEN - 1;
+
 /// A SHA-256 hash; shown, hashed and sent as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hash(pub [u8; 32]);
@@ -63,23 +68,26 @@ impl Hash {
         Hash(hasher.finalize().into())
     }
 
-    /// Adds the hashes of events to `hashes`, in their order: of each its canonical bytes and the hash before it.
+    /// Writes the hashes of events to `hashes`, in their order: of each its canonical bytes and the hash before it.
     ///
     /// One text keeps the processor's unit for SHA-256 waiting for itself half of the time, four at once do not: 1.9 times
-    /// as fast here.
-    pub fn of_events<'e>(events: impl Iterator<Item = (&'e [u8], Hash)>, hashes: &mut Vec<Hash>) {
+    /// as fast here. They have to have the same number of blocks, so events are hashed in the order of their lengths.
+    pub fn of_events(events: &[(&[u8], Hash)], hashes: &mut Vec<Hash>) {
         const AT_ONCE: usize = 16;
-        let mut events = events.peekable();
-        while events.peek().is_some() {
-            let (mut canonical, mut prev, mut count) = ([&[][..]; AT_ONCE], [[0; 64]; AT_ONCE], 0);
-            for (bytes, hash) in events.by_ref().take(AT_ONCE) {
-                (canonical[count], prev[count]) = (bytes, hash.hex());
-                count += 1;
-            }
-            let messages: [_; AT_ONCE] = std::array::from_fn(|at| Message::pair(&[], canonical[at], &prev[at]));
+        hashes.clear();
+        hashes.resize(events.len(), Hash::GENESIS);
+        let mut order: Vec<usize> = (0..events.len()).collect();
+        order.sort_unstable_by_key(|&event| (events[event].0.len() + END_LEN) / BLOCK_LEN);
+        for some in order.chunks(AT_ONCE) {
+            let mut prev = [[0; 64]; AT_ONCE];
+            some.iter().zip(&mut prev).for_each(|(&event, hex)| *hex = events[event].1.hex());
+            let messages: [_; AT_ONCE] = std::array::from_fn(|at| {
+                let canonical = some.get(at).map_or(&[][..], |&event| events[event].0);
+                Message::pair(&[], canonical, &prev[at])
+            });
             let mut made = [[0; 32]; AT_ONCE];
-            hash_messages(&messages[..count], &mut made[..count]);
-            hashes.extend(made[..count].iter().map(|hash| Hash(*hash)));
+            hash_messages(&messages[..some.len()], &mut made[..some.len()]);
+            some.iter().zip(made).for_each(|(&event, hash)| hashes[event] = Hash(hash));
         }
     }
 
@@ -153,11 +161,12 @@ mod tests {
             events in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<[u8; 32]>()), 0..70),
         ) {
             // Texts of all lengths about a block, and of one length side by side.
-            let texts = events.iter().flat_map(|(text, prev)| [(&text[..], Hash(*prev)), (&text[text.len() / 2..], Hash(*prev))]);
+            let half = |text: &[u8]| text.len() / 2;
+            let texts: Vec<_> = events.iter().flat_map(|(text, prev)| [(&text[..], Hash(*prev)), (&text[half(text)..], Hash(*prev))]).collect();
             let mut hashes = vec![Hash::GENESIS];
-            Hash::of_events(texts.clone(), &mut hashes);
-            let alone = texts.map(|(text, prev)| Hash::of_event(text, &prev));
-            prop_assert_eq!(hashes, [Hash::GENESIS].into_iter().chain(alone).collect::<Vec<_>>());
+            Hash::of_events(&texts, &mut hashes);
+            let alone: Vec<_> = texts.iter().map(|(text, prev)| Hash::of_event(text, prev)).collect();
+            prop_assert_eq!(hashes, alone);
         }
     }
 }

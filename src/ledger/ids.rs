@@ -14,7 +14,7 @@ use crate::chain::DefaultLabels;
 
 /// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
 ///
-/// Each lock is held for one look-up.
+/// Each lock is held for one look-up. Nobody gains by ids that collide in these maps: they hold what is being committed.
 #[derive(Clone, Default)]
 pub struct InFlight {
     ids: Arc<Mutex<HashSet<Uuid, RandomState>>>,

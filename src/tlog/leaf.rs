@@ -77,6 +77,25 @@ impl Leaves {
     }
 }
 
+/// Whether leaves that are hashed together have the hashes that each has alone. What is signed depends on it, and there is
+/// other code for each kind of processor: it is made sure of before anything is signed.
+pub fn are_hashed_alike() -> bool {
+    let id = "\"a long id of an agent, as long as a block of SHA-256 and then some\"".as_bytes();
+    (0..=AT_ONCE + 1).all(|count| {
+        // Ids of many lengths.
+        let told = |n: usize| Told {
+            agent_id: &id[n % id.len()..],
+            hash: EventHash([n as u8; 32]),
+            sequence: Sequence(n as u64),
+            terms: &[],
+        };
+        let mut alone = (0..count).map(told).map(|told| record_hash(&data_of(told.agent_id, told.hash, told.sequence)));
+        let mut is_alike = true;
+        Leaves::default().hash_told((0..count).map(told), |hash| is_alike &= alone.next() == Some(hash));
+        is_alike && alone.next().is_none()
+    })
+}
+
 /// Tells the hash of the leaf of each item, whose data `write_next` appends.
 fn hash_all<T>(
     items: impl Iterator<Item = T>,
@@ -84,7 +103,8 @@ fn hash_all<T>(
     mut write_next: impl FnMut(T, &mut Vec<u8>),
     mut tell: impl FnMut(Hash),
 ) {
-    let mut items = items.peekable();
+    // An iterator that ended is not asked again.
+    let mut items = items.fuse().peekable();
     while items.peek().is_some() {
         data.clear();
         let (mut ends, mut count) = ([0; AT_ONCE], 0);
@@ -107,15 +127,6 @@ mod tests {
 
     #[test]
     fn leaves_that_are_hashed_together_have_the_hashes_that_each_has_alone() {
-        for count in [0, 1, 3, 4, 63, 64, 65, 200u64] {
-            let ids: Vec<String> = (0..count).map(|n| format!("\"{}\"", "a".repeat(n as usize % 70))).collect();
-            let told = |n: u64| (ids[n as usize].as_bytes(), EventHash([n as u8; 32]), Sequence(n.pow(n as u32 % 8)));
-            let events =
-                (0..count).map(told).map(|(agent_id, hash, sequence)| Told { agent_id, hash, sequence, terms: &[] });
-            let mut hashes = Vec::new();
-            Leaves::default().hash_told(events, |hash| hashes.push(hash));
-            let alone = (0..count).map(told).map(|(id, hash, sequence)| record_hash(&data_of(id, hash, sequence)));
-            assert_eq!(hashes, alone.collect::<Vec<_>>(), "{count}");
-        }
+        assert!(are_hashed_alike());
     }
 }

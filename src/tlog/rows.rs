@@ -295,3 +295,19 @@ impl Tiles for LogRows {
         self.whole(level, index).map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_become_whole_in_the_order_of_their_keys() {
+        let (mut edge, mut keys) = (Edge::default(), Vec::new());
+        for n in 0..140_000u64 {
+            edge.push(tlog_tiles::record_hash(&n.to_be_bytes()), |tile| keys.push(tile_key(tile.level, tile.index)));
+        }
+        assert_eq!(keys.len(), 140_000 / 256 + 2);
+        assert!(keys.is_sorted() && keys.windows(2).all(|pair| pair[0] != pair[1]));
+        assert_eq!(tile_key(7, 0), [255, 255, 255, 255, 255, 255, 255, 255, 7]);
+    }
+}

@@ -20,7 +20,7 @@ use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
 use super::leaf::{self, Leaves};
 use super::rows::{LogRows, Progress};
-use super::tree::{Edge, Hashes, Whole};
+use super::tree::{self, Edge, Hashes, Whole};
 use super::{Shared, Signed, State};
 use crate::ledger::committed::Committed;
 use crate::ledger::keys::{Place, Position, ShardId};
@@ -128,6 +128,9 @@ impl<'o> Sequencer<'o> {
     /// When it cannot be read, or is not what was signed.
     pub fn open(outside: &'o Outside) -> Result<Sequencer<'o>, LogError> {
         let Outside { rows, committed, shared, .. } = outside;
+        if !leaf::are_hashed_alike() || !tree::is_hashed_alike() {
+            return Err(LogError::Stopped(format!("SHA-256 is wrong on this processor ({})", tape_sha256::backend())));
+        }
         let progress = rows.progress()?;
         let was_signed = progress.as_ref().is_some_and(|progress| progress.size > 0);
         let (keys, signed) = keys_and_checkpoint(outside, was_signed)?;
@@ -227,7 +230,8 @@ impl<'o> Sequencer<'o> {
                         let missing =
                             || format!("the event at position {} of shard {} is missing", place.position.0, shard.0);
                         let (_, value) = row.ok_or_else(|| store.damaged(missing()))?;
-                        self.tree.push(place, leaf::hash(read::parse(store, place, value)?));
+                        let record = read::parse(store, place, value)?;
+                        self.leaves.hash_records(std::iter::once(record), |hash| self.tree.push(place, hash));
                         *next = next.next();
                         rows.next();
                     }

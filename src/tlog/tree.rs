@@ -128,6 +128,12 @@ fn whole_root(hashes: &[u8]) -> Hash {
     Hash(level[0])
 }
 
+/// Whether nodes that are hashed together have the hashes that each has alone: see [`super::leaf::are_hashed_alike`].
+pub fn is_hashed_alike() -> bool {
+    let hashes: TileBytes = (0..WIDTH * HASH_SIZE).map(|at| (at * 31 % 251) as u8).collect();
+    whole_root(&hashes) == Tile::subtree_hash(&hashes)
+}
+
 /// Reads whole tiles.
 pub trait Tiles {
     /// The 256 hashes of a whole tile.

@@ -48,10 +48,10 @@ impl<'s> Chains<'s> {
 
     /// Takes the rows that come next.
     pub fn take(&mut self, rows: &[Read<'_>], report: &mut Report<'_>) {
-        let mut hashes = std::mem::take(&mut self.hashes);
-        hashes.clear();
         let mine = rows.iter().filter_map(|row| row.record.ok()).filter(|record| self.has(record.agent()));
-        Hash::of_events(mine.map(|record| (record.canonical(), record.prev_hash())), &mut hashes);
+        let mine: Vec<_> = mine.map(|record| (record.canonical(), record.prev_hash())).collect();
+        let mut hashes = std::mem::take(&mut self.hashes);
+        Hash::of_events(&mine, &mut hashes);
         let mut next = hashes.iter().copied();
         for row in rows {
             let followed = match row.record {
@@ -78,7 +78,7 @@ impl<'s> Chains<'s> {
         if !self.has(agent) {
             return Ok(None);
         }
-        // There is one for each of this pass.
+        // There is one for each record of this pass; without one it would be a mismatch.
         let hash = hashes.next().unwrap_or_default();
         if place.shard != shard_of(agent, self.shards) {
             self.chains.insert(agent, None);

@@ -14,7 +14,8 @@ use crate::tlog::rows::{LogRows, Progress, Run};
 const PIECE_BYTES: usize = 512 << 10;
 /// How many events they have at most.
 const PIECE_EVENTS: usize = 4096;
-/// How many pieces wait at most. Two more are being filled and verified; a piece can be as long as the longest event.
+/// How many pieces wait at most, and how many are kept to be filled again. Two more are being filled and verified; a piece
+/// can be as long as the longest event.
 pub const PIECES: usize = 2;
 
 /// What stands for the place of a row whose key cannot be read.

@@ -29,13 +29,14 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// default. With the two settings that follow from this and [`CACHE_SHARD_BITS`], a million new agents took 3 times
 /// as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
-/// And the first sorted level is about as large as what is compacted into it. By default it is 256 MiB, all of which was
+/// And the first sorted level is no larger than what is compacted into it. By default it is 256 MiB, all of which was
 /// rewritten for a few MiB of new rows: with 6 million ids of clients stored, a span took 28 us of CPU time instead of 23.
 const RANDOM_KEYS_LEVEL_BYTES: u64 = 8 << 20;
 
-/// The log's cap flushes every family at once, and a small one may have to be flushed again before the first is done. With
-/// two buffers, RocksDB's default, that stopped all writes, every few seconds at full load. What they all take stays bounded.
-const WRITE_BUFFERS: i32 = 4;
+/// For all families but that of events, which take nearly all of the memory. The cap of the write-ahead log flushes every
+/// family at once, and a small one may have to be flushed again before the first is done. With two buffers, RocksDB's
+/// default, that stopped all writes, every few seconds at full load.
+const WRITE_BUFFERS: i32 = 3;
 
 /// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
 /// time; of events of 2 KiB, 7 % more and 5 to 9 % less.
@@ -204,7 +205,9 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
-    options.set_max_write_buffer_number(WRITE_BUFFERS);
+    if family != Family::Events {
+        options.set_max_write_buffer_number(WRITE_BUFFERS);
+    }
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
     // The same on every level: a table whose keys are in order then moves down without being written again.
