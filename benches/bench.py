@@ -121,9 +121,10 @@ def latency(options):
         most = load.run(server.listen, 128, SECONDS)
         for _ in range(options.rounds):
             before = server.metrics()
-            p99 = load.paced(server.listen, 32, most / 2, SECONDS * 2)[1]
+            # It sends on all of its connections at once, so there are not more of them than it needs.
+            times = load.paced(server.listen, 32, most / 2, SECONDS * 2)
             commits.append(quantile(0.99, before, server.metrics(), "cairn_commit_duration_seconds") * 1e3)
-            took.append(p99 * 1e3)
+            took.append(times[len(times) * 99 // 100] * 1e3)
             disk.append(limit("fsync", data, 16384, 2)[1] * 1e3)
     return [report("p99 of a single event at half of the most", "ms", took, 2.0, commits, "p99 of commit_duration", at_most=True),
             report("p99 of commit_duration", "ms", commits, None, disk, "p99 of 16 KiB appended and synced")]

@@ -7,8 +7,6 @@ import re
 import subprocess
 import tempfile
 
-from machine import measured
-
 HERE = pathlib.Path(__file__).parent
 # What a person would send to try it.
 PLAIN = {"agent_id": "my-agent", "action_type": "TOOL_CALL", "action_name": "search_database", "action_status": "success"}
@@ -59,5 +57,12 @@ class Load:
         return float(re.search(r"Requests/sec:\s+([0-9.]+)", said)[1])
 
     def paced(self, listen, connections, requests_per_second, seconds):
-        """The median and the 99th percentile of a request's time in seconds, when so many are sent a second whatever becomes of them."""
-        return measured("paced", listen, self.path, f"{self.folder.name}/0", connections, requests_per_second, seconds)
+        """The times of requests in seconds, sorted, when so many are sent a second whatever becomes of them."""
+        log = pathlib.Path(self.folder.name, "log")
+        log.unlink(missing_ok=True)
+        said = subprocess.run(["h2load", "--h1", f"-c{connections}", f"--rps={requests_per_second / connections:.3f}", f"-D{seconds}",
+                               "-d", f"{self.folder.name}/0", "-H", "content-type: application/json", f"--log-file={log}",
+                               f"http://{listen}{self.path}"], capture_output=True, text=True, check=True).stdout
+        lines = [line.split("\t") for line in log.read_text().splitlines()]
+        assert lines and all(status in ("200", "201") for _, status, _ in lines), said
+        return sorted(int(micros) / 1e6 for _, _, micros in lines)

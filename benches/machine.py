@@ -22,15 +22,10 @@ def built(name):
     return max(made, key=lambda path: path.stat().st_mtime)
 
 
-def measured(name, *arguments):
-    """The numbers that a program of `benches` prints."""
-    said = subprocess.run([built(name), *map(str, arguments)], capture_output=True, text=True, check=True).stdout
-    return [float(number) for number in said.split()]
-
-
 def limit(*arguments):
     """The numbers that a run of `limits` prints."""
-    return measured("limits", *arguments)
+    said = subprocess.run([built("limits"), *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+    return [float(number) for number in said.split()]
 
 
 @contextlib.contextmanager

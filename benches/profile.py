@@ -19,7 +19,7 @@ RECORD = ["perf", "record", "--quiet", "--freq", "299", "--call-graph", "dwarf,1
 
 def draw(name, title, samples):
     """A flame graph of what perf recorded. What is too narrow to be seen is left out."""
-    stacks = subprocess.run(["perf", "script", "-i", samples], check=True, capture_output=True).stdout
+    stacks = subprocess.run(["perf", "script", "--no-inline", "-i", samples], check=True, capture_output=True).stdout
     folded = subprocess.run([TOOLS / "inferno-collapse-perf"], input=stacks, check=True, capture_output=True).stdout
     flames = subprocess.run([TOOLS / "inferno-flamegraph", "--title", title, "--minwidth", "0.4", "--hash"], input=folded, check=True,
                             capture_output=True).stdout

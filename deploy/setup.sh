@@ -12,6 +12,7 @@ need curl curl
 need python3 python3
 need sha256sum coreutils
 need wrk wrk
+need h2load nghttp2-client
 need strip binutils
 need strace strace
 need systemd-analyze systemd

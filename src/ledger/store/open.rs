@@ -33,9 +33,9 @@ const RANDOM_KEYS_TRIGGER: i32 = 8;
 /// rewritten for a few MiB of new rows: with 6 million ids of clients stored, a span took 28 us of CPU time instead of 23.
 const RANDOM_KEYS_LEVEL_BYTES: u64 = 8 << 20;
 
-/// For all families but that of events, which take nearly all of the memory. The cap of the write-ahead log flushes every
-/// family at once, and a small one may have to be flushed again before the first is done. With two buffers, RocksDB's
-/// default, that stopped all writes, every few seconds at full load.
+/// For the families of small rows that every commit writes. The cap of the write-ahead log flushes every family at once,
+/// and these may have to be flushed again before the first is done. With two buffers, RocksDB's default, that stopped all
+/// writes, every few seconds at full load. What fills buffers by itself keeps two: they are memory.
 const WRITE_BUFFERS: i32 = 3;
 
 /// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
@@ -205,7 +205,7 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
-    if family != Family::Events {
+    if matches!(family, Family::Chain | Family::Agents | Family::Times | Family::Meta) {
         options.set_max_write_buffer_number(WRITE_BUFFERS);
     }
     options.set_target_file_size_base(TABLE_FILE_BYTES);
