@@ -294,8 +294,8 @@ async fn the_first_leaf_whose_event_cannot_be_read_is_named() {
         let data = ledger("same").await;
         edit(data.path(), |db| {
             // The run that has the leaf, and in it the event.
-            let runs = keys(db, b'l').into_iter().map(|(key, place)| (key[1..].to_vec(), place));
-            let (first, mut place) = runs.filter(|(first, _)| first[..] <= leaf.to_be_bytes()[..]).last().unwrap();
+            let mut runs = keys(db, b'l').into_iter().map(|(key, place)| (key[1..].to_vec(), place));
+            let (first, mut place) = runs.rfind(|(first, _)| first[..] <= leaf.to_be_bytes()[..]).unwrap();
             let offset = leaf - u64::from_be_bytes(first.try_into().unwrap());
             let position = u64::from_be_bytes(place[2..].try_into().unwrap()) + offset;
             place[2..].copy_from_slice(&position.to_be_bytes());
