@@ -29,9 +29,9 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// default. With the two settings that follow from this and [`CACHE_SHARD_BITS`], a million new agents took 3 times
 /// as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
-/// And the first sorted level is no larger than what is compacted into it. By default it is 256 MiB, all of which was
+/// The first sorted level of the ids of clients is no larger than what is compacted into it. By default it is 256 MiB, all of which was
 /// rewritten for a few MiB of new rows: with 6 million ids of clients stored, a span took 28 us of CPU time instead of 23.
-const RANDOM_KEYS_LEVEL_BYTES: u64 = 8 << 20;
+const CLIENT_IDS_LEVEL_BYTES: u64 = 8 << 20;
 
 /// For the families of small rows that every commit writes. The cap of the write-ahead log flushes every family at once,
 /// and these may have to be flushed again before the first is done. With two buffers, RocksDB's default, that stopped all
@@ -196,12 +196,15 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
             table.set_bloom_filter(10.0, false);
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.02);
-            random_keys(&mut options);
+            options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
         }
-        Family::Chain | Family::Index => random_keys(&mut options),
+        Family::Chain => options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER),
         // Hashes: nothing to compress.
         Family::Tiles => compression = DBCompressionType::None,
-        Family::Times | Family::Log | Family::Relay | Family::Meta => {}
+        Family::Times | Family::Index | Family::Log | Family::Relay | Family::Meta => {}
+    }
+    if family == Family::ClientIds {
+        options.set_max_bytes_for_level_base(CLIENT_IDS_LEVEL_BYTES);
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
@@ -213,9 +216,4 @@ fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
     // The same on every level: a table whose keys are in order then moves down without being written again.
     options.set_compression_type(compression);
     ColumnFamilyDescriptor::new(family.name(), options)
-}
-
-fn random_keys(options: &mut Options) {
-    options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
-    options.set_max_bytes_for_level_base(RANDOM_KEYS_LEVEL_BYTES);
 }
