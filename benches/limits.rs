@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use cairn::chain::{AgentKey, Hash, Sequence};
 use cairn::ledger::StorageConfig;
 use cairn::ledger::commit::Commit;
+use cairn::ledger::frame;
 use cairn::ledger::keys::{Agent, Place, Position, Run, ShardId, time_key};
 use cairn::ledger::store::{Family, Store};
 use sha2::{Digest, Sha256};
@@ -79,6 +80,7 @@ fn rocksdb(
     let agents: Vec<(AgentKey, Box<str>)> =
         (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
     let shard = ShardId(0);
+    let mut frame = frame::Draft::default();
     let (started, mut next) = (Instant::now(), 0u64);
     while started.elapsed() < time {
         let mut batch = store.batch(events as usize * (len + 32));
@@ -90,7 +92,10 @@ fn rocksdb(
                 std::hint::black_box(store.get(Family::ClientIds, &id)?);
                 store.put(&mut batch, Family::ClientIds, &id, &place.encode())?;
             }
-            store.put(&mut batch, Family::Events, &place.encode(), &rows[position as usize % ROWS])?;
+            frame.add(&rows[position as usize % ROWS]);
+            if frame.is_full() || position + 1 == next + events {
+                frame.put(&store, &mut batch, place)?;
+            }
             let agent = (position / run) as usize % agents.len();
             let mine = touched.entry(agent).or_insert(Run { first: Sequence(position), place, count: 0 });
             if mine.place.position.0 + u64::from(mine.count) != position {

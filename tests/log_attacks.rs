@@ -250,7 +250,11 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
         });
         let (code, said) = verify(data.path(), &[]);
         let is_its_shard = place.len() == key(0, 0).len() && place.starts_with(&[0, 0]);
-        let kind = if is_its_shard { "sequence gap: expected " } else { "it stands where no event of its agent can" };
+        let kind = match place.len() == key(0, 0).len() {
+            true if is_its_shard => "sequence gap: expected ",
+            true => "it stands where no event of its agent can",
+            false => "its row is damaged",
+        };
         assert!(code == 1 && said.contains(kind) && said.contains("events verified: 1 BROKEN"), "{what}: {said}");
         // What is nobody's event, also of an agent that no event was seen of.
         for nothing in [vec![], vec![2; 100]] {

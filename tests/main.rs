@@ -12,6 +12,7 @@ mod export;
 mod faults;
 mod follow;
 mod forger;
+mod frames;
 mod harness;
 mod http;
 mod ingest;

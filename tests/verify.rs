@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cairn::ledger::frame::{self, Frame};
 use cairn::ledger::record::RecordRef;
 use rocksdb::{DB, Options};
 use serde_json::{Value, json};
@@ -12,10 +13,40 @@ use crate::harness::{Process, Running, config, run_text};
 const FAMILIES: [&str; 10] =
     ["events", "chain", "agents", "times", "client_ids", "index", "log", "tiles", "relay", "meta"];
 
-/// Edits a database that no server has open.
+/// Edits a database that no server has open. Each event has a row of its own meanwhile, and a frame of its own after it.
 pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {
+    edit_frames(data_dir, |db| {
+        replace_events(db, |key, value| {
+            let frame = Frame::decode(key, value);
+            let records = |frame: Frame<'_>| {
+                (0..frame.count()).map(|at| (frame.place(at).encode().to_vec(), frame.record(at).to_vec())).collect()
+            };
+            frame.map_or_else(|| vec![(key.to_vec(), value.to_vec())], records)
+        });
+        work(db);
+        replace_events(db, |key, record| vec![(key.to_vec(), framed(&[record]))]);
+    });
+}
+
+/// Edits a database that no server has open, as it is.
+pub fn edit_frames(data_dir: &Path, work: impl FnOnce(&DB)) {
     let db = DB::open_cf(&Options::default(), data_dir, FAMILIES).unwrap();
     work(&db);
+}
+
+fn replace_events(db: &DB, rows: impl Fn(&[u8], &[u8]) -> Vec<(Vec<u8>, Vec<u8>)>) {
+    let events = db.cf_handle("events").unwrap();
+    let stored: Vec<_> = db.iterator_cf(events, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
+    let replaced: Vec<_> = stored.iter().flat_map(|(key, value)| rows(key, value)).collect();
+    stored.iter().for_each(|(key, _)| db.delete_cf(events, key).unwrap());
+    replaced.iter().for_each(|(key, value)| db.put_cf(events, key, value).unwrap());
+}
+
+/// A frame of these records.
+fn framed(records: &[&[u8]]) -> Vec<u8> {
+    let mut frame = frame::Draft::default();
+    records.iter().for_each(|record| frame.add(record));
+    frame.finish().unwrap().to_vec()
 }
 
 /// Ten events of agent `a` and five of agent `b`, and the server gone. Every third one has warnings.

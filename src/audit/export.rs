@@ -13,10 +13,11 @@ use super::{Audit, filter, store_failed};
 use crate::chain::{AgentKey, Field, Hash, Sequence, time};
 use crate::evidence;
 use crate::http::{Params, Problem};
+use crate::ledger::events::Events;
 use crate::ledger::keys::Place;
 use crate::ledger::read::{self, Runs};
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Store, StoreError};
+use crate::ledger::store::{Store, StoreError};
 use crate::tlog::{Prover, Signed};
 
 /// Which events.
@@ -168,7 +169,7 @@ impl Export {
         let signed = Arc::clone(self.prover.signed());
         let store = signed.store();
         let mut runs = Runs::from(store, self.agent, from)?;
-        let mut events = store.rows(Family::Events)?;
+        let mut events = Events::new(store)?;
         let mut sequence = from;
         while sequence <= self.last && out.len() < PIECE_BYTES {
             let missing = || missing(store, sequence);
@@ -180,17 +181,11 @@ impl Export {
             }
             let mut place = run.place;
             place.position.0 += offset;
-            if offset == 0 || sequence == from {
-                events.seek(&place.encode());
-            }
-            let row = events.row()?.filter(|(key, _)| *key == place.encode());
-            let (_, value) = row.ok_or_else(missing)?;
-            let record = read::parse(store, place, value)?;
+            let record = read::parse(store, place, events.at(place)?.ok_or_else(missing)?)?;
             if record.sequence() != sequence || record.agent() != self.agent {
                 return Err(missing());
             }
             write(&mut self.prover, sequence, place, record, out)?;
-            events.next();
             sequence = sequence.next();
         }
         Ok(sequence)

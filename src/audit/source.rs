@@ -4,10 +4,11 @@ use super::Cancelled;
 use super::filter::Filter;
 use crate::chain::{AgentKey, Sequence};
 use crate::ledger::Ledger;
+use crate::ledger::events::Events;
 use crate::ledger::index::Postings;
 use crate::ledger::keys::{Place, Position, Run, ShardId};
 use crate::ledger::read::{self, Runs};
-use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::ledger::store::{Store, StoreError};
 
 /// The order of a list, by time of receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub struct Stream<'s> {
     shard: ShardId,
     order: Order,
     source: Source<'s>,
-    rows: Rows<'s>,
+    events: Events<'s>,
     /// What is left: from `low` up to and without `high`.
     low: Position,
     high: Position,
@@ -68,7 +69,7 @@ impl<'s> Stream<'s> {
             (None, Some(term)) => Source::Term(Postings::new(store, term, shard)?),
             (None, None) => Source::All,
         };
-        Ok(Stream { store, shard, order, source, rows: store.rows(Family::Events)?, low, high })
+        Ok(Stream { store, shard, order, source, events: Events::new(store)?, low, high })
     }
 
     /// The next event that `filter` shows.
@@ -81,22 +82,17 @@ impl<'s> Stream<'s> {
                 return Ok(None);
             }
             let place = Place { shard: self.shard, position };
-            if !self.go_to(place)? {
-                tracing::error!(
-                    shard = place.shard.0,
-                    position = position.0,
-                    "an event is missing: run `cairn verify --all`"
-                );
+            let Some(record) = self.events.at(place)? else {
+                let (shard, position) = (place.shard.0, position.0);
+                tracing::error!(shard, position, "an event is missing: run `cairn verify --all`");
                 continue;
-            }
-            if let Some((_, value)) = self.rows.row()? {
-                match read::parse(self.store, place, value) {
-                    Ok(record) if filter.shows(record) => {
-                        return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), place }));
-                    }
-                    Ok(_) => {}
-                    Err(error) => tracing::error!(%error, "an event is left out of a list: run `cairn verify --all`"),
+            };
+            match read::parse(self.store, place, record) {
+                Ok(record) if filter.shows(record) => {
+                    return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), place }));
                 }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "an event is left out of a list: run `cairn verify --all`"),
             }
         }
         Ok(None)
@@ -133,21 +129,6 @@ impl<'s> Stream<'s> {
             (Order::Desc, Some(found)) => self.high = found,
         }
         Ok(found)
-    }
-
-    /// Goes to the row of an event; false if there is none. The neighbour is only a step away.
-    fn go_to(&mut self, place: Place) -> Result<bool, StoreError> {
-        let key = place.encode();
-        match self.order {
-            Order::Asc => self.rows.next(),
-            Order::Desc => self.rows.back(),
-        }
-        let is_there = |rows: &Rows<'_>| rows.row().map(|row| row.is_some_and(|(found, _)| found == key));
-        if is_there(&self.rows)? {
-            return Ok(true);
-        }
-        self.rows.seek(&key);
-        is_there(&self.rows)
     }
 }
 

@@ -7,10 +7,11 @@ use super::ledger::Reader;
 use super::{Exit, complain, said};
 use crate::chain::{AgentKey, Field, Sequence, scan};
 use crate::harmless::harmless;
+use crate::ledger::events::Events;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read::{self, Runs};
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, StoreError};
+use crate::ledger::store::StoreError;
 
 /// Shows stored events, the oldest first.
 pub fn run(args: &LogArgs) -> Exit {
@@ -32,18 +33,11 @@ fn show(reader: &Reader, args: &LogArgs) -> Result<io::Result<()>, StoreError> {
         return Ok(Err(io::Error::other(format!("there is no agent {agent_id:?}"))));
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut rows = reader.store.scan(Family::Events)?;
+    let mut events = Events::scan(&reader.store, 1)?;
     let mut show = |place: Place| -> Result<io::Result<()>, StoreError> {
-        rows.next();
-        let key = place.encode();
-        if rows.row()?.is_none_or(|(found, _)| found != key) {
-            rows.seek(&key);
-        }
-        match rows.row()? {
-            Some((found, value)) if found == key => {
-                Ok(write(&mut out, read::parse(&reader.store, place, value)?, args.json))
-            }
-            _ => Err(reader.store.damaged("an event is missing; run `cairn verify --all`")),
+        match events.at(place)? {
+            Some(record) => Ok(write(&mut out, read::parse(&reader.store, place, record)?, args.json)),
+            None => Err(reader.store.damaged("an event is missing; run `cairn verify --all`")),
         }
     };
     for place in last_places(reader, args)? {

@@ -97,6 +97,7 @@ fn expected(key: &str) -> Option<&'static str> {
         "data_dir" | "api_keys_file" | "org_id_file" | "ca_file" | "key_file" | "checkpoint_file" | "cert_file"
         | "client_ca_file" => "a path",
         "api_keys" => "a list of strings, such as [one, two]",
+        "compression" => "lz4 or zstd",
         "shards" => "a number from 1 to 256",
         "events" => "a number from 1 to 1000000",
         "batch_events" | "otlp_records" => "a number",

@@ -19,6 +19,8 @@ pub struct StorageConfig {
     /// The most memory that the database may take for blocks and write buffers.
     #[serde(with = "units::size")]
     pub memory_bytes: ByteSize,
+    /// How events are compressed on disk. Can be changed at any time: what is stored stays as it is, and readable.
+    pub compression: Compression,
     /// New events are refused while the ledger takes more than this on disk.
     #[serde(with = "units::size")]
     pub max_bytes: ByteSize,
@@ -33,10 +35,22 @@ impl Default for StorageConfig {
             data_dir: "./data".into(),
             sync: true,
             memory_bytes: ByteSize::mib(64),
+            compression: Compression::default(),
             max_bytes: ByteSize::gib(10),
             min_free_bytes: ByteSize::mib(256),
         }
     }
+}
+
+/// How events are compressed on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Costs the least CPU time.
+    #[default]
+    Lz4,
+    /// Takes the least room.
+    Zstd,
 }
 
 /// `queue.*`: what each shard lets wait.

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use tokio::sync::watch;
 
 use super::committed::Committed;
+use super::events::Events;
 use super::keys::{Place, Position, ShardId};
 use super::read;
 use super::recent::{Source, Stretch};
@@ -191,30 +192,23 @@ fn from_disk(
     end: Position,
     mut add: impl FnMut(Position, &[Term]) -> bool,
 ) -> Result<Position, StoreError> {
-    let mut rows = store.rows(Family::Events)?;
-    rows.seek(&Place { shard, position: next }.encode());
+    let mut events = Events::new(store)?;
     while next < end {
         let position = next;
         next = next.next();
         let place = Place { shard, position };
-        match rows.row()? {
-            Some((key, value)) if key == place.encode() => match read::parse(store, place, value) {
+        match events.at(place)? {
+            Some(record) => match read::parse(store, place, record) {
                 Ok(record) if !add(position, &terms::of_event(record.canonical())) => break,
                 Ok(_) => {}
                 // `cairn verify` names it; the index goes on without it.
                 Err(error) => tracing::error!(%error, "an event is missing in the index"),
             },
-            _ => {
-                tracing::error!(
-                    shard = shard.0,
-                    position = position.0,
-                    "an event is missing: run `cairn verify --all`"
-                );
-                rows.seek(&Place { shard, position: next }.encode());
-                continue;
+            None => {
+                let (shard, position) = (shard.0, position.0);
+                tracing::error!(shard, position, "an event is missing: run `cairn verify --all`");
             }
         }
-        rows.next();
     }
     Ok(next)
 }

@@ -48,7 +48,12 @@ fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 impl Place {
-    /// The key in `events`, and the value in `client_ids`.
+    /// Whether `other` is the place right behind this one.
+    pub fn is_followed_by(self, other: Place) -> bool {
+        self.shard == other.shard && self.position.0.checked_add(1) == Some(other.position.0)
+    }
+
+    /// The key in `events` of the row whose last event stands here, and the value in `client_ids`.
     pub fn encode(self) -> [u8; 10] {
         join(&[&self.shard.0.to_be_bytes(), &self.position.0.to_be_bytes()])
     }

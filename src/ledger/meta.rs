@@ -10,7 +10,7 @@ use super::store::{Family, Store, StoreError};
 use crate::chain::DefaultLabels;
 
 /// Raised when older programs could not read what this one writes, or the other way round.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const FORMAT_KEY: &[u8] = b"format";
 const SHARDS_KEY: &[u8] = b"shards";

@@ -7,7 +7,7 @@
 //!
 //! | family | key | value | written by |
 //! |---|---|---|---|
-//! | `events` | place | a record: see [`record`] | commit |
+//! | `events` | place of the last of them | a frame of events that stand together: see [`frame`] and [`record`] | commit |
 //! | `chain` | agent key · first sequence u64 | first place, count u32: a run of the agent's events that stand together | commit |
 //! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, agent id | commit, a row per agent touched |
 //! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
@@ -18,8 +18,8 @@
 //! | `relay` | destination · kind · ... | what each destination has and has not: see `relay::backlog` | relay |
 //! | `meta` | name | format, shards, instance, names that default labels ever had, number of agents per shard | start, and commit for new agents |
 //!
-//! Keys ascend and puts are few: an event costs one large ascending put, and small rows per run, per agent and per
-//! commit. Server-given ids need no row, because they lead to their event through `times`: see
+//! Keys ascend and puts are few: the events of a commit are a few large ascending puts, beside small rows per run, per
+//! agent and per commit. Server-given ids need no row, because they lead to their event through `times`: see
 //! [`keys::server_id`].
 //!
 //! # Who owns what
@@ -30,6 +30,8 @@
 pub mod commit;
 pub mod committed;
 mod config;
+pub mod events;
+pub mod frame;
 mod heads;
 mod ids;
 pub mod index;
@@ -57,7 +59,7 @@ use uuid::Uuid;
 use crate::chain::{AgentKey, DefaultLabels};
 use commit::Commit;
 use committed::Committed;
-pub use config::{QueueConfig, StorageConfig};
+pub use config::{Compression, QueueConfig, StorageConfig};
 use ids::{Ids, InFlight};
 use index::Index;
 use keys::{Place, ShardId};
@@ -156,6 +158,7 @@ impl Ledger {
                 committed: Arc::clone(&committed),
                 metrics: metrics::ShardMetrics::register(),
                 ids: Ids::new(in_flight.clone(), shards, Arc::clone(&labels)),
+                frame: frame::Draft::default(),
                 tail,
             };
             ready.push((shard, receiver));

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::events::Events;
 use super::keys::{Agent, Place, Position, Run, ShardId, time_key};
 use super::record::{Record, RecordRef};
 use super::store::{Family, Rows, Store, StoreError};
@@ -12,8 +13,9 @@ use crate::chain::{AgentKey, Field, Sequence, scan};
 /// # Errors
 /// When the database cannot be read, or what is there is no record.
 pub fn record(store: &Store, place: Place) -> Result<Option<Record>, StoreError> {
-    let Some(bytes) = store.get(Family::Events, &place.encode())? else { return Ok(None) };
-    parse(store, place, &bytes).map(|record| Some(Record::copy(record)))
+    let mut events = Events::new(store)?;
+    let Some(bytes) = events.at(place)? else { return Ok(None) };
+    parse(store, place, bytes).map(|record| Some(Record::copy(record)))
 }
 
 /// Reads the record that stands at `place`.

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use super::Clock;
 use super::commit::{Commit, CommitError};
 use super::committed::Committed;
+use super::frame;
 use super::heads::Heads;
 use super::ids::{Ids, Known};
 use super::keys::{Place, Position, Run, ShardId, time_key};
@@ -70,6 +71,8 @@ pub struct Shard {
     pub metrics: ShardMetrics,
     /// The ids that are being stored.
     pub ids: Ids,
+    /// The frame that is being filled.
+    pub frame: frame::Draft,
     /// Where it goes on.
     pub tail: Tail,
 }
@@ -242,7 +245,10 @@ impl Shard {
                 if let Some(id) = client_id {
                     self.store.put(batch, Family::ClientIds, id.as_bytes(), &place.encode())?;
                 }
-                self.store.put(batch, Family::Events, &place.encode(), record.as_ref().bytes())?;
+                self.frame.add(record.as_ref().bytes());
+                if self.frame.is_full() {
+                    self.frame.put(&self.store, batch, place)?;
+                }
                 round.tail.next = place.position.next();
                 round.records.push(record);
                 Ok(Verdict::Fresh)
@@ -270,8 +276,11 @@ impl Shard {
         Ok(())
     }
 
-    fn finish(&self, round: &mut Round, heads: &mut Heads) -> Result<(), StoreError> {
+    fn finish(&mut self, round: &mut Round, heads: &mut Heads) -> Result<(), StoreError> {
         let batch = &mut round.batch;
+        if let Some(last) = round.tail.next.0.checked_sub(1).map(Position) {
+            self.frame.put(&self.store, batch, Place { shard: self.id, position: last })?;
+        }
         // In the order of their keys, rows go faster into the database's sorted memory.
         round.touched.sort_unstable();
         for &agent in &round.touched {

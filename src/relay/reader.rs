@@ -1,10 +1,11 @@
 //! Reading what was committed, in the order of its receipt.
 
 use crate::ledger::committed::Committed;
+use crate::ledger::events::Events;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::ledger::store::{Store, StoreError};
 
 /// Tells up to `limit` committed events from `next` on, and moves `next` behind them. Shards are merged by the time of
 /// receipt, so that a session whose agents are in several shards keeps its order as far as clocks go.
@@ -25,16 +26,14 @@ pub fn read(
         // First the end, then the rows: they show what was there when they were opened, and nothing later.
         let (from, end) = (next[usize::from(shard.0)], committed.next(shard));
         if from < end {
-            let mut rows = store.rows(Family::Events)?;
-            rows.seek(&Place { shard, position: from }.encode());
-            shards.push(Shard { shard, end, rows });
+            shards.push(Shard { shard, end, events: Events::new(store)? });
         }
     }
     // With one shard nobody asks for the time.
     let is_merged = shards.len() > 1;
     for _ in 0..limit {
         let mut first: Option<(u64, usize)> = None;
-        for (index, shard) in shards.iter().enumerate() {
+        for (index, shard) in shards.iter_mut().enumerate() {
             let position = next[usize::from(shard.shard.0)];
             if position < shard.end {
                 let ms = if is_merged { shard.received_ms(position)? } else { 0 };
@@ -47,14 +46,7 @@ pub fn read(
         let shard = &mut shards[index];
         let position = &mut next[usize::from(shard.shard.0)];
         let place = Place { shard: shard.shard, position: *position };
-        let record = shard.record(store, place)?;
-        let is_there = record.is_some();
-        tell(place, record)?;
-        if is_there {
-            shard.rows.next();
-        } else {
-            shard.rows.seek(&Place { position: place.position.next(), ..place }.encode());
-        }
+        tell(place, shard.record(store, place)?)?;
         *position = position.next();
     }
     Ok(())
@@ -63,21 +55,19 @@ pub fn read(
 struct Shard<'s> {
     shard: ShardId,
     end: Position,
-    rows: Rows<'s>,
+    events: Events<'s>,
 }
 
 impl Shard<'_> {
     /// When the event at this place was received; the beginning of time if it cannot be read.
-    fn received_ms(&self, position: Position) -> Result<u64, StoreError> {
-        let key = Place { shard: self.shard, position }.encode();
-        let row = self.rows.row()?.filter(|(found, _)| *found == key);
-        Ok(row.and_then(|(_, value)| RecordRef::parse(value).ok()?.received_ms()).unwrap_or(0))
+    fn received_ms(&mut self, position: Position) -> Result<u64, StoreError> {
+        let record = self.events.at(Place { shard: self.shard, position })?;
+        Ok(record.and_then(|record| RecordRef::parse(record).ok()?.received_ms()).unwrap_or(0))
     }
 
     /// The record at this place; `None` if there is none that can be read.
-    fn record<'r>(&'r self, store: &Store, place: Place) -> Result<Option<RecordRef<'r>>, StoreError> {
-        let row = self.rows.row()?.filter(|(found, _)| *found == place.encode());
-        Ok(row.and_then(|(_, value)| read::parse(store, place, value).ok()))
+    fn record<'r>(&'r mut self, store: &Store, place: Place) -> Result<Option<RecordRef<'r>>, StoreError> {
+        Ok(self.events.at(place)?.and_then(|record| read::parse(store, place, record).ok()))
     }
 }
 

@@ -23,10 +23,11 @@ use super::rows::{LogRows, Progress};
 use super::tree::{self, Edge, Hashes, Whole};
 use super::{Shared, Signed, State};
 use crate::ledger::committed::Committed;
+use crate::ledger::events::Events;
 use crate::ledger::keys::{Place, Position, ShardId};
 use crate::ledger::read;
 use crate::ledger::recent::Source;
-use crate::ledger::store::{Batch, Family, StoreError};
+use crate::ledger::store::{Batch, StoreError};
 
 /// The most events of a shard that are read in one go.
 const STRETCH_EVENTS: u64 = 4096;
@@ -222,18 +223,15 @@ impl<'o> Sequencer<'o> {
                 }
                 Source::Disk(until) => {
                     let end = until.map_or(end, |until| until.min(end));
-                    let mut rows = store.rows(Family::Events)?;
-                    rows.seek(&Place { shard, position: *next }.encode());
+                    let mut events = Events::new(store)?;
                     while *next < end {
                         let place = Place { shard, position: *next };
-                        let row = rows.row()?.filter(|(key, _)| *key == place.encode());
                         let missing =
                             || format!("the event at position {} of shard {} is missing", place.position.0, shard.0);
-                        let (_, value) = row.ok_or_else(|| store.damaged(missing()))?;
-                        let record = read::parse(store, place, value)?;
+                        let record = events.at(place)?.ok_or_else(|| store.damaged(missing()))?;
+                        let record = read::parse(store, place, record)?;
                         self.leaves.hash_records(std::iter::once(record), |hash| self.tree.push(place, hash));
                         *next = next.next();
-                        rows.next();
                     }
                 }
             }

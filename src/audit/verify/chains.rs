@@ -48,19 +48,19 @@ impl<'s> Chains<'s> {
 
     /// Takes the rows that come next.
     pub fn take(&mut self, rows: &[Read<'_>], report: &mut Report<'_>) {
-        let mine = rows.iter().filter_map(|row| row.record.ok()).filter(|record| self.has(record.agent()));
-        let mine: Vec<_> = mine.map(|record| (record.canonical(), record.prev_hash())).collect();
+        let mine = rows.iter().filter_map(|row| row.record.ok()).filter(|(_, record)| self.has(record.agent()));
+        let mine: Vec<_> = mine.map(|(_, record)| (record.canonical(), record.prev_hash())).collect();
         let mut hashes = std::mem::take(&mut self.hashes);
         Hash::of_events(&mine, &mut hashes);
         let mut next = hashes.iter().copied();
         for row in rows {
             let followed = match row.record {
-                Ok(record) => self.step(row.place, record, &mut next),
+                Ok((place, record)) => self.step(place, record, &mut next),
                 Err(why) => self.unreadable(row.bytes, why).map_or(Ok(None), Err),
             };
             match followed {
                 Ok(None) => {}
-                Ok(Some((agent, sequence))) => report.verified(agent, sequence, row.place),
+                Ok(Some((agent, sequence, place))) => report.verified(agent, sequence, place),
                 Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
             }
         }
@@ -73,7 +73,7 @@ impl<'s> Chains<'s> {
         place: Place,
         record: RecordRef<'_>,
         hashes: &mut impl Iterator<Item = Hash>,
-    ) -> Result<Option<(AgentKey, Sequence)>, Found> {
+    ) -> Result<Option<(AgentKey, Sequence, Place)>, Found> {
         let agent = record.agent();
         if !self.has(agent) {
             return Ok(None);
@@ -87,7 +87,7 @@ impl<'s> Chains<'s> {
         }
         let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
         match walk.step_hashed(&record.link(), hash, &mut self.checker) {
-            Ok(()) => Ok(Some((agent, walk.sequence))),
+            Ok(()) => Ok(Some((agent, walk.sequence, place))),
             Err(found) => {
                 self.chains.insert(agent, None);
                 Err(blame(record, found))

@@ -60,7 +60,8 @@ impl<'s> Recomputed<'s> {
         }
         let leaves = || rows.iter().filter(|row| row.is_leaf);
         let Recomputed { rows: stored, edge, leaves: hasher, checkpoints, roots, broken } = self;
-        let readable = leaves().take_while(|row| row.record.is_ok()).filter_map(|row| row.record.ok());
+        let readable =
+            leaves().take_while(|row| row.record.is_ok()).filter_map(|row| row.record.ok().map(|(_, record)| record));
         hasher.hash_records(readable, |leaf| {
             if broken.is_some() {
                 return;

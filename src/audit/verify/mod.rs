@@ -13,10 +13,11 @@ use serde_json::json;
 
 use crate::chain::walk::Checker;
 use crate::chain::{AgentKey, Break, BreakKind, Hash, Sequence, Walk};
+use crate::ledger::events::Events;
 use crate::ledger::keys::{Agent, Run};
 use crate::ledger::read::{self, Runs};
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::ledger::store::{Store, StoreError};
 
 pub use every::{Observer, Summary, all};
 pub use log::LogVerdict;
@@ -73,7 +74,7 @@ pub fn agent(
     let mut checker = Checker::default();
     let mut broken = None;
     let mut runs = Runs::from(store, key, Sequence(1))?;
-    let mut rows = store.scan(Family::Events)?;
+    let mut events = Events::scan(store, 1)?;
     'runs: while walk.sequence < head.sequence {
         let Some(run) = runs.run()? else { break };
         let expected = walk.sequence.next();
@@ -81,19 +82,17 @@ pub fn agent(
             broken = Some(Break { sequence: expected, kind: BreakKind::SequenceGap { found: run.first } });
             break;
         }
-        rows.seek(&run.place.encode());
         for offset in 0..u64::from(run.count) {
             if walk.sequence == head.sequence {
                 break 'runs;
             }
-            if let Err(found) = step(&rows, key, run, offset, &mut walk, &mut checker)? {
+            if let Err(found) = step(&mut events, key, run, offset, &mut walk, &mut checker)? {
                 broken = Some(found);
                 break 'runs;
             }
             if walk.sequence.0 % PROGRESS_EVENTS == 0 && !goes_on(PROGRESS_EVENTS) {
                 return Err(StoreError::BrokenOff);
             }
-            rows.next();
         }
         runs.next();
     }
@@ -103,9 +102,9 @@ pub fn agent(
     Ok(Some(Verdict { agent_id, events_verified: walk.sequence.0, head_hash: walk.hash, broken }))
 }
 
-/// Takes the event of a run that `rows` stands at.
+/// Takes an event of a run.
 fn step(
-    rows: &Rows<'_>,
+    events: &mut Events<'_>,
     key: AgentKey,
     run: Run,
     offset: u64,
@@ -116,11 +115,8 @@ fn step(
     place.position.0 += offset;
     let sequence = walk.sequence.next();
     let unreadable = |why: &str| Ok(Err(Break { sequence, kind: BreakKind::Unreadable(why.to_owned()) }));
-    let value = match rows.row()? {
-        Some((found, value)) if found == place.encode() => value,
-        _ => return unreadable("the event is missing"),
-    };
-    match RecordRef::parse(value) {
+    let Some(record) = events.at(place)? else { return unreadable("the event is missing") };
+    match RecordRef::parse(record) {
         Ok(record) if record.agent() != key => unreadable("another agent's event stands here"),
         Ok(record) => Ok(walk.step(&record.link(), checker)),
         Err(why) => unreadable(why),

@@ -5,9 +5,10 @@
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::events::{Event, Events};
+use crate::ledger::keys::{Place, Position};
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::ledger::store::{Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress, Run};
 
 /// How many bytes go over at once. Large enough that waking the other thread costs nothing.
@@ -18,43 +19,40 @@ const PIECE_EVENTS: usize = 4096;
 /// can be as long as the longest event.
 pub const PIECES: usize = 2;
 
-/// What stands for the place of a row whose key cannot be read.
-const NOWHERE: Place = Place { shard: ShardId(u16::MAX), position: Position(u64::MAX) };
-
-/// Rows of `events`, in the order in which they were read.
+/// Events, in the order in which they were read.
 #[derive(Default)]
 pub struct Piece {
     bytes: Vec<u8>,
-    events: Vec<Event>,
+    events: Vec<Kept>,
 }
 
-struct Event {
-    place: Place,
+struct Kept {
+    place: Option<Place>,
     is_leaf: bool,
     /// Where its bytes end.
     end: usize,
 }
 
-/// A row that was read.
+/// An event that was read.
 pub struct Read<'p> {
-    /// Where it stands.
-    pub place: Place,
     /// Whether it is the log's next leaf.
     pub is_leaf: bool,
     /// What it is.
     pub bytes: &'p [u8],
-    /// The record that it is, or why it is none.
-    pub record: Result<RecordRef<'p>, &'static str>,
+    /// Where it stands, and its record; or why it has none.
+    pub record: Result<(Place, RecordRef<'p>), &'static str>,
 }
 
 impl Piece {
-    /// Its rows.
+    /// Its events.
     pub fn rows(&self) -> Vec<Read<'_>> {
         let mut start = 0;
-        let read = |event: &Event| {
+        let read = |event: &Kept| {
             let bytes = &self.bytes[start..event.end];
             start = event.end;
-            Read { place: event.place, is_leaf: event.is_leaf, bytes, record: RecordRef::parse(bytes) }
+            let place = event.place.ok_or("its row is damaged");
+            let record = place.and_then(|place| RecordRef::parse(bytes).map(|record| (place, record)));
+            Read { is_leaf: event.is_leaf, bytes, record }
         };
         self.events.iter().map(read).collect()
     }
@@ -116,9 +114,9 @@ impl<'s> Reading<'s> {
         let mut leaves = Leaves { count: 0, next: vec![Position(0); shards], broken: None };
         let mut events = Vec::new();
         for shard in LogRows::shards(&known.next) {
-            let mut rows = self.store.scan_beside(Family::Events, shards)?;
-            rows.seek(&Place { shard, position: Position(0) }.encode());
-            events.push(rows);
+            let mut of_shard = Events::scan(self.store, shards)?;
+            of_shard.seek(Place { shard, position: Position(0) });
+            events.push(of_shard);
         }
         let mut runs = rows.runs()?;
         let mut run = readable(runs.take_next())?;
@@ -142,18 +140,20 @@ impl<'s> Reading<'s> {
     /// Reads the events of a run; false if there are not so many.
     fn run_of_leaves(
         &mut self,
-        events: &mut Rows<'_>,
+        events: &mut Events<'_>,
         first: Place,
         end: u64,
         leaves: &mut Leaves,
     ) -> Result<bool, StoreError> {
         let mut place = first;
         while leaves.count < end {
-            let key = place.encode();
-            // A row that stands before it is nobody's event.
-            let Some((found, record)) = events.row()?.filter(|(found, _)| *found <= &key[..]) else { return Ok(false) };
-            let is_leaf = found == key;
-            self.add(found, is_leaf, record)?;
+            let Some(event) = events.event()? else { return Ok(false) };
+            let is_leaf = event.place == Some(place);
+            // What stands before it is nobody's event.
+            if !is_leaf && !event.is_before(place) {
+                return Ok(false);
+            }
+            self.add(event, is_leaf)?;
             events.next();
             if is_leaf {
                 leaves.count += 1;
@@ -167,15 +167,12 @@ impl<'s> Reading<'s> {
     /// Reads the rows that are no leaves: those before a shard's first event, if there are any, and those behind its last
     /// leaf.
     fn others(&mut self, next: &[Position]) -> Result<(), StoreError> {
-        let mut events = self.store.scan(Family::Events)?;
+        let mut events = Events::scan(self.store, 1)?;
         events.seek_first();
         for (shard, next) in LogRows::shards(next).zip(next) {
-            let first = Place { shard, position: Position(0) }.encode();
-            self.up_to(&mut events, Some(&first))?;
+            self.up_to(&mut events, Some(Place { shard, position: Position(0) }))?;
             let Some(last) = next.0.checked_sub(1) else { continue };
-            let last = Place { shard, position: Position(last) }.encode();
-            events.seek(&last);
-            if events.row()?.is_some_and(|(key, _)| key == last) {
+            if events.at(Place { shard, position: Position(last) })?.is_some() {
                 events.next();
             }
         }
@@ -183,24 +180,23 @@ impl<'s> Reading<'s> {
     }
 
     /// Reads what stands before `end` and is no leaf.
-    fn up_to(&mut self, events: &mut Rows<'_>, end: Option<&[u8]>) -> Result<(), StoreError> {
-        while let Some((key, record)) = events.row()?.filter(|(key, _)| end.is_none_or(|end| *key < end)) {
-            self.add(key, false, record)?;
+    fn up_to(&mut self, events: &mut Events<'_>, end: Option<Place>) -> Result<(), StoreError> {
+        while let Some(event) = events.event()?.filter(|event| end.is_none_or(|end| event.is_before(end))) {
+            self.add(event, false)?;
             events.next();
         }
         Ok(())
     }
 
-    fn add(&mut self, key: &[u8], is_leaf: bool, record: &[u8]) -> Result<(), StoreError> {
+    fn add(&mut self, event: Event<'_>, is_leaf: bool) -> Result<(), StoreError> {
         let Piece { bytes, events } = &self.piece;
-        let is_full = bytes.len() + record.len() > PIECE_BYTES || events.len() == PIECE_EVENTS;
+        let is_full = bytes.len() + event.bytes.len() > PIECE_BYTES || events.len() == PIECE_EVENTS;
         if is_full && !events.is_empty() {
             self.hand_over()?;
         }
         let bytes = &mut self.piece.bytes;
-        bytes.extend_from_slice(record);
-        let place = Place::decode(key).unwrap_or(NOWHERE);
-        self.piece.events.push(Event { place, is_leaf, end: bytes.len() });
+        bytes.extend_from_slice(event.bytes);
+        self.piece.events.push(Kept { place: event.place, is_leaf, end: bytes.len() });
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::every::Report;
 use crate::chain::{AgentKey, BreakKind, Sequence};
+use crate::ledger::events::Events;
 use crate::ledger::keys::{Agent, Place, Position, Run};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
@@ -80,11 +81,11 @@ fn cover(
 
 /// The first sequence of a run whose event does not stand where the run says.
 fn leads_astray(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
+    let mut events = Events::new(store)?;
     for offset in 0..u64::from(run.count) {
         let Place { shard, position } = run.place;
         let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
-        let event = store.get(Family::Events, &place.encode())?;
-        let record = event.as_deref().and_then(|event| RecordRef::parse(event).ok());
+        let record = events.at(place)?.and_then(|event| RecordRef::parse(event).ok());
         let sequence = Sequence(run.first.0 + offset);
         if record.is_none_or(|record| record.agent() != agent || record.sequence() != sequence) {
             return Ok(Some(sequence.0));

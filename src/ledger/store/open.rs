@@ -13,7 +13,7 @@ use rocksdb::{
 use rustix::fs::{Access, access};
 
 use super::{Family, LOCK_WAIT, Store, StoreError};
-use crate::ledger::StorageConfig;
+use crate::ledger::{Compression, StorageConfig};
 
 /// The write-ahead log is capped, so that a start after a crash has little to replay.
 const WAL_BYTES: u64 = 32 << 20;
@@ -39,10 +39,9 @@ const CLIENT_IDS_LEVEL_BYTES: u64 = 8 << 20;
 const WRITE_BUFFERS: i32 = 3;
 
 /// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
-/// time; of events of 2 KiB, 7 % more and 5 to 9 % less.
+/// time; of events of 2 KiB, 7 % more and 5 to 9 % less. Levels below 0 take as much room as LZ4 before they are as fast.
 const ZSTD_LEVEL: i32 = 1;
-/// Beside blocks of 16 KiB: 5 % less on disk and 3 to 7 % less CPU time an event, because each block brings its own tables
-/// for Zstandard. Reading one event inflates one block.
+/// Two frames of events. Reading one event inflates one block.
 const EVENT_BLOCK_BYTES: usize = 32 << 10;
 /// RocksDB's own. Zstandard does not use it.
 const DEFAULT_WINDOW_BITS: i32 = -14;
@@ -58,7 +57,7 @@ impl Store {
         let memory = Memory::new(config.memory_bytes.as_u64());
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
-            let families = Family::ALL.map(|family| descriptor(family, &memory));
+            let families = Family::ALL.map(|family| descriptor(family, &memory, config.compression));
             match DB::open_cf_descriptors(&database_options(&memory), path, families) {
                 Ok(db) => break db,
                 Err(error) if is_locked(error.as_ref()) && Instant::now() < deadline => {
@@ -95,7 +94,7 @@ impl Store {
         // An older version made fewer of them.
         let made = DB::list_cf(&options, path).map_err(failed)?;
         let families = Family::VERIFIABLE.into_iter().filter(|family| made.iter().any(|name| name == family.name()));
-        let families: Vec<_> = families.map(|family| descriptor(family, &memory)).collect();
+        let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
         let db = DB::open_cf_descriptors_as_secondary(&options, path, private, families).map_err(failed)?;
         let store = Store { db, path: path.to_owned(), sync: true };
         store.catch_up()?;
@@ -175,42 +174,52 @@ fn database_options(memory: &Memory) -> Options {
     options
 }
 
-fn descriptor(family: Family, memory: &Memory) -> ColumnFamilyDescriptor {
+/// For rows that are looked up by keys which often are not there.
+fn often_not_there(options: &mut Options, table: &mut BlockBasedOptions) {
+    table.set_bloom_filter(10.0, false);
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.02);
+}
+
+fn descriptor(family: Family, memory: &Memory, of_events: Compression) -> ColumnFamilyDescriptor {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_format_version(6);
     let mut options = Options::default();
-    // Nothing but events is worth the time of the better compression: keys are hashes, values short.
     let mut compression = DBCompressionType::Lz4;
     match family {
-        // Long rows, read in order.
+        // Long rows, read in order. Only they are worth the time of the better compression: other keys are hashes, and
+        // values short.
         Family::Events => {
             table.set_block_size(EVENT_BLOCK_BYTES);
-            compression = DBCompressionType::Zstd;
-            options.set_compression_options(DEFAULT_WINDOW_BITS, ZSTD_LEVEL, 0, 0);
+            if of_events == Compression::Zstd {
+                compression = DBCompressionType::Zstd;
+                options.set_compression_options(DEFAULT_WINDOW_BITS, ZSTD_LEVEL, 0, 0);
+            }
         }
-        // Looked up by a key that is often not there.
-        Family::Agents | Family::ClientIds => {
-            table.set_bloom_filter(10.0, false);
-            options.set_memtable_whole_key_filtering(true);
-            options.set_memtable_prefix_bloom_ratio(0.02);
+        Family::Agents => {
+            often_not_there(&mut options, &mut table);
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
+            options.set_max_write_buffer_number(WRITE_BUFFERS);
         }
-        Family::Chain => options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER),
+        Family::ClientIds => {
+            often_not_there(&mut options, &mut table);
+            options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
+            options.set_max_bytes_for_level_base(CLIENT_IDS_LEVEL_BYTES);
+        }
+        Family::Chain => {
+            options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
+            options.set_max_write_buffer_number(WRITE_BUFFERS);
+        }
+        Family::Times | Family::Meta => options.set_max_write_buffer_number(WRITE_BUFFERS),
         // Hashes: nothing to compress.
         Family::Tiles => compression = DBCompressionType::None,
-        Family::Times | Family::Index | Family::Log | Family::Relay | Family::Meta => {}
-    }
-    if family == Family::ClientIds {
-        options.set_max_bytes_for_level_base(CLIENT_IDS_LEVEL_BYTES);
+        Family::Index | Family::Log | Family::Relay => {}
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
-    if matches!(family, Family::Chain | Family::Agents | Family::Times | Family::Meta) {
-        options.set_max_write_buffer_number(WRITE_BUFFERS);
-    }
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
     // The same on every level: a table whose keys are in order then moves down without being written again.
