@@ -9,7 +9,7 @@
 //! - `limits fsync DIRECTORY BYTES SECONDS`: so many bytes appended to a file and synced, again and again; prints the
 //!   median and the 99th percentile in seconds.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
@@ -81,10 +81,12 @@ fn rocksdb(
         (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
     let shard = ShardId(0);
     let mut frame = frame::Draft::default();
+    let nowhere = Place { shard, position: Position(0) };
+    let mut runs = vec![Run { first: Sequence(1), place: nowhere, count: 0 }; agents.len()];
+    let mut touched = HashSet::new();
     let (started, mut next) = (Instant::now(), 0u64);
     while started.elapsed() < time {
         let mut batch = store.batch(events as usize * (len + 32));
-        let mut touched = HashMap::<usize, Run>::new();
         for position in next..next + events {
             let place = Place { shard, position: Position(position) };
             if has_ids {
@@ -97,14 +99,17 @@ fn rocksdb(
                 frame.put(&store, &mut batch, place)?;
             }
             let agent = (position / run) as usize % agents.len();
-            let mine = touched.entry(agent).or_insert(Run { first: Sequence(position), place, count: 0 });
-            if mine.place.position.0 + u64::from(mine.count) != position {
-                store.put(&mut batch, Family::Chain, &Run::key(agents[agent].0, mine.first), &mine.encode())?;
-                *mine = Run { first: Sequence(position), place, count: 0 };
+            touched.insert(agent);
+            let mine = &mut runs[agent];
+            if !mine.goes_on_at(place) {
+                if mine.count > 0 {
+                    store.put(&mut batch, Family::Chain, &Run::key(agents[agent].0, mine.first), &mine.encode())?;
+                }
+                *mine = Run { first: Sequence(position + 1), place, count: 0 };
             }
             mine.count += 1;
         }
-        let mut touched: Vec<_> = touched.into_iter().map(|(agent, run)| (&agents[agent], run)).collect();
+        let mut touched: Vec<_> = touched.drain().map(|agent| (&agents[agent], runs[agent])).collect();
         touched.sort_unstable_by_key(|((key, _), _)| *key);
         for ((key, agent_id), run) in touched {
             let head = Agent {
@@ -112,9 +117,9 @@ fn rocksdb(
                 hash: Hash([next as u8; 32]),
                 first_ms: next,
                 last_ms: next,
+                run,
                 agent_id: agent_id.clone(),
             };
-            store.put(&mut batch, Family::Chain, &Run::key(*key, run.first), &run.encode())?;
             store.put(&mut batch, Family::Agents, &key.0, &head.encode())?;
         }
         store.put(&mut batch, Family::Times, &time_key(shard, next), &Position(next).encode())?;

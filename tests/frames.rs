@@ -100,11 +100,13 @@ async fn no_event_stands_in_two_rows() {
     let grow = |db: &DB, position: u64| {
         let agents = db.cf_handle("agents").unwrap();
         let mut head = Agent::decode(&db.get_cf(agents, agent.0).unwrap().unwrap()).unwrap();
-        (head.sequence, head.hash) = (sequence, hash);
-        db.put_cf(agents, agent.0, head.encode()).unwrap();
+        if head.sequence < sequence {
+            let before = head.run;
+            db.put_cf(db.cf_handle("chain").unwrap(), Run::key(agent, before.first), before.encode()).unwrap();
+        }
         let place = Place { shard: ShardId(0), position: Position(position) };
-        let run = Run { first: sequence, place, count: 1 };
-        db.put_cf(db.cf_handle("chain").unwrap(), Run::key(agent, sequence), run.encode()).unwrap();
+        (head.sequence, head.hash, head.run) = (sequence, hash, Run { first: sequence, place, count: 1 });
+        db.put_cf(agents, agent.0, head.encode()).unwrap();
     };
     // Behind the last event it is one that the log does not have yet: nothing is wrong.
     let end = EVENTS as u64;

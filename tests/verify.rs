@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use cairn::chain::Sequence;
 use cairn::ledger::frame::{self, Frame};
+use cairn::ledger::keys::{Agent, Run};
 use cairn::ledger::record::RecordRef;
 use rocksdb::{DB, Options};
 use serde_json::{Value, json};
@@ -227,54 +229,50 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
     finds(&data, 10, "event is missing|wrong head", "the last event removed");
     restore(&data, &whole);
 
-    // The last event and its run: only the head still tells.
-    let mut run = (Vec::new(), Vec::new());
+    // Of agent `a`, the events 8 and 9 stand at 11 and 12, and their run is a row of `chain`.
+    let of_agent = cairn::chain::AgentKey::of("a");
+    let run_key = |first| Run::key(of_agent, Sequence(first));
+    let put_run =
+        |db: &DB, first: u64, run: &[u8]| db.put_cf(db.cf_handle("chain").unwrap(), run_key(first), run).unwrap();
+    let (mut run, mut before) = (Vec::new(), Vec::new());
     edit(data.path(), |db| {
         let chain = db.cf_handle("chain").unwrap();
-        let mut runs = db.iterator_cf(chain, rocksdb::IteratorMode::Start).map(|row| row.unwrap());
-        let last = runs.find(|(_, value)| value[2..10] == 14u64.to_be_bytes()).unwrap();
-        run = (last.0.to_vec(), last.1.to_vec());
-        db.delete_cf(db.cf_handle("events").unwrap(), key(14)).unwrap();
-        db.delete_cf(chain, &run.0).unwrap();
+        [run, before] = [8, 6].map(|first| db.get_cf(chain, run_key(first)).unwrap().unwrap());
+        db.delete_cf(chain, run_key(8)).unwrap();
     });
-    finds(&data, 10, "wrong head", "the tail cut off");
-    restore(&data, &whole);
-    finds(&data, 10, "wrong head|`chain` is missing", "a run removed");
-    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &run.0, &run.1).unwrap());
+    finds(&data, 8, "gap: expected 8, found 10|`chain` is missing", "a run removed");
 
     // A run that leads elsewhere, and one of an agent that there is not: the other agent is not to blame.
+    let elsewhere = |run: &[u8]| [&run[..2], &2u64.to_be_bytes(), &run[10..]].concat();
+    edit(data.path(), |db| put_run(db, 8, &elsewhere(&run)));
+    finds(&data, 8, "`chain` is missing or wrong|another agent|gap: expected 8, found 2", "a run that leads elsewhere");
+    // Two runs made one that covers the same sequences, and other places.
     edit(data.path(), |db| {
-        let chain = db.cf_handle("chain").unwrap();
-        let elsewhere = [&run.1[..2], &2u64.to_be_bytes(), &run.1[10..]].concat();
-        db.put_cf(chain, &run.0, elsewhere).unwrap();
+        db.delete_cf(db.cf_handle("chain").unwrap(), run_key(8)).unwrap();
+        put_run(db, 6, &[&before[..10], &4u32.to_be_bytes()].concat());
     });
-    finds(
-        &data,
-        10,
-        "`chain` is missing or wrong|another agent|gap: expected 10, found 2",
-        "a run that leads elsewhere",
-    );
-    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &run.0, &run.1).unwrap());
-    // Two runs made one that covers the same sequences, and another place.
+    finds(&data, 8, "`chain` is missing or wrong|another agent|event is missing", "two runs made one");
     edit(data.path(), |db| {
-        let chain = db.cf_handle("chain").unwrap();
-        db.delete_cf(chain, &run.0).unwrap();
-        let before = [&run.0[..16], &9u64.to_be_bytes()].concat();
-        let mut longer = db.get_cf(chain, &before).unwrap().unwrap();
-        longer[13] = 2;
-        db.put_cf(chain, &before, longer).unwrap();
+        put_run(db, 6, &before);
+        put_run(db, 8, &run);
     });
-    finds(&data, 10, "`chain` is missing or wrong|another agent|event is missing", "two runs made one");
-    edit(data.path(), |db| {
-        let chain = db.cf_handle("chain").unwrap();
-        let before = [&run.0[..16], &9u64.to_be_bytes()].concat();
-        let mut longer = db.get_cf(chain, &before).unwrap().unwrap();
-        longer[13] = 1;
-        db.put_cf(chain, &before, longer).unwrap();
-        db.put_cf(chain, &run.0, &run.1).unwrap();
-    });
+    // The last run is in the agent's row.
+    let change_head = |change: &dyn Fn(&mut Agent)| {
+        edit(data.path(), |db| {
+            let agents = db.cf_handle("agents").unwrap();
+            let mut head = Agent::decode(&db.get_cf(agents, of_agent.0).unwrap().unwrap()).unwrap();
+            change(&mut head);
+            db.put_cf(agents, of_agent.0, head.encode()).unwrap();
+        });
+    };
+    change_head(&|head| head.run.place.position.0 = 2);
+    finds(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 2", "a last run that leads elsewhere");
+    change_head(&|head| (head.run.place.position.0, head.run.count) = (13, 2));
+    finds(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 9", "a last run that is longer");
+    change_head(&|head| (head.run.place.position.0, head.run.count) = (14, 1));
+    assert_eq!(verify(&data, &["--all"]).0, 0);
     let nobody = [&[0; 16][..], &1u64.to_be_bytes()].concat();
-    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &nobody, &run.1).unwrap());
+    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &nobody, &run).unwrap());
     let (code, said) = verify(&data, &["--all"]);
     assert!(code == 1 && said.lines().count() == 3 && said.contains("with the key 0000"), "{said}");
     edit(data.path(), |db| db.delete_cf(db.cf_handle("chain").unwrap(), &nobody).unwrap());

@@ -176,7 +176,7 @@ impl Export {
             let run = runs.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
             let offset = sequence.0 - run.first.0;
             if offset >= u64::from(run.count) {
-                runs.next();
+                runs.forward()?;
                 continue;
             }
             let mut place = run.place;

@@ -169,7 +169,7 @@ impl<'s> Chain<'s> {
             if end(run) > from {
                 return Ok(Some(run.place.position.max(from)));
             }
-            runs.next();
+            runs.forward()?;
         }
         Ok(None)
     }

@@ -63,7 +63,7 @@ fn last_places(reader: &Reader, args: &LogArgs) -> Result<Vec<Place>, StoreError
                 shard: run.place.shard,
                 position: Position(run.place.position.0 + sequence - run.first.0),
             }));
-            runs.next();
+            runs.forward()?;
         }
         return Ok(places);
     }

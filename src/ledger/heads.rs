@@ -2,7 +2,7 @@
 
 use lru::LruCache;
 
-use super::keys::{Agent, Place, Run};
+use super::keys::{Agent, Place, Position, Run, ShardId};
 use super::read;
 use super::store::{Store, StoreError};
 use crate::chain::{AgentKey, Hash, Sequence};
@@ -11,29 +11,31 @@ use crate::chain::{AgentKey, Hash, Sequence};
 pub struct Head {
     /// What the row in `agents` will say after the commit.
     pub agent: Agent,
-    /// The events of this commit that stand together and end at the head.
-    pub run: Option<Run>,
+    /// Whether it has grown in this commit.
+    pub has_grown: bool,
 }
 
 impl Head {
     /// The head of a chain that has no event yet.
     fn new(agent_id: Box<str>, now_ms: u64) -> Head {
-        let agent = Agent { sequence: Sequence(0), hash: Hash::GENESIS, first_ms: now_ms, last_ms: now_ms, agent_id };
-        Head { agent, run: None }
+        let run = Run { first: Sequence(1), place: Place { shard: ShardId(0), position: Position(0) }, count: 0 };
+        let (sequence, hash) = (Sequence(0), Hash::GENESIS);
+        let agent = Agent { sequence, hash, first_ms: now_ms, last_ms: now_ms, run, agent_id };
+        Head { agent, has_grown: false }
     }
 
     /// Takes the event at `place` as the new head. Returns the run that it does not continue, if there was one.
     pub fn advance(&mut self, place: Place, hash: Hash, ms: u64) -> Option<Run> {
-        self.agent.sequence = self.agent.sequence.next();
-        self.agent.hash = hash;
-        self.agent.last_ms = ms;
-        match &mut self.run {
-            Some(run) if run.place.position.0 + u64::from(run.count) == place.position.0 => {
-                run.count += 1;
-                None
-            }
-            run => run.replace(Run { first: self.agent.sequence, place, count: 1 }),
+        let agent = &mut self.agent;
+        agent.sequence = agent.sequence.next();
+        agent.hash = hash;
+        agent.last_ms = ms;
+        if agent.run.goes_on_at(place) {
+            agent.run.count += 1;
+            return None;
         }
+        let before = std::mem::replace(&mut agent.run, Run { first: agent.sequence, place, count: 1 });
+        (before.count > 0).then_some(before)
     }
 }
 
@@ -63,18 +65,16 @@ impl Heads {
         now_ms: u64,
     ) -> Result<(&mut Head, bool), StoreError> {
         let mut is_new = false;
-        if !self.heads.contains(&key) {
-            let head = match read::agent(store, key)? {
-                Some(agent) => Head { agent, run: None },
+        let head = self.heads.try_get_or_insert_mut(key, || {
+            Ok(match read::agent(store, key)? {
+                Some(agent) => Head { agent, has_grown: false },
                 None => {
                     is_new = true;
                     Head::new(agent_id(), now_ms)
                 }
-            };
-            self.heads.put(key, head);
-        }
-        let missing = || store.damaged("a head vanished from memory");
-        self.heads.get_mut(&key).map(|head| (head, is_new)).ok_or_else(missing)
+            })
+        });
+        head.map(|head| (head, is_new))
     }
 
     /// The head of an agent that was loaded for this commit.

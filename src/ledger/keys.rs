@@ -66,7 +66,8 @@ impl Place {
     }
 }
 
-/// A run of one agent's events that stand together: a row of `chain`.
+/// A run of one agent's events that stand together. The last one of each agent is in its row in `agents`, as long as
+/// nothing else was stored behind it; all others are rows of `chain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// The first event's sequence.
@@ -89,14 +90,22 @@ impl Run {
     }
 
     /// Reads a row.
-    pub fn decode(key: &[u8], value: &[u8]) -> Option<(AgentKey, Run)> {
-        let mut key = key;
+    pub fn decode(mut key: &[u8], mut value: &[u8]) -> Option<(AgentKey, Run)> {
         let agent = AgentKey(take(&mut key)?);
         let first = Sequence(take_u64(&mut key)?);
-        let (place, count) = value.split_at_checked(10)?;
-        let place = Place::decode(place)?;
-        let count = u32::from_be_bytes(count.try_into().ok()?);
-        key.is_empty().then_some((agent, Run { first, place, count }))
+        let (place, count) = Run::take(&mut value)?;
+        (key.is_empty() && value.is_empty()).then_some((agent, Run { first, place, count }))
+    }
+
+    fn take(bytes: &mut &[u8]) -> Option<(Place, u32)> {
+        Some((Place::decode(&take::<10>(bytes)?)?, take(bytes).map(u32::from_be_bytes)?))
+    }
+
+    /// Whether the event at `place` belongs to it as its next one.
+    pub fn goes_on_at(&self, place: Place) -> bool {
+        let Place { shard, position } = self.place;
+        let next = Place { shard, position: Position(position.0.wrapping_add(u64::from(self.count))) };
+        self.count > 0 && self.count < u32::MAX && next == place
     }
 }
 
@@ -113,6 +122,8 @@ pub struct Agent {
     pub first_ms: u64,
     /// When the last event was received, in ms since 1970.
     pub last_ms: u64,
+    /// The run that ends at the last event.
+    pub run: Run,
     /// The agent's id.
     pub agent_id: Box<str>,
 }
@@ -120,24 +131,25 @@ pub struct Agent {
 impl Agent {
     /// The value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(56 + self.agent_id.len());
+        let mut value = Vec::with_capacity(70 + self.agent_id.len());
         value.extend_from_slice(&self.sequence.0.to_be_bytes());
         value.extend_from_slice(&self.hash.0);
         value.extend_from_slice(&self.first_ms.to_be_bytes());
         value.extend_from_slice(&self.last_ms.to_be_bytes());
+        value.extend_from_slice(&self.run.encode());
         value.extend_from_slice(self.agent_id.as_bytes());
         value
     }
 
     /// Reads a value.
     pub fn decode(mut value: &[u8]) -> Option<Agent> {
-        Some(Agent {
-            sequence: Sequence(take_u64(&mut value)?),
-            hash: Hash(take(&mut value)?),
-            first_ms: take_u64(&mut value)?,
-            last_ms: take_u64(&mut value)?,
-            agent_id: std::str::from_utf8(value).ok()?.into(),
-        })
+        let sequence = Sequence(take_u64(&mut value)?);
+        let hash = Hash(take(&mut value)?);
+        let (first_ms, last_ms) = (take_u64(&mut value)?, take_u64(&mut value)?);
+        let (place, count) = Run::take(&mut value)?;
+        let before = sequence.0.checked_sub(u64::from(count)).filter(|_| count > 0)?;
+        let run = Run { first: Sequence(before + 1), place, count };
+        Some(Agent { sequence, hash, first_ms, last_ms, run, agent_id: std::str::from_utf8(value).ok()?.into() })
     }
 }
 
@@ -213,11 +225,20 @@ mod tests {
         let run = Run { first: Sequence(7), place, count: 12 };
         let key = AgentKey::of("a");
         assert_eq!(Run::decode(&Run::key(key, run.first), &run.encode()), Some((key, run)));
-        let agent =
-            Agent {
-                sequence: Sequence(9), hash: Hash([7; 32]), first_ms: 1, last_ms: 2, agent_id: "агент".into()
-            };
-        assert_eq!(Agent::decode(&agent.encode()), Some(agent));
+        let run = Run { first: Sequence(8), place, count: 2 };
+        let agent = Agent {
+            sequence: Sequence(9),
+            hash: Hash([7; 32]),
+            first_ms: 1,
+            last_ms: 2,
+            run,
+            agent_id: "агент".into(),
+        };
+        assert_eq!(Agent::decode(&agent.encode()).as_ref(), Some(&agent));
+        for count in [0, 10] {
+            let run = Run { count, ..run };
+            assert_eq!(Agent::decode(&Agent { run, ..agent.clone() }.encode()), None, "a run of {count} events");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //! | family | key | value | written by |
 //! |---|---|---|---|
 //! | `events` | place of the last of them | a frame of events that stand together: see [`frame`] and [`record`] | commit |
-//! | `chain` | agent key · first sequence u64 | first place, count u32: a run of the agent's events that stand together | commit |
-//! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, agent id | commit, a row per agent touched |
+//! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, first place and count u32 of the run that ends at the head, agent id | commit, a row per agent touched |
+//! | `chain` | agent key · first sequence u64 | first place, count u32: a run of the agent's events that stand together, before the last one | commit, when another agent's event has ended the run and this agent goes on |
 //! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | place | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first place | offsets u16 of the events that have the term: see [`index`] | index, not in the write-ahead log |

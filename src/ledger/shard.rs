@@ -234,7 +234,7 @@ impl Shard {
                     prev_hash: head.agent.hash,
                 });
                 round.told.push(agent, &head.agent.agent_id, sequence, record.as_ref().hash(), &terms);
-                if head.run.is_none() {
+                if !std::mem::replace(&mut head.has_grown, true) {
                     round.touched.push(agent);
                 }
                 let finished = head.advance(place, record.as_ref().hash(), round.tail.last_ms);
@@ -285,9 +285,7 @@ impl Shard {
         round.touched.sort_unstable();
         for &agent in &round.touched {
             let Some(head) = heads.loaded(agent) else { continue };
-            if let Some(run) = head.run.take() {
-                self.store.put(batch, Family::Chain, &Run::key(agent, run.first), &run.encode())?;
-            }
+            head.has_grown = false;
             self.store.put(batch, Family::Agents, &agent.0, &head.agent.encode())?;
         }
         if round.tail.agents != self.tail.agents {

@@ -94,7 +94,7 @@ pub fn agent(
                 return Err(StoreError::BrokenOff);
             }
         }
-        runs.next();
+        runs.forward()?;
     }
     goes_on(walk.sequence.0 % PROGRESS_EVENTS);
     let broken = broken.or_else(|| wrong_head(&walk, &head));

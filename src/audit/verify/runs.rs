@@ -6,7 +6,7 @@ use crate::ledger::events::Events;
 use crate::ledger::keys::{Agent, Place, Position, Run};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Family, Rows, Store, StoreError};
+use crate::ledger::store::{Family, Store, StoreError};
 
 /// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
 /// the sum of the digests of what they lead to. With `follow`, each run has to lead to its first event.
@@ -31,11 +31,17 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
             agents.next();
         }
         // A row of `agents` that is damaged was reported before.
-        let head = head.flatten().map_or(0, |head| head.sequence.0);
-        let (covered, mut wrong) = cover(store, report, &mut runs, agent, head, follow, &mut placed)?;
-        if covered != head {
-            wrong = wrong.or(Some(covered + 1));
+        let head = head.flatten();
+        let mut cover = Cover { store, report, agent, follow, head: 0, covered: 0, wrong: None, placed: &mut placed };
+        cover.head = head.as_ref().map_or(0, |head| head.sequence.0);
+        while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
+            cover.take(Run::decode(key, value).map(|(_, run)| run))?;
+            runs.next();
         }
+        if let Some(head) = &head {
+            cover.take(Some(head.run))?;
+        }
+        let wrong = cover.wrong.or((cover.covered != cover.head).then_some(cover.covered + 1));
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
             report.broken(agent, &read::name(store, agent), Sequence(sequence), kind);
@@ -47,36 +53,47 @@ fn agent_of(key: &[u8]) -> AgentKey {
     AgentKey(key.get(..16).and_then(|key| key.try_into().ok()).unwrap_or_default())
 }
 
-/// Reads the runs of one agent: how many sequences they cover, and the first that they do not.
-fn cover(
-    store: &Store,
-    report: &Report<'_>,
-    runs: &mut Rows<'_>,
+/// How far the runs of one agent cover its chain.
+struct Cover<'a, 'o> {
+    store: &'a Store,
+    report: &'a Report<'o>,
     agent: AgentKey,
-    head: u64,
     follow: bool,
-    placed: &mut u128,
-) -> Result<(u64, Option<u64>), StoreError> {
-    let (mut covered, mut wrong) = (0, None);
-    while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
-        match Run::decode(key, value).map(|(_, run)| run) {
-            // Longer than the chain can be, it is wrong, and would take long to add up.
-            Some(run) if run.first.0 == covered + 1 && u64::from(run.count) <= head.saturating_sub(covered) => {
-                if follow && let Some(sequence) = leads_astray(store, agent, run)? {
-                    wrong = wrong.or(Some(sequence));
-                }
-                for offset in 0..u64::from(run.count) {
-                    let Place { shard, position } = run.place;
-                    let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
-                    *placed = placed.wrapping_add(report.digest(agent, Sequence(run.first.0 + offset), place));
-                }
-                covered += u64::from(run.count);
-            }
-            _ => wrong = wrong.or(Some(covered + 1)),
+    /// The sequence of its head; 0 without one.
+    head: u64,
+    /// How many sequences are covered.
+    covered: u64,
+    /// The first one that is not.
+    wrong: Option<u64>,
+    /// The sum of the digests of what all runs lead to.
+    placed: &'a mut u128,
+}
+
+impl Cover<'_, '_> {
+    /// Takes the next run; `None` if it cannot be read.
+    fn take(&mut self, run: Option<Run>) -> Result<(), StoreError> {
+        // Longer than the chain can be, it is wrong, and would take long to add up.
+        let follows = |run: &Run| {
+            run.first.0 == self.covered + 1 && u64::from(run.count) <= self.head.saturating_sub(self.covered)
+        };
+        let Some(run) = run.filter(follows) else {
+            self.wrong = self.wrong.or(Some(self.covered + 1));
+            return Ok(());
+        };
+        if self.follow
+            && let Some(sequence) = leads_astray(self.store, self.agent, run)?
+        {
+            self.wrong = self.wrong.or(Some(sequence));
         }
-        runs.next();
+        for offset in 0..u64::from(run.count) {
+            let Place { shard, position } = run.place;
+            let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
+            let digest = self.report.digest(self.agent, Sequence(run.first.0 + offset), place);
+            *self.placed = self.placed.wrapping_add(digest);
+        }
+        self.covered += u64::from(run.count);
+        Ok(())
     }
-    Ok((covered, wrong))
 }
 
 /// The first sequence of a run whose event does not stand where the run says.
