@@ -139,6 +139,29 @@ impl<'s> Events<'s> {
         }))
     }
 
+    /// Tells up to `most` events of the row at hand, from here on, and goes behind them; says how many they were. None, if
+    /// the row is damaged.
+    ///
+    /// # Errors
+    /// When the database cannot be read, and what `tell` fails with.
+    pub fn take_row(
+        &mut self,
+        most: usize,
+        mut tell: impl FnMut(Event<'_>) -> Result<(), StoreError>,
+    ) -> Result<usize, StoreError> {
+        let (At::Frame { index, .. }, Some((key, value))) = (self.at, self.rows.row()?) else { return Ok(0) };
+        let Some(frame) = Frame::decode(key, value) else { return Ok(0) };
+        let (count, end) = (frame.count(), frame.count().min(index.saturating_add(most)));
+        for index in index..end {
+            tell(Event { key, place: Some(frame.place(index)), bytes: frame.record(index) })?;
+        }
+        match &mut self.at {
+            At::Frame { index, .. } if end < count => *index = end,
+            _ => self.next_frame(),
+        }
+        Ok(end - index)
+    }
+
     /// The record of the event at `place`; `None` if there is none.
     ///
     /// # Errors

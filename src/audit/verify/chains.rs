@@ -5,7 +5,7 @@ use super::reading::Read;
 use super::wrong_head;
 use crate::chain::walk::Checker;
 use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Hash, Sequence, Walk, scan};
-use crate::ledger::keys::{Agent, Place};
+use crate::ledger::keys::{Agent, Place, Run};
 use crate::ledger::read;
 use crate::ledger::record::RecordRef;
 use crate::ledger::shard_of;
@@ -19,9 +19,29 @@ pub struct Chains<'s> {
     passes: u64,
     checker: Checker,
     /// How far each chain was followed; `None` if it is broken.
-    chains: AgentMap<Option<Walk>>,
+    chains: AgentMap<Option<Followed>>,
     /// The hashes that the rows at hand should have. Kept for its memory.
     hashes: Vec<Hash>,
+}
+
+/// How far a chain was followed, and the run that ends there; `None` before its first event.
+#[derive(Default)]
+struct Followed {
+    walk: Walk,
+    run: Option<Run>,
+}
+
+impl Followed {
+    /// Takes the place of the event that was followed to. Returns the run that it does not continue, if there was one.
+    fn stands_at(&mut self, place: Place) -> Option<Run> {
+        match &mut self.run {
+            Some(run) if run.goes_on_at(place) => {
+                run.count += 1;
+                None
+            }
+            run => run.replace(Run { first: self.walk.sequence, place, count: 1 }),
+        }
+    }
 }
 
 /// The break of an agent's chain.
@@ -55,28 +75,28 @@ impl<'s> Chains<'s> {
         let mut next = hashes.iter().copied();
         for row in rows {
             let followed = match row.record {
-                Ok((place, record)) => self.step(place, record, &mut next),
-                Err(why) => self.unreadable(row.bytes, why).map_or(Ok(None), Err),
+                Ok((place, record)) => self.step(place, record, &mut next, report),
+                Err(why) => self.unreadable(row.bytes, why).map_or(Ok(()), Err),
             };
             match followed {
-                Ok(None) => {}
-                Ok(Some((agent, sequence, place))) => report.verified(agent, sequence, place),
+                Ok(()) => {}
                 Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
             }
         }
         self.hashes = hashes;
     }
 
-    /// Says which event it was. `None` if it is none of this pass, or its chain is broken already.
+    /// Takes an event, if it is one of this pass, and its chain is not broken already.
     fn step(
         &mut self,
         place: Place,
         record: RecordRef<'_>,
         hashes: &mut impl Iterator<Item = Hash>,
-    ) -> Result<Option<(AgentKey, Sequence, Place)>, Found> {
+        report: &mut Report<'_>,
+    ) -> Result<(), Found> {
         let agent = record.agent();
         if !self.has(agent) {
-            return Ok(None);
+            return Ok(());
         }
         // There is one for each record of this pass; without one it would be a mismatch.
         let hash = hashes.next().unwrap_or_default();
@@ -85,9 +105,15 @@ impl<'s> Chains<'s> {
             let kind = BreakKind::Unreadable("it stands where no event of its agent can stand".to_owned());
             return Err(blame(record, Break { sequence: record.sequence(), kind }));
         }
-        let Some(walk) = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())) else { return Ok(None) };
-        match walk.step_hashed(&record.link(), hash, &mut self.checker) {
-            Ok(()) => Ok(Some((agent, walk.sequence, place))),
+        let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(Followed::default())) else { return Ok(()) };
+        match chain.walk.step_hashed(&record.link(), hash, &mut self.checker) {
+            Ok(()) => {
+                report.verified();
+                if let Some(run) = chain.stands_at(place) {
+                    report.stood(agent, run);
+                }
+                Ok(())
+            }
             Err(found) => {
                 self.chains.insert(agent, None);
                 Err(blame(record, found))
@@ -101,8 +127,8 @@ impl<'s> Chains<'s> {
         if !self.has(agent) {
             return None;
         }
-        let chain = self.chains.entry(agent).or_insert_with(|| Some(Walk::default())).as_ref()?;
-        let sequence = chain.sequence.next();
+        let chain = self.chains.entry(agent).or_insert_with(|| Some(Followed::default())).as_ref()?;
+        let sequence = chain.walk.sequence.next();
         self.chains.insert(agent, None);
         let kind = BreakKind::Unreadable(why.to_owned());
         Some((agent, read::name(self.store, agent), Break { sequence, kind }))
@@ -115,10 +141,13 @@ impl<'s> Chains<'s> {
         while let Some((key, row)) = rows.row()? {
             let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
             if self.has(agent) {
-                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Walk::default()));
+                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Followed::default()));
                 match (Agent::decode(row), chain) {
                     (Some(head), Some(chain)) => {
-                        if let Some(found) = wrong_head(&chain, &head) {
+                        if let Some(run) = chain.run {
+                            report.stood(agent, run);
+                        }
+                        if let Some(found) = wrong_head(&chain.walk, &head) {
                             report.broken(agent, &head.agent_id, found.sequence, found.kind);
                         }
                     }
@@ -134,7 +163,7 @@ impl<'s> Chains<'s> {
         for (&agent, chain) in &self.chains {
             if let Some(chain) = chain {
                 let kind = BreakKind::WrongHead("the agent has events, but no row in `agents`".to_owned());
-                report.broken(agent, &read::name(self.store, agent), chain.sequence, kind);
+                report.broken(agent, &read::name(self.store, agent), chain.walk.sequence, kind);
             }
         }
         Ok(())

@@ -10,13 +10,13 @@ use super::log::{LogVerdict, Recomputed};
 use super::reading::{Leaves, PIECES, Reading};
 use super::runs;
 use crate::chain::{AgentKey, Break, BreakKind, Sequence};
-use crate::ledger::keys::{Place, Run};
+use crate::ledger::keys::Run;
 use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::checkpoint::Head;
 use crate::tlog::rows::{LogRows, Progress};
 
-/// How many agents are followed at once: about 50 MiB. More agents take more passes.
-const AGENTS_PER_PASS: u64 = 400_000;
+/// How many agents are followed at once: about 25 MiB. More agents take more passes.
+const AGENTS_PER_PASS: u64 = 225_000;
 
 /// What verification of everything found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,26 +120,30 @@ pub struct Report<'o> {
     observer: &'o mut dyn Observer,
     broken: HashSet<AgentKey>,
     events: u64,
-    /// The sum of the digests of all events that follow, with where they stand. The rows of `chain` have to give the
-    /// same sum: so they are compared without looking up an event for each.
+    /// The sum of the digests of all runs in which events follow. The runs that are stored have to give the same sum: so
+    /// they are compared without looking up an event for each.
     placed: u128,
     /// Nobody who wrote the rows knew it.
     seed: u64,
 }
 
 impl Report<'_> {
-    /// Says in one number that an event stands in a place.
-    pub fn digest(&self, agent: AgentKey, sequence: Sequence, place: Place) -> u128 {
-        let mut bytes = [0; 34];
-        bytes[..24].copy_from_slice(&Run::key(agent, sequence));
-        bytes[24..].copy_from_slice(&place.encode());
+    /// Says in one number that a run of the agent's events stands where it does.
+    pub fn digest(&self, agent: AgentKey, run: Run) -> u128 {
+        let mut bytes = [0; 38];
+        bytes[..24].copy_from_slice(&Run::key(agent, run.first));
+        bytes[24..].copy_from_slice(&run.encode());
         xxh3_128_with_seed(&bytes, self.seed)
     }
 
     /// Notes an event that follows from the one before it.
-    pub fn verified(&mut self, agent: AgentKey, sequence: Sequence, place: Place) {
+    pub fn verified(&mut self) {
         self.events += 1;
-        self.placed = self.placed.wrapping_add(self.digest(agent, sequence, place));
+    }
+
+    /// Notes where events stood that followed.
+    pub fn stood(&mut self, agent: AgentKey, run: Run) {
+        self.placed = self.placed.wrapping_add(self.digest(agent, run));
     }
 
     /// Tells the first break of a chain.

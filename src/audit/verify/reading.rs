@@ -148,17 +148,19 @@ impl<'s> Reading<'s> {
         let mut place = first;
         while leaves.count < end {
             let Some(event) = events.event()? else { return Ok(false) };
-            let is_leaf = event.place == Some(place);
-            // What stands before it is nobody's event.
-            if !is_leaf && !event.is_before(place) {
-                return Ok(false);
-            }
-            self.add(event, is_leaf)?;
-            events.next();
-            if is_leaf {
-                leaves.count += 1;
-                place.position = place.position.next();
+            if event.place == Some(place) {
+                // Event by event, asking the database took a twentieth of a verification.
+                let most = usize::try_from(end - leaves.count).unwrap_or(usize::MAX);
+                let taken = events.take_row(most, |event| self.add(event, true))? as u64;
+                leaves.count += taken;
+                place.position.0 += taken;
                 leaves.next[usize::from(first.shard.0)] = place.position;
+            } else if event.is_before(place) {
+                // Nobody's event.
+                self.add(event, false)?;
+                events.next();
+            } else {
+                return Ok(false);
             }
         }
         Ok(true)

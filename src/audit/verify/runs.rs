@@ -9,7 +9,7 @@ use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Store, StoreError};
 
 /// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
-/// the sum of the digests of what they lead to. With `follow`, each run has to lead to its first event.
+/// the sum of their digests. With `follow`, each run has to lead to its first event.
 pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u128, StoreError> {
     let mut agents = store.scan(Family::Agents)?;
     let mut runs = store.scan(Family::Chain)?;
@@ -32,8 +32,8 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
         }
         // A row of `agents` that is damaged was reported before.
         let head = head.flatten();
-        let mut cover = Cover { store, report, agent, follow, head: 0, covered: 0, wrong: None, placed: &mut placed };
-        cover.head = head.as_ref().map_or(0, |head| head.sequence.0);
+        let head_sequence = head.as_ref().map_or(0, |head| head.sequence.0);
+        let mut cover = Cover { store, report, agent, follow, head: head_sequence, covered: 0, wrong: None, placed: 0 };
         while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
             cover.take(Run::decode(key, value).map(|(_, run)| run))?;
             runs.next();
@@ -41,6 +41,7 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
         if let Some(head) = &head {
             cover.take(Some(head.run))?;
         }
+        placed = placed.wrapping_add(cover.placed);
         let wrong = cover.wrong.or((cover.covered != cover.head).then_some(cover.covered + 1));
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
@@ -65,8 +66,8 @@ struct Cover<'a, 'o> {
     covered: u64,
     /// The first one that is not.
     wrong: Option<u64>,
-    /// The sum of the digests of what all runs lead to.
-    placed: &'a mut u128,
+    /// The sum of the digests of the runs.
+    placed: u128,
 }
 
 impl Cover<'_, '_> {
@@ -85,12 +86,7 @@ impl Cover<'_, '_> {
         {
             self.wrong = self.wrong.or(Some(sequence));
         }
-        for offset in 0..u64::from(run.count) {
-            let Place { shard, position } = run.place;
-            let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
-            let digest = self.report.digest(self.agent, Sequence(run.first.0 + offset), place);
-            *self.placed = self.placed.wrapping_add(digest);
-        }
+        self.placed = self.placed.wrapping_add(self.report.digest(self.agent, run));
         self.covered += u64::from(run.count);
         Ok(())
     }

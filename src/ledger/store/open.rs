@@ -83,7 +83,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(path.to_owned())),
             Err(source) => return Err(StoreError::Directory { path: path.to_owned(), source }),
         }
-        const READER_MEMORY_BYTES: u64 = 32 << 20;
+        const READER_MEMORY_BYTES: u64 = 16 << 20;
         let memory = Memory::new(READER_MEMORY_BYTES);
         let mut options = database_options(&memory);
         // RocksDB requires a secondary to keep all files open, because the primary may remove them.
