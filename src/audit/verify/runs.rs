@@ -33,7 +33,8 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
         // A row of `agents` that is damaged was reported before.
         let head = head.flatten();
         let head_sequence = head.as_ref().map_or(0, |head| head.sequence.0);
-        let mut cover = Cover { store, report, agent, follow, head: head_sequence, covered: 0, wrong: None, placed: 0 };
+        let mut cover =
+            Cover { store, report, agent, follow, head: head_sequence, covered: 0, wrong: None, open: None, placed: 0 };
         while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
             cover.take(Run::decode(key, value).map(|(_, run)| run))?;
             runs.next();
@@ -41,6 +42,7 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
         if let Some(head) = &head {
             cover.take(Some(head.run))?;
         }
+        cover.close();
         placed = placed.wrapping_add(cover.placed);
         let wrong = cover.wrong.or((cover.covered != cover.head).then_some(cover.covered + 1));
         if let Some(sequence) = wrong {
@@ -66,7 +68,9 @@ struct Cover<'a, 'o> {
     covered: u64,
     /// The first one that is not.
     wrong: Option<u64>,
-    /// The sum of the digests of the runs.
+    /// The run that may go on.
+    open: Option<Run>,
+    /// The sum of the digests of the runs before it.
     placed: u128,
 }
 
@@ -86,9 +90,25 @@ impl Cover<'_, '_> {
         {
             self.wrong = self.wrong.or(Some(sequence));
         }
-        self.placed = self.placed.wrapping_add(self.report.digest(self.agent, run));
         self.covered += u64::from(run.count);
+        match &mut self.open {
+            // It could have been one run.
+            Some(open) if open.goes_on_at(run.place) && open.count.checked_add(run.count).is_some() => {
+                open.count += run.count;
+            }
+            _ => {
+                self.close();
+                self.open = Some(run);
+            }
+        }
         Ok(())
+    }
+
+    /// Adds the digest of a run that is whole.
+    fn close(&mut self) {
+        if let Some(run) = self.open.take() {
+            self.placed = self.placed.wrapping_add(self.report.digest(self.agent, run));
+        }
     }
 }
 
