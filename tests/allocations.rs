@@ -36,6 +36,7 @@ fn an_event_costs_one_allocation_on_its_way_in_and_none_after() {
 fn a_span_costs_few_allocations() {
     let (request, config) = (work::spans(), OtlpConfig::default());
     let counted = again(|| work::map(&request, &config));
-    // A span's attributes are two lists, its start a text, its event a record; the rest is per request.
-    assert!(counted <= 4 * work::SPANS as u64 + 25, "{counted} for {} spans", work::SPANS);
+    // A span's attributes are two lists, its start a text, its event a record; the rest is per request: among it the
+    // agent's id, so that it is not hashed for each of its spans.
+    assert!(counted <= 4 * work::SPANS as u64 + 26, "{counted} for {} spans", work::SPANS);
 }

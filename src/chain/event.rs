@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::content::{Content, Slot, Slots};
+use super::content::{Content, LastAgent, Slot, Slots};
 use super::fields::{BESIDE_CONTENT, Field, Kind, UNKNOWN};
 use super::json::{self, Canonicalizer, Fault, Parser};
 use super::labels::DefaultLabels;
@@ -81,6 +81,7 @@ pub struct Reader {
     /// Fields that the schema does not know: key and value.
     unknown: Vec<(Slot, Slot)>,
     warnings: Vec<String>,
+    last_agent: LastAgent,
 }
 
 impl Reader {
@@ -120,7 +121,8 @@ impl Reader {
         let end = parser.position();
         self.keep_unknown(limit)?;
         let added_labels = way_in.add_labels(&mut self.values, &mut self.slots);
-        let mut content = Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit)?;
+        let mut content =
+            Content::of(&self.values, self.slots, &mut self.warnings, way_in, limit, &mut self.last_agent)?;
         content.added_labels = added_labels;
         Ok((content, end))
     }

@@ -24,7 +24,7 @@ mod slow;
 #[cfg(test)]
 mod tests;
 
-pub use content::{Content, Holes, Slot, Slots};
+pub use content::{Content, Holes, LastAgent, Slot, Slots};
 pub use event::{EventError, Reader, WayIn};
 pub use fields::{ACTION_TYPE, Field};
 pub use json::canonicalize;

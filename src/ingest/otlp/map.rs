@@ -11,7 +11,7 @@ use super::request::{Item, Items, Origins, Signal};
 use super::span::{self, Span};
 use super::value::{Fault, Json};
 use crate::chain::json::{Canonicalizer, Fault as JsonFault};
-use crate::chain::{Content, DefaultLabels, Field, WayIn};
+use crate::chain::{Content, DefaultLabels, Field, LastAgent, WayIn};
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::record::Draft;
 
@@ -77,6 +77,7 @@ pub struct Mapper<'a> {
     ordinals: Ordinals,
     memory: Canonicalizer,
     json: Json,
+    last_agent: LastAgent,
 }
 
 impl<'a> Mapper<'a> {
@@ -98,6 +99,7 @@ impl<'a> Mapper<'a> {
             ordinals: Ordinals::default(),
             memory: Canonicalizer::default(),
             json: Json::new(limits.members()),
+            last_agent: LastAgent::default(),
         };
         mapper.look(request)?;
         Ok(mapper)
@@ -241,7 +243,8 @@ impl<'a> Mapper<'a> {
         let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
         let added_labels = way_in.add_labels(&mut self.json.bytes, &mut slots);
         let mut warnings = Vec::new();
-        let content = Content::of(&self.json.bytes, slots, &mut warnings, way_in, self.limits.event);
+        let content =
+            Content::of(&self.json.bytes, slots, &mut warnings, way_in, self.limits.event, &mut self.last_agent);
         let done = content.map(|mut content| {
             content.added_labels = added_labels;
             work(&content)
