@@ -9,7 +9,7 @@ use crate::ledger::record::RecordRef;
 use crate::ledger::store::{Family, Store, StoreError};
 
 /// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
-/// the sum of their digests. With `follow`, each run has to lead to its first event.
+/// the sum of their digests. With `follow`, each of their events has to stand where its run says.
 pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u128, StoreError> {
     let mut agents = store.scan(Family::Agents)?;
     let mut runs = store.scan(Family::Chain)?;
