@@ -139,28 +139,31 @@ async fn no_event_stands_in_two_rows() {
     }
 }
 
+/// The room that 2,000 more events take, once they stand in tables.
+async fn stored_with(compression: Compression, data: &TempDir) -> u64 {
+    let mut config = config(data.path());
+    config.storage.compression = compression;
+    let server = Running::start(&config).await;
+    let event = |n: usize| json!({"agent_id": "a", "action_output": format!("{n} of {} words, ", n * 7919).repeat(20)});
+    let batch: Vec<Value> = (0..2000).map(event).collect();
+    assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
+    server.stop().await.unwrap();
+    // What a stop has left in the write-ahead log alone, a start moves to tables.
+    Running::start(&config).await.stop().await.unwrap();
+    let files = std::fs::read_dir(data.path()).unwrap().map(Result::unwrap);
+    let tables = files.filter(|file| file.path().extension().is_some_and(|end| end == "sst"));
+    tables.map(|file| file.metadata().unwrap().len()).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn compression_may_be_changed_and_what_is_stored_stays_readable() {
     let mut sizes = Vec::new();
-    for compressions in [[Compression::Lz4, Compression::Zstd], [Compression::Zstd, Compression::Lz4]] {
+    for [first, second] in [[Compression::Lz4, Compression::Zstd], [Compression::Zstd, Compression::Lz4]] {
         let data = TempDir::new().unwrap();
-        for (round, compression) in compressions.into_iter().enumerate() {
-            let mut config = config(data.path());
-            config.storage.compression = compression;
-            let server = Running::start(&config).await;
-            let event =
-                |n: usize| json!({"agent_id": "a", "action_output": format!("{n} of {} words, ", n * 7919).repeat(20)});
-            let batch: Vec<Value> = (0..2000).map(event).collect();
-            assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
-            server.stop().await.unwrap();
-            if round == 0 {
-                let files = std::fs::read_dir(data.path()).unwrap().map(Result::unwrap);
-                let tables = files.filter(|file| file.path().extension().is_some_and(|end| end == "sst"));
-                sizes.push(tables.map(|file| file.metadata().unwrap().len()).sum::<u64>());
-            }
-        }
+        sizes.push(stored_with(first, &data).await);
+        stored_with(second, &data).await;
         let (code, said) = verify(&data);
         assert!(code == 0 && said.contains("4000 events verified: all valid"), "{said}");
     }
-    assert!(sizes[1] > 0 && sizes[1] < sizes[0], "zstd takes less room than lz4: {sizes:?}");
+    assert!(sizes[1] > 0 && sizes[1] * 5 < sizes[0] * 4, "zstd takes less room than lz4: {sizes:?}");
 }
