@@ -21,6 +21,12 @@ impl AgentKey {
     }
 }
 
+impl AsRef<[u8]> for AgentKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// What is known of agents. Their keys are hashes already; the seed is against keys that were chosen to collide.
 pub type AgentMap<V> = HashMap<AgentKey, V, foldhash::fast::RandomState>;
 
@@ -35,9 +41,9 @@ impl fmt::Debug for AgentKey {
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// The place after this one.
+    /// The place after this one. A forged record may say that it has the last place there is.
     pub fn next(self) -> Sequence {
-        Sequence(self.0 + 1)
+        Sequence(self.0.saturating_add(1))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cairn serve`
 
 use std::io::{self, IsTerminal};
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ pub fn run(args: &ConfigArgs) -> Exit {
     for error in restrict() {
         tracing::warn!("{error}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(Exit::Failed, &error),
     };
@@ -43,6 +44,14 @@ pub fn run(args: &ConfigArgs) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// How many threads take and answer requests: one for each core but one, which is for the shards, what follows them and the
+/// database. On two cores, a worker on each took 7 % fewer single events from 128 connections, and at half of that rate 20 %
+/// more CPU time for each: they woke one another. Batches and spans are as fast.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
 }
 
 async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(), Box<dyn std::error::Error>> {

@@ -43,8 +43,12 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+/// No number that the ledger counts comes near this one. A row that has a larger one is damaged, and was it forged, sums
+/// with what was read do not overflow.
+const LARGEST: u64 = i64::MAX as u64;
+
 fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
-    take(bytes).map(u64::from_be_bytes)
+    take(bytes).map(u64::from_be_bytes).filter(|&number| number <= LARGEST)
 }
 
 impl Place {

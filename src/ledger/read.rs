@@ -39,9 +39,20 @@ pub fn id(record: RecordRef<'_>) -> Option<Uuid> {
 /// # Errors
 /// When the database cannot be read, or the row is damaged.
 pub fn agent(store: &Store, key: AgentKey) -> Result<Option<Agent>, StoreError> {
-    let Some(row) = store.get(Family::Agents, &key.0)? else { return Ok(None) };
-    let damaged = || store.damaged(format!("the row of agent {key:?} cannot be read"));
-    Agent::decode(&row).map(Some).ok_or_else(damaged)
+    store.get(Family::Agents, &key.0)?.map(|row| decode(store, key, &row)).transpose()
+}
+
+/// What is known of each of these agents, whose keys are in order.
+///
+/// # Errors
+/// When the database has no such family. What is wrong with one of the agents is said in its place.
+pub fn agents(store: &Store, keys: &[AgentKey]) -> Result<Vec<Result<Option<Agent>, StoreError>>, StoreError> {
+    let rows = store.get_many(Family::Agents, keys)?.into_iter().zip(keys);
+    Ok(rows.map(|(row, &key)| row?.map(|row| decode(store, key, &row)).transpose()).collect())
+}
+
+fn decode(store: &Store, key: AgentKey, row: &[u8]) -> Result<Agent, StoreError> {
+    Agent::decode(row).ok_or_else(|| store.damaged(format!("the row of agent {key:?} cannot be read")))
 }
 
 /// What an agent is called where something is wrong with its chain: by its id, if its row can be read.
@@ -53,14 +64,14 @@ pub fn name(store: &Store, key: AgentKey) -> String {
 /// The position behind the last event of a shard.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// When the database cannot be read, or the last row stands at no place: what is behind it is not for new events.
 pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
     let mut rows = store.rows(Family::Events)?;
     rows.seek_back(&Place { shard, position: Position(u64::MAX) }.encode());
-    match rows.row()?.and_then(|(key, _)| Place::decode(key)) {
-        Some(last) if last.shard == shard => Ok(last.position.next()),
-        _ => Ok(Position(0)),
-    }
+    let Some((key, _)) = rows.row()? else { return Ok(Position(0)) };
+    let damaged = || store.damaged(format!("a row of events stands at no place: {key:02x?}"));
+    let last = Place::decode(key).ok_or_else(damaged)?;
+    Ok(if last.shard == shard { last.position.next() } else { Position(0) })
 }
 
 /// The position of the first event that a shard received at or after `ms`; `None` if there is none.

@@ -86,12 +86,16 @@ impl<'s> Recomputed<'s> {
     /// When the database cannot be read.
     pub fn finish(self, store: &Store, known: &Progress, leaves: Leaves) -> Result<LogVerdict, StoreError> {
         let size = self.edge.size();
+        // What was found among the leaves stands before that where their reading ended.
+        let mut broken = self.broken.or(leaves.broken);
         let mut unlogged = 0;
         for (shard, next) in LogRows::shards(&known.next).zip(&known.next) {
-            unlogged += read::end(store, shard)?.0.saturating_sub(next.0);
+            match read::end(store, shard) {
+                Ok(end) => unlogged += end.0.saturating_sub(next.0),
+                Err(StoreError::Damaged { message, .. }) => broken = broken.or(Some(message)),
+                Err(error) => return Err(error),
+            }
         }
-        // What was found among the leaves stands before that where their reading ended.
-        let broken = self.broken.or(leaves.broken);
         let broken = broken.or_else(|| compare(size, self.checkpoints, &self.roots));
         Ok(LogVerdict { size, unlogged, broken })
     }

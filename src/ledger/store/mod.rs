@@ -152,8 +152,14 @@ impl Store {
     }
 
     /// The value of a row, borrowed from the database's memory.
-    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+    pub fn get(&self, family: Family, key: &[u8]) -> Found<'_> {
         self.db.get_pinned_cf(self.family(family)?, key).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// The values of rows whose keys are in order, each in the place of its key: faster than one after the other.
+    pub fn get_many<K: AsRef<[u8]>>(&self, family: Family, keys: &[K]) -> Result<Vec<Found<'_>>, StoreError> {
+        let values = self.db.batched_multi_get_cf(self.family(family)?, keys, true);
+        Ok(values.into_iter().map(|value| value.map_err(|error| self.failed(error.as_ref()))).collect())
     }
 
     /// The rows of a family, in the order of their keys, as they are now.
@@ -247,6 +253,9 @@ impl Commit for Store {
         })
     }
 }
+
+/// The value of a row, if there is one, borrowed from the database's memory.
+pub type Found<'s> = Result<Option<DBPinnableSlice<'s>>, StoreError>;
 
 /// A key and its value.
 pub type Row<'a> = (&'a [u8], &'a [u8]);
