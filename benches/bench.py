@@ -54,16 +54,19 @@ def is_on_disk(server):
 
 @figure
 def single(options):
-    """Single events from 128 connections beside a bare echo of the same body."""
-    load, cairn, echo, cpu = Load.single(), [], [], []
-    with folder() as data, Echo() as limit_server, Cairn(data) as server:
+    """Single events from 128 connections beside a bare echo of the same body, and beside one with as few threads as Cairn."""
+    load, cairn, echo, lean, cpu = Load.single(), [], [], [], []
+    threads = max(os.cpu_count() - 1, 1)
+    with folder() as data, Echo() as limit_server, Echo(7711, threads) as lean_server, Cairn(data) as server:
         for _ in range(options.rounds):
             echo.append(load.run(limit_server.listen, 128, SECONDS))
+            lean.append(load.run(lean_server.listen, 128, SECONDS))
             before, events = server.cpu(), server.accepted()
             cairn.append(load.run(server.listen, 128, SECONDS))
             cpu.append((server.cpu() - before) / (server.accepted() - events) * 1e6)
         is_on_disk(server)
     return [report("single events, 128 connections", "events/s", cairn, 0.60, echo, "bare hyper echo"),
+            report("the same", "events/s", cairn, None, lean, "bare hyper echo, a thread less"),
             report("CPU time of a single event", "µs", cpu)]
 
 

@@ -64,11 +64,12 @@ class Process:
 
 
 class Echo(Process):
-    """A server that does nothing but answer with what it was sent."""
+    """A server that does nothing but answer with what it was sent. As the framework starts it, it has a thread for each core."""
 
-    def __init__(self):
-        self.listen = "127.0.0.1:7710"
-        self.child = subprocess.Popen([built("echo"), self.listen])
+    def __init__(self, port=7710, threads=None):
+        self.listen = f"127.0.0.1:{port}"
+        environment = {**os.environ, "TOKIO_WORKER_THREADS": str(threads)} if threads else None
+        self.child = subprocess.Popen([built("echo"), self.listen], env=environment)
         time.sleep(0.3)
 
 

@@ -6,7 +6,7 @@ use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn};
 use cairn::ingest::OtlpConfig;
 use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal};
 use cairn::ledger::keys::Position;
-use cairn::ledger::record::{Draft, Record, RecordAnswer, Seal};
+use cairn::ledger::record::{Draft, Record, RecordAnswer, Stamp};
 use serde_json::{Value, json};
 
 use crate::protobuf::{export, span};
@@ -56,15 +56,17 @@ pub fn canonicalize(reader: &mut Reader, text: &str) -> Draft {
 
 /// The link: what only the shard knows, and the hash.
 pub fn seal(draft: Draft) -> Record {
-    draft.seal(&Seal {
+    let mut record = draft.stamp(&Stamp {
         received_at: *b"2026-02-17T10:30:00.500Z",
         ms: 1_771_324_200_500,
         first_of_ms: Position(0),
         position: Position(1),
         random: 0x0123_4567_89AB_CDEF,
         sequence: Sequence(1),
-        prev_hash: Hash::GENESIS,
-    })
+    });
+    let hash = Hash::of_event(record.as_ref().canonical(), &Hash::GENESIS);
+    record.seal(&Hash::GENESIS, &hash);
+    record
 }
 
 /// The answer, from the bytes of the record.

@@ -4,7 +4,7 @@
 use cairn::chain::walk::Checker;
 use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn, canonicalize, event};
 use cairn::ledger::keys::Position;
-use cairn::ledger::record::{Draft, Seal};
+use cairn::ledger::record::{Draft, Stamp};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 1 << 16;
@@ -20,15 +20,16 @@ fuzz_target!(|text: &str| {
     let canonical = canonicalize(std::str::from_utf8(&bytes).expect("UTF-8")).expect("JSON");
     assert_eq!(canonical, bytes);
     let draft = Draft::new(&content);
-    let record = draft.seal(&Seal {
+    let mut record = draft.stamp(&Stamp {
         received_at: *b"2026-02-17T10:30:00.500Z",
         ms: 1_771_324_200_500,
         first_of_ms: Position(0),
         position: Position(1),
         random: 7,
         sequence: Sequence(1),
-        prev_hash: Hash::GENESIS,
     });
+    let hash = Hash::of_event(record.as_ref().canonical(), &Hash::GENESIS);
+    record.seal(&Hash::GENESIS, &hash);
     let verified = Walk::default().step(&record.as_ref().link(), &mut Checker::default());
     verified.expect("what was sealed verifies");
 });

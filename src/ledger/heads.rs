@@ -4,7 +4,8 @@ use lru::LruCache;
 
 use super::keys::{Agent, Place, Position, Run, ShardId};
 use super::read;
-use super::record::Draft;
+use super::record::{Draft, Record};
+use super::seal::Before;
 use super::store::{Store, StoreError};
 use crate::chain::{AgentKey, Hash, Sequence};
 
@@ -12,8 +13,8 @@ use crate::chain::{AgentKey, Hash, Sequence};
 pub struct Head {
     /// What the row in `agents` will say after the commit.
     pub agent: Agent,
-    /// Whether it has grown in this commit.
-    pub has_grown: bool,
+    /// The index of its last record in this commit, if it has grown.
+    pub grown: Option<usize>,
 }
 
 impl Head {
@@ -22,7 +23,7 @@ impl Head {
         let run = Run { first: Sequence(1), place: Place { shard: ShardId(0), position: Position(0) }, count: 0 };
         let (sequence, hash) = (Sequence(0), Hash::GENESIS);
         let agent = Agent { sequence, hash, first_ms: 0, last_ms: 0, run, agent_id };
-        Head { agent, has_grown: false }
+        Head { agent, grown: None }
     }
 
     /// Whether the chain has no event yet.
@@ -30,14 +31,19 @@ impl Head {
         self.agent.sequence == Sequence(0)
     }
 
-    /// Takes the event at `place` as the new head. Returns the run that it does not continue, if there was one.
-    pub fn advance(&mut self, place: Place, hash: Hash, ms: u64) -> Option<Run> {
+    /// What the next event stands behind, whose index among the records of the commit is `index`.
+    pub fn grow(&mut self, index: usize) -> Before {
+        self.grown.replace(index).map_or(Before::Head(self.agent.hash), Before::Record)
+    }
+
+    /// Takes the event at `place` as the new head, but for its hash, which [`Head::seal`] adds at the end of the commit.
+    /// Returns the run that it does not continue, if there was one.
+    pub fn advance(&mut self, place: Place, ms: u64) -> Option<Run> {
         if self.is_new() {
             self.agent.first_ms = ms;
         }
         let agent = &mut self.agent;
         agent.sequence = agent.sequence.next();
-        agent.hash = hash;
         agent.last_ms = ms;
         if agent.run.goes_on_at(place) {
             agent.run.count += 1;
@@ -46,19 +52,32 @@ impl Head {
         let before = std::mem::replace(&mut agent.run, Run { first: agent.sequence, place, count: 1 });
         (before.count > 0).then_some(before)
     }
+
+    /// Takes the hash of its last record in this commit.
+    pub fn seal(&mut self, records: &[Record]) {
+        if let Some(record) = self.grown.take().and_then(|index| records.get(index)) {
+            self.agent.hash = record.as_ref().hash();
+        }
+    }
 }
 
 /// A bounded cache of heads. It may grow beyond its bound during a commit, because a head that has moved must not
 /// be read from disk before the commit is there.
+///
+/// An agent that has to be read from disk has come back after it was let go, or after a start: the cache is too small, and
+/// its bound rises. Any number of agents that are never heard of again do not make it rise.
 pub struct Heads {
     heads: LruCache<AgentKey, Head>,
-    capacity: usize,
+    /// How many stay between commits.
+    bound: usize,
+    /// How far that may rise.
+    most: usize,
 }
 
 impl Heads {
-    /// A cache of that many heads.
-    pub fn new(capacity: usize) -> Heads {
-        Heads { heads: LruCache::unbounded(), capacity }
+    /// A cache of `least` heads, which may become `most`.
+    pub fn new(least: usize, most: usize) -> Heads {
+        Heads { heads: LruCache::unbounded(), bound: least, most }
     }
 
     /// Loads the heads of the agents of these events in one go, those that are not here. What cannot be read is
@@ -83,7 +102,10 @@ impl Heads {
         let keys: Vec<AgentKey> = unknown.iter().map(|(agent, _)| *agent).collect();
         for (agent, (key, draft)) in read::agents(store, &keys)?.into_iter().zip(unknown) {
             match agent {
-                Ok(Some(agent)) => self.heads.put(key, Head { agent, has_grown: false }),
+                Ok(Some(agent)) => {
+                    self.bound = self.most.min(self.bound + 1);
+                    self.heads.put(key, Head { agent, grown: None })
+                }
                 Ok(None) => self.heads.put(key, Head::new(draft.agent_id())),
                 Err(_) => None,
             };
@@ -103,7 +125,10 @@ impl Heads {
     ) -> Result<&mut Head, StoreError> {
         self.heads.try_get_or_insert_mut(key, || {
             Ok(match read::agent(store, key)? {
-                Some(agent) => Head { agent, has_grown: false },
+                Some(agent) => {
+                    self.bound = self.most.min(self.bound + 1);
+                    Head { agent, grown: None }
+                }
                 None => Head::new(agent_id()),
             })
         })
@@ -116,7 +141,7 @@ impl Heads {
 
     /// After a commit: what was not used for longest goes.
     pub fn evict(&mut self) {
-        while self.heads.len() > self.capacity {
+        while self.heads.len() > self.bound {
             self.heads.pop_lru();
         }
     }
@@ -124,5 +149,40 @@ impl Heads {
     /// After a failed commit: what is on disk is unknown, so nothing in memory is right.
     pub fn forget(&mut self) {
         self.heads.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::ledger::StorageConfig;
+    use crate::ledger::store::Family;
+
+    #[test]
+    fn the_bound_rises_with_agents_that_come_back_and_not_with_others() {
+        let data = TempDir::new().unwrap();
+        let config = StorageConfig { data_dir: data.path().to_owned(), ..StorageConfig::default() };
+        let store = Store::open(&config).unwrap();
+        let mut heads = Heads::new(2, 4);
+        let load = |heads: &mut Heads, n: usize| {
+            heads.load(&store, AgentKey([n as u8; 16]), || n.to_string().into()).unwrap();
+            heads.evict();
+        };
+        (0..100).for_each(|n| load(&mut heads, n));
+        assert_eq!((heads.heads.len(), heads.bound), (2, 2), "agents that are new");
+
+        let mut batch = store.batch(0);
+        for n in 0..100 {
+            let mut head = Head::new(n.to_string().into());
+            head.advance(Place { shard: ShardId(0), position: Position(n) }, 1);
+            store.put(&mut batch, Family::Agents, &[n as u8; 16], &head.agent.encode()).unwrap();
+        }
+        store.write(batch).unwrap();
+        load(&mut heads, 0);
+        assert_eq!((heads.heads.len(), heads.bound), (3, 3), "an agent that came back");
+        (1..100).for_each(|n| load(&mut heads, n));
+        assert_eq!((heads.heads.len(), heads.bound), (4, 4), "agents that came back");
     }
 }

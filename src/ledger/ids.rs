@@ -26,6 +26,12 @@ impl InFlight {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 
+    /// Claims ids, and keeps those that no other shard has.
+    fn claim_all(&self, ids: &mut Vec<Uuid>) {
+        let mut held = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|id| held.insert(*id));
+    }
+
     fn release(&self, ids: impl Iterator<Item = Uuid>) {
         let mut held = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
@@ -56,6 +62,8 @@ pub struct Ids {
     labels: Arc<DefaultLabels>,
     /// The ids of this commit, and which of its records they belong to.
     mine: HashMap<Uuid, usize, RandomState>,
+    /// Ids of the commit that are claimed, and have no row.
+    without_row: HashSet<Uuid, RandomState>,
     /// The last stored event that was found in this commit: many copies of one event are looked up once.
     found: Option<(Uuid, Record)>,
 }
@@ -63,12 +71,32 @@ pub struct Ids {
 impl Ids {
     /// For one of `shards` shards.
     pub fn new(in_flight: InFlight, shards: u16, labels: Arc<DefaultLabels>) -> Ids {
-        Ids { in_flight, shards, labels, mine: HashMap::default(), found: None }
+        Ids { in_flight, shards, labels, mine: HashMap::default(), without_row: HashSet::default(), found: None }
     }
 
     /// Whether an event with the id of a stored one is that one.
     pub fn is_same(&self, draft: &Draft, stored: RecordRef<'_>) -> bool {
         draft.is_same_event(stored, &self.labels)
+    }
+
+    /// Looks up the ids of events that are about to be checked, in one go. What cannot be read is left to [`Ids::check`].
+    ///
+    /// # Errors
+    /// When the database has no such family.
+    pub fn prepare<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
+        let mut ids: Vec<Uuid> = drafts.filter_map(|draft| draft.client_id).collect();
+        if ids.len() < 2 {
+            return Ok(());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        // Claimed first, looked up then: another shard that stored one in between has let it go by now.
+        self.in_flight.claim_all(&mut ids);
+        let rows = store.get_many(Family::ClientIds, &ids)?;
+        let (absent, other): (Vec<_>, Vec<_>) = ids.iter().zip(rows).partition(|(_, row)| matches!(row, Ok(None)));
+        self.in_flight.release(other.into_iter().map(|(id, _)| *id));
+        self.without_row.extend(absent.into_iter().map(|(id, _)| *id));
+        Ok(())
     }
 
     /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`, or
@@ -82,12 +110,14 @@ impl Ids {
             return Ok(Known::InThisCommit(index));
         }
         if self.found.as_ref().is_none_or(|(found, _)| *found != id) {
-            // Claimed first, looked up then: another shard that stored it in between has let it go by now.
-            if !self.in_flight.claim(id) {
+            let has_no_row = self.without_row.remove(&id);
+            // Claimed first, looked up then, here as well.
+            if !has_no_row && !self.in_flight.claim(id) {
                 return Ok(Known::Elsewhere);
             }
             self.mine.insert(id, index);
-            match find(store, id, self.shards) {
+            let found = if has_no_row { find_given(store, id, self.shards) } else { find(store, id, self.shards) };
+            match found {
                 Ok(None) => return Ok(Known::No),
                 Ok(Some((_, record))) => self.found = Some((id, record)),
                 Err(error) => {
@@ -112,8 +142,8 @@ impl Ids {
     /// The commit is over, one way or the other.
     pub fn release(&mut self) {
         self.found = None;
-        if !self.mine.is_empty() {
-            self.in_flight.release(self.mine.drain().map(|(id, _)| id));
+        if !self.mine.is_empty() || !self.without_row.is_empty() {
+            self.in_flight.release(self.mine.drain().map(|(id, _)| id).chain(self.without_row.drain()));
         }
     }
 }
@@ -127,6 +157,11 @@ pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Place, Recor
         let place = Place::decode(&place).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
         return Ok(read::record(store, place)?.map(|record| (place, record)));
     }
+    find_given(store, id, shards)
+}
+
+/// The event with that id, if a server gave it.
+fn find_given(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Place, Record)>, StoreError> {
     let Some((ms, offset)) = server_id::parts(id) else { return Ok(None) };
     for shard in (0..shards).map(ShardId) {
         let Some(first) = store.get(Family::Times, &time_key(shard, ms))? else { continue };

@@ -43,6 +43,8 @@ pub mod read;
 pub mod recent;
 pub mod record;
 mod recover;
+mod round;
+mod seal;
 mod shard;
 pub mod space;
 pub mod store;
@@ -159,6 +161,7 @@ impl Ledger {
                 metrics: metrics::ShardMetrics::register(),
                 ids: Ids::new(in_flight.clone(), shards, Arc::clone(&labels)),
                 frame: frame::Draft::default(),
+                sealer: seal::Sealer::new(),
                 tail,
             };
             ready.push((shard, receiver));

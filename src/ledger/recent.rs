@@ -30,6 +30,7 @@ pub struct Told<'s> {
 pub struct Stretch {
     first: Position,
     events: Vec<Event>,
+    hashes: Vec<Hash>,
     agent: Option<AgentKey>,
     agent_ids: Vec<u8>,
     terms: Vec<Term>,
@@ -37,7 +38,6 @@ pub struct Stretch {
 
 struct Event {
     sequence: Sequence,
-    hash: Hash,
     /// Where the agent's id begins and ends in `agent_ids`.
     agent_id: (u32, u32),
     /// Where its terms end. They begin where those of the event before end.
@@ -47,12 +47,12 @@ struct Event {
 impl Stretch {
     /// No event yet.
     pub fn new(first: Position, events: usize) -> Stretch {
-        let terms = Vec::with_capacity(events * 4);
-        Stretch { first, events: Vec::with_capacity(events), agent: None, agent_ids: Vec::new(), terms }
+        let (terms, hashes) = (Vec::with_capacity(events * 4), Vec::with_capacity(events));
+        Stretch { first, events: Vec::with_capacity(events), hashes, agent: None, agent_ids: Vec::new(), terms }
     }
 
-    /// Adds the next event. What it can be found by, and how many bytes a commit has, is bounded: both fit into 32 bits.
-    pub fn push(&mut self, agent: AgentKey, agent_id: &str, sequence: Sequence, hash: Hash, terms: &[Term]) {
+    /// Adds the next event, but for its hash. What it can be found by, and how many bytes a commit has, is bounded: both fit into 32 bits.
+    pub fn push(&mut self, agent: AgentKey, agent_id: &str, sequence: Sequence, terms: &[Term]) {
         self.terms.extend_from_slice(terms);
         let agent_id = match self.events.last() {
             Some(last) if self.agent == Some(agent) => last.agent_id,
@@ -63,7 +63,12 @@ impl Stretch {
                 (start as u32, self.agent_ids.len() as u32)
             }
         };
-        self.events.push(Event { sequence, hash, agent_id, terms_end: self.terms.len() as u32 });
+        self.events.push(Event { sequence, agent_id, terms_end: self.terms.len() as u32 });
+    }
+
+    /// Adds the hashes of all events.
+    pub fn seal(&mut self, hashes: impl Iterator<Item = Hash>) {
+        self.hashes.extend(hashes);
     }
 
     /// The position behind the last event.
@@ -73,6 +78,7 @@ impl Stretch {
 
     fn bytes(&self) -> usize {
         self.events.capacity() * size_of::<Event>()
+            + self.hashes.capacity() * size_of::<Hash>()
             + self.agent_ids.capacity()
             + self.terms.capacity() * size_of::<Term>()
     }
@@ -81,11 +87,11 @@ impl Stretch {
     pub fn from(&self, position: Position) -> impl Iterator<Item = Told<'_>> {
         let skip = (position.0 - self.first.0) as usize;
         let mut terms_from = skip.checked_sub(1).map_or(0, |before| self.events[before].terms_end as usize);
-        self.events[skip..].iter().map(move |event| {
+        self.events[skip..].iter().zip(&self.hashes[skip..]).map(move |(event, &hash)| {
             let terms = &self.terms[terms_from..event.terms_end as usize];
             terms_from = event.terms_end as usize;
             let agent_id = &self.agent_ids[event.agent_id.0 as usize..event.agent_id.1 as usize];
-            Told { agent_id, sequence: event.sequence, hash: event.hash, terms }
+            Told { agent_id, sequence: event.sequence, hash, terms }
         })
     }
 }
@@ -140,9 +146,10 @@ mod tests {
     fn stretch(first: u64, events: u64, terms: usize) -> Stretch {
         let mut stretch = Stretch::new(Position(first), 1);
         for n in first..first + events {
-            let (id, hash) = (format!("agent \"{}\"", n / 2), Hash([n as u8; 32]));
-            stretch.push(AgentKey::of(&id), &id, Sequence(n), hash, &vec![Term(n.into()); terms]);
+            let id = format!("agent \"{}\"", n / 2);
+            stretch.push(AgentKey::of(&id), &id, Sequence(n), &vec![Term(n.into()); terms]);
         }
+        stretch.seal((first..first + events).map(|n| Hash([n as u8; 32])));
         stretch
     }
 

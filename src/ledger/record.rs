@@ -50,8 +50,8 @@ pub struct Draft {
     pub client_id: Option<Uuid>,
 }
 
-/// What the shard adds to a draft.
-pub struct Seal {
+/// What the shard adds to a draft, but for the hashes.
+pub struct Stamp {
     /// When the event was received, in RFC 3339.
     pub received_at: [u8; time::LEN],
     /// That time in ms since 1970.
@@ -64,8 +64,6 @@ pub struct Seal {
     pub random: u64,
     /// The event's place in its chain.
     pub sequence: Sequence,
-    /// The hash of the event before it.
-    pub prev_hash: Hash,
 }
 
 impl Draft {
@@ -116,20 +114,17 @@ impl Draft {
         id.unwrap_or_default().into()
     }
 
-    /// Fills the holes, hashes, and so makes the record that is stored.
-    pub fn seal(mut self, seal: &Seal) -> Record {
+    /// Fills the holes, and so makes the record that is stored, but for its hashes: see [`Record::seal`].
+    pub fn stamp(mut self, stamp: &Stamp) -> Record {
         let canonical = &mut self.bytes[self.canonical_at..];
         if let Some(at) = self.holes.id {
-            let id = server_id::make(seal.ms, seal.first_of_ms, seal.position, seal.random);
+            let id = server_id::make(stamp.ms, stamp.first_of_ms, stamp.position, stamp.random);
             id.hyphenated().encode_lower(&mut canonical[at..at + UUID_LEN]);
         }
         for at in [Some(self.holes.received_at), self.holes.timestamp].into_iter().flatten() {
-            canonical[at..at + time::LEN].copy_from_slice(&seal.received_at);
+            canonical[at..at + time::LEN].copy_from_slice(&stamp.received_at);
         }
-        let hash = Hash::of_event(canonical, &seal.prev_hash);
-        self.bytes[SEQUENCE..PREV_HASH].copy_from_slice(&seal.sequence.0.to_be_bytes());
-        self.bytes[PREV_HASH..HASH].copy_from_slice(&seal.prev_hash.0);
-        self.bytes[HASH..WARNINGS_LEN].copy_from_slice(&hash.0);
+        self.bytes[SEQUENCE..PREV_HASH].copy_from_slice(&stamp.sequence.0.to_be_bytes());
         Record { bytes: self.bytes, canonical_at: self.canonical_at }
     }
 
@@ -166,7 +161,7 @@ fn warnings_section<'w>(warnings: impl Iterator<Item = &'w String>) -> Vec<u8> {
     section
 }
 
-/// A sealed record that owns its bytes.
+/// A record that owns its bytes.
 #[derive(Clone)]
 pub struct Record {
     bytes: Vec<u8>,
@@ -179,6 +174,12 @@ impl Record {
         let mut bytes = Vec::with_capacity(record.bytes.len() + record.answer_room());
         bytes.extend_from_slice(record.bytes);
         Record { bytes, canonical_at: record.canonical_at }
+    }
+
+    /// Adds the hash of the event before it in its chain, and its own.
+    pub fn seal(&mut self, prev_hash: &Hash, hash: &Hash) {
+        self.bytes[PREV_HASH..HASH].copy_from_slice(&prev_hash.0);
+        self.bytes[HASH..WARNINGS_LEN].copy_from_slice(&hash.0);
     }
 
     /// The record, to read.
@@ -208,7 +209,7 @@ impl AsRef<[u8]> for RecordAnswer {
     }
 }
 
-/// A sealed record, borrowed from where it was read.
+/// A record, borrowed from where it was read.
 #[derive(Clone, Copy)]
 pub struct RecordRef<'a> {
     bytes: &'a [u8],
