@@ -87,10 +87,10 @@ impl Heads {
     /// When the database has no such family.
     pub fn prepare<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
         let mut unknown: Vec<(AgentKey, &Draft)> = Vec::new();
+        let mut previous = None;
         for draft in drafts {
             // Most events come behind one of the same agent.
-            let is_known = unknown.last().is_some_and(|(last, _)| *last == draft.agent);
-            if !is_known && !self.heads.contains(&draft.agent) {
+            if previous.replace(draft.agent) != Some(draft.agent) && !self.heads.contains(&draft.agent) {
                 unknown.push((draft.agent, draft));
             }
         }
