@@ -64,8 +64,7 @@ pub fn seal(draft: Draft) -> Record {
         random: 0x0123_4567_89AB_CDEF,
         sequence: Sequence(1),
     });
-    let hash = Hash::of_event(record.as_ref().canonical(), &Hash::GENESIS);
-    record.seal(&Hash::GENESIS, &hash);
+    record.seal_alone(&Hash::GENESIS);
     record
 }
 

@@ -64,20 +64,32 @@ impl Head {
 /// A bounded cache of heads. It may grow beyond its bound during a commit, because a head that has moved must not
 /// be read from disk before the commit is there.
 ///
-/// An agent that has to be read from disk has come back after it was let go, or after a start: the cache is too small, and
-/// its bound rises. Any number of agents that are never heard of again do not make it rise.
+/// With each agent that has to be read from disk the bound rises: it came back, and mostly because it had been let go too
+/// soon. Any number of agents that are never heard of again do not make it rise.
 pub struct Heads {
     heads: LruCache<AgentKey, Head>,
-    /// How many stay between commits.
-    bound: usize,
-    /// How far that may rise.
+    bound: Bound,
+}
+
+/// How many heads stay between commits, and how far that may rise.
+struct Bound {
+    now: usize,
     most: usize,
+}
+
+impl Bound {
+    /// Makes the head of what was read of an agent.
+    fn head(&mut self, read: Option<Agent>, agent_id: impl FnOnce() -> Box<str>) -> Head {
+        let Some(agent) = read else { return Head::new(agent_id()) };
+        self.now = self.most.min(self.now + 1);
+        Head { agent, grown: None }
+    }
 }
 
 impl Heads {
     /// A cache of `least` heads, which may become `most`.
     pub fn new(least: usize, most: usize) -> Heads {
-        Heads { heads: LruCache::unbounded(), bound: least, most }
+        Heads { heads: LruCache::unbounded(), bound: Bound { now: least, most } }
     }
 
     /// Loads the heads of the agents of these events in one go, those that are not here. What cannot be read is
@@ -101,14 +113,9 @@ impl Heads {
         unknown.dedup_by_key(|(agent, _)| *agent);
         let keys: Vec<AgentKey> = unknown.iter().map(|(agent, _)| *agent).collect();
         for (agent, (key, draft)) in read::agents(store, &keys)?.into_iter().zip(unknown) {
-            match agent {
-                Ok(Some(agent)) => {
-                    self.bound = self.most.min(self.bound + 1);
-                    self.heads.put(key, Head { agent, grown: None })
-                }
-                Ok(None) => self.heads.put(key, Head::new(draft.agent_id())),
-                Err(_) => None,
-            };
+            if let Ok(agent) = agent {
+                self.heads.put(key, self.bound.head(agent, || draft.agent_id()));
+            }
         }
         Ok(())
     }
@@ -123,15 +130,7 @@ impl Heads {
         key: AgentKey,
         agent_id: impl FnOnce() -> Box<str>,
     ) -> Result<&mut Head, StoreError> {
-        self.heads.try_get_or_insert_mut(key, || {
-            Ok(match read::agent(store, key)? {
-                Some(agent) => {
-                    self.bound = self.most.min(self.bound + 1);
-                    Head { agent, grown: None }
-                }
-                None => Head::new(agent_id()),
-            })
-        })
+        self.heads.try_get_or_insert_mut(key, || Ok(self.bound.head(read::agent(store, key)?, agent_id)))
     }
 
     /// The head of an agent that was loaded for this commit.
@@ -141,7 +140,7 @@ impl Heads {
 
     /// After a commit: what was not used for longest goes.
     pub fn evict(&mut self) {
-        while self.heads.len() > self.bound {
+        while self.heads.len() > self.bound.now {
             self.heads.pop_lru();
         }
     }
@@ -171,7 +170,7 @@ mod tests {
             heads.evict();
         };
         (0..100).for_each(|n| load(&mut heads, n));
-        assert_eq!((heads.heads.len(), heads.bound), (2, 2), "agents that are new");
+        assert_eq!((heads.heads.len(), heads.bound.now), (2, 2), "agents that are new");
 
         let mut batch = store.batch(0);
         for n in 0..100 {
@@ -181,8 +180,8 @@ mod tests {
         }
         store.write(batch).unwrap();
         load(&mut heads, 0);
-        assert_eq!((heads.heads.len(), heads.bound), (3, 3), "an agent that came back");
+        assert_eq!((heads.heads.len(), heads.bound.now), (3, 3), "an agent that came back");
         (1..100).for_each(|n| load(&mut heads, n));
-        assert_eq!((heads.heads.len(), heads.bound), (4, 4), "agents that came back");
+        assert_eq!((heads.heads.len(), heads.bound.now), (4, 4), "agents that came back");
     }
 }

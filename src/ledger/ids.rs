@@ -14,7 +14,7 @@ use crate::chain::DefaultLabels;
 
 /// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
 ///
-/// Each lock is held for one look-up. Nobody gains by ids that collide in these maps: they hold what is being committed.
+/// Each lock is held for one look-up, or for the ids of one commit. Nobody gains by ids that collide in these maps: they hold what is being committed.
 #[derive(Clone, Default)]
 pub struct InFlight {
     ids: Arc<Mutex<HashSet<Uuid, RandomState>>>,
@@ -93,9 +93,15 @@ impl Ids {
         // Claimed first, looked up then: another shard that stored one in between has let it go by now.
         self.in_flight.claim_all(&mut ids);
         let rows = store.get_many(Family::ClientIds, &ids)?;
-        let (absent, other): (Vec<_>, Vec<_>) = ids.iter().zip(rows).partition(|(_, row)| matches!(row, Ok(None)));
-        self.in_flight.release(other.into_iter().map(|(id, _)| *id));
-        self.without_row.extend(absent.into_iter().map(|(id, _)| *id));
+        let mut has_row = rows.iter().map(|row| !matches!(row, Ok(None)));
+        ids.retain(|id| {
+            let is_left = has_row.next().unwrap_or(true);
+            if !is_left {
+                self.without_row.insert(*id);
+            }
+            is_left
+        });
+        self.in_flight.release(ids.into_iter());
         Ok(())
     }
 

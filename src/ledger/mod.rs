@@ -152,6 +152,7 @@ impl Ledger {
             ledger_queues.push(queue);
             let shard = Shard {
                 id,
+                shards,
                 store: Arc::clone(&store),
                 commit: Arc::clone(&commit),
                 runtime: Handle::current(),

@@ -176,7 +176,13 @@ impl Record {
         Record { bytes, canonical_at: record.canonical_at }
     }
 
-    /// Adds the hash of the event before it in its chain, and its own.
+    /// Hashes the event, and seals it.
+    pub fn seal_alone(&mut self, prev_hash: &Hash) {
+        let hash = Hash::of_event(self.as_ref().canonical(), prev_hash);
+        self.seal(prev_hash, &hash);
+    }
+
+    /// Adds the hash of the event before it in its chain, and its own, which is known.
     pub fn seal(&mut self, prev_hash: &Hash, hash: &Hash) {
         self.bytes[PREV_HASH..HASH].copy_from_slice(&prev_hash.0);
         self.bytes[HASH..WARNINGS_LEN].copy_from_slice(&hash.0);

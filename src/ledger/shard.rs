@@ -34,7 +34,8 @@ const COMMIT_EVENTS: usize = 8192;
 const COMMIT_BYTES: usize = 4 << 20;
 /// How many heads stay in memory between commits: about 4 MiB.
 const CACHED_HEADS: usize = 16_384;
-/// The same where agents come back that had to go: about 27 MiB. Of 100,000 agents in turn, a quarter more events a second.
+/// The same where agents come back that had to go, in all shards together: about 27 MiB. Of 100,000 agents in turn, a
+/// quarter more events a second.
 const MOST_CACHED_HEADS: usize = 131_072;
 /// How long the database may take to go on after there is room again.
 const RESUME_WAIT: Duration = Duration::from_secs(60);
@@ -57,6 +58,8 @@ pub enum Fatal {
 pub struct Shard {
     /// Which one it is.
     pub id: ShardId,
+    /// Of how many.
+    pub shards: u16,
     /// Where it reads, and what its batches are made for.
     pub store: Arc<Store>,
     /// How it commits.
@@ -88,7 +91,8 @@ impl Shard {
     /// # Errors
     /// When the shard cannot go on. Everybody whose events it had was answered.
     pub fn run(mut self, queue: &Receiver<Message>) -> Result<(), Fatal> {
-        let mut heads = Heads::new(CACHED_HEADS, MOST_CACHED_HEADS);
+        let most = MOST_CACHED_HEADS / usize::from(self.shards.max(1));
+        let mut heads = Heads::new(CACHED_HEADS, most.max(CACHED_HEADS));
         let mut random = fastrand::Rng::new();
         let mut waiting = Vec::new();
         loop {
