@@ -15,12 +15,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cairn::chain::{AgentKey, Hash, Sequence};
-use cairn::ledger::StorageConfig;
-use cairn::ledger::commit::Commit;
-use cairn::ledger::frame;
-use cairn::ledger::keys::{Agent, Place, Position, Run, ShardId, time_key};
+use cairn::ledger::format::frame;
+use cairn::ledger::format::keys::{Agent, Location, Position, Run, ShardId, time_key};
+use cairn::ledger::shard::commit::Commit;
+use cairn::ledger::store::StorageConfig;
 use cairn::ledger::store::{Family, Store};
+use cairn_proof::chain::{AgentKey, Hash, Sequence};
 use sha2::{Digest, Sha256};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -80,32 +80,32 @@ fn rocksdb(
     let agents: Vec<(AgentKey, Box<str>)> =
         (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
     let shard = ShardId(0);
-    let mut frame = frame::Draft::default();
-    let nowhere = Place { shard, position: Position(0) };
-    let mut runs = vec![Run { first: Sequence(1), place: nowhere, count: 0 }; agents.len()];
+    let mut frame = frame::FrameBuilder::default();
+    let nowhere = Location { shard, position: Position(0) };
+    let mut runs = vec![Run { first: Sequence(1), location: nowhere, count: 0 }; agents.len()];
     let mut touched = HashSet::new();
     let (started, mut next) = (Instant::now(), 0u64);
     while started.elapsed() < time {
         let mut batch = store.batch(events as usize * (len + 32));
         for position in next..next + events {
-            let place = Place { shard, position: Position(position) };
+            let location = Location { shard, position: Position(position) };
             if has_ids {
                 let id = random.u128(..).to_be_bytes();
                 std::hint::black_box(store.get(Family::ClientIds, &id)?);
-                store.put(&mut batch, Family::ClientIds, &id, &place.encode())?;
+                store.put(&mut batch, Family::ClientIds, &id, &location.encode())?;
             }
             frame.add(&rows[position as usize % ROWS]);
             if frame.is_full() || position + 1 == next + events {
-                frame.put(&store, &mut batch, place)?;
+                frame.put(&store, &mut batch, location)?;
             }
             let agent = (position / run) as usize % agents.len();
             touched.insert(agent);
             let mine = &mut runs[agent];
-            if !mine.goes_on_at(place) {
+            if !mine.is_continued_at(location) {
                 if mine.count > 0 {
                     store.put(&mut batch, Family::Chain, &Run::key(agents[agent].0, mine.first), &mine.encode())?;
                 }
-                *mine = Run { first: Sequence(position + 1), place, count: 0 };
+                *mine = Run { first: Sequence(position + 1), location, count: 0 };
             }
             mine.count += 1;
         }

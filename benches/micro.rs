@@ -1,22 +1,23 @@
 //! What each piece of work on the way of an event takes, without a server: `cargo bench --bench micro`.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark stops by panicking")]
 
-#[path = "../tests/protobuf.rs"]
+#[path = "../tests/support/protobuf.rs"]
 #[expect(dead_code, reason = "the tests use all of it")]
 mod protobuf;
 mod work;
 
-use cairn::chain::Reader;
-use cairn::chain::walk::Checker;
 use cairn::ingest::OtlpConfig;
+use cairn_proof::chain::EventReader;
+use cairn_proof::chain::walk::Checker;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 fn pieces(criterion: &mut Criterion) {
     let text = work::event();
     let mut group = criterion.benchmark_group("event");
     group.throughput(Throughput::Elements(1));
-    let mut reader = Reader::default();
+    let mut reader = EventReader::default();
     group.bench_function("canonicalize", |bencher| bencher.iter(|| work::canonicalize(&mut reader, &text)));
-    let draft = || work::canonicalize(&mut Reader::default(), &text);
+    let draft = || work::canonicalize(&mut EventReader::default(), &text);
     group.bench_function("seal", |bencher| bencher.iter_batched(draft, work::seal, BatchSize::SmallInput));
     let record = || work::seal(draft());
     group.bench_function("answer", |bencher| bencher.iter_batched(record, work::answer, BatchSize::SmallInput));

@@ -1,15 +1,15 @@
 //! The pieces of work on the way of an event, each as it is done there: for the micro-benchmarks, and for the test that
 //! counts their allocations.
 
-use cairn::chain::walk::Checker;
-use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn};
 use cairn::ingest::OtlpConfig;
 use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal};
-use cairn::ledger::keys::Position;
-use cairn::ledger::record::{Draft, Record, RecordAnswer, Stamp};
+use cairn::ledger::format::keys::Position;
+use cairn::ledger::format::record::{Draft, Record, RecordAnswer, Stamp};
+use cairn_proof::chain::walk::Checker;
+use cairn_proof::chain::{EventReader, EventSource, Hash, Sequence, Walk};
 use serde_json::{Value, json};
 
-use crate::protobuf::{export, span};
+use super::protobuf::{export, span};
 
 /// How many spans [`spans`] has.
 pub const SPANS: usize = 64;
@@ -49,8 +49,8 @@ pub fn spans() -> Vec<u8> {
 }
 
 /// From the text to the laid-out record.
-pub fn canonicalize(reader: &mut Reader, text: &str) -> Draft {
-    let (content, _) = reader.read(text, 0, WayIn::HTTP_API, usize::MAX).expect("an event");
+pub fn canonicalize(reader: &mut EventReader, text: &str) -> Draft {
+    let (content, _) = reader.read(text, 0, EventSource::HTTP_API, usize::MAX).expect("an event");
     Draft::new(&content)
 }
 
@@ -64,7 +64,7 @@ pub fn seal(draft: Draft) -> Record {
         random: 0x0123_4567_89AB_CDEF,
         sequence: Sequence(1),
     });
-    record.seal_alone(&Hash::GENESIS);
+    record.seal(&Hash::GENESIS);
     record
 }
 

@@ -1,48 +1,40 @@
-//! Cairn makes what AI agents did provable: it takes each event of an agent, links it into that agent's SHA-256
-//! chain, has it on disk before it answers, and lets anybody verify it.
+//! Cairn makes what AI agents did provable: it takes each event of an agent, links it into that agent's SHA-256 chain, has it
+//! on disk before it answers, and lets anybody verify it.
 //!
-//! The modules stand in the order of an event's way; [`chain`] is what all of them share.
+//! The modules are listed in the order of the data flow. The rules of events, chains, trees and packages are in the crate
+//! `cairn_proof`, which everything here may import. `ARCHITECTURE.md` follows an event through the folders.
 
-/// The rules: events, canonical bytes, chains. Pure.
-pub mod chain;
+/// Text that people write or read: names, units, settings.
+pub mod text;
 
-/// Connections, answers and errors, for every port.
+/// Threads, clock and log throttle.
+pub mod runtime;
+
+/// Transport: listeners, TLS, connections, timeouts, responses.
 pub mod http;
 
-/// Who may call, and how much.
-pub mod access;
+/// Authentication, scopes and rate limits.
+pub mod auth;
 
-/// Accept, validate, dispatch.
+/// Accepts, validates and dispatches events, from every wire format.
 pub mod ingest;
 
-/// Seal, commit, index; and reading what was committed.
+/// Seals and commits events, and reads them back.
 pub mod ledger;
 
-/// One tree over all events, signed.
+/// The transparency log: a Merkle tree over all events, with signed checkpoints.
 pub mod tlog;
 
-/// Sends what was committed on to other places.
+/// Relays committed events to other systems.
 pub mod relay;
-
-/// What an auditor checks, with nothing but a file or a log, and a key.
-pub mod evidence;
 
 /// Query, verify, export.
 pub mod audit;
 
-/// Metrics and probes.
-pub mod admin;
-
-/// All settings, and where they came from.
+/// The configuration of all stages, and where each value came from.
 pub mod config;
-/// Words of others, as they may be shown.
-pub mod harmless;
-/// What a mistyped name was probably meant to be.
-pub mod nearest;
-/// Sizes and times in settings.
-pub mod units;
 
-/// Puts it all together, runs it, shuts it down.
+/// Composes the stages, runs them, reloads them, shuts them down.
 pub mod serve;
 
 /// The command line.

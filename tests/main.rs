@@ -1,51 +1,10 @@
-//! The promises, a file each. One binary, because linking the database takes long.
+//! The tests of the program, a file for each promise. They are one binary, because linking the database takes long.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod access;
-mod agnost;
-mod allocations;
-mod config;
-mod crash;
-mod disk;
-mod disk_faults;
-mod doors;
-mod export;
-mod faults;
-mod follow;
-mod forger;
-mod frames;
-mod harness;
-mod http;
+mod audit;
+mod durability;
 mod ingest;
-mod labels;
-mod limits;
 mod log;
-mod log_attacks;
-mod log_keys;
-mod mapping;
-mod merkle;
-mod oracle;
-mod otlp;
-mod otlp_attacks;
-mod otlp_spans;
-mod packages;
-mod packages_in_part;
-mod pod;
-mod power_loss;
-mod protobuf;
-mod query;
-mod readme;
+mod ops;
 mod relay;
-mod relay_chaos;
-mod relay_faults;
-mod relay_neighbours;
-mod reload;
-mod restart;
-mod scale;
-mod scale_in_time;
-mod smuggling;
-mod tidy;
-mod upstream;
-mod vectors;
-mod verify;
-#[path = "../benches/work.rs"]
-mod work;
+mod support;

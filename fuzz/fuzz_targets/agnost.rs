@@ -1,8 +1,8 @@
 //! Bodies of the Agnost SDKs: what is taken is an event in canonical form.
 #![no_main]
 
-use cairn::chain::canonicalize;
 use cairn::ingest::{AgnostConfig, agnost};
+use cairn_proof::chain::canonicalize;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

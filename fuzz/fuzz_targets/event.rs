@@ -1,18 +1,18 @@
 //! Events: whatever is taken is laid out, sealed, and verifies.
 #![no_main]
 
-use cairn::chain::walk::Checker;
-use cairn::chain::{Hash, Reader, Sequence, Walk, WayIn, canonicalize, event};
-use cairn::ledger::keys::Position;
-use cairn::ledger::record::{Draft, Stamp};
+use cairn::ledger::format::keys::Position;
+use cairn::ledger::format::record::{Draft, Stamp};
+use cairn_proof::chain::walk::Checker;
+use cairn_proof::chain::{EventReader, EventSource, Hash, Sequence, Walk, canonicalize, event};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 1 << 16;
 
 fuzz_target!(|text: &str| {
     assert!(event::skip(text, 0) <= text.len());
-    let mut reader = Reader::default();
-    let Ok((content, end)) = reader.read(text, 0, WayIn::HTTP_API, LIMIT) else { return };
+    let mut reader = EventReader::default();
+    let Ok((content, end)) = reader.read(text, 0, EventSource::HTTP_API, LIMIT) else { return };
     assert!(text.is_char_boundary(end));
     let mut bytes = Vec::new();
     content.write(&mut bytes);
@@ -28,7 +28,7 @@ fuzz_target!(|text: &str| {
         random: 7,
         sequence: Sequence(1),
     });
-    record.seal_alone(&Hash::GENESIS);
+    record.seal(&Hash::GENESIS);
     let verified = Walk::default().step(&record.as_ref().link(), &mut Checker::default());
     verified.expect("what was sealed verifies");
 });

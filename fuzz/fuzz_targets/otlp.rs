@@ -1,9 +1,9 @@
 //! OTLP: the first byte says which signal and which encoding.
 #![no_main]
 
-use cairn::chain::canonicalize;
 use cairn::ingest::OtlpConfig;
 use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal, to_protobuf};
+use cairn_proof::chain::canonicalize;
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { event: 1 << 16, items: 1000, spread: 1 << 22 };

@@ -1,8 +1,8 @@
 //! Evidence packages: no file makes the reader fall, and none is valid that names no key of ours.
 #![no_main]
 
-use cairn::evidence::package;
-use cairn::evidence::verdict::Outcome;
+use cairn_proof::evidence::Outcome;
+use cairn_proof::evidence::package;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

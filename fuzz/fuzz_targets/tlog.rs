@@ -1,8 +1,8 @@
 //! Paths of tiles, and checkpoints that others wrote.
 #![no_main]
 
-use cairn::tlog::checkpoint;
-use cairn::tlog::path::TilePath;
+use cairn_proof::tree::TilePath;
+use cairn_proof::tree::checkpoint;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -7,21 +7,23 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use serde_json::json;
 
-use super::{Audit, store_failed, verify};
-use crate::chain::{AgentKey, time};
-use crate::http::{Params, Problem, json_response, number};
-use crate::ledger::keys::Agent;
-use crate::ledger::now_ms;
-use crate::ledger::read;
+use super::context::Audit;
+use super::context::store_failed;
+use super::verify;
+use crate::http::{ApiError, QueryParams, json_response, number};
+use crate::ledger::format::keys::Agent;
+use crate::ledger::read::lookup;
 use crate::ledger::store::Family;
+use crate::runtime::now_ms;
+use cairn_proof::chain::{AgentKey, time};
 
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// `GET /v1/agents`: in the order of their keys, which is none that people know, but a stable one.
-pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", parse_key)?;
@@ -46,7 +48,7 @@ fn page(
     audit: &Audit,
     limit: usize,
     cursor: Option<AgentKey>,
-) -> Result<(serde_json::Value, Option<AgentKey>), Problem> {
+) -> Result<(serde_json::Value, Option<AgentKey>), ApiError> {
     let mut rows = audit.ledger.store().rows(Family::Agents).map_err(store_failed)?;
     match cursor {
         // The last agent of the page before is not shown again.
@@ -82,19 +84,19 @@ fn describe(agent: &Agent, chain_valid: Option<bool>) -> serde_json::Value {
 }
 
 /// `GET /v1/stats`
-pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    Params::of(&uri)?.end()?;
+pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    QueryParams::of(&uri)?.end()?;
     let stats = audit.read(|audit, _| totals(audit)).await?;
     Ok(json_response(StatusCode::OK, stats.to_string()))
 }
 
-fn totals(audit: &Audit) -> Result<serde_json::Value, Problem> {
+fn totals(audit: &Audit) -> Result<serde_json::Value, ApiError> {
     let ledger = &audit.ledger;
     let yesterday_ms = now_ms().saturating_sub(DAY_MS);
     let (mut total, mut last_day) = (0, 0);
     for shard in ledger.committed().shards() {
         let end = ledger.committed().next(shard);
-        let first = read::first_since(ledger.store(), shard, yesterday_ms).map_err(store_failed)?;
+        let first = lookup::first_since(ledger.store(), shard, yesterday_ms).map_err(store_failed)?;
         total += end.0;
         last_day += first.map_or(0, |first| end.0.saturating_sub(first.0));
     }
@@ -114,17 +116,17 @@ fn totals(audit: &Audit) -> Result<serde_json::Value, Problem> {
 }
 
 /// `GET /v1/verify?agent_id=`
-pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let agent_id = params.take("agent_id")?;
     params.end()?;
-    let agent_id = agent_id.ok_or_else(|| Problem::bad_request("agent_id: expected the id of an agent"))?;
+    let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
     let verdict = audit
         .read(move |audit, cancelled| {
             let agent = AgentKey::of(&agent_id);
             let walked = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
             let verdict = walked.map_err(store_failed)?;
-            let verdict = verdict.ok_or_else(|| Problem::not_found(format!("there is no agent {agent_id:?}")))?;
+            let verdict = verdict.ok_or_else(|| ApiError::not_found(format!("there is no agent {agent_id:?}")))?;
             audit.verdicts.remember(agent, verdict.broken.is_none());
             Ok(verdict)
         })

@@ -10,15 +10,17 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use uuid::Uuid;
 
+use super::context::Audit;
+use super::context::Cancelled;
+use super::context::store_failed;
 use super::filter::Filter;
-use super::pieces::{self, PIECE_BYTES, Pieces};
 use super::source::{Order, Stream};
-use super::{Audit, Cancelled, store_failed};
-use crate::http::{Params, Problem, Segments, json_response, number};
+use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
+use crate::http::{ApiError, PathSegments, QueryParams, json_response, number};
 use crate::ledger::Ledger;
-use crate::ledger::keys::{Place, Position, ShardId};
-use crate::ledger::read;
-use crate::ledger::record::Record;
+use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::format::record::Record;
+use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 
 /// How many events a page has, if the call does not say.
@@ -39,8 +41,8 @@ struct ListCall {
 }
 
 impl ListCall {
-    fn read(uri: &Uri, shards: usize) -> Result<ListCall, Problem> {
-        let mut params = Params::of(uri)?;
+    fn read(uri: &Uri, shards: usize) -> Result<ListCall, ApiError> {
+        let mut params = QueryParams::of(uri)?;
         let filter = Filter::take(&mut params)?;
         let order = params.take_as("order", "asc or desc", |text| match text {
             "asc" => Some(Order::Asc),
@@ -53,7 +55,7 @@ impl ListCall {
         let cursor = params.take_as("cursor", "a cursor from a Link header", |text| text.parse().ok())?;
         params.end()?;
         if cursor.as_ref().is_some_and(|cursor: &Cursor| cursor.0.len() != shards) {
-            return Err(Problem::bad_request("cursor: expected a cursor from a Link header of this server"));
+            return Err(ApiError::bad_request("cursor: expected a cursor from a Link header of this server"));
         }
         Ok(ListCall {
             filter,
@@ -88,36 +90,39 @@ impl FromStr for Cursor {
 /// `GET /v1/events/{id}`
 pub async fn by_id(
     State(audit): State<Arc<Audit>>,
-    Segments(id): Segments<String>,
+    PathSegments(id): PathSegments<String>,
     uri: Uri,
-) -> Result<Response<Body>, Problem> {
-    Params::none(&uri)?;
-    let not_found = || Problem::not_found(format!("there is no event with the id {id:?}"));
+) -> Result<Response<Body>, ApiError> {
+    QueryParams::none(&uri)?;
+    let not_found = || ApiError::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
-    let held = |(_, record): (Place, Record)| {
-        json_response(StatusCode::OK, audit.inflight.reserve().hold(record.into_answer()))
+    let held = |(_, record): (Location, Record)| {
+        json_response(StatusCode::OK, audit.memory_budget.reserve().hold(record.into_answer()))
     };
     found.map(held).ok_or_else(not_found)
 }
 
 /// `GET /v1/events`
-pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
+pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let call = ListCall::read(&uri, audit.ledger.queues().len())?;
     if call.filter.agent.is_none() && call.filter.rarest_term().is_some() {
         let caught_up = audit.ledger.index().catch_up(audit.ledger.committed());
         tokio::time::timeout(INDEX_WAIT, caught_up)
             .await
-            .map_err(|_| Problem::unavailable("the index is behind; try again"))?;
+            .map_err(|_| ApiError::unavailable("the index is behind; try again"))?;
     }
-    let (begun, next) = audit
+    let (started, next) = audit
         .read(move |audit, cancelled| {
-            let (places, next) = page(audit, &call, cancelled).map_err(store_failed)?;
+            let (locations, next) = page(audit, &call, cancelled).map_err(store_failed)?;
             let ledger = Arc::clone(&audit.ledger);
-            Ok((pieces::begin(audit, Writer { ledger, places: places.into_iter(), is_first: true })?, next))
+            Ok((
+                streamed_response::begin(audit, Writer { ledger, locations: locations.into_iter(), is_first: true })?,
+                next,
+            ))
         })
         .await?;
-    let mut response = pieces::respond(audit, begun);
+    let mut response = streamed_response::respond(audit, started);
     if let Some(next) = next {
         let link = format!("<{}>; rel=\"next\"", next_page(&uri, &next));
         // The path and query came in as a URI, and the cursor is made of digits.
@@ -138,7 +143,7 @@ fn next_page(uri: &Uri, cursor: &Cursor) -> String {
 }
 
 /// Finds the events of a page, and the cursor of the next one if there is one.
-fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Place>, Option<Cursor>), StoreError> {
+fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Location>, Option<Cursor>), StoreError> {
     let ledger = &audit.ledger;
     let mut streams = Vec::new();
     for shard in ledger.committed().shards() {
@@ -147,7 +152,7 @@ fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Pl
         let first = stream.next(&call.filter, cancelled)?;
         streams.push((first, stream));
     }
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     let mut skipped = 0;
     loop {
         // Each shard is in order; the next event is the first of their firsts.
@@ -156,14 +161,14 @@ fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Pl
             Order::Asc => waiting.min_by_key(|(at, ..)| *at),
             Order::Desc => waiting.max_by_key(|(at, ..)| *at),
         };
-        let Some((at, hit, stream)) = next else { return Ok((places, None)) };
+        let Some((at, hit, stream)) = next else { return Ok((locations, None)) };
         if skipped < call.offset {
             skipped += 1;
-        } else if places.len() == call.limit {
+        } else if locations.len() == call.limit {
             let cursor = streams.iter().map(|(hit, stream)| stream.resume_at(*hit)).collect();
-            return Ok((places, Some(Cursor(cursor))));
+            return Ok((locations, Some(Cursor(cursor))));
         } else {
-            places.push(at.place);
+            locations.push(at.location);
         }
         *hit = stream.next(&call.filter, cancelled)?;
     }
@@ -173,7 +178,7 @@ fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Pl
 fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, Position), StoreError> {
     let end = audit.ledger.committed().next(shard);
     let since = |ms: u64| {
-        let found = read::first_since(audit.ledger.store(), shard, ms);
+        let found = lookup::first_since(audit.ledger.store(), shard, ms);
         found.map(|found| found.unwrap_or(end))
     };
     let mut low = call.filter.since_ms.map_or(Ok(Position(0)), since)?;
@@ -190,18 +195,18 @@ fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, P
 /// Writes a page piece by piece.
 struct Writer {
     ledger: Arc<Ledger>,
-    places: std::vec::IntoIter<Place>,
+    locations: std::vec::IntoIter<Location>,
     is_first: bool,
 }
 
-impl Pieces for Writer {
-    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, Problem> {
-        while out.len() < PIECE_BYTES {
-            let Some(place) = self.places.next() else {
+impl ChunkSource for Writer {
+    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
+        while out.len() < CHUNK_BYTES {
+            let Some(location) = self.locations.next() else {
                 out.extend_from_slice(if self.is_first { b"[]" } else { b"]" });
                 return Ok(false);
             };
-            let Some(record) = read::record(self.ledger.store(), place).map_err(store_failed)? else { continue };
+            let Some(record) = lookup::record(self.ledger.store(), location).map_err(store_failed)? else { continue };
             out.push(if self.is_first { b'[' } else { b',' });
             self.is_first = false;
             record.as_ref().write_answer(out);

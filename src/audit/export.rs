@@ -1,4 +1,4 @@
-//! Evidence packages: `GET /v1/export`, and what `cairn export` writes. The form is that of [`crate::evidence::package`].
+//! Evidence packages: `GET /v1/export`, and what `cairn export` writes. The form is that of [`cairn_proof::evidence::package`].
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,17 +8,19 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, Uri, header};
 use serde_json::json;
 
-use super::pieces::{self, PIECE_BYTES, Pieces};
-use super::{Audit, filter, store_failed};
-use crate::chain::{AgentKey, Field, Hash, Sequence, time};
-use crate::evidence;
-use crate::http::{Params, Problem};
-use crate::ledger::events::Events;
-use crate::ledger::keys::Place;
-use crate::ledger::read::{self, Runs};
-use crate::ledger::record::RecordRef;
+use super::context::Audit;
+use super::context::store_failed;
+use super::filter;
+use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
+use crate::http::{ApiError, QueryParams};
+use crate::ledger::format::keys::Location;
+use crate::ledger::format::record::RecordRef;
+use crate::ledger::read::events::Events;
+use crate::ledger::read::{lookup, runs::Runs};
 use crate::ledger::store::{Store, StoreError};
 use crate::tlog::{Prover, Signed};
+use cairn_proof::chain::{AgentKey, Field, Hash, Sequence, time};
+use cairn_proof::evidence;
 
 /// Which events.
 #[derive(Debug, Clone)]
@@ -76,9 +78,9 @@ impl Export {
     pub fn of(signed: Arc<Signed>, log_key: &str, wanted: &Wanted) -> Result<Result<Export, Missing>, StoreError> {
         let store = signed.store();
         let agent = AgentKey::of(&wanted.agent_id);
-        let Some(head) = read::agent(store, agent)? else { return Ok(Err(Missing::Agent)) };
+        let Some(head) = lookup::agent(store, agent)? else { return Ok(Err(Missing::Agent)) };
         // Times and positions rise along a chain.
-        let is_before = |ms: Option<u64>| move |_: Place, record: RecordRef<'_>| record.received_ms() < ms;
+        let is_before = |ms: Option<u64>| move |_: Location, record: RecordRef<'_>| record.received_ms() < ms;
         let first = match wanted.since_ms {
             None => Sequence(1),
             since => first_not(store, agent, head.sequence, is_before(since))?,
@@ -90,7 +92,7 @@ impl Export {
         if first >= behind {
             return Ok(Err(Missing::Events));
         }
-        let unsigned = first_not(store, agent, head.sequence, |place, _| signed.covers(place))?;
+        let unsigned = first_not(store, agent, head.sequence, |location, _| signed.covers(location))?;
         if first >= unsigned {
             return Ok(Err(Missing::Checkpoint));
         }
@@ -136,9 +138,9 @@ impl Export {
             return Ok(true);
         }
         let (first, size) = (self.first, self.prover.signed().size);
-        self.proof = self.walk(self.proof, out, |prover, sequence, place, record, out| {
+        self.proof = self.walk(self.proof, out, |prover, sequence, location, record, out| {
             out.extend_from_slice(if sequence == first { b"" } else { b"," });
-            let proof = prover.prove(place, record)?;
+            let proof = prover.prove(location, record)?;
             // As it was sent: its letters may be upper case.
             let id = record.value(Field::Id).map(String::from_utf8_lossy).unwrap_or_default();
             let hash = |node: &tlog_tiles::Hash| Hash(node.0).hex();
@@ -164,14 +166,14 @@ impl Export {
         &mut self,
         from: Sequence,
         out: &mut Vec<u8>,
-        mut write: impl FnMut(&mut Prover, Sequence, Place, RecordRef<'_>, &mut Vec<u8>) -> Result<(), StoreError>,
+        mut write: impl FnMut(&mut Prover, Sequence, Location, RecordRef<'_>, &mut Vec<u8>) -> Result<(), StoreError>,
     ) -> Result<Sequence, StoreError> {
         let signed = Arc::clone(self.prover.signed());
         let store = signed.store();
         let mut runs = Runs::from(store, self.agent, from)?;
         let mut events = Events::new(store)?;
         let mut sequence = from;
-        while sequence <= self.last && out.len() < PIECE_BYTES {
+        while sequence <= self.last && out.len() < CHUNK_BYTES {
             let missing = || missing(store, sequence);
             let run = runs.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
             let offset = sequence.0 - run.first.0;
@@ -179,13 +181,13 @@ impl Export {
                 runs.forward()?;
                 continue;
             }
-            let mut place = run.place;
-            place.position.0 += offset;
-            let record = read::parse(store, place, events.at(place)?.ok_or_else(missing)?)?;
+            let mut location = run.location;
+            location.position.0 += offset;
+            let record = lookup::parse(store, location, events.at(location)?.ok_or_else(missing)?)?;
             if record.sequence() != sequence || record.agent() != self.agent {
                 return Err(missing());
             }
-            write(&mut self.prover, sequence, place, record, out)?;
+            write(&mut self.prover, sequence, location, record, out)?;
             sequence = sequence.next();
         }
         Ok(sequence)
@@ -201,14 +203,14 @@ fn at<T>(
     store: &Store,
     agent: AgentKey,
     sequence: Sequence,
-    look: impl FnOnce(Place, RecordRef<'_>) -> T,
+    look: impl FnOnce(Location, RecordRef<'_>) -> T,
 ) -> Result<T, StoreError> {
     let missing = || missing(store, sequence);
     let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
-    let mut place = run.place;
-    place.position.0 += sequence.0 - run.first.0;
-    let record = read::record(store, place)?.ok_or_else(missing)?;
-    Ok(look(place, record.as_ref()))
+    let mut location = run.location;
+    location.position.0 += sequence.0 - run.first.0;
+    let record = lookup::record(store, location)?.ok_or_else(missing)?;
+    Ok(look(location, record.as_ref()))
 }
 
 /// The first sequence of a chain for which something does not hold that holds for all before it; behind the head if there
@@ -217,7 +219,7 @@ fn first_not(
     store: &Store,
     agent: AgentKey,
     head: Sequence,
-    holds: impl Fn(Place, RecordRef<'_>) -> bool,
+    holds: impl Fn(Location, RecordRef<'_>) -> bool,
 ) -> Result<Sequence, StoreError> {
     let (mut low, mut high) = (1, head.0 + 1);
     while low < high {
@@ -231,8 +233,8 @@ fn first_not(
 fn members_before_events(signed: &Signed, log_key: &str, wanted: &Wanted, first: Sequence, anchor: Hash) -> String {
     let text = |ms: u64| String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
     let values = [
-        json!(evidence::VERSION),
-        json!(text(crate::ledger::now_ms())),
+        json!(evidence::package::VERSION),
+        json!(text(crate::runtime::now_ms())),
         json!({"agent_id": wanted.agent_id, "since": wanted.since_ms.map(text), "until": wanted.until_ms.map(text)}),
         json!(Hash(signed.root.0).to_string()),
         json!(signed.size),
@@ -249,35 +251,35 @@ fn members_before_events(signed: &Signed, log_key: &str, wanted: &Wanted, first:
     head + "\"events\":["
 }
 
-impl Pieces for Export {
-    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, Problem> {
+impl ChunkSource for Export {
+    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
         self.write_piece(out).map_err(store_failed)
     }
 }
 
 /// `GET /v1/export?agent_id=&since=&until=`
-pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let agent_id = params.take("agent_id")?;
     let (since_ms, until_ms) = filter::received(&mut params)?;
     params.end()?;
-    let agent_id = agent_id.ok_or_else(|| Problem::bad_request("agent_id: expected the id of an agent"))?;
+    let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
     let wanted = Wanted { agent_id, since_ms, until_ms };
     let signed = audit.signed()?;
-    let begun = audit
+    let started = audit
         .read(move |audit, _| {
             let key = audit.log.verifier_keys().into_iter().next().unwrap_or_default();
             let export = Export::of(signed, &key, &wanted).map_err(store_failed)?.map_err(|missing| {
                 let message = missing.of(&wanted.agent_id);
                 match missing {
-                    Missing::Agent | Missing::Events => Problem::not_found(message),
-                    Missing::Checkpoint => Problem::unavailable(message),
+                    Missing::Agent | Missing::Events => ApiError::not_found(message),
+                    Missing::Checkpoint => ApiError::unavailable(message),
                 }
             })?;
-            pieces::begin(audit, export)
+            streamed_response::begin(audit, export)
         })
         .await?;
-    let mut response = pieces::respond(audit, begun);
+    let mut response = streamed_response::respond(audit, started);
     let name = HeaderValue::from_static("attachment; filename=\"cairn-export.json\"");
     response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
     Ok(response)

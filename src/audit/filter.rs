@@ -1,9 +1,9 @@
 //! Which events a list shows.
 
-use crate::chain::{AgentKey, Field, scan, time};
-use crate::http::{Params, Problem};
-use crate::ledger::record::RecordRef;
-use crate::ledger::terms::Term;
+use crate::http::{ApiError, QueryParams};
+use crate::ledger::format::record::RecordRef;
+use crate::ledger::format::terms::Term;
+use cairn_proof::chain::{AgentKey, Field, scan, time};
 
 /// All that an event has to be.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +30,7 @@ const TIME: &str = "an RFC 3339 time such as 2026-02-17T10:30:00Z (a + in it is 
 ///
 /// # Errors
 /// 400 for a value that makes no sense.
-pub fn received(params: &mut Params) -> Result<(Option<u64>, Option<u64>), Problem> {
+pub fn received(params: &mut QueryParams) -> Result<(Option<u64>, Option<u64>), ApiError> {
     Ok((params.take_as("since", TIME, time::first_ms)?, params.take_as("until", TIME, time::first_ms)?))
 }
 
@@ -39,7 +39,7 @@ impl Filter {
     ///
     /// # Errors
     /// 400 for a value that makes no sense.
-    pub fn take(params: &mut Params) -> Result<Filter, Problem> {
+    pub fn take(params: &mut QueryParams) -> Result<Filter, ApiError> {
         let mut filter = Filter { agent: params.take("agent_id")?.map(|id| AgentKey::of(&id)), ..Filter::default() };
         for field in [Field::SessionId, Field::ActionType, Field::ActionStatus] {
             filter.fields.extend(params.take(field.name())?.map(|text| (field, text)));

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use tlog_tiles::Hash as Node;
 use uuid::Uuid;
 
-use super::{Audit, store_failed};
-use crate::chain::Hash;
-use crate::http::{Params, Problem, Segments, json_response};
-use crate::ledger::keys::Place;
-use crate::tlog::path::TilePath;
+use super::context::Audit;
+use super::context::store_failed;
+use crate::http::{ApiError, PathSegments, QueryParams, json_response};
+use crate::ledger::format::keys::Location;
 use crate::tlog::{self, Signed};
+use cairn_proof::chain::Hash;
+use cairn_proof::tree::TilePath;
 
 /// A tile that is whole never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -27,11 +28,11 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Audit {
     /// The last signed tree.
-    pub(super) fn signed(&self) -> Result<Arc<Signed>, Problem> {
+    pub(super) fn signed(&self) -> Result<Arc<Signed>, ApiError> {
         match self.log.state() {
             tlog::State::Signed(signed) => Ok(signed),
-            tlog::State::Starting => Err(Problem::unavailable("the log is starting")),
-            tlog::State::Stopped(reason) => Err(Problem::unavailable(reason.to_string())),
+            tlog::State::Starting => Err(ApiError::unavailable("the log is starting")),
+            tlog::State::Stopped(reason) => Err(ApiError::unavailable(reason.to_string())),
         }
     }
 }
@@ -45,42 +46,43 @@ fn note(signed: &Signed) -> String {
 }
 
 /// `GET /v1/merkle/root`
-pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    Params::of(&uri)?.end()?;
+pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    QueryParams::of(&uri)?.end()?;
     let signed = audit.signed()?;
     let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "checkpoint": note(&signed)});
     Ok(json_response(StatusCode::OK, root.to_string()))
 }
 
 /// `GET /v1/proof?id=`
-pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let id = params.take_as("id", "the id of an event", |text| Uuid::try_parse(text).ok())?;
     params.end()?;
-    let id = id.ok_or_else(|| Problem::bad_request("id: expected the id of an event"))?;
+    let id = id.ok_or_else(|| ApiError::bad_request("id: expected the id of an event"))?;
     let signed = audit.signed()?;
     let proof = audit
         .read(move |audit, _| {
             let found = audit.ledger.find(id).map_err(store_failed)?;
-            let (place, _) = found.ok_or_else(|| Problem::not_found(format!("there is no event with the id {id}")))?;
-            describe_proof(&signed, id, place)
+            let (location, _) =
+                found.ok_or_else(|| ApiError::not_found(format!("there is no event with the id {id}")))?;
+            describe_proof(&signed, id, location)
         })
         .await?;
     Ok(json_response(StatusCode::OK, proof.to_string()))
 }
 
-fn describe_proof(signed: &Signed, id: Uuid, place: Place) -> Result<Value, Problem> {
-    if !signed.covers(place) {
-        return Err(Problem::unavailable("the event is not yet under a signed checkpoint"));
+fn describe_proof(signed: &Signed, id: Uuid, location: Location) -> Result<Value, ApiError> {
+    if !signed.covers(location) {
+        return Err(ApiError::unavailable("the event is not yet under a signed checkpoint"));
     }
-    let mut proof = receipt(signed, place)?;
+    let mut proof = receipt(signed, location)?;
     proof["event_id"] = id.to_string().into();
     Ok(proof)
 }
 
 /// That an event is in a signed tree, as a receipt has it. The tree has to cover it.
-pub fn receipt(signed: &Signed, place: Place) -> Result<Value, Problem> {
-    let proof = signed.prove(place).map_err(store_failed)?;
+pub fn receipt(signed: &Signed, location: Location) -> Result<Value, ApiError> {
+    let proof = signed.prove(location).map_err(store_failed)?;
     Ok(json!({
         "leaf_index": proof.leaf,
         "tree_size": signed.size,
@@ -91,21 +93,22 @@ pub fn receipt(signed: &Signed, place: Place) -> Result<Value, Problem> {
 }
 
 /// `GET /v1/consistency?from=&to=`
-pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let from = params.take_as("from", "a size of the tree", |text| text.parse::<u64>().ok())?;
     let to = params.take_as("to", "a size of the tree", |text| text.parse::<u64>().ok())?;
     params.end()?;
     let signed = audit.signed()?;
-    let from = from.ok_or_else(|| Problem::bad_request("from: expected a size of the tree"))?;
+    let from = from.ok_or_else(|| ApiError::bad_request("from: expected a size of the tree"))?;
     let to = to.unwrap_or(signed.size);
     if from == 0 || from > to || to > signed.size {
         let size = signed.size;
-        return Err(Problem::bad_request(format!("expected 1 <= from <= to <= {size}, the size that is signed")));
+        return Err(ApiError::bad_request(format!("expected 1 <= from <= to <= {size}, the size that is signed")));
     }
     let proof = audit
         .read(move |_, _| {
-            let failed = |error: tlog_tiles::Error| Problem::unavailable(format!("the log could not be read: {error}"));
+            let failed =
+                |error: tlog_tiles::Error| ApiError::unavailable(format!("the log could not be read: {error}"));
             signed.prove_extension(from, to).map_err(failed)
         })
         .await?;
@@ -121,17 +124,17 @@ fn plain(body: Vec<u8>, content_type: HeaderValue, caching: HeaderValue) -> Resp
 }
 
 /// `GET /log/checkpoint`
-pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body>, Problem> {
+pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body>, ApiError> {
     Ok(plain(audit.signed()?.note.clone(), TEXT, NOT_AT_ALL))
 }
 
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
 pub async fn tile(
     State(audit): State<Arc<Audit>>,
-    Segments(path): Segments<String>,
+    PathSegments(path): PathSegments<String>,
     headers: HeaderMap,
-) -> Result<Response<Body>, Problem> {
-    let not_found = || Problem::not_found("there is no such tile");
+) -> Result<Response<Body>, ApiError> {
+    let not_found = || ApiError::not_found("there is no such tile");
     let wanted = TilePath::parse(&path).ok_or_else(not_found)?;
     let signed = audit.signed()?;
     // Hashes do not get shorter.
@@ -144,7 +147,7 @@ pub async fn tile(
             };
             let bytes = read.map_err(|error| match error {
                 tlog_tiles::Error::IndexesNotInTree => not_found(),
-                error => Problem::unavailable(format!("the log could not be read: {error}")),
+                error => ApiError::unavailable(format!("the log could not be read: {error}")),
             })?;
             Ok(if is_gzipped { gzip(&bytes) } else { bytes })
         })

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use uuid::Uuid;
 
+use super::context::Audit;
+use super::context::store_failed;
 use super::log::receipt;
-use super::{Audit, store_failed};
-use crate::chain::scan;
-use crate::http::{Params, Problem};
-use crate::ledger::keys::Place;
+use crate::http::{ApiError, QueryParams};
+use crate::ledger::format::keys::Location;
 use crate::tlog;
+use cairn_proof::chain::scan;
 
 /// How long an answer waits.
 const WAIT: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
     if request.uri().query().is_none() {
         return next.run(request).await;
     }
-    let is_asked = Params::of(request.uri()).and_then(|mut params| {
+    let is_asked = QueryParams::of(request.uri()).and_then(|mut params| {
         let is_asked = params.take_as("wait", "checkpoint", |text| (text == "checkpoint").then_some(()))?;
         params.end()?;
         Ok(is_asked.is_some())
@@ -47,21 +48,21 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
     // The events are stored, whatever happens here: without receipts the answer stays as it is.
     let Ok(whole) = add(&audit, body.clone()).await else { return Response::from_parts(parts, Body::from(body)) };
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-    Response::from_parts(parts, Body::from(audit.inflight.reserve().hold(whole)))
+    Response::from_parts(parts, Body::from(audit.memory_budget.reserve().hold(whole)))
 }
 
 /// The answer with its receipts.
-async fn add(audit: &Arc<Audit>, body: Bytes) -> Result<Vec<u8>, Problem> {
+async fn add(audit: &Arc<Audit>, body: Bytes) -> Result<Vec<u8>, ApiError> {
     let answer = body.clone();
     let events = audit.read(move |audit, _| find(audit, &answer)).await?;
-    let signed = wait(audit, events.iter().map(|event| event.place).collect()).await;
+    let signed = wait(audit, events.iter().map(|event| event.location).collect()).await;
     audit
         .read(move |_, _| {
             let mut whole = Vec::with_capacity(body.len() + events.len() * 1024);
             let mut from = 0;
             for event in &events {
                 let receipt = match &signed {
-                    Some(signed) => receipt(signed, event.place)?.to_string(),
+                    Some(signed) => receipt(signed, event.location)?.to_string(),
                     None => "null".to_owned(),
                 };
                 whole.extend_from_slice(&body[from..event.end]);
@@ -77,19 +78,19 @@ async fn add(audit: &Arc<Audit>, body: Bytes) -> Result<Vec<u8>, Problem> {
 /// An event of an answer.
 struct Answered {
     /// Where it stands in the ledger.
-    place: Place,
+    location: Location,
     /// Where its closing brace stands in the answer.
     end: usize,
 }
 
 /// Finds the events of an answer: it is one of them, or a batch's array of entries. It is our own compact JSON.
-fn find(audit: &Audit, answer: &[u8]) -> Result<Vec<Answered>, Problem> {
+fn find(audit: &Audit, answer: &[u8]) -> Result<Vec<Answered>, ApiError> {
     let mut found = Vec::new();
-    let mut add = |event: &[u8], at: usize| -> Result<(), Problem> {
+    let mut add = |event: &[u8], at: usize| -> Result<(), ApiError> {
         let id = scan::member(event, "id").and_then(scan::text).and_then(|id| Uuid::try_parse(&id).ok());
         let Some(id) = id else { return Ok(()) };
-        if let Some((place, _)) = audit.ledger.find(id).map_err(store_failed)? {
-            found.push(Answered { place, end: at + event.len() - 1 });
+        if let Some((location, _)) = audit.ledger.find(id).map_err(store_failed)? {
+            found.push(Answered { location, end: at + event.len() - 1 });
         }
         Ok(())
     };
@@ -110,11 +111,11 @@ fn find(audit: &Audit, answer: &[u8]) -> Result<Vec<Answered>, Problem> {
 }
 
 /// Waits for a checkpoint over all of them; `None` if there will be none soon.
-async fn wait(audit: &Audit, places: Vec<Place>) -> Option<Arc<tlog::Signed>> {
+async fn wait(audit: &Audit, locations: Vec<Location>) -> Option<Arc<tlog::Signed>> {
     let mut state = audit.log.watch();
     let is_over = |state: &tlog::State| match state {
         tlog::State::Starting => false,
-        tlog::State::Signed(signed) => places.iter().all(|place| signed.covers(*place)),
+        tlog::State::Signed(signed) => locations.iter().all(|location| signed.covers(*location)),
         tlog::State::Stopped(_) => true,
     };
     let state = tokio::time::timeout(WAIT, state.wait_for(is_over)).await.ok()?.ok()?;

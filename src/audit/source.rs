@@ -1,14 +1,14 @@
 //! Where a list finds its events: all of a shard, the chain of an agent, or the postings of a term.
 
-use super::Cancelled;
+use super::context::Cancelled;
 use super::filter::Filter;
-use crate::chain::{AgentKey, Sequence};
 use crate::ledger::Ledger;
-use crate::ledger::events::Events;
-use crate::ledger::index::Postings;
-use crate::ledger::keys::{Place, Position, Run, ShardId};
-use crate::ledger::read::{self, Runs};
+use crate::ledger::format::keys::{Location, Position, Run, ShardId};
+use crate::ledger::read::events::Events;
+use crate::ledger::read::index::Postings;
+use crate::ledger::read::{lookup, runs::Runs};
 use crate::ledger::store::{Store, StoreError};
+use cairn_proof::chain::{AgentKey, Sequence};
 
 /// The order of a list, by time of receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Hit {
     /// When it was received, in ms since 1970.
     pub ms: u64,
     /// Where it stands.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// The events of one shard that a list shows, one after the other.
@@ -81,15 +81,15 @@ impl<'s> Stream<'s> {
             if cancelled.is_cancelled() {
                 return Ok(None);
             }
-            let place = Place { shard: self.shard, position };
-            let Some(record) = self.events.at(place)? else {
-                let (shard, position) = (place.shard.0, position.0);
+            let location = Location { shard: self.shard, position };
+            let Some(record) = self.events.at(location)? else {
+                let (shard, position) = (location.shard.0, position.0);
                 tracing::error!(shard, position, "an event is missing: run `cairn verify --all`");
                 continue;
             };
-            match read::parse(self.store, place, record) {
+            match lookup::parse(self.store, location, record) {
                 Ok(record) if filter.shows(record) => {
-                    return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), place }));
+                    return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), location }));
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "an event is left out of a list: run `cairn verify --all`"),
@@ -101,9 +101,9 @@ impl<'s> Stream<'s> {
     /// From where a later list goes on if it shows everything from `next` on, or from here.
     pub fn resume_at(&self, next: Option<Hit>) -> Position {
         match (self.order, next) {
-            (Order::Asc, Some(hit)) => hit.place.position,
+            (Order::Asc, Some(hit)) => hit.location.position,
             (Order::Asc, None) => self.high,
-            (Order::Desc, Some(hit)) => hit.place.position.next(),
+            (Order::Desc, Some(hit)) => hit.location.position.next(),
             (Order::Desc, None) => self.low,
         }
     }
@@ -150,12 +150,16 @@ impl<'s> Chain<'s> {
         let runs = match self.runs.take() {
             Some(runs) => runs,
             None => {
-                let last = read::agent(self.store, self.agent)?.map_or(0, |agent| agent.sequence.0);
+                let last = lookup::agent(self.store, self.agent)?.map_or(0, |agent| agent.sequence.0);
                 let (mut low, mut high) = (1, last);
                 while low < high {
                     let middle = low + (high - low).div_ceil(2);
                     let run = Runs::from(self.store, self.agent, Sequence(middle))?.run()?;
-                    if run.is_some_and(|run| run.place.position <= position) { low = middle } else { high = middle - 1 }
+                    if run.is_some_and(|run| run.location.position <= position) {
+                        low = middle
+                    } else {
+                        high = middle - 1
+                    }
                 }
                 Runs::from(self.store, self.agent, Sequence(low))?
             }
@@ -167,7 +171,7 @@ impl<'s> Chain<'s> {
         let runs = self.runs_at(from)?;
         while let Some(run) = runs.run()? {
             if end(run) > from {
-                return Ok(Some(run.place.position.max(from)));
+                return Ok(Some(run.location.position.max(from)));
             }
             runs.forward()?;
         }
@@ -177,7 +181,7 @@ impl<'s> Chain<'s> {
     fn before(&mut self, high: Position) -> Result<Option<Position>, StoreError> {
         let runs = self.runs_at(high)?;
         while let Some(run) = runs.run()? {
-            if run.place.position < high {
+            if run.location.position < high {
                 return Ok(end(run).min(high).0.checked_sub(1).map(Position));
             }
             runs.back();
@@ -188,5 +192,5 @@ impl<'s> Chain<'s> {
 
 /// The position behind a run.
 fn end(run: Run) -> Position {
-    Position(run.place.position.0.saturating_add(u64::from(run.count)))
+    Position(run.location.position.0.saturating_add(u64::from(run.count)))
 }

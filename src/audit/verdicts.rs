@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use lru::LruCache;
 use metrics::{Gauge, describe_gauge, gauge};
 
-use crate::chain::AgentKey;
+use cairn_proof::chain::AgentKey;
 
 /// How many verdicts are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use super::Error;
+use cairn_proof::files;
+use cairn_proof::tree::{Head, checkpoint};
+
+use super::exit::Failure;
 use crate::tlog::LogConfig;
-use crate::tlog::checkpoint::{self, Head};
-use crate::tlog::keys::{self, Keys};
+use crate::tlog::keys::Keys;
 
 /// A checkpoint whose signature is right.
 pub struct Kept {
@@ -25,7 +27,7 @@ pub type Found = Result<Kept, String>;
 ///
 /// # Errors
 /// When files cannot be read.
-pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Kept>, String>, Error> {
+pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Kept>, String>, Failure> {
     let path = config.checkpoint_path(data_dir);
     match std::fs::read(&path) {
         Ok(note) => Ok(kept(config, data_dir, &path, note)?.map(Some)),
@@ -38,12 +40,12 @@ pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Kept>, S
 ///
 /// # Errors
 /// When files cannot be read.
-pub fn elsewhere(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Found, Error> {
+pub fn elsewhere(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Found, Failure> {
     let note = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     kept(config, data_dir, path, note)
 }
 
-fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Found, Error> {
+fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Found, Failure> {
     let key_path = config.key_path(data_dir);
     let Some(keys) = Keys::read_any(&key_path)? else {
         return Ok(Err(format!("the log's key is gone (log.key_file: {})", key_path.display())));
@@ -55,17 +57,14 @@ fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Resu
     })
 }
 
-/// The verifier keys of an argument: the key itself, or a file that has some.
+/// The verifier keys that arguments name: keys themselves, or files that contain keys.
 ///
 /// # Errors
-/// When it is neither.
-pub fn verifier_keys(argument: &str) -> Result<Vec<String>, String> {
-    if keys::is_verifier(argument) {
-        return Ok(vec![argument.to_owned()]);
+/// When an argument is neither.
+pub fn trusted_keys(arguments: &[String]) -> Result<Vec<String>, Failure> {
+    let mut keys = Vec::new();
+    for argument in arguments {
+        keys.extend(files::verifier_keys(argument).map_err(Failure::usage)?);
     }
-    let text = std::fs::read_to_string(argument)
-        .map_err(|error| format!("--key: {argument:?} is no verifier key, and as the name of a file: {error}"))?;
-    let found: Vec<String> =
-        text.split_whitespace().filter(|word| keys::is_verifier(word)).map(str::to_owned).collect();
-    if found.is_empty() { Err(format!("--key: there is no verifier key in {argument}")) } else { Ok(found) }
+    Ok(keys)
 }

@@ -1,20 +1,15 @@
 //! `cairn config`
 
-use std::io::{self, Write};
-
 use super::args::{ConfigAction, ConfigCommand};
-use super::{Exit, said};
+use super::exit::{CommandResult, Exit, print};
 
 /// Checks or prints the configuration.
-pub fn run(args: &ConfigCommand) -> Exit {
-    let (config, prints) = match &args.action {
-        ConfigAction::Validate(config) => (config, false),
-        ConfigAction::Print(config) => (config, true),
-    };
-    let text = match config.load() {
-        Ok(loaded) if prints => loaded.print(),
-        Ok(_) => "the configuration is fine\n".to_owned(),
-        Err(exit) => return exit,
-    };
-    said(io::stdout().write_all(text.as_bytes()), Exit::Fine)
+pub fn run(args: &ConfigCommand) -> CommandResult {
+    match &args.action {
+        ConfigAction::Validate(config) => {
+            config.load()?;
+            print("configuration is valid\n", Exit::Success)
+        }
+        ConfigAction::Print(config) => print(config.load()?.print(), Exit::Success),
+    }
 }

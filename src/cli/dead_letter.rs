@@ -3,73 +3,89 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::args::{DeadLetterAction, DestinationArgs, MoveArgs};
-use super::server::Server;
-use super::{Error, Exit, complain, said};
-use crate::harmless::harmless;
-use crate::http::Causes;
+use super::client::Client;
+use super::exit::{CommandResult, Exit, Failure, print_line};
+use crate::text::sanitize;
 
-/// Looks after events that an upstream refused for good.
-pub fn run(action: &DeadLetterAction) -> Exit {
-    let destination = match action {
-        DeadLetterAction::List(args) => &args.destination,
-        DeadLetterAction::Show(args) => &args.destination,
-        DeadLetterAction::Retry(args) | DeadLetterAction::Drop(args) => &args.destination,
-    };
-    let server = match Server::of(&destination.server) {
-        Ok(server) => server,
-        Err(exit) => return exit,
-    };
-    let path = match letters_path(&server, destination) {
-        Ok(path) => path,
-        Err(exit) => return exit,
-    };
-    let done = match action {
-        DeadLetterAction::List(args) => list(&server, &path, args.json),
-        DeadLetterAction::Show(args) => show(&server, &format!("{path}/{}", args.event)),
-        DeadLetterAction::Retry(args) => each(args, &path, |path| server.post(&format!("{path}/retry")), "retried"),
-        DeadLetterAction::Drop(args) => each(args, &path, |path| server.delete(path), "dropped"),
-    };
-    done.unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
+/// What is asked for, of which destination.
+struct Request {
+    client: Client,
+    path: String,
 }
 
-/// Where the dead letters of the destination are that was named, or that is the only one; or how it ends, once that was
-/// said.
-fn letters_path(server: &Server, args: &DestinationArgs) -> Result<String, Exit> {
-    if let Some(name) = &args.destination {
-        return Ok(format!("/v1/relay/{name}/dead-letters"));
+/// The dead letters that a command is about.
+enum Selection {
+    All,
+    Events(Vec<Uuid>),
+}
+
+impl From<MoveArgs> for Selection {
+    fn from(args: MoveArgs) -> Selection {
+        if args.all { Selection::All } else { Selection::Events(args.events) }
     }
-    let relay = server.get("/v1/relay", &[]).map_err(|error| complain(Exit::Failed, &Causes(&*error)))?;
+}
+
+/// Lists, shows, retries and drops events that an upstream refused permanently.
+pub fn run(action: DeadLetterAction) -> CommandResult {
+    match action {
+        DeadLetterAction::List(args) => list(&Request::new(&args.destination)?, args.json),
+        DeadLetterAction::Show(args) => show(&Request::new(&args.destination)?, args.event),
+        DeadLetterAction::Retry(args) => {
+            let request = Request::new(&args.destination)?;
+            each(&args.into(), &request.path, |path| request.client.post(&format!("{path}/retry")), "retried")
+        }
+        DeadLetterAction::Drop(args) => {
+            let request = Request::new(&args.destination)?;
+            each(&args.into(), &request.path, |path| request.client.delete(path), "dropped")
+        }
+    }
+}
+
+impl Request {
+    /// Finds the destination that was named, or that is the only one.
+    fn new(args: &DestinationArgs) -> Result<Request, Failure> {
+        let client = Client::of(&args.server)?;
+        let name = match &args.destination {
+            Some(name) => name.clone(),
+            None => only_destination(&client)?,
+        };
+        Ok(Request { client, path: format!("/v1/relay/{name}/dead-letters") })
+    }
+}
+
+fn only_destination(client: &Client) -> Result<String, Failure> {
+    let relay = client.get("/v1/relay", &[])?;
     let destinations = relay["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names: Vec<&str> = destinations.iter().filter_map(|destination| destination["name"].as_str()).collect();
     match names[..] {
-        [name] => Ok(format!("/v1/relay/{name}/dead-letters")),
-        [] => Err(complain(Exit::Failed, &"the server relays to no destination")),
-        _ => Err(complain(Exit::Usage, &format!("--destination is needed; there are {}", names.join(", ")))),
+        [name] => Ok(name.to_owned()),
+        [] => Err("the server relays to no destination".into()),
+        _ => Err(Failure::usage(format!("--destination is required; there are {}", names.join(", ")))),
     }
 }
 
-fn show(server: &Server, path: &str) -> Result<Exit, Error> {
-    let text = serde_json::to_string_pretty(&server.get(path, &[])?)?;
-    Ok(said(writeln!(io::stdout(), "{text}"), Exit::Fine))
+fn show(request: &Request, event: Uuid) -> CommandResult {
+    let letter = request.client.get(&format!("{}/{event}", request.path), &[])?;
+    print_line(serde_json::to_string_pretty(&letter)?, Exit::Success)
 }
 
-fn list(server: &Server, path: &str, json: bool) -> Result<Exit, Error> {
+fn list(request: &Request, json: bool) -> CommandResult {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    for page in server.pages(&format!("{path}?limit=1000")) {
+    for page in request.client.pages(&format!("{}?limit=1000", request.path)) {
         for letter in page?.as_array().into_iter().flatten() {
             let line = if json { letter.to_string() } else { describe(letter) };
-            if let Err(error) = writeln!(out, "{line}") {
-                return Ok(said(Err(error), Exit::Fine));
-            }
+            writeln!(out, "{line}")?;
         }
     }
-    Ok(said(out.flush(), Exit::Fine))
+    out.flush()?;
+    Ok(Exit::Success)
 }
 
 fn describe(letter: &Value) -> String {
-    let text = |name: &str| harmless(letter[name].as_str().unwrap_or("-"));
+    let text = |name: &str| sanitize(letter[name].as_str().unwrap_or("-"));
     let (refused, status) = (text("refused"), &letter["status"]);
     format!(
         "{}  {}  {}  {refused}  {status}  {}",
@@ -80,28 +96,38 @@ fn describe(letter: &Value) -> String {
     )
 }
 
-fn each(args: &MoveArgs, path: &str, send: impl Fn(&str) -> Result<Value, Error>, done: &str) -> Result<Exit, Error> {
-    let mut count = 0;
-    let mut left = u64::from(args.all);
-    let mut all = None;
-    while left > 0 {
+fn each(selection: &Selection, path: &str, send: impl Fn(&str) -> Result<Value, Failure>, done: &str) -> CommandResult {
+    let (count, exit) = match selection {
+        Selection::All => (move_all(path, send, done)?, Exit::Success),
+        Selection::Events(events) => move_each(events, path, send, done),
+    };
+    let noun = if count == 1 { "dead letter" } else { "dead letters" };
+    print_line(format_args!("{count} {noun} {done}"), exit)
+}
+
+/// Repeats the command until all dead letters of now were moved: the server moves a bounded number at a time.
+fn move_all(path: &str, send: impl Fn(&str) -> Result<Value, Failure>, done: &str) -> Result<u64, Failure> {
+    let (mut count, mut total) = (0, None);
+    loop {
         let answer = send(path)?;
         let number = |name: &str| answer[name].as_u64().unwrap_or_default();
         count += number(done);
-        // Those that come back while we ask are not sent yet again.
-        left = all.get_or_insert(number(done) + number("left")).saturating_sub(count);
-        if number(done) == 0 {
-            break;
+        // Dead letters that come back in the meantime are not sent a second time.
+        let total = *total.get_or_insert(number(done) + number("left"));
+        if number(done) == 0 || count >= total {
+            return Ok(count);
         }
     }
-    let mut exit = Exit::Fine;
-    for event in &args.events {
-        // One that is none keeps the others from nothing.
+}
+
+/// Moves single dead letters; one that does not exist does not stop the others.
+fn move_each(events: &[Uuid], path: &str, send: impl Fn(&str) -> Result<Value, Failure>, done: &str) -> (u64, Exit) {
+    let (mut count, mut exit) = (0, Exit::Success);
+    for event in events {
         match send(&format!("{path}/{event}")) {
             Ok(answer) => count += answer[done].as_u64().unwrap_or_default(),
-            Err(error) => exit = complain(Exit::Failed, &Causes(&*error)),
+            Err(failure) => exit = failure.report(),
         }
     }
-    let noun = if count == 1 { "dead letter" } else { "dead letters" };
-    Ok(said(writeln!(io::stdout(), "{count} {noun} {done}"), exit))
+    (count, exit)
 }

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::args::DrainArgs;
-use super::server::{Server, is_unreachable};
-use super::{Error, Exit, complain};
-use crate::http::Causes;
+use super::client::{Client, is_unreachable};
+use super::exit::{CommandResult, Exit, Failure};
 
 /// How often it is looked at whether events come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -13,24 +12,18 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long that may take.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Waits until nobody brings events any more.
-pub fn run(args: &DrainArgs) -> Exit {
-    let server = match args.config.load().and_then(|loaded| Server::for_operators(&loaded.config)) {
-        Ok(server) => server,
-        Err(exit) => return exit,
-    };
-    match wait(&server, args) {
-        Ok(()) => Exit::Fine,
-        // Nobody is there to wait for.
-        Err(error) => complain(Exit::Failed, &Causes(&*error)),
-    }
+/// Waits until no more events arrive.
+pub fn run(args: &DrainArgs) -> CommandResult {
+    let client = Client::for_operators(&args.config.load()?.config)?;
+    wait(&client, args)?;
+    Ok(Exit::Success)
 }
 
-fn wait(server: &Server, args: &DrainArgs) -> Result<(), Error> {
+fn wait(client: &Client, args: &DrainArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let (mut requests, mut quiet_since) = (None, started);
     loop {
-        let now = self::requests(server)?;
+        let now = self::requests(client)?;
         // While it is too busy to say, it is not quiet.
         if now.is_none() || now != requests {
             (requests, quiet_since) = (now, Instant::now());
@@ -45,8 +38,8 @@ fn wait(server: &Server, args: &DrainArgs) -> Result<(), Error> {
 }
 
 /// How many requests have brought events since the server started; `None` if it does not say in time.
-fn requests(server: &Server) -> Result<Option<f64>, Error> {
-    let metrics = match server.text("/metrics", WAIT) {
+fn requests(client: &Client) -> Result<Option<f64>, Failure> {
+    let metrics = match client.text("/metrics", WAIT) {
         Ok(metrics) => metrics,
         Err(error) if is_unreachable(&error) => return Err(error),
         Err(_) => return Ok(None),

@@ -6,59 +6,65 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::ExportArgs;
+use super::client::Client;
+use super::exit::{CommandResult, Exit, Failure};
 use super::ledger::{Reader, signed};
 use super::progress::progress_bar;
-use super::server::Server;
-use super::{Error, Exit, complain, said};
 use crate::audit::export::{Export, Wanted};
-use crate::chain::time;
 use crate::config::Loaded;
-use crate::http::Causes;
+use crate::http::ErrorChain;
+use cairn_proof::chain::time;
 
-/// Writes an evidence package.
-pub fn run(args: &ExportArgs) -> Exit {
-    let loaded = match args.config.load() {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
-    let ms = |name: &str, text: &Option<String>| match text.as_deref().map(|text| time::first_ms(text).ok_or(text)) {
-        None => Ok(None),
-        Some(Ok(ms)) => Ok(Some(ms)),
-        Some(Err(text)) => {
-            let message = format!("{name}: expected an RFC 3339 time such as 2026-02-17T10:30:00Z, found {text:?}");
-            Err(complain(Exit::Usage, &message))
+/// What to export, and from where to where.
+struct Request {
+    wanted: Wanted,
+    /// The times as they were written, for a server.
+    since: Option<String>,
+    until: Option<String>,
+    output: Option<PathBuf>,
+    server: Option<Client>,
+    loaded: Loaded,
+}
+
+impl Request {
+    fn new(args: ExportArgs) -> Result<Request, Failure> {
+        let since_ms = parse_time("--since", args.since.as_deref())?;
+        let until_ms = parse_time("--until", args.until.as_deref())?;
+        if since_ms.zip(until_ms).is_some_and(|(since, until)| since >= until) {
+            return Err(Failure::usage("--since has to be before --until"));
         }
-    };
-    let (since_ms, until_ms) =
-        match ms("--since", &args.since).and_then(|since| Ok((since, ms("--until", &args.until)?))) {
-            Ok(times) => times,
-            Err(exit) => return exit,
-        };
-    if since_ms.zip(until_ms).is_some_and(|(since, until)| since >= until) {
-        return complain(Exit::Usage, &"--since has to be before --until");
-    }
-    let server = match args.server.as_ref().map(|url| Server::at(url, &args.door)).transpose() {
-        Ok(server) => server,
-        Err(exit) => return exit,
-    };
-    let wanted = Wanted { agent_id: args.agent_id.clone(), since_ms, until_ms };
-    let done = Target::open(args.output.as_deref()).map_err(Error::from).and_then(|mut target| {
-        match &server {
-            Some(server) => from_server(server, args, &mut target),
-            None => from_ledger(&loaded, &wanted, &mut target),
-        }?;
-        Ok(target.finish()?)
-    });
-    match done {
-        Ok(()) => Exit::Fine,
-        Err(error) => match error.downcast::<io::Error>() {
-            Ok(error) => said(Err(*error), Exit::Fine),
-            Err(error) => complain(Exit::Failed, &Causes(&*error)),
-        },
+        Ok(Request {
+            loaded: args.config.load()?,
+            server: args.server.as_ref().map(|url| Client::at(url, &args.connect)).transpose()?,
+            wanted: Wanted { agent_id: args.agent_id, since_ms, until_ms },
+            since: args.since,
+            until: args.until,
+            output: args.output,
+        })
     }
 }
 
-fn from_ledger(loaded: &Loaded, wanted: &Wanted, target: &mut Target) -> Result<(), Error> {
+fn parse_time(argument: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let expected = "expected an RFC 3339 time such as 2026-02-17T10:30:00Z";
+    let wrong = || Failure::usage(format!("{argument}: {expected}, found {text:?}"));
+    time::first_ms(text).map(Some).ok_or_else(wrong)
+}
+
+/// Writes an evidence package.
+pub fn run(args: ExportArgs) -> CommandResult {
+    let request = Request::new(args)?;
+    let mut target = Target::open(request.output.as_deref())?;
+    match &request.server {
+        Some(client) => from_server(client, &request, &mut target)?,
+        None => from_ledger(&request, &mut target)?,
+    }
+    target.finish()?;
+    Ok(Exit::Success)
+}
+
+fn from_ledger(request: &Request, target: &mut Target) -> Result<(), Failure> {
+    let Request { loaded, wanted, .. } = request;
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     // First the checkpoint, then the database: so it has whatever was signed.
     let own = super::checkpoints::own(&config, data_dir)?;
@@ -86,15 +92,16 @@ fn from_ledger(loaded: &Loaded, wanted: &Wanted, target: &mut Target) -> Result<
     Ok(())
 }
 
-fn from_server(server: &Server, args: &ExportArgs, target: &mut Target) -> Result<(), Error> {
-    let mut query = vec![("agent_id", args.agent_id.as_str())];
-    query.extend(args.since.as_deref().map(|since| ("since", since)));
-    query.extend(args.until.as_deref().map(|until| ("until", until)));
-    let mut package = server.download("/v1/export", &query)?;
+fn from_server(client: &Client, request: &Request, target: &mut Target) -> Result<(), Failure> {
+    let mut query = vec![("agent_id", request.wanted.agent_id.as_str())];
+    query.extend(request.since.as_deref().map(|since| ("since", since)));
+    query.extend(request.until.as_deref().map(|until| ("until", until)));
+    let mut package = client.download("/v1/export", &query)?;
     let bar = progress_bar("bytes", None);
     let mut piece = vec![0; 1 << 16];
     loop {
-        let length = package.read(&mut piece).map_err(|error| format!("the answer broke off: {}", Causes(&error)))?;
+        let length =
+            package.read(&mut piece).map_err(|error| format!("the answer broke off: {}", ErrorChain(&error)))?;
         if length == 0 {
             break;
         }

@@ -1,25 +1,17 @@
 //! `cairn health`
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use super::args::HealthArgs;
-use super::server::Server;
-use super::{Exit, complain, said};
-use crate::http::Causes;
+use super::client::Client;
+use super::exit::{CommandResult, Exit, print_line};
 
-/// Who asks wants to know soon.
-const WAIT: Duration = Duration::from_secs(3);
+/// How long the answer may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks the port for operators.
-pub fn run(args: &HealthArgs) -> Exit {
-    let server = match args.config.load().and_then(|loaded| Server::for_operators(&loaded.config)) {
-        Ok(server) => server,
-        Err(exit) => return exit,
-    };
+/// Asks the admin port.
+pub fn run(args: &HealthArgs) -> CommandResult {
+    let client = Client::for_operators(&args.config.load()?.config)?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    match server.text(path, WAIT) {
-        Ok(answer) => said(writeln!(io::stdout(), "{}", answer.trim_end()), Exit::Fine),
-        Err(error) => complain(Exit::Failed, &Causes(&*error)),
-    }
+    print_line(client.text(path, TIMEOUT)?.trim_end(), Exit::Success)
 }

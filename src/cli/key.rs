@@ -1,6 +1,6 @@
 //! `cairn key`
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -9,34 +9,33 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use uuid::Uuid;
 
 use super::args::KeyAction;
-use super::{Error, Exit, complain, said};
+use super::exit::{CommandResult, Exit, Failure, print};
 use crate::config::Loaded;
-use crate::http::Causes;
 use crate::ledger::store::Store;
 use crate::tlog::keys::Keys;
 use crate::tlog::rows::LogRows;
 
-/// Looks after the keys of the log.
-pub fn run(action: &KeyAction) -> Exit {
+/// Shows and changes the keys of the log.
+pub fn run(action: &KeyAction) -> CommandResult {
     let (KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args)) = action;
-    let loaded = match args.load() {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
+    let loaded = args.load()?;
     let (log, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    let done = match action {
-        KeyAction::Show(_) => show(&loaded),
-        KeyAction::Rotate(_) => act_as_owner_of(&log.key_path(data_dir)).and_then(|()| rotate(&loaded)),
-        KeyAction::NewLog(_) => act_as_owner_of(data_dir).and_then(|()| new_log(&loaded)),
+    let text = match action {
+        KeyAction::Show(_) => show(&loaded)?,
+        KeyAction::Rotate(_) => {
+            act_as_owner_of(&log.key_path(data_dir))?;
+            rotate(&loaded)?
+        }
+        KeyAction::NewLog(_) => {
+            act_as_owner_of(data_dir)?;
+            new_log(&loaded)?
+        }
     };
-    match done {
-        Ok(text) => said(io::stdout().write_all(text.as_bytes()), Exit::Fine),
-        Err(error) => complain(Exit::Failed, &Causes(&*error)),
-    }
+    print(text, Exit::Success)
 }
 
 /// What is written is for the server, and for nobody else: who is root acts as the owner of what is there from here on.
-fn act_as_owner_of(path: &Path) -> Result<(), Error> {
+fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     // Whoever misses it says so.
     let Ok(owner) = std::fs::metadata(path) else { return Ok(()) };
@@ -53,21 +52,21 @@ fn act_as_owner_of(path: &Path) -> Result<(), Error> {
     become_owner().map_err(|error| format!("cannot act as the owner of {}: {error}", path.display()).into())
 }
 
-fn show(loaded: &Loaded) -> Result<String, Error> {
+fn show(loaded: &Loaded) -> Result<String, Failure> {
     let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
     let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
     let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
     Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
 }
 
-fn rotate(loaded: &Loaded) -> Result<String, Error> {
+fn rotate(loaded: &Loaded) -> Result<String, Failure> {
     let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
     let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
     let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
     Ok(format!("{key}\n\nThis is the new verifier key. The server signs with it, too, from its next start on.\n"))
 }
 
-fn new_log(loaded: &Loaded) -> Result<String, Error> {
+fn new_log(loaded: &Loaded) -> Result<String, Failure> {
     let config = loaded.config.log.tree();
     let data_dir = &loaded.config.storage.data_dir;
     let (key, checkpoint) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
@@ -92,7 +91,7 @@ fn new_log(loaded: &Loaded) -> Result<String, Error> {
 }
 
 /// Renames a file out of the way; it may be gone already.
-fn set_aside(path: &Path, mark: &str) -> Result<(), Error> {
+fn set_aside(path: &Path, mark: &str) -> Result<(), Failure> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".old-{mark}"));
     match std::fs::rename(path, path.with_file_name(name)) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoints::Kept;
-use crate::ledger::Meta;
+use crate::ledger::format::meta::Meta;
 use crate::ledger::store::{Store, StoreError};
 use crate::tlog::Signed;
 use crate::tlog::rows::LogRows;

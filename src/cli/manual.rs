@@ -1,31 +1,24 @@
-//! `cairn completions` and `cairn man`: what the arguments know of themselves, for shells and readers.
-
-use std::io;
-use std::path::Path;
+//! `cairn completions` and `cairn man`: shell completions and manual pages, generated from the arguments.
 
 use clap::CommandFactory;
 
 use super::args::{Arguments, CompletionsArgs, ManArgs};
-use super::{Exit, complain, said};
+use super::exit::{CommandResult, Exit, print};
 
-/// Prints a shell's script.
-pub fn completions(args: &CompletionsArgs) -> Exit {
+/// Prints the completion script of a shell.
+pub fn completions(args: &CompletionsArgs) -> CommandResult {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Arguments::command(), "cairn", &mut script);
-    said(io::Write::write_all(&mut io::stdout(), &script), Exit::Fine)
+    print(script, Exit::Success)
 }
 
-/// Prints the manual page, or writes all of them.
-pub fn man(args: &ManArgs) -> Exit {
-    match &args.folder {
-        None => said(clap_mangen::Man::new(Arguments::command()).render(&mut io::stdout()), Exit::Fine),
-        Some(folder) => write_all(folder),
-    }
-}
-
-fn write_all(folder: &Path) -> Exit {
-    match clap_mangen::generate_to(Arguments::command(), folder) {
-        Ok(()) => Exit::Fine,
-        Err(error) => complain(Exit::Failed, &format!("{}: {error}", folder.display())),
-    }
+/// Prints the manual page, or writes the pages of all commands into a folder.
+pub fn man(args: &ManArgs) -> CommandResult {
+    let Some(folder) = &args.folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+        return print(page, Exit::Success);
+    };
+    clap_mangen::generate_to(Arguments::command(), folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(Exit::Success)
 }

@@ -1,41 +1,29 @@
 //! `cairn relay status`
 
-use std::io::{self, Write};
-
 use serde_json::Value;
 
-use super::args::{RelayAction, StatusArgs};
-use super::server::Server;
-use super::{Error, Exit, complain, said};
-use crate::harmless::harmless;
-use crate::http::Causes;
+use super::args::RelayAction;
+use super::client::Client;
+use super::exit::{CommandResult, Exit, print, print_line};
+use crate::text::sanitize;
 
-/// Shows how far the relay is.
-pub fn run(action: &RelayAction) -> Exit {
+/// Shows the state of every destination.
+pub fn run(action: &RelayAction) -> CommandResult {
     let RelayAction::Status(args) = action;
-    let server = match Server::of(&args.server) {
-        Ok(server) => server,
-        Err(exit) => return exit,
+    let answer = Client::of(&args.server)?.get("/v1/relay", &[])?;
+    if args.json {
+        return print_line(answer, Exit::Success);
+    }
+    let destinations = answer["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = match destinations {
+        [] => "no destination: set relay.agnost.org_id, or relay.destinations\n".to_owned(),
+        all => all.iter().map(describe).collect::<Vec<_>>().join("\n"),
     };
-    status(&server, args).unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
-}
-
-fn status(server: &Server, args: &StatusArgs) -> Result<Exit, Error> {
-    let answer = server.get("/v1/relay", &[])?;
-    let text = if args.json {
-        format!("{answer}\n")
-    } else {
-        let destinations = answer["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
-        match destinations {
-            [] => "no destination: set relay.agnost.org_id, or relay.destinations\n".to_owned(),
-            all => all.iter().map(describe).collect::<Vec<_>>().join("\n"),
-        }
-    };
-    Ok(said(io::stdout().write_all(text.as_bytes()), Exit::Fine))
+    print(text, Exit::Success)
 }
 
 fn describe(destination: &Value) -> String {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), harmless);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), sanitize);
     let or_none = |value: &Value| if value.is_null() { "none".to_owned() } else { text(value) };
     let error = &destination["last_error"];
     let error = if error.is_null() {

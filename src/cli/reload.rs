@@ -1,26 +1,20 @@
 //! `cairn reload`
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::ReloadArgs;
-use super::{Exit, complain, said};
+use super::exit::{CommandResult, Exit, Failure, print_line};
 
-/// Has a server on this machine read its configuration again. In a container there is nothing else that sends signals.
-pub fn run(args: &ReloadArgs) -> Exit {
-    let pid = match args.pid.map_or_else(only_server, Ok) {
-        Ok(pid) => pid,
-        Err(why) => return complain(Exit::Failed, &why),
-    };
-    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return complain(Exit::Usage, &format!("--pid {pid}: expected the id of a process"));
-    };
-    match kill_process(process, Signal::HUP) {
-        Ok(()) => said(writeln!(io::stdout(), "process {pid} was told; its log says what came of it"), Exit::Fine),
-        Err(error) => complain(Exit::Failed, &format!("process {pid} cannot be told: {error}")),
-    }
+/// Signals a server on this machine to reload its configuration. In a container there is nothing else that sends signals.
+pub fn run(args: &ReloadArgs) -> CommandResult {
+    let pid = args.pid.map_or_else(only_server, Ok)?;
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| Failure::usage(format!("--pid {pid}: expected the id of a process")))?;
+    kill_process(process, Signal::HUP).map_err(|error| format!("process {pid} cannot be signalled: {error}"))?;
+    print_line(format_args!("process {pid} was signalled; its log says what changed"), Exit::Success)
 }
 
 /// The server, if there is one and no other.
@@ -28,8 +22,8 @@ fn only_server() -> Result<u32, String> {
     let found = servers().map_err(|error| format!("/proc: {error}"))?;
     match found[..] {
         [pid] => Ok(pid),
-        [] => Err("no server is seen here; --pid says which process it is".to_owned()),
-        _ => Err(format!("there are several servers, the processes {found:?}; --pid says which of them")),
+        [] => Err("no running server found; name its process with --pid".to_owned()),
+        _ => Err(format!("several servers are running, the processes {found:?}; name one with --pid")),
     }
 }
 

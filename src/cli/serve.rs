@@ -1,47 +1,38 @@
 //! `cairn serve`
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use rustix::fs::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Registry, reload};
 
 use super::args::ConfigArgs;
-use super::{Exit, complain};
-use crate::config::{self, Loaded, LogConfig, LogFormat};
+use super::exit::{CommandResult, Exit};
+use super::logging::{LogLevel, is_text, start_log};
+use crate::config::Loaded;
 use crate::http::{Address, Addresses};
-use crate::ledger::system_clock;
+use crate::runtime::system_clock;
 use crate::serve::{Changed, Live, Server};
 
 /// Runs the server until SIGTERM or SIGINT.
-pub fn run(args: &ConfigArgs) -> Exit {
-    let loaded = match args.load() {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
+pub fn run(args: &ConfigArgs) -> CommandResult {
+    let loaded = args.load()?;
     let level = start_log(&loaded.config.log);
     for error in restrict() {
         tracing::warn!("{error}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(Exit::Failed, &error),
-    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(serve(loaded, args, level));
     // Reads that nobody waits for any more must not keep the process alive.
     runtime.shutdown_background();
     match result {
-        Ok(()) => Exit::Fine,
+        Ok(()) => Ok(Exit::Success),
         Err(error) => {
             // Into the log and nowhere else: a collector reads both streams.
             tracing::error!("{error}");
-            Exit::Failed
+            Ok(Exit::Failed)
         }
     }
 }
@@ -114,7 +105,8 @@ async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>
 
 /// Says what runs, where, and on a terminal how to try it.
 fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
-    let (addresses, admin) = (Addresses(server.addresses()?), server.admin_address()?);
+    let addresses = Addresses(server.addresses()?);
+    let admin = server.admin_address()?;
     let otlp = server.otlp_address()?;
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
@@ -152,14 +144,14 @@ fn warn_of_plain_keys(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
     let config = &loaded.config;
     let mut taking = addresses.0.iter().chain(&config.ingest.otlp.listen);
     if config.auth.has_keys() && !is_tls && taking.any(|address| !address.is_local()) {
-        tracing::warn!("keys and events cross the network as they are: set tls.cert_file and tls.key_file");
+        tracing::warn!("keys and events are sent unencrypted: set tls.cert_file and tls.key_file");
     }
     let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file);
     for file in secrets.chain(config.relay.all().filter_map(|(_, it)| it.org_id_file.as_ref())) {
         let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
         // Mounted secrets have a group that may read them.
         if mode & 0o007 != 0 {
-            tracing::warn!(file = %file.display(), "everybody on this machine may read this secret");
+            tracing::warn!(file = %file.display(), "secret file is readable by every user of this machine: restrict its permissions");
         }
     }
 }
@@ -180,41 +172,4 @@ fn restrict() -> Vec<String> {
         failed.push(format!("the limit of open files cannot be raised: {error}"));
     }
     failed
-}
-
-fn is_text(config: &LogConfig) -> bool {
-    match config.format {
-        LogFormat::Auto => io::stdout().is_terminal(),
-        LogFormat::Json => false,
-        LogFormat::Text => true,
-    }
-}
-
-/// The level of the log, which can be changed.
-#[derive(Clone)]
-struct LogLevel(reload::Handle<Targets, Registry>);
-
-impl LogLevel {
-    fn set(&self, level: &str) {
-        if let Err(error) = self.0.reload(levels(level)) {
-            tracing::error!(%error, "the level of the log cannot be changed");
-        }
-    }
-}
-
-/// What is logged. It was checked with the configuration.
-fn levels(text: &str) -> Targets {
-    config::levels(text).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
-}
-
-fn start_log(config: &LogConfig) -> LogLevel {
-    let (filter, level) = reload::Layer::new(levels(&config.level));
-    let lines = tracing_subscriber::fmt::layer().with_target(false);
-    let subscriber = tracing_subscriber::registry().with(filter);
-    if is_text(config) {
-        subscriber.with(lines.with_ansi(io::stdout().is_terminal())).init();
-    } else {
-        subscriber.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
-    }
-    LogLevel(level)
 }

@@ -1,18 +1,17 @@
 //! `cairn status`
 
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::args::LedgerStatusArgs;
+use super::checkpoints;
+use super::exit::{CommandResult, Exit, Failure, print_line};
 use super::ledger::{Reader, signed};
-use super::{Error, Exit, checkpoints, complain, said};
 use crate::config::Loaded;
-use crate::http::Causes;
-use crate::ledger::keys::ShardId;
-use crate::ledger::read;
+use crate::ledger::format::keys::ShardId;
+use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 use crate::tlog::rows::LogRows;
 
@@ -28,21 +27,14 @@ struct Status {
     stopped: Option<String>,
 }
 
-/// Says how far the log is, and whether it can be signed. Reads the data directory, also while the server runs.
-pub fn run(args: &LedgerStatusArgs) -> Exit {
-    let loaded = match args.config.load() {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
-    let status = match status(&loaded) {
-        Ok(status) => status,
-        Err(error) => return complain(Exit::Failed, &Causes(&*error)),
-    };
+/// Shows how far the log is, and whether it can be signed. Reads the data directory, also while the server runs.
+pub fn run(args: &LedgerStatusArgs) -> CommandResult {
+    let status = status(&args.config.load()?)?;
     let text = if args.json { status.to_json().to_string() } else { status.to_text() };
-    said(writeln!(io::stdout(), "{text}"), if status.stopped.is_none() { Exit::Fine } else { Exit::Broken })
+    print_line(text, if status.stopped.is_none() { Exit::Success } else { Exit::Invalid })
 }
 
-fn status(loaded: &Loaded) -> Result<Status, Error> {
+fn status(loaded: &Loaded) -> Result<Status, Failure> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     // First the checkpoint, then the database: so it has whatever was signed.
     let own = checkpoints::own(&config, data_dir)?;
@@ -51,7 +43,7 @@ fn status(loaded: &Loaded) -> Result<Status, Error> {
     let progress = rows.progress()?;
     let mut events = 0;
     for shard in 0..reader.meta.shards {
-        events += read::end(&reader.store, ShardId(shard))?.0;
+        events += lookup::end(&reader.store, ShardId(shard))?.0;
     }
     let mut status =
         Status { events, tree_size: progress.as_ref().map_or(0, |log| log.size), checkpoint: None, stopped: None };
@@ -69,7 +61,7 @@ fn status(loaded: &Loaded) -> Result<Status, Error> {
     };
     let changed = std::fs::metadata(config.checkpoint_path(data_dir))?.modified()?;
     let age = SystemTime::now().duration_since(changed).unwrap_or_default().as_secs();
-    let root = crate::chain::Hash(own.head.root.0).to_string();
+    let root = cairn_proof::chain::Hash(own.head.root.0).to_string();
     status.checkpoint = Some((own.head.size, root, own.head.origin.clone(), age));
     status.stopped = match signed(&reader, &own) {
         Ok(_) => None,

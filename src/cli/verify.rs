@@ -1,47 +1,77 @@
 //! `cairn verify`
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use cairn_proof::chain::{AgentKey, Break};
+use cairn_proof::tree::Head;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::args::VerifyArgs;
+use super::args::{ConfigArgs, VerifyArgs};
+use super::checkpoints;
+use super::client::Client;
+use super::exit::{CommandResult, Exit, Failure, print, print_line};
 use super::ledger::Reader;
 use super::progress::progress_bar;
-use super::server::Server;
-use super::{Error, Exit, checkpoints, complain, follow, said};
+use super::verify_log::{self, LogVerification};
 use crate::audit::verify::{self, LogVerdict, Observer, Summary};
-use crate::chain::{AgentKey, Break};
 use crate::config::Loaded;
-use crate::http::Causes;
-use crate::tlog::checkpoint::Head;
 
-/// Verifies chains, in the data directory or by asking a server.
-pub fn run(args: &VerifyArgs) -> Exit {
-    if let Some(url) = &args.log {
-        return follow::run(url, args);
-    }
-    if args.follow.is_used() {
-        return complain(Exit::Usage, &"--key, --place and --every go with --log URL");
-    }
-    let loaded = match args.config.load() {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
-    let server = match args.server.as_ref().map(|url| Server::at(url, &args.door)).transpose() {
-        Ok(server) => server,
-        Err(exit) => return exit,
-    };
-    let result = match (&server, &args.agent_id) {
-        (Some(server), agent_id) => on_server(server, agent_id.as_deref(), args.json),
-        (None, Some(agent_id)) => one(&loaded, agent_id, args.json),
-        (None, None) => all(&loaded, args),
-    };
-    result.unwrap_or_else(|error| complain(Exit::Failed, &Causes(&*error)))
+/// What to verify: the arguments, validated.
+enum Verification {
+    /// The log of a running server, from outside.
+    Log(LogVerification),
+    /// Chains, by asking a running server.
+    Server { client: Client, agent_id: Option<String>, json: bool },
+    /// The chain of one agent in the data directory.
+    Agent { loaded: Box<Loaded>, agent_id: String, json: bool },
+    /// Everything in the data directory.
+    All { loaded: Box<Loaded>, checkpoint: Option<PathBuf>, jobs: usize, json: bool },
 }
 
-fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
+impl Verification {
+    fn new(args: VerifyArgs) -> Result<Verification, Failure> {
+        let VerifyArgs { agent_id, log, follow, checkpoint, server, connect, json, config, jobs, all: _ } = args;
+        if let Some(url) = log {
+            let (keys, state, every) = (follow.key, follow.state, follow.every);
+            let log = LogVerification { url, connect, keys, state, every, checkpoint, agent_id, json };
+            return Ok(Verification::Log(log));
+        }
+        if follow.is_used() {
+            return Err(Failure::usage("--key, --state and --every need --log URL"));
+        }
+        let loaded = load(&config)?;
+        Ok(match (server, agent_id) {
+            (Some(url), agent_id) => Verification::Server { client: Client::at(&url, &connect)?, agent_id, json },
+            (None, Some(agent_id)) => Verification::Agent { loaded, agent_id, json },
+            (None, None) => {
+                let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+                Verification::All {
+                    loaded,
+                    checkpoint,
+                    jobs: jobs.map_or_else(cores, |jobs| usize::from(jobs.get())),
+                    json,
+                }
+            }
+        })
+    }
+}
+
+fn load(config: &ConfigArgs) -> Result<Box<Loaded>, Failure> {
+    config.load().map(Box::new)
+}
+
+/// Verifies chains and the log.
+pub fn run(args: VerifyArgs) -> CommandResult {
+    match Verification::new(args)? {
+        Verification::Log(request) => verify_log::run(&request),
+        Verification::Server { client, agent_id, json } => on_server(&client, agent_id.as_deref(), json),
+        Verification::Agent { loaded, agent_id, json } => one(&loaded, &agent_id, json),
+        Verification::All { loaded, checkpoint, jobs, json } => all(&loaded, checkpoint.as_deref(), jobs, json),
+    }
+}
+
+fn one(loaded: &Loaded, agent_id: &str, json: bool) -> CommandResult {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let bar = progress_bar("events", None);
@@ -58,16 +88,15 @@ fn one(loaded: &Loaded, agent_id: &str, json: bool) -> Result<Exit, Error> {
         verdict = verify()?;
     }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
-    Ok(report(&verdict.to_json(), json))
+    report(&verdict.to_json(), json)
 }
 
-/// The verdict stands whether or not somebody reads to its end what is printed of it.
 fn exit_of(is_valid: bool) -> Exit {
-    if is_valid { Exit::Fine } else { Exit::Broken }
+    if is_valid { Exit::Success } else { Exit::Invalid }
 }
 
 /// Prints a verdict as `GET /v1/verify` answers it.
-fn report(verdict: &Value, json: bool) -> Exit {
+fn report(verdict: &Value, json: bool) -> CommandResult {
     let is_valid = verdict["valid"] == json!(true);
     let agent = verdict["agent_id"].as_str().unwrap_or("?");
     let line = if json {
@@ -78,22 +107,21 @@ fn report(verdict: &Value, json: bool) -> Exit {
     } else {
         format!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"))
     };
-    said(writeln!(io::stdout(), "{line}"), exit_of(is_valid))
+    print_line(line, exit_of(is_valid))
 }
 
-fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
-    let json = args.json;
+fn all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: bool) -> CommandResult {
     // First the checkpoints, then the database: so it has whatever was signed.
-    let checkpoints = checkpoints(loaded, args.checkpoint.as_deref())?;
+    let checkpoints = checkpoints(loaded, checkpoint)?;
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let mut printer = Printer { bar: progress_bar("events", None), json, lines: Vec::new() };
         let heads = checkpoints.as_ref().map_or(&[][..], |found| &found.heads);
-        let summary = verify::all(&reader.store, reader.meta.shards, heads, &mut printer);
+        let summary = verify::all(&reader.store, reader.meta.shards, heads, jobs, &mut printer);
         printer.bar.finish_and_clear();
         let mut summary = summary?;
         judge_checkpoints(&checkpoints, &mut summary.log);
-        Ok::<_, Error>((summary, printer.lines))
+        Ok::<_, Failure>((summary, printer.lines))
     };
     let is_fine = |summary: &Summary| {
         let is_log_broken = summary.log.as_ref().is_some_and(|log| log.broken.is_some());
@@ -106,6 +134,12 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
     }
     let is_valid = is_fine(&summary);
     let signed = checkpoints.map_or(0, |found| found.heads.len());
+    lines.extend(describe(summary, is_valid, signed, json));
+    print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
+}
+
+/// The last lines of the output.
+fn describe(summary: Summary, is_valid: bool, signed: usize, json: bool) -> Vec<String> {
     let Summary { agents, events, broken, log } = summary;
     if json {
         let log = log.map(|log| {
@@ -114,27 +148,22 @@ fn all(loaded: &Loaded, args: &VerifyArgs) -> Result<Exit, Error> {
         });
         let summary =
             json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "log": log});
-        lines.push(summary.to_string());
-    } else {
-        let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
-        lines.push(format!("{agents} agents, {events} events verified: {verdict}"));
-        lines.extend(log.map(|log| match log.broken {
-            Some(broken) => format!("log: BROKEN: {broken}"),
-            None if log.unlogged > 0 => {
-                format!(
-                    "log: {} events, {signed} checkpoints verified: valid; {} not yet in it",
-                    log.size, log.unlogged
-                )
-            }
-            None => format!("log: {} events, {signed} checkpoints verified: valid", log.size),
-        }));
+        return vec![summary.to_string()];
     }
-    let written = lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"));
-    Ok(said(written, exit_of(is_valid)))
+    let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
+    let mut lines = vec![format!("{agents} agents, {events} events verified: {verdict}")];
+    lines.extend(log.map(|log| match log.broken {
+        Some(broken) => format!("log: BROKEN: {broken}"),
+        None if log.unlogged > 0 => {
+            format!("log: {} events, {signed} checkpoints verified: valid; {} not yet in it", log.size, log.unlogged)
+        }
+        None => format!("log: {} events, {signed} checkpoints verified: valid", log.size),
+    }));
+    lines
 }
 
 /// The last checkpoint that the server signed, and the one that was kept elsewhere; or what is wrong with one of them.
-fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Result<Checkpoints, String>, Error> {
+fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Result<Checkpoints, String>, Failure> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     let own_name = config.checkpoint_path(data_dir).display().to_string();
     let own = match checkpoints::own(&config, data_dir)? {
@@ -198,19 +227,17 @@ impl Observer for Printer {
     }
 }
 
-fn on_server(server: &Server, agent_id: Option<&str>, json: bool) -> Result<Exit, Error> {
-    let verdict = |agent_id: &str| server.get("/v1/verify", &[("agent_id", agent_id)]);
+fn on_server(client: &Client, agent_id: Option<&str>, json: bool) -> CommandResult {
+    let verdict = |agent_id: &str| client.get("/v1/verify", &[("agent_id", agent_id)]);
     if let Some(agent_id) = agent_id {
-        return Ok(report(&verdict(agent_id)?, json));
+        return report(&verdict(agent_id)?, json);
     }
-    let mut exit = Exit::Fine;
-    for page in server.pages("/v1/agents?limit=1000") {
+    let mut exit = Exit::Success;
+    for page in client.pages("/v1/agents?limit=1000") {
         for agent in page?.as_array().into_iter().flatten() {
             let agent_id = agent["agent_id"].as_str().unwrap_or_default();
-            match report(&verdict(agent_id)?, json) {
-                Exit::Fine => {}
-                Exit::Broken => exit = Exit::Broken,
-                failed => return Ok(failed),
+            if report(&verdict(agent_id)?, json)? == Exit::Invalid {
+                exit = Exit::Invalid;
             }
         }
     }

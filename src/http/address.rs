@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::text::settings::Expected;
+
 /// What the name of a socket in the file system starts with.
 const UNIX: &str = "unix:";
 
@@ -20,6 +22,9 @@ pub enum Address {
 }
 
 impl Address {
+    /// What a setting with an address has to be.
+    pub const EXPECTED: Expected = Expected::Text("an address such as 127.0.0.1:7600 or unix:/run/cairn.sock");
+
     /// The address of the network, if it is one.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {

@@ -2,9 +2,9 @@
 
 use std::future::{Future, Ready};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -22,41 +22,26 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-use super::activity::{Activity, AnswerBody, Overdue, Watched};
 use super::listener::{Accepted, Listener, Peer, Stream};
+use super::timeouts::{Activity, AnswerBody, Overdue, Timeouts, Watched};
+use crate::runtime::LogThrottle;
 
 /// How much of a request's head is read at most, in bytes. Also the most that is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
 /// How long to wait before accepting again when the system has no file handle left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often somebody is told that connections have to wait.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long a peer may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For the head of a request, from its first byte.
-    pub header: Duration,
-    /// For taking any part of an answer.
-    pub body: Duration,
-    /// Between requests.
-    pub idle: Duration,
-}
-
-impl Timeouts {
-    /// How often a connection has to be looked at.
-    pub fn shortest(&self) -> Duration {
-        self.header.min(self.body).min(self.idle)
-    }
-}
+/// How often a condition that peers cause is logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections there may be at once, and how long each may take. It can change while they are open.
 pub struct ConnectionLimits {
     timeouts: ArcSwap<Timeouts>,
     most: AtomicUsize,
     open: AtomicUsize,
-    /// When somebody was last told of a peer that speaks no TLS. Held for a comparison.
-    complained: Mutex<Option<Instant>>,
+    /// Throttles the log lines of failed TLS handshakes.
+    handshake_log: LogThrottle,
+    /// Throttles the log line that the limit is reached.
+    limit_log: LogThrottle,
 }
 
 impl ConnectionLimits {
@@ -64,7 +49,8 @@ impl ConnectionLimits {
     pub fn new(timeouts: Timeouts, most: usize) -> Arc<ConnectionLimits> {
         let timeouts = ArcSwap::from_pointee(timeouts);
         let (most, open) = (AtomicUsize::new(most), AtomicUsize::new(0));
-        Arc::new(ConnectionLimits { timeouts, most, open, complained: Mutex::default() })
+        let (handshake_log, limit_log) = (LogThrottle::new(LOG_INTERVAL), LogThrottle::new(LOG_INTERVAL));
+        Arc::new(ConnectionLimits { timeouts, most, open, handshake_log, limit_log })
     }
 
     /// From now on. Connections that are open stay so, and learn of new time-outs when they are next looked at.
@@ -76,16 +62,6 @@ impl ConnectionLimits {
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
-    }
-
-    /// Whether it is time to tell of peers that cannot be understood.
-    fn may_complain(&self) -> bool {
-        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = last.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL);
-        if may {
-            *last = Some(Instant::now());
-        }
-        may
     }
 
     fn is_reached(&self) -> bool {
@@ -110,7 +86,7 @@ impl Drop for Counted {
 }
 
 /// Answers some calls before a router is asked.
-pub trait Shortcut: Clone + Send + Sync + 'static {
+pub trait FastPath: Clone + Send + Sync + 'static {
     /// The answer, or the request back for the router.
     fn take(
         &self,
@@ -120,7 +96,7 @@ pub trait Shortcut: Clone + Send + Sync + 'static {
 }
 
 /// No shortcut.
-impl Shortcut for () {
+impl FastPath for () {
     fn take(
         &self,
         _: Peer,
@@ -134,18 +110,16 @@ impl Shortcut for () {
 /// future cuts off what is left. While there are too many connections, more have to wait until they are accepted.
 pub async fn serve(
     listener: Listener,
-    (shortcut, router): (impl Shortcut, Router),
+    (fast_path, router): (impl FastPath, Router),
     limits: Arc<ConnectionLimits>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
     let theirs = stopping.clone();
-    let mut complained: Option<Instant> = None;
     loop {
         let is_full = limits.is_reached();
-        if is_full && complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) {
-            complained = Some(Instant::now());
-            tracing::warn!(open = limits.open(), "too many connections (limits.connections): more have to wait");
+        if is_full && limits.limit_log.allow().is_some() {
+            tracing::warn!(open = limits.open(), "connection limit reached (limits.connections): new connections wait");
         }
         tokio::select! {
             biased;
@@ -154,7 +128,7 @@ pub async fn serve(
             () = tokio::time::sleep(ACCEPT_PAUSE), if is_full => {}
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok(accepted) => {
-                    let routes = (shortcut.clone(), router.clone());
+                    let routes = (fast_path.clone(), router.clone());
                     connections.spawn(agree_and_serve(accepted, routes, Counted::new(&limits), theirs.clone()));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
@@ -182,7 +156,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 async fn agree_and_serve(
     (accepted, peer): (Accepted, Peer),
-    routes: (impl Shortcut, Router),
+    routes: (impl FastPath, Router),
     counted: Counted,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -193,16 +167,22 @@ async fn agree_and_serve(
     };
     match agreed {
         Ok(Ok(stream)) => connection((stream, peer), routes, &counted.0, Some(stopping)).await,
-        Ok(Err(error)) if counted.0.may_complain() => tracing::warn!(%error, ?peer, "no TLS with a peer"),
-        Err(_) if counted.0.may_complain() => tracing::warn!(?peer, "no TLS with a peer in time"),
-        // The same as just before.
-        _ => {}
+        Ok(Err(error)) => {
+            if let Some(suppressed) = counted.0.handshake_log.allow() {
+                tracing::warn!(%error, ?peer, suppressed, "TLS handshake failed");
+            }
+        }
+        Err(_) => {
+            if let Some(suppressed) = counted.0.handshake_log.allow() {
+                tracing::warn!(?peer, suppressed, "TLS handshake timed out (limits.header_timeout)");
+            }
+        }
     }
 }
 
 async fn connection(
     (stream, peer): (Stream, Peer),
-    (shortcut, router): (impl Shortcut, Router),
+    (fast_path, router): (impl FastPath, Router),
     limits: &ConnectionLimits,
     stopping: Option<watch::Receiver<bool>>,
 ) {
@@ -214,7 +194,7 @@ async fn connection(
         if is_http2 {
             activity.speaks_http2();
         }
-        let answer = match shortcut.take(peer, request.map(Body::new)) {
+        let answer = match fast_path.take(peer, request.map(Body::new)) {
             Either::Left(answer) => Either::Left(answer.map(Ok)),
             Either::Right(mut request) => {
                 request.extensions_mut().insert(peer);

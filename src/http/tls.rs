@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::text::settings::{Expectations, Expected, InvalidSetting};
+
 /// `tls.*`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,23 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
+    /// What each setting has to be.
+    pub const EXPECTED: Expectations = &[
+        ("tls", Expected::Section),
+        ("tls.cert_file", Expected::Path),
+        ("tls.key_file", Expected::Path),
+        ("tls.client_ca_file", Expected::Path),
+    ];
+
+    /// The settings that cannot be used. Reads the files.
+    pub fn check(&self) -> Vec<InvalidSetting> {
+        let error = Tls::load(self).err();
+        error
+            .map(|error| InvalidSetting { key: error.key.to_owned(), sentence: error.to_string() })
+            .into_iter()
+            .collect()
+    }
+
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().flatten().map(PathBuf::as_path)

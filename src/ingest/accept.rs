@@ -6,23 +6,24 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use bytes::Bytes;
 
+use super::body;
 use super::dispatch::NotStored;
 use super::metrics::{Reason, RouteMetrics};
-use super::{Ingest, body};
-use crate::access::Client;
-use crate::chain::Reader;
-use crate::chain::event::EventError;
-use crate::chain::json::Fault;
-use crate::http::{Problem, Reserved};
-use crate::ledger::queue::Refusal;
+use super::stage::Ingest;
+use crate::auth::Client;
+use crate::http::{ApiError, Reserved};
+use crate::ledger::shard::queue::Refusal;
+use cairn_proof::chain::EventError;
+use cairn_proof::chain::EventReader;
+use cairn_proof::chain::json::Fault;
 
 thread_local! {
     /// Memory for reading events, one per thread that reads.
-    pub static READER: RefCell<Reader> = RefCell::default();
+    pub static READER: RefCell<EventReader> = RefCell::default();
 }
 
 /// A refusal, and what it is counted as.
-pub type Refused = (Problem, Reason);
+pub type Refused = (ApiError, Reason);
 
 /// Reads the body of a request that brings events in JSON, if there is room for events at all.
 pub async fn receive(
@@ -47,11 +48,11 @@ pub async fn receive_any(
     let (parts, body) = request.into_parts();
     ingest.rates.admit(client).map_err(|wait| {
         let message = "this client sends more events than it may (limits.events_per_second)";
-        metrics.complain(parts.uri.path(), message);
-        (Problem::too_many(message, wait), Reason::RateLimited)
+        metrics.log_refusal(parts.uri.path(), message);
+        (ApiError::too_many(message, wait), Reason::RateLimited)
     })?;
-    if let Some(why) = ingest.ledger.space().no_room() {
-        return Err((Problem::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
+    if let Some(why) = ingest.ledger.space().disk_full() {
+        return Err((ApiError::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
     }
     let sent = body::read(&parts.headers, body, &ingest.limits(), reserved).await.map_err(|problem| {
         let reason = match problem.status {
@@ -69,7 +70,7 @@ pub async fn receive_any(
 pub fn text(sent: &[u8]) -> Result<&str, Refused> {
     std::str::from_utf8(sent).map_err(|error| {
         let message = format!("not JSON: not UTF-8 (at byte {})", error.valid_up_to());
-        (Problem::bad_request(message), Reason::Invalid)
+        (ApiError::bad_request(message), Reason::Invalid)
     })
 }
 
@@ -83,14 +84,14 @@ pub fn invalid(error: &EventError) -> Refused {
     match error.fault {
         Fault::TooLong => {
             let message = format!("{} (limits.event_bytes)", error.message);
-            (Problem::too_large(message), Reason::TooLarge)
+            (ApiError::too_large(message), Reason::TooLarge)
         }
-        Fault::Syntax | Fault::Content => (Problem::bad_request(error.message.clone()), Reason::Invalid),
+        Fault::Syntax | Fault::Content => (ApiError::bad_request(error.message.clone()), Reason::Invalid),
     }
 }
 
 /// A request for which there is no memory.
-pub fn busy(problem: Problem) -> Refused {
+pub fn busy(problem: ApiError) -> Refused {
     (problem, Reason::Busy)
 }
 
@@ -99,29 +100,29 @@ pub fn explain(ingest: &Ingest, why: NotStored) -> Refused {
     const UNKNOWN: &str = "it is unknown whether the event is stored: send it again with an id, and it is stored once";
     match why {
         NotStored::QueueFull => (
-            Problem::unavailable("the queue is full (queue.events, queue.bytes); the event is not stored"),
+            ApiError::unavailable("the queue is full (queue.events, queue.bytes); the event is not stored"),
             Reason::Busy,
         ),
         NotStored::Draining => {
-            (Problem::unavailable("the server is shutting down; the event is not stored"), Reason::Draining)
+            (ApiError::unavailable("the server is shutting down; the event is not stored"), Reason::Draining)
         }
-        NotStored::Lost => (Problem::unavailable(format!("the server is going down; {UNKNOWN}")), Reason::Draining),
+        NotStored::Lost => (ApiError::unavailable(format!("the server is going down; {UNKNOWN}")), Reason::Draining),
         NotStored::Refused(Refusal::IdTaken) => {
-            (Problem::conflict("id: it belongs to a different event that is already stored"), Reason::IdTaken)
+            (ApiError::conflict("id: it belongs to a different event that is already stored"), Reason::IdTaken)
         }
         NotStored::Refused(Refusal::IdBusy) => {
-            (Problem::unavailable("id: an event of another agent with this id is being stored"), Reason::Busy)
+            (ApiError::unavailable("id: an event of another agent with this id is being stored"), Reason::Busy)
         }
         NotStored::Refused(Refusal::CommitFailed) => {
-            (Problem::unavailable(format!("the commit failed; {UNKNOWN}")), Reason::StoreFailed)
+            (ApiError::unavailable(format!("the commit failed; {UNKNOWN}")), Reason::StoreFailed)
         }
         NotStored::Refused(Refusal::NoSpace) => {
-            let room = ingest.ledger.space().no_room().map(|why| ingest.ledger.space().explain(why));
+            let room = ingest.ledger.space().disk_full().map(|why| ingest.ledger.space().explain(why));
             let room = room.unwrap_or_else(|| "the disk is full".to_owned());
-            (Problem::unavailable(format!("the commit failed, {room}; {UNKNOWN}")), Reason::NoSpace)
+            (ApiError::unavailable(format!("the commit failed, {room}; {UNKNOWN}")), Reason::NoSpace)
         }
         NotStored::Refused(Refusal::Unreadable) => {
-            (Problem::unavailable("the ledger could not be read; the event is not stored"), Reason::StoreFailed)
+            (ApiError::unavailable("the ledger could not be read; the event is not stored"), Reason::StoreFailed)
         }
     }
 }

@@ -16,17 +16,20 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
+use super::body;
+use super::config::AgnostConfig;
 use super::dispatch::{NotStored, Stored};
 use super::metrics::{Reason, RouteMetrics};
 use super::redact::redact;
-use super::{AgnostConfig, Ingest, body};
-use crate::access::Client;
-use crate::chain::event::{EventError, UUID_LEN};
-use crate::chain::object::Object;
-use crate::chain::{Field, Reader, WayIn, scan, time};
-use crate::http::{Problem, json_response};
-use crate::ledger::queue::Refusal;
-use crate::ledger::record::Draft;
+use super::stage::Ingest;
+use crate::auth::Client;
+use crate::http::{ApiError, json_response};
+use crate::ledger::format::record::Draft;
+use crate::ledger::shard::queue::Refusal;
+use cairn_proof::chain::EventError;
+use cairn_proof::chain::fields::UUID_LEN;
+use cairn_proof::chain::object::Object;
+use cairn_proof::chain::{EventReader, EventSource, Field, scan, time};
 
 /// Who the sender is at Agnost.
 const ORG_HEADER: &str = "x-org-id";
@@ -93,19 +96,19 @@ async fn store(
 ) -> Result<Stored, Refused> {
     // Shared with the request, not copied.
     let (agent, org) = (request.headers().get(AGENT_HEADER).cloned(), request.headers().get(ORG_HEADER).cloned());
-    let mut reserved = ingest.inflight.reserve();
+    let mut reserved = ingest.memory_budget.reserve();
     let sent = receive(ingest, metrics, client, request, &mut reserved).await?;
-    let mapped = body::off_the_way(sent.len(), || {
+    let mapped = body::run_blocking(sent.len(), || {
         let sent = canonical(text(&sent)?)?;
         Mapped::of(&ingest.agnost, kind, agent.as_ref(), org.as_ref(), &sent)
     })?;
-    let way_in = WayIn::AGNOST_API.with_labels(&ingest.labels);
-    let draft = mapped.draft(way_in, event_limit(ingest))?;
+    let source = EventSource::AGNOST_API.with_labels(&ingest.labels);
+    let draft = mapped.draft(source, event_limit(ingest))?;
     reserved.grow(draft.cost()).map_err(busy)?;
     let stored = match (ingest.dispatch.one(draft).await, mapped.id) {
         // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
         (Err(NotStored::Refused(Refusal::IdTaken)), Some(taken)) => {
-            ingest.dispatch.one(mapped.draft_beside(way_in, event_limit(ingest), taken)?).await
+            ingest.dispatch.one(mapped.draft_beside(source, event_limit(ingest), taken)?).await
         }
         (stored, _) => stored,
     };
@@ -116,17 +119,17 @@ async fn store(
 ///
 /// # Errors
 /// When it is none, or becomes no event.
-pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) -> Result<Draft, Problem> {
+pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) -> Result<Draft, ApiError> {
     let kind = if is_session { Kind::Session } else { Kind::Event };
     let mapped = canonical(body).and_then(|sent| Mapped::of(config, kind, None, None, &sent));
-    mapped.and_then(|mapped| mapped.draft(WayIn::AGNOST_API, limit)).map_err(|(problem, _)| problem)
+    mapped.and_then(|mapped| mapped.draft(EventSource::AGNOST_API, limit)).map_err(|(problem, _)| problem)
 }
 
 /// The canonical form of a body, without secrets.
 fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
-    let canonical = crate::chain::canonicalize(sent).map_err(|error| invalid(&EventError::from(error)))?;
+    let canonical = cairn_proof::chain::canonicalize(sent).map_err(|error| invalid(&EventError::from(error)))?;
     if canonical.first() != Some(&b'{') {
-        return Err((Problem::bad_request("expected an object"), Reason::Invalid));
+        return Err((ApiError::bad_request("expected an object"), Reason::Invalid));
     }
     let mut redacted = Vec::with_capacity(canonical.len());
     redact(&canonical, &mut redacted);
@@ -153,7 +156,7 @@ impl Mapped {
     ) -> Result<Mapped, Refused> {
         let mut object = Object::new();
         // Never into a chain that was not meant.
-        let wrong = |_| (Problem::bad_request(format!("{AGENT_HEADER}: it is not ASCII")), Reason::Invalid);
+        let wrong = |_| (ApiError::bad_request(format!("{AGENT_HEADER}: it is not ASCII")), Reason::Invalid);
         let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(wrong)?.unwrap_or(&config.agent_id);
         object.text(Field::AgentId.name(), agent_id);
         object.text(Field::ActionType.name(), action_type(kind, sent));
@@ -204,24 +207,24 @@ impl Mapped {
         }
         metadata(&mut object, &rest, org.and_then(|value| value.to_str().ok()));
         let event = String::from_utf8(object.open());
-        let mut event = event.map_err(|_| (Problem::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
+        let mut event = event.map_err(|_| (ApiError::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
         let id_at = event.len();
         event.push_str(&end_with(id));
         Ok(Mapped { event, id_at, id })
     }
 
     /// Reads it as an event.
-    fn draft(&self, way_in: WayIn<'_>, limit: usize) -> Result<Draft, Refused> {
-        read(way_in, limit, &self.event, None)
+    fn draft(&self, source: EventSource<'_>, limit: usize) -> Result<Draft, Refused> {
+        read(source, limit, &self.event, None)
     }
 
     /// The same under an id of its own, because the one that was sent is another event's.
-    fn draft_beside(&self, way_in: WayIn<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
+    fn draft_beside(&self, source: EventSource<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
         // Where it came in is no part of it: it may come again, somewhere else.
-        let other = Uuid::new_v5(&taken, self.draft(WayIn::AGNOST_API, limit)?.canonical());
+        let other = Uuid::new_v5(&taken, self.draft(EventSource::AGNOST_API, limit)?.canonical());
         let event = [&self.event[..self.id_at], &end_with(Some(other))].concat();
         let warning = format!("event_id: {taken} belongs to a different event that is already stored");
-        read(way_in, limit, &event, Some(warning))
+        read(source, limit, &event, Some(warning))
     }
 }
 
@@ -230,9 +233,9 @@ fn end_with(id: Option<Uuid>) -> String {
     id.map_or("}".to_owned(), |id| format!(r#","id":"{id}"}}"#))
 }
 
-fn read(way_in: WayIn<'_>, limit: usize, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
-    READER.with_borrow_mut(|reader: &mut Reader| {
-        let read = reader.read(event, 0, way_in, limit);
+fn read(source: EventSource<'_>, limit: usize, event: &str, warning: Option<String>) -> Result<Draft, Refused> {
+    READER.with_borrow_mut(|reader: &mut EventReader| {
+        let read = reader.read(event, 0, source, limit);
         let draft = read.map(|(content, _)| Draft::with_warnings(&content, warning.as_slice()));
         reader.trim();
         draft.map_err(|error| invalid(&error))

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 
 use super::config::LimitsConfig;
-use crate::http::{Problem, Reserved};
+use crate::http::{ApiError, Reserved};
 
 /// How a body is encoded.
 enum Encoding {
@@ -23,13 +23,13 @@ enum Encoding {
 ///
 /// # Errors
 /// 415 if it says anything else, or nothing.
-pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = sent.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Problem::unsupported(if sent.is_empty() {
+    Err(ApiError::unsupported(if sent.is_empty() {
         "Content-Type: expected application/json, found none".to_owned()
     } else {
         format!("Content-Type: expected application/json, found {sent}")
@@ -46,7 +46,7 @@ pub async fn read(
     body: Body,
     limits: &LimitsConfig,
     reserved: &mut Reserved,
-) -> Result<Bytes, Problem> {
+) -> Result<Bytes, ApiError> {
     let encoding = encoding(headers)?;
     let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -56,8 +56,8 @@ pub async fn read(
     let sent = in_time(limits.body_timeout, collect(body, limit, reserved)).await?;
     let inflated = match encoding {
         Encoding::Identity => return Ok(sent),
-        Encoding::Gzip => off_the_way(sent.len() * INFLATES, || inflate::gzip(&sent, limit, reserved)),
-        Encoding::Zstd => off_the_way(sent.len() * INFLATES, || inflate::zstd(&sent, limit, reserved)),
+        Encoding::Gzip => run_blocking(sent.len() * INFLATES, || inflate::gzip(&sent, limit, reserved)),
+        Encoding::Zstd => run_blocking(sent.len() * INFLATES, || inflate::zstd(&sent, limit, reserved)),
     };
     reserved.shrink(sent.len());
     inflated.map(Bytes::from)
@@ -67,45 +67,48 @@ pub async fn read(
 const INFLATES: usize = 32;
 
 /// Runs what takes long with that many bytes so that other requests of this thread go on.
-pub fn off_the_way<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub fn run_blocking<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     const LONG_BYTES: usize = 64 << 10;
     if bytes > LONG_BYTES { tokio::task::block_in_place(work) } else { work() }
 }
 
-fn too_large(limit: usize) -> Problem {
-    Problem::too_large(format!("the body is larger than {limit} bytes (limits.body_bytes)"))
+fn too_large(limit: usize) -> ApiError {
+    ApiError::too_large(format!("the body is larger than {limit} bytes (limits.body_bytes)"))
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let sent = encodings.next().map(|value| value.to_str().unwrap_or("?").trim());
     match sent.map(str::to_ascii_lowercase).as_deref() {
-        _ if encodings.next().is_some() => Err(Problem::unsupported("Content-Encoding: expected at most one")),
+        _ if encodings.next().is_some() => Err(ApiError::unsupported("Content-Encoding: expected at most one")),
         None | Some("" | "identity") => Ok(Encoding::Identity),
         Some("gzip" | "x-gzip") => Ok(Encoding::Gzip),
         Some("zstd") => Ok(Encoding::Zstd),
         Some(other) => {
-            Err(Problem::unsupported(format!("Content-Encoding: expected gzip, zstd or identity, found {other}")))
+            Err(ApiError::unsupported(format!("Content-Encoding: expected gzip, zstd or identity, found {other}")))
         }
     }
 }
 
 /// What comes of collecting a body, if it comes in time.
-async fn in_time(limit: Duration, collecting: impl Future<Output = Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+async fn in_time(
+    limit: Duration,
+    collecting: impl Future<Output = Result<Bytes, ApiError>>,
+) -> Result<Bytes, ApiError> {
     let mut collecting = std::pin::pin!(collecting);
     // Most bodies came with their head: no timer for them.
     if let Some(collected) = collecting.as_mut().now_or_never() {
         return collected;
     }
-    let late = |_| Problem::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)"));
+    let late = |_| ApiError::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)"));
     tokio::time::timeout(limit, collecting).await.map_err(late)?
 }
 
-async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Problem::bad_request(format!("the body is cut off: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body is cut off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         reserved.grow(data.len())?;
         if first.len() + rest.len() + data.len() > limit {
@@ -128,14 +131,14 @@ async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Resul
 mod inflate {
     use std::io::Read;
 
-    use super::{Problem, Reserved, too_large};
+    use super::{ApiError, Reserved, too_large};
 
     const STEP: usize = 64 << 10;
     /// RFC 8878 recommends that decoders support windows of up to 8 MiB; a larger one would cost its size in memory.
     const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-    pub fn gzip(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, Problem> {
-        let wrong = |error: std::io::Error| Problem::bad_request(format!("the body is no gzip: {error}"));
+    pub fn gzip(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
+        let wrong = |error: std::io::Error| ApiError::bad_request(format!("the body is no gzip: {error}"));
         let mut decoder = flate2::read::MultiGzDecoder::new(sent);
         let mut out = Vec::new();
         loop {
@@ -152,8 +155,8 @@ mod inflate {
         }
     }
 
-    pub fn zstd(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, Problem> {
-        let wrong = |code| Problem::bad_request(format!("the body is no zstd: {}", zstd_safe::get_error_name(code)));
+    pub fn zstd(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
+        let wrong = |code| ApiError::bad_request(format!("the body is no zstd: {}", zstd_safe::get_error_name(code)));
         let mut context = zstd_safe::DCtx::create();
         context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(wrong)?;
         let mut input = zstd_safe::InBuffer::around(sent);
@@ -173,7 +176,7 @@ mod inflate {
                 // A frame is complete, and everything of it was written.
                 0 if is_at_end => return Ok(out),
                 _ if is_at_end && written < STEP => {
-                    return Err(Problem::bad_request("the body is no zstd: it is cut off"));
+                    return Err(ApiError::bad_request("the body is no zstd: it is cut off"));
                 }
                 _ => {}
             }

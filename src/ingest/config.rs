@@ -8,7 +8,14 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::http::Address;
-use crate::units;
+use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
+use crate::text::units;
+use cairn_proof::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
+
+/// The most that default labels add to each event, in bytes.
+const DEFAULT_LABELS_BYTES: u64 = 1024;
+/// What an agent id has to be.
+const AGENT_ID: &str = "1 to 256 bytes without control characters";
 
 /// `limits.*`
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
@@ -59,6 +66,46 @@ impl Default for LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// What each setting has to be.
+    pub const EXPECTED: Expectations = &[
+        ("limits", Expected::Section),
+        ("limits.event_bytes", Expected::Size),
+        ("limits.body_bytes", Expected::Size),
+        ("limits.batch_events", Expected::Number(1..=u64::MAX)),
+        ("limits.otlp_records", Expected::Number(1..=u64::MAX)),
+        ("limits.inflight_bytes", Expected::Size),
+        ("limits.events_per_second", Expected::Text("a number from 1 to 4294967295, or null")),
+        ("limits.connections", Expected::Number(1..=u64::MAX)),
+        ("limits.header_timeout", Expected::Duration),
+        ("limits.body_timeout", Expected::Duration),
+        ("limits.idle_timeout", Expected::Duration),
+    ];
+
+    /// The settings that cannot be used.
+    pub fn check(&self) -> Vec<InvalidSetting> {
+        let mut checks = Checks::default();
+        let (event, body, inflight) = (self.event_bytes, self.body_bytes, self.inflight_bytes);
+        checks.require(event.as_u64() >= 1 << 10, "limits.event_bytes", "at least 1KiB", event);
+        let at_most_body = format!("at most limits.body_bytes, {body}");
+        checks.require(event <= body, "limits.event_bytes", at_most_body, event);
+        checks.require(body.as_u64() <= 1 << 30, "limits.body_bytes", "at most 1GiB", body);
+        let at_most_inflight = format!("at most limits.inflight_bytes, {inflight}");
+        checks.require(body <= inflight, "limits.body_bytes", at_most_inflight, body);
+        for (key, number) in [
+            ("limits.batch_events", self.batch_events),
+            ("limits.connections", self.connections),
+            ("limits.otlp_records", self.otlp_records),
+        ] {
+            checks.number(LimitsConfig::EXPECTED, key, number as u64);
+        }
+        checks.positive("limits.header_timeout", self.header_timeout);
+        checks.positive("limits.body_timeout", self.body_timeout);
+        checks.positive("limits.idle_timeout", self.idle_timeout);
+        checks.finish()
+    }
+}
+
 /// `ingest.*`
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +116,43 @@ pub struct IngestConfig {
     pub agnost: AgnostConfig,
     /// OTLP/HTTP.
     pub otlp: OtlpConfig,
+}
+
+impl IngestConfig {
+    /// What each setting has to be.
+    pub const EXPECTED: Expectations = &[
+        ("ingest", Expected::Section),
+        ("ingest.default_labels", Expected::Text("names with texts")),
+        ("ingest.default_labels.*", Expected::Text("a text, in quotes if it looks like something else")),
+        ("ingest.agnost", Expected::Section),
+        ("ingest.agnost.enabled", Expected::Bool),
+        ("ingest.agnost.agent_id", Expected::Text("a text")),
+        ("ingest.otlp", Expected::Section),
+        ("ingest.otlp.enabled", Expected::Bool),
+        ("ingest.otlp.listen", Address::EXPECTED),
+        ("ingest.otlp.agent_id", Expected::Text("a text")),
+        ("ingest.otlp.select", Expected::Text("all or agent")),
+    ];
+
+    /// The settings that cannot be used, with the limits that events have.
+    pub fn check(&self, limits: &LimitsConfig) -> Vec<InvalidSetting> {
+        let mut checks = Checks::default();
+        let is_answered = self.otlp.enabled || self.otlp.listen.is_none();
+        checks.require(is_answered, "ingest.otlp.enabled", "true, or no ingest.otlp.listen", false);
+        for (key, agent_id) in
+            [("ingest.agnost.agent_id", &self.agnost.agent_id), ("ingest.otlp.agent_id", &self.otlp.agent_id)]
+        {
+            checks.require(is_agent_id(agent_id), key, AGENT_ID, format_args!("{agent_id:?}"));
+        }
+        let (key, labels) = ("ingest.default_labels", &self.default_labels);
+        let at_most = format!("at most {DEFAULT_LABELS_MAX} labels");
+        checks.require(labels.len() <= DEFAULT_LABELS_MAX, key, at_most, labels.len());
+        let len = DefaultLabels::new(labels).len() as u64;
+        let most = DEFAULT_LABELS_BYTES.min(limits.event_bytes.as_u64() / 2);
+        let at_most = format!("at most {most} bytes as JSON, and half of limits.event_bytes");
+        checks.require(len <= most, key, at_most, format_args!("{len} bytes"));
+        checks.finish()
+    }
 }
 
 /// `ingest.agnost.*`

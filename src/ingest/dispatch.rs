@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use smallvec::smallvec;
 use tokio::sync::oneshot;
 
-use crate::ledger::queue::{Drafts, Outcome, Outcomes, Permit, Queue, Refusal, Submission};
-use crate::ledger::record::{Draft, Record};
-use crate::ledger::{Ledger, shard_of};
+use crate::ledger::Ledger;
+use crate::ledger::format::keys::shard_of;
+use crate::ledger::format::record::{Draft, Record};
+use crate::ledger::shard::queue::{Drafts, Outcome, Outcomes, Permit, Queue, Refusal, Submission};
 
 /// Why an event was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +217,7 @@ fn submit(queue: &Queue, drafts: Drafts, permit: Permit) -> Result<oneshot::Rece
 fn answer(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Stored(record) => Ok(Stored { record, is_known: false }),
-        Outcome::Known(record) => Ok(Stored { record, is_known: true }),
+        Outcome::AlreadyStored(record) => Ok(Stored { record, is_known: true }),
         Outcome::Refused(refusal) => Err(NotStored::Refused(refusal)),
     }
 }

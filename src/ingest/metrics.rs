@@ -1,12 +1,14 @@
 //! The numbers of the way in. Handles are made once; nothing is looked up on the way of an event.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
-use crate::ledger::now_ms;
+use crate::runtime::LogThrottle;
+
+/// How often refusals of one route are logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The statuses that a call can answer.
 const CODES: [StatusCode; 11] = [
@@ -63,8 +65,8 @@ pub struct RouteMetrics {
     requests: [Counter; CODES.len()],
     refused: [Counter; Reason::ALL.len()],
     duration: Histogram,
-    /// When something was last complained of, in ms since 1970; 0 if never.
-    complained: AtomicU64,
+    /// Throttles the log lines about refusals.
+    refusal_log: LogThrottle,
     /// Events that are on disk and were not before.
     pub accepted: Counter,
     /// Bytes of bodies, as they were sent.
@@ -89,7 +91,7 @@ impl RouteMetrics {
             ),
             refused: Reason::ALL.map(|(_, reason)| counter!("cairn_ingest_refused_events_total", "reason" => reason)),
             duration: histogram!("cairn_ingest_request_duration_seconds", "route" => route),
-            complained: AtomicU64::new(0),
+            refusal_log: LogThrottle::new(LOG_INTERVAL),
             accepted: counter!("cairn_ingest_accepted_events_total"),
             bytes: counter!("cairn_ingest_bytes_total"),
         }
@@ -104,14 +106,10 @@ impl RouteMetrics {
         self.duration.record(took);
     }
 
-    /// Writes to the process's log why something was refused, but only now and then.
-    pub fn complain(&self, route: &str, why: &str) {
-        const PAUSE_MS: u64 = 10_000;
-        let (now, last) = (now_ms(), self.complained.load(Ordering::Relaxed));
-        if now.abs_diff(last) >= PAUSE_MS
-            && self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            tracing::warn!(route, why, "something was refused; the metrics count how often");
+    /// Logs why something was refused, at most once in an interval.
+    pub fn log_refusal(&self, route: &str, why: &str) {
+        if let Some(suppressed) = self.refusal_log.allow() {
+            tracing::warn!(route, why, suppressed, "events refused; cairn_ingest_refused_events_total counts them");
         }
     }
 

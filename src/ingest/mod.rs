@@ -8,90 +8,25 @@ pub mod agnost;
 mod body;
 mod config;
 mod dispatch;
+mod fast_path;
 mod metrics;
 mod native;
 pub mod otlp;
 mod redact;
-mod shortcut;
+mod stage;
 
 use std::sync::Arc;
 
-use ::metrics::Counter;
-use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::routing::post;
 use axum::{Extension, Router};
 
 pub use config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
+pub use fast_path::IngestFastPath;
 pub use otlp::with_status as otlp_status;
-pub use shortcut::IngestShortcut;
+pub use stage::Ingest;
 
-use crate::access::{Client, Rates};
-use crate::chain::DefaultLabels;
-use crate::http::Inflight;
-use crate::ledger::{Ledger, QueueConfig};
-use dispatch::Dispatch;
-use metrics::RouteMetrics;
-
-/// What the calls of this stage share.
-pub struct Ingest {
-    ledger: Arc<Ledger>,
-    limits: ArcSwap<LimitsConfig>,
-    rates: Rates,
-    labels: Arc<DefaultLabels>,
-    dispatch: Dispatch,
-    inflight: Inflight,
-    events_metrics: RouteMetrics,
-    batch_metrics: RouteMetrics,
-    agnost: AgnostConfig,
-    agnost_session_metrics: RouteMetrics,
-    agnost_event_metrics: RouteMetrics,
-    otlp: OtlpConfig,
-    traces_metrics: RouteMetrics,
-    logs_metrics: RouteMetrics,
-    unselected: Counter,
-}
-
-impl Ingest {
-    /// Registers its metrics with the recorder that is in force.
-    pub fn new(
-        ledger: Arc<Ledger>,
-        config: IngestConfig,
-        limits: LimitsConfig,
-        queue: &QueueConfig,
-        inflight: Inflight,
-    ) -> Arc<Ingest> {
-        Arc::new(Ingest {
-            labels: Arc::clone(ledger.default_labels()),
-            dispatch: Dispatch::new(&ledger, queue.max_wait),
-            inflight,
-            events_metrics: RouteMetrics::register("/v1/events"),
-            batch_metrics: RouteMetrics::register("/v1/batch"),
-            agnost: config.agnost,
-            agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
-            agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
-            otlp: config.otlp,
-            traces_metrics: RouteMetrics::register("/v1/traces"),
-            logs_metrics: RouteMetrics::register("/v1/logs"),
-            unselected: metrics::unselected(),
-            ledger,
-            rates: Rates::new(limits.events_per_second),
-            limits: ArcSwap::from_pointee(limits),
-        })
-    }
-
-    /// What a request may take now.
-    fn limits(&self) -> LimitsConfig {
-        **self.limits.load()
-    }
-
-    /// These limits, for requests from now on.
-    pub fn change(&self, limits: LimitsConfig) {
-        self.rates.change(limits.events_per_second);
-        self.inflight.change(limits.inflight_bytes.as_u64());
-        self.limits.store(Arc::new(limits));
-    }
-}
+use crate::auth::Client;
 
 /// The calls that take events.
 pub fn routes(ingest: Arc<Ingest>) -> Router {

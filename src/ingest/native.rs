@@ -11,21 +11,23 @@ use axum::response::IntoResponse;
 
 use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
 use super::body;
+use super::dispatch;
 use super::dispatch::{Answer, NotStored};
 use super::metrics::Reason;
-use super::{Ingest, dispatch};
-use crate::access::Client;
-use crate::chain::event::{EventError, skip};
-use crate::chain::json::Fault;
-use crate::chain::{Reader, WayIn};
-use crate::http::{Problem, Reserved, json_response, retry_after};
-use crate::ledger::record::Draft;
+use super::stage::Ingest;
+use crate::auth::Client;
+use crate::http::{ApiError, Reserved, json_response, retry_after};
+use crate::ledger::format::record::Draft;
+use cairn_proof::chain::EventError;
+use cairn_proof::chain::event::skip;
+use cairn_proof::chain::json::Fault;
+use cairn_proof::chain::{EventReader, EventSource};
 
 /// `POST /v1/events`: 201 and the stored event; 200 if it was stored before under its id.
 pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.events_metrics;
-    let mut reserved = ingest.inflight.reserve();
+    let mut reserved = ingest.memory_budget.reserve();
     let response = match take_event(&ingest, client, request, &mut reserved).await {
         Ok(stored) => {
             let status = if stored.is_known { StatusCode::OK } else { StatusCode::CREATED };
@@ -48,7 +50,7 @@ async fn take_event(
     reserved: &mut Reserved,
 ) -> Result<dispatch::Stored, Refused> {
     let sent = receive(ingest, &ingest.events_metrics, client, request, reserved).await?;
-    let draft = body::off_the_way(sent.len(), || {
+    let draft = body::run_blocking(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
     })?;
@@ -58,12 +60,12 @@ async fn take_event(
     ingest.dispatch.one(draft).await.map_err(|why| explain(ingest, why))
 }
 
-fn way_in(ingest: &Ingest) -> WayIn<'_> {
-    WayIn::HTTP_API.with_labels(&ingest.labels)
+fn source(ingest: &Ingest) -> EventSource<'_> {
+    EventSource::HTTP_API.with_labels(&ingest.labels)
 }
 
-fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft, Refused> {
-    let result = reader.read(text, 0, way_in(ingest), event_limit(ingest)).and_then(|(content, end)| {
+fn read_single(reader: &mut EventReader, text: &str, ingest: &Ingest) -> Result<Draft, Refused> {
+    let result = reader.read(text, 0, source(ingest), event_limit(ingest)).and_then(|(content, end)| {
         let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\r']);
         if rest.is_empty() {
             return Ok(Draft::new(&content));
@@ -80,7 +82,7 @@ fn read_single(reader: &mut Reader, text: &str, ingest: &Ingest) -> Result<Draft
 pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.batch_metrics;
-    let reserved = ingest.inflight.reserve();
+    let reserved = ingest.memory_budget.reserve();
     let response = match take_batch(&ingest, client, request, reserved).await {
         Ok(response) => response,
         Err((problem, reason)) => {
@@ -107,7 +109,7 @@ async fn take_batch(
     let sent = receive(ingest, &ingest.batch_metrics, client, request, &mut reserved).await?;
     let mut entries = Vec::new();
     let mut drafts = Vec::new();
-    body::off_the_way(sent.len(), || {
+    body::run_blocking(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_array(reader, text, ingest, &mut reserved, &mut entries, &mut drafts))
     })?;
@@ -121,7 +123,7 @@ async fn take_batch(
 /// Reads the events of an array. One that is refused does not keep the others from being read; a body that is no
 /// JSON is refused as a whole, before anything is queued.
 fn read_array(
-    reader: &mut Reader,
+    reader: &mut EventReader,
     text: &str,
     ingest: &Ingest,
     reserved: &mut Reserved,
@@ -135,9 +137,9 @@ fn read_array(
         loop {
             if entries.len() == most {
                 let message = format!("the batch has more than {most} events (limits.batch_events)");
-                return Err((Problem::too_large(message), Reason::TooLarge));
+                return Err((ApiError::too_large(message), Reason::TooLarge));
             }
-            match reader.read(text, cursor.at, way_in(ingest), longest) {
+            match reader.read(text, cursor.at, source(ingest), longest) {
                 Ok((content, end)) => {
                     let draft = Draft::new(&content);
                     if drafts.is_empty() {
@@ -240,6 +242,6 @@ impl Cursor<'_> {
 
     fn unexpected(&self, what: &str) -> Refused {
         let message = format!("expected {what} (at byte {})", self.at);
-        (Problem::bad_request(message), Reason::Invalid)
+        (ApiError::bad_request(message), Reason::Invalid)
     }
 }

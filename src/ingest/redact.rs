@@ -1,7 +1,7 @@
 //! Secrets that senders did not mean to send: one SDK puts every header of its caller into its metadata.
 
-use crate::chain::scan;
-use crate::chain::string::write_string;
+use cairn_proof::chain::scan;
+use cairn_proof::chain::string::write_string;
 
 /// Copies a canonical value, and replaces the values of keys that look like secrets by `[REDACTED:key]`. What was
 /// canonical stays so.
@@ -55,7 +55,7 @@ fn is_secret(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::canonicalize;
+    use cairn_proof::chain::canonicalize;
 
     fn redacted(text: &str) -> String {
         let mut out = Vec::new();

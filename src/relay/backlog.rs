@@ -24,12 +24,12 @@ use uuid::Uuid;
 
 use super::destination::SessionKey;
 use super::sessions::Waiting;
-use crate::ledger::keys::{Place, Position, ShardId};
+use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::store::{Family, Row, Rows, Store, StoreError};
 
 /// How far a destination is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
+pub struct RelayCursor {
     /// What the next event that is read gets.
     pub ticket: u64,
     /// How many events were acknowledged, ever.
@@ -59,20 +59,20 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Of the event at `place`.
     pub fn new(
-        place: Place,
+        location: Location,
         session: SessionKey,
         status: u16,
         answer: String,
         refused_ms: u64,
         is_session: bool,
     ) -> DeadLetter {
-        let (shard, position) = (place.shard.0, place.position.0);
+        let (shard, position) = (location.shard.0, location.position.0);
         DeadLetter { shard, position, session: session.0, status, answer, refused_ms, is_session }
     }
 
     /// Where the event stands.
-    pub fn place(&self) -> Place {
-        Place { shard: ShardId(self.shard), position: Position(self.position) }
+    pub fn location(&self) -> Location {
+        Location { shard: ShardId(self.shard), position: Position(self.position) }
     }
 
     /// The session of the event.
@@ -160,17 +160,17 @@ impl Backlog {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn cursor(&self) -> Result<Option<Cursor>, StoreError> {
+    pub fn cursor(&self) -> Result<Option<RelayCursor>, StoreError> {
         let Some(row) = self.store.get(Family::Relay, &self.key(b'c', &[]))? else { return Ok(None) };
         let mut numbers = row.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
         let (ticket, sent) = (numbers.next(), numbers.next());
         let next = numbers.map(Position).collect();
         let damaged = || self.store.damaged("the cursor of a destination of the relay cannot be read");
-        Ok(Some(Cursor { ticket: ticket.ok_or_else(damaged)?, sent: sent.ok_or_else(damaged)?, next }))
+        Ok(Some(RelayCursor { ticket: ticket.ok_or_else(damaged)?, sent: sent.ok_or_else(damaged)?, next }))
     }
 
     /// The destination is that far.
-    pub fn set_cursor(&self, changes: &mut Changes, cursor: &Cursor) {
+    pub fn set_cursor(&self, changes: &mut Changes, cursor: &RelayCursor) {
         let numbers = [cursor.ticket, cursor.sent].into_iter().chain(cursor.next.iter().map(|next| next.0));
         changes.rows.push((self.key(b'c', &[]), Some(numbers.flat_map(u64::to_be_bytes).collect())));
     }
@@ -178,7 +178,7 @@ impl Backlog {
     /// An event waits.
     pub fn add(&self, changes: &mut Changes, session: SessionKey, event: Waiting) {
         let key = self.key(b'w', &[&session.0, &event.ticket.to_be_bytes()]);
-        changes.rows.push((key, Some(event.place.encode().to_vec())));
+        changes.rows.push((key, Some(event.location.encode().to_vec())));
     }
 
     /// An event does not wait any more.
@@ -233,10 +233,10 @@ impl Backlog {
         let Some((key, value)) = self.of_kind(rows, b'w')? else { return Ok(None) };
         let session = key.first_chunk::<16>().map(|session| SessionKey(*session));
         let ticket = key.last_chunk::<8>().map(|ticket| u64::from_be_bytes(*ticket));
-        let (Some(session), Some(ticket), Some(place)) = (session, ticket, Place::decode(value)) else {
+        let (Some(session), Some(ticket), Some(location)) = (session, ticket, Location::decode(value)) else {
             return Err(self.store.damaged("a row of an event that waits for the relay cannot be read"));
         };
-        Ok(Some((session, Waiting { ticket, place })))
+        Ok(Some((session, Waiting { ticket, location })))
     }
 
     /// The row at this place, the start of its key left out, if it is one of that kind.
@@ -260,14 +260,14 @@ impl Backlog {
     }
 
     /// The upstream will never take this event.
-    pub fn bury(&self, changes: &mut Changes, event: Uuid, letter: &DeadLetter) {
+    pub fn insert_dead_letter(&self, changes: &mut Changes, event: Uuid, letter: &DeadLetter) {
         // The type is our own: it has a form in JSON.
         let value = serde_json::to_vec(letter).unwrap_or_default();
         changes.rows.push((self.key(b'd', &[event.as_bytes()]), Some(value)));
     }
 
     /// A dead letter is none any more.
-    pub fn unearth(&self, changes: &mut Changes, event: Uuid) {
+    pub fn remove_dead_letter(&self, changes: &mut Changes, event: Uuid) {
         changes.rows.push((self.key(b'd', &[event.as_bytes()]), None));
     }
 

@@ -69,7 +69,7 @@ impl Circuit {
     }
 
     /// A probe may be sent now.
-    pub fn hurry(&mut self, now: Instant) {
+    pub fn retry_now(&mut self, now: Instant) {
         if self.open.is_some() {
             self.open = Some(Open { until: now, fresh_until: now });
         }

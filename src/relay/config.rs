@@ -1,6 +1,7 @@
 //! The settings of the relay.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use reqwest::{Certificate, Url};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::units;
+use crate::text::settings::{Expectations, Expected, InvalidSetting};
+use crate::text::units;
 
 /// `relay.*`
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -34,18 +36,42 @@ impl RelayConfig {
         self.destinations.iter_mut().chain(&mut self.agnost)
     }
 
-    /// Everything that is impossible.
-    pub fn check(&self) -> Vec<Mistake> {
+    /// What each setting has to be. Those of `relay.agnost` are those of every destination.
+    pub const EXPECTED: Expectations = &[
+        ("relay", Expected::Section),
+        ("relay.destinations", Expected::Text("a list of destinations")),
+        ("relay.agnost", Expected::Section),
+        ("relay.agnost.name", Expected::Text("a text")),
+        ("relay.agnost.type", Expected::Text("agnost")),
+        ("relay.agnost.endpoint", Expected::Text("a text")),
+        ("relay.agnost.org_id", Expected::Text("a text")),
+        ("relay.agnost.org_id_file", Expected::Path),
+        ("relay.agnost.concurrency", CONCURRENCY),
+        ("relay.agnost.timeout", Expected::Duration),
+        ("relay.agnost.retry", Expected::Section),
+        ("relay.agnost.retry.initial", Expected::Duration),
+        ("relay.agnost.retry.max", Expected::Duration),
+        ("relay.agnost.from", Expected::Text("start or now")),
+        ("relay.agnost.filter", Expected::Section),
+        ("relay.agnost.filter.agent_ids", Expected::Strings),
+        ("relay.agnost.filter.action_types", Expected::Strings),
+        ("relay.agnost.filter.labels", Expected::Text("names with strings, numbers or booleans")),
+        ("relay.agnost.content", Expected::Text("full or metadata-only")),
+        ("relay.agnost.ca_file", Expected::Path),
+    ];
+
+    /// The settings that cannot be used. Reads the files that they name.
+    pub fn check(&self) -> Vec<InvalidSetting> {
         let mut names = HashSet::new();
-        let mut mistakes = Vec::new();
+        let mut invalid = Vec::new();
         for (key, config) in self.all() {
-            mistakes.extend(config.check(&key));
+            invalid.extend(config.check(&key));
             if !names.insert(&config.name) {
                 let expected = "a name that no other destination has";
-                mistakes.push(Mistake::new(format!("{key}.name"), expected, &config.name));
+                invalid.push(InvalidSetting::new(format!("{key}.name"), expected, &config.name));
             }
         }
-        mistakes
+        invalid
     }
 }
 
@@ -57,7 +83,7 @@ pub struct DestinationConfig {
     pub name: String,
     /// What it speaks.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: DestinationType,
     /// Its base URL.
     pub endpoint: String,
     /// Who we are there.
@@ -85,7 +111,7 @@ impl Default for DestinationConfig {
     fn default() -> DestinationConfig {
         DestinationConfig {
             name: "agnost".to_owned(),
-            kind: Kind::Agnost,
+            kind: DestinationType::Agnost,
             endpoint: "https://api.agnost.ai".to_owned(),
             org_id: None,
             org_id_file: None,
@@ -103,7 +129,7 @@ impl Default for DestinationConfig {
 /// What a destination speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DestinationType {
     /// Agnost AI's capture-event API.
     Agnost,
 }
@@ -176,7 +202,7 @@ impl LabelValue {
         match self {
             LabelValue::Bool(value) => value.to_string(),
             LabelValue::Number(value) => {
-                let canonical = crate::chain::canonicalize(&value.to_string());
+                let canonical = cairn_proof::chain::canonicalize(&value.to_string());
                 canonical.map_or_else(|_| value.to_string(), |text| String::from_utf8_lossy(&text).into_owned())
             }
             LabelValue::Text(text) => text.clone(),
@@ -184,55 +210,42 @@ impl LabelValue {
     }
 }
 
-/// A setting that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: expected {expected}, found {found}")]
-pub struct Mistake {
-    /// Which.
-    pub key: String,
-    /// What it has to be.
-    pub expected: String,
-    /// What it is; never a secret.
-    pub found: String,
-}
-
-impl Mistake {
-    fn new(key: String, expected: &str, found: impl ToString) -> Mistake {
-        Mistake { key, expected: expected.to_owned(), found: found.to_string() }
-    }
-}
-
+/// How many requests may be in flight at once.
+const CONCURRENCY: Expected = Expected::Number(1..=1024);
+/// What the name of a destination has to be.
 const NAME: &str = "1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore";
+/// What an endpoint has to be.
 const ENDPOINT: &str = "an http or https URL without user, query and fragment, such as https://api.agnost.ai";
 
 impl DestinationConfig {
-    fn check(&self, key: &str) -> Vec<Mistake> {
-        let mut mistakes = Vec::new();
-        let mut require = |is_right: bool, name: &str, expected: &str, found: &dyn ToString| {
-            if !is_right {
-                mistakes.push(Mistake::new(format!("{key}.{name}"), expected, found.to_string()));
+    fn check(&self, key: &str) -> Vec<InvalidSetting> {
+        let mut invalid = Vec::new();
+        let mut require = |is_valid: bool, name: &str, expected: &dyn Display, found: &dyn Display| {
+            if !is_valid {
+                invalid.push(InvalidSetting::new(format!("{key}.{name}"), expected, found));
             }
         };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         let is_name = (1..=64).contains(&self.name.len()) && self.name.chars().all(is_plain);
-        require(is_name, "name", NAME, &format!("{:?}", self.name));
-        require((1..=1024).contains(&self.concurrency), "concurrency", "a number from 1 to 1024", &self.concurrency);
+        require(is_name, "name", &NAME, &format!("{:?}", self.name));
+        let concurrency = &CONCURRENCY;
+        require(concurrency.allows(self.concurrency as u64), "concurrency", concurrency, &self.concurrency);
         let time = |time: Duration| humantime::format_duration(time).to_string();
-        require(!self.timeout.is_zero(), "timeout", "more than 0s", &time(self.timeout));
+        require(!self.timeout.is_zero(), "timeout", &"more than 0s", &time(self.timeout));
         let RetryConfig { initial, max } = self.retry;
-        require(!initial.is_zero(), "retry.initial", "more than 0s", &time(initial));
+        require(!initial.is_zero(), "retry.initial", &"more than 0s", &time(initial));
         require(max >= initial, "retry.max", &format!("at least retry.initial, {}", time(initial)), &time(max));
-        mistakes.extend(self.url(key).err());
-        mistakes.extend(self.org(key).err());
-        mistakes.extend(self.certificates(key).err());
-        mistakes
+        invalid.extend(self.url(key).err());
+        invalid.extend(self.org(key).err());
+        invalid.extend(self.certificates(key).err());
+        invalid
     }
 
     /// The base URL, without a slash at its end.
     ///
     /// # Errors
     /// When it is none that can be used. What stands there is not told: it may hold a password.
-    pub fn url(&self, key: &str) -> Result<Url, Mistake> {
+    pub fn url(&self, key: &str) -> Result<Url, InvalidSetting> {
         let url = Url::parse(self.endpoint.trim_end_matches('/')).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.has_host()
@@ -241,14 +254,14 @@ impl DestinationConfig {
                 && url.query().is_none()
                 && url.fragment().is_none()
         });
-        url.ok_or_else(|| Mistake::new(format!("{key}.endpoint"), ENDPOINT, "something else"))
+        url.ok_or_else(|| InvalidSetting::new(format!("{key}.endpoint"), ENDPOINT, "something else"))
     }
 
     /// Who we are there, and the key that says so.
     ///
     /// # Errors
     /// When it is missing, there twice, or no UUID.
-    pub fn org(&self, key: &str) -> Result<(Uuid, String), Mistake> {
+    pub fn org(&self, key: &str) -> Result<(Uuid, String), InvalidSetting> {
         let (text, key) = match (&self.org_id, &self.org_id_file) {
             (Some(text), None) => (text.clone(), format!("{key}.org_id")),
             (None, Some(path)) => {
@@ -257,23 +270,23 @@ impl DestinationConfig {
                 (read.map_err(|error| cannot_read(&key, "a file with a UUID", path, &error))?, key)
             }
             (None, None) => {
-                return Err(Mistake::new(
+                return Err(InvalidSetting::new(
                     format!("{key}.org_id"),
                     "a UUID, or org_id_file with the path of one",
                     "nothing",
                 ));
             }
             (Some(_), Some(_)) => {
-                return Err(Mistake::new(format!("{key}.org_id"), "either org_id or org_id_file", "both"));
+                return Err(InvalidSetting::new(format!("{key}.org_id"), "either org_id or org_id_file", "both"));
             }
         };
         // The hyphenated form alone: the library would also take braces and more.
         let org = Some(text.trim()).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
         match org {
             Some(org) => Ok((org, key)),
-            None if text.trim().is_empty() => Err(Mistake::new(key, "a UUID with its hyphens", "nothing")),
+            None if text.trim().is_empty() => Err(InvalidSetting::new(key, "a UUID with its hyphens", "nothing")),
             // It may be a secret that got into the wrong place.
-            None => Err(Mistake::new(key, "a UUID with its hyphens", "something else")),
+            None => Err(InvalidSetting::new(key, "a UUID with its hyphens", "something else")),
         }
     }
 
@@ -281,19 +294,19 @@ impl DestinationConfig {
     ///
     /// # Errors
     /// When it cannot be read, or has none.
-    pub fn certificates(&self, key: &str) -> Result<Vec<Certificate>, Mistake> {
+    pub fn certificates(&self, key: &str) -> Result<Vec<Certificate>, InvalidSetting> {
         const EXPECTED: &str = "a file with certificates (PEM)";
         let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
         let key = format!("{key}.ca_file");
         let pem = std::fs::read(path).map_err(|error| cannot_read(&key, EXPECTED, path, &error))?;
         let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
         if found.is_empty() {
-            return Err(Mistake::new(key, EXPECTED, format!("{}: no certificate in it", path.display())));
+            return Err(InvalidSetting::new(key, EXPECTED, format!("{}: no certificate in it", path.display())));
         }
         Ok(found)
     }
 }
 
-fn cannot_read(key: &str, expected: &str, path: &std::path::Path, error: &io::Error) -> Mistake {
-    Mistake::new(key.to_owned(), expected, format!("{}: {error}", path.display()))
+fn cannot_read(key: &str, expected: &str, path: &std::path::Path, error: &io::Error) -> InvalidSetting {
+    InvalidSetting::new(key.to_owned(), expected, format!("{}: {error}", path.display()))
 }

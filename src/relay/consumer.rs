@@ -12,21 +12,22 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::backlog::{Backlog, Changes, Cursor};
+use super::backlog::{Backlog, Changes, RelayCursor};
 use super::circuit::Circuit;
+use super::commands::Command;
 use super::config::DestinationConfig;
 use super::destination::{Destination, Reason, Sent};
-use super::event::{Event, Filter};
+use super::event::{EventFilter, RelayEvent};
 use super::metrics::DestinationMetrics;
-use super::orders::Order;
+use super::report::FailureReporter;
 use super::sessions::{Sessions, Turn};
 use super::status::Shared;
-use super::{complaints::Complaints, reader};
-use crate::ledger::committed::Committed;
-use crate::ledger::keys::Place;
-use crate::ledger::now_ms;
-use crate::ledger::read;
+use crate::ledger::format::keys::Location;
+use crate::ledger::read::follower::Follower;
+use crate::ledger::read::lookup;
+use crate::ledger::read::merge;
 use crate::ledger::store::{Store, StoreError};
+use crate::runtime::now_ms;
 
 /// The most events that are read in one go.
 const STRETCH_EVENTS: usize = 512;
@@ -34,34 +35,32 @@ const STRETCH_EVENTS: usize = 512;
 const LOOK_EVENTS: usize = 16;
 /// The most sessions with something to send that are kept in memory. With more, nothing is read until some are done.
 const SESSIONS: usize = 16_384;
-/// How long a word of new events is let lie, so that one pass sees many of them.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long to wait for more commits before reading.
+pub const DEBOUNCE: Duration = Duration::from_millis(5);
 /// How long to wait before rows that could not be written are written again.
 const REWRITE: Duration = Duration::from_secs(1);
 
 /// An event cannot be read: the operator learns it, and the others go on.
-fn damaged(place: Place, metrics: &DestinationMetrics) {
-    let (shard, position) = (place.shard.0, place.position.0);
+fn damaged(location: Location, metrics: &DestinationMetrics) {
+    let (shard, position) = (location.shard.0, location.position.0);
     tracing::error!(shard, position, "an event cannot be read and is not relayed: run `cairn verify --all`");
     metrics.failed(Reason::Damaged);
 }
 
 /// What a consumer needs from outside, in every life of its thread.
-pub struct Outside {
+pub struct RelayContext {
     /// The database.
     pub store: Arc<Store>,
-    /// How far the ledger is.
-    pub committed: Arc<Committed>,
-    /// A word of new commits.
-    pub woken: Receiver<()>,
+    /// Follows the commits.
+    pub follower: Follower,
     /// Where requests run.
     pub runtime: Handle,
     /// The upstream.
     pub destination: Arc<dyn Destination>,
     /// What the operator asks for.
-    pub orders: Receiver<Order>,
+    pub commands: Receiver<Command>,
     /// Says that the end is near.
-    pub hurry: Receiver<()>,
+    pub retry_now: Receiver<()>,
     /// Says until when what is in flight may come to its end.
     pub stop: Receiver<Instant>,
     /// What others see.
@@ -86,12 +85,12 @@ pub(super) struct End {
 
 /// A consumer at work.
 pub struct Consumer<'o> {
-    pub(super) outside: &'o Outside,
+    pub(super) context: &'o RelayContext,
     pub(super) backlog: Backlog,
-    pub(super) cursor: Cursor,
+    pub(super) cursor: RelayCursor,
     pub(super) sessions: Sessions,
     pub(super) circuit: Circuit,
-    pub(super) complaints: Complaints,
+    pub(super) reporter: FailureReporter,
     pub(super) dead_letters: u64,
     /// When the last event was acknowledged, since the start.
     pub(super) last_sent_ms: Option<u64>,
@@ -99,7 +98,7 @@ pub struct Consumer<'o> {
     pub(super) changes: Changes,
     /// The cursor is not written yet.
     pub(super) is_moved: bool,
-    filter: Filter,
+    filter: EventFilter,
     /// Nothing is read before.
     pub(super) read_at: Instant,
     ended: (Sender<End>, Receiver<End>),
@@ -112,8 +111,8 @@ impl<'o> Consumer<'o> {
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn open(outside: &'o Outside) -> Result<Consumer<'o>, StoreError> {
-        let Outside { store, config, destination, shared, .. } = outside;
+    pub fn open(context: &'o RelayContext) -> Result<Consumer<'o>, StoreError> {
+        let RelayContext { store, config, destination, shared, .. } = context;
         let backlog = shared.backlog.clone();
         let Some(cursor) = backlog.cursor()? else {
             return Err(store.damaged("the cursor of a destination of the relay is gone"));
@@ -128,15 +127,15 @@ impl<'o> Consumer<'o> {
             cursor,
             sessions,
             circuit: Circuit::new(config.retry),
-            complaints: Complaints::new(&config.name, &shared.identity_key),
+            reporter: FailureReporter::new(&config.name, &shared.identity_key),
             last_sent_ms: None,
             changes: Changes::default(),
             is_moved: false,
-            filter: Filter::new(&config.filter),
+            filter: EventFilter::new(&config.filter),
             read_at: Instant::now(),
             ended: crossbeam_channel::unbounded(),
             requests: JoinSet::new(),
-            outside,
+            context,
         };
         consumer.publish();
         Ok(consumer)
@@ -147,13 +146,13 @@ impl<'o> Consumer<'o> {
     /// # Errors
     /// When the database cannot be read.
     pub fn run(&mut self) -> Result<(), StoreError> {
-        let outside = self.outside;
+        let context = self.context;
         loop {
             while let Ok(end) = self.ended.1.try_recv() {
-                self.settle(end)?;
+                self.on_result(end)?;
             }
             self.sessions.wake(Instant::now());
-            if self.is_hungry() && Instant::now() >= self.read_at {
+            if self.wants_events() && Instant::now() >= self.read_at {
                 self.read()?;
             }
             if !self.write(None) {
@@ -165,28 +164,28 @@ impl<'o> Consumer<'o> {
                 continue;
             }
             let never = crossbeam_channel::never();
-            let woken = if self.is_hungry() { &outside.woken } else { &never };
+            let woken = if self.wants_events() { context.follower.woken() } else { &never };
             let due = self.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             crossbeam_channel::select! {
-                recv(self.ended.1) -> end => if let Ok(end) = end { self.settle(end)? },
-                recv(outside.orders) -> order => if let Ok(order) = order { self.obey(order) },
+                recv(self.ended.1) -> end => if let Ok(end) = end { self.on_result(end)? },
+                recv(context.commands) -> command => if let Ok(command) = command { self.handle(command) },
                 recv(woken) -> _ => {
                     let now = Instant::now();
                     // A second word must not put off what the first one asked for.
                     if self.read_at <= now {
-                        self.read_at = now + GATHER;
+                        self.read_at = now + context.follower.debounce();
                     }
                 }
-                recv(outside.hurry) -> _ => self.hurry(),
+                recv(context.retry_now) -> _ => self.retry_now(),
                 recv(due) -> _ => {}
-                recv(outside.stop) -> deadline => return self.drain(deadline.unwrap_or_else(|_| Instant::now())),
+                recv(context.stop) -> deadline => return self.drain(deadline.unwrap_or_else(|_| Instant::now())),
             }
         }
     }
 
     /// Tries once more whatever waits for its next try: it is the last chance before the end.
-    fn hurry(&mut self) {
-        self.circuit.hurry(Instant::now());
+    fn retry_now(&mut self) {
+        self.circuit.retry_now(Instant::now());
         self.sessions.wake_all();
         self.read_at = Instant::now();
     }
@@ -199,7 +198,7 @@ impl<'o> Consumer<'o> {
                 tracing::warn!(requests, "the relay leaves requests without their answers; they are sent again");
                 break;
             };
-            self.settle(end)?;
+            self.on_result(end)?;
         }
         self.write(Some(deadline));
         self.publish();
@@ -208,26 +207,26 @@ impl<'o> Consumer<'o> {
 
     /// How many committed events were not read.
     fn lag(&self) -> u64 {
-        super::status::lag(&self.outside.committed, &self.cursor.next)
+        self.context.follower.committed().lag(&self.cursor.next)
     }
 
     /// Whether more sessions are needed than are in memory.
-    fn is_hungry(&self) -> bool {
+    fn wants_events(&self) -> bool {
         let in_flight = self.sessions.in_flight();
         self.sessions.len() < SESSIONS
             && match self.circuit.is_open() {
                 // A probe is best made with a session that did not fail before.
                 true => !self.sessions.has_fresh() && self.circuit.allows(true, in_flight, Instant::now()),
-                false => self.sessions.ready(self.again_slots()) + in_flight < self.outside.config.concurrency,
+                false => self.sessions.ready(self.retry_slots()) + in_flight < self.context.config.concurrency,
             }
     }
 
     /// How many requests at once may be of sessions whose last one failed: half of them, and none for a probe that
     /// another session can make.
-    fn again_slots(&self) -> usize {
+    fn retry_slots(&self) -> usize {
         match self.circuit.is_open() && self.sessions.has_fresh() {
             true => 0,
-            false => self.outside.config.concurrency.div_ceil(2),
+            false => self.context.config.concurrency.div_ceil(2),
         }
     }
 
@@ -244,31 +243,31 @@ impl<'o> Consumer<'o> {
                 let again = if self.sessions.ready(1) > 0 { Some(probe) } else { rested.map(|at| at.max(probe)) };
                 fresh.into_iter().chain(again).min()
             }
-            None if in_flight >= self.outside.config.concurrency => None,
+            None if in_flight >= self.context.config.concurrency => None,
             None => rested,
         };
-        let read = (self.is_hungry() && self.lag() > 0).then_some(self.read_at);
+        let read = (self.wants_events() && self.lag() > 0).then_some(self.read_at);
         send.into_iter().chain(read).min()
     }
 
     /// Reads a stretch of what was committed: whatever passes the filter waits from now on.
     fn read(&mut self) -> Result<(), StoreError> {
-        let Outside { store, committed, destination, .. } = self.outside;
+        let RelayContext { store, follower, destination, .. } = self.context;
         let (backlog, changes, sessions) = (&self.backlog, &mut self.changes, &mut self.sessions);
-        let (filter, ticket, metrics) = (&self.filter, &mut self.cursor.ticket, &self.outside.shared.metrics);
+        let (filter, ticket, metrics) = (&self.filter, &mut self.cursor.ticket, &self.context.shared.metrics);
         let mut is_moved = false;
         let limit = if self.circuit.is_open() { LOOK_EVENTS } else { STRETCH_EVENTS };
-        let read = reader::read(store, committed, &mut self.cursor.next, limit, |place, record| {
+        let read = merge::read(store, follower.committed(), &mut self.cursor.next, limit, |location, record| {
             is_moved = true;
-            let Some(event) = record.map(Event::new) else {
-                damaged(place, metrics);
+            let Some(event) = record.map(RelayEvent::new) else {
+                damaged(location, metrics);
                 return Ok(());
             };
             if !filter.passes(&event) {
                 return Ok(());
             }
             let session = destination.session(&event);
-            let waiting = super::sessions::Waiting { ticket: *ticket, place };
+            let waiting = super::sessions::Waiting { ticket: *ticket, location };
             *ticket += 1;
             backlog.add(changes, session, waiting);
             sessions.push(session, waiting, || backlog.is_announced(session, destination.recipient()))
@@ -276,7 +275,7 @@ impl<'o> Consumer<'o> {
         self.is_moved |= is_moved;
         if self.circuit.is_open() {
             // Looking for a session to probe with must not copy the whole backlog of those that rest.
-            self.read_at = Instant::now() + self.outside.config.retry.initial;
+            self.read_at = Instant::now() + self.context.config.retry.initial;
         }
         read
     }
@@ -290,9 +289,9 @@ impl<'o> Consumer<'o> {
         }
         while !self.changes.is_empty() {
             let Err(error) = self.backlog.write(&self.changes) else { break };
-            let destination = &self.outside.config.name;
+            let destination = &self.context.config.name;
             tracing::warn!(%error, destination, "the relay waits: its rows cannot be written");
-            let has_to_stop = deadline.map_or(!self.outside.stop.is_empty(), |deadline| Instant::now() >= deadline);
+            let has_to_stop = deadline.map_or(!self.context.stop.is_empty(), |deadline| Instant::now() >= deadline);
             if has_to_stop {
                 return false;
             }
@@ -305,14 +304,14 @@ impl<'o> Consumer<'o> {
 
     /// Sends what may be sent.
     fn send(&mut self) -> Result<(), StoreError> {
-        let concurrency = self.outside.config.concurrency;
+        let concurrency = self.context.config.concurrency;
         while self.sessions.in_flight() < concurrency
             && self.circuit.allows(self.sessions.has_fresh(), self.sessions.in_flight(), Instant::now())
-            && let Some(turn) = self.sessions.next(self.again_slots())
+            && let Some(turn) = self.sessions.next(self.retry_slots())
         {
-            match read::record(&self.outside.store, turn.event.place) {
+            match lookup::record(&self.context.store, turn.event.location) {
                 Ok(Some(record)) => {
-                    let event = Event::new(record.as_ref());
+                    let event = RelayEvent::new(record.as_ref());
                     // The filter may have changed since the event was read.
                     match self.filter.passes(&event) {
                         true => self.request(turn, &event),
@@ -320,7 +319,7 @@ impl<'o> Consumer<'o> {
                     }
                 }
                 Ok(None) | Err(StoreError::Damaged { .. }) => {
-                    damaged(turn.event.place, &self.outside.shared.metrics);
+                    damaged(turn.event.location, &self.context.shared.metrics);
                     self.finish(turn)?;
                 }
                 Err(error) => return Err(error),
@@ -329,27 +328,27 @@ impl<'o> Consumer<'o> {
         Ok(())
     }
 
-    fn request(&mut self, turn: Turn, event: &Event<'_>) {
-        let destination = &self.outside.destination;
+    fn request(&mut self, turn: Turn, event: &RelayEvent<'_>) {
+        let destination = &self.context.destination;
         let announces = destination.announces(event);
         let announcement = if turn.is_announced || announces { None } else { destination.announce(event) };
         let is_announcement = announcement.is_some();
         let sending = announcement.unwrap_or_else(|| destination.send(event));
-        let id = read::id(event.record).unwrap_or_default();
+        let id = lookup::id(event.record).unwrap_or_default();
         let (is_probe, ended) = (self.circuit.is_open(), self.ended.0.clone());
         let request = async move {
             let sent = sending.await;
             // Nobody waits for it any more when the consumer is gone.
             let _ = ended.send(End { turn, id, is_announcement, announces, is_probe, sent });
         };
-        self.requests.spawn_on(request, &self.outside.runtime);
+        self.requests.spawn_on(request, &self.context.runtime);
         // Those that have ended are only let go here: their ends came through the channel.
         while self.requests.try_join_next().is_some() {}
     }
 
     /// Shows others how far it is.
     pub(super) fn publish(&self) {
-        let mut status = self.outside.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.context.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.is_known = true;
         status.sent = self.cursor.sent;
         status.waiting = self.sessions.waiting();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::event::Event;
+use super::event::RelayEvent;
 
 /// Names the events that have to arrive one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,18 +18,18 @@ pub type Sending = BoxFuture<'static, Sent>;
 /// The calls make the request from the event at once; only the request itself is awaited.
 pub trait Destination: Send + Sync {
     /// The session that an event belongs to.
-    fn session(&self, event: &Event<'_>) -> SessionKey;
+    fn session(&self, event: &RelayEvent<'_>) -> SessionKey;
 
     /// Tells of a session before its first event is sent; `None` where sessions need no telling.
-    fn announce(&self, first: &Event<'_>) -> Option<Sending>;
+    fn announce(&self, first: &RelayEvent<'_>) -> Option<Sending>;
 
     /// Whether sending this event tells of its session: then nothing else has to.
-    fn announces(&self, _event: &Event<'_>) -> bool {
+    fn announces(&self, _event: &RelayEvent<'_>) -> bool {
         false
     }
 
     /// Sends an event.
-    fn send(&self, event: &Event<'_>) -> Sending;
+    fn send(&self, event: &RelayEvent<'_>) -> Sending;
 
     /// Stands for whom it is sent to: sessions that were announced to somebody else are announced again.
     fn recipient(&self) -> [u8; 8];

@@ -3,26 +3,26 @@
 use std::collections::HashSet;
 
 use super::config::FilterConfig;
-use crate::chain::{AgentKey, Field, scan};
-use crate::ledger::record::RecordRef;
+use crate::ledger::format::record::RecordRef;
+use cairn_proof::chain::{AgentKey, Field, scan};
 
 /// A committed event, its fields found in one pass over its canonical bytes.
-pub struct Event<'a> {
+pub struct RelayEvent<'a> {
     /// The record that it was read from.
     pub record: RecordRef<'a>,
     values: [Option<&'a [u8]>; Field::ALL.len()],
 }
 
-impl<'a> Event<'a> {
+impl<'a> RelayEvent<'a> {
     /// Finds the fields.
-    pub fn new(record: RecordRef<'a>) -> Event<'a> {
+    pub fn new(record: RecordRef<'a>) -> RelayEvent<'a> {
         let mut values = [None; Field::ALL.len()];
         for (name, value) in scan::members(record.canonical()) {
             if let Some(field) = Field::from_name(name) {
                 values[field as usize] = Some(value);
             }
         }
-        Event { record, values }
+        RelayEvent { record, values }
     }
 
     /// The canonical value of a field.
@@ -57,16 +57,16 @@ fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// Which events a destination gets.
-pub struct Filter {
+pub struct EventFilter {
     agents: HashSet<AgentKey>,
     action_types: HashSet<String>,
     labels: Vec<(String, String)>,
 }
 
-impl Filter {
+impl EventFilter {
     /// As the configuration says.
-    pub fn new(config: &FilterConfig) -> Filter {
-        Filter {
+    pub fn new(config: &FilterConfig) -> EventFilter {
+        EventFilter {
             agents: config.agent_ids.iter().map(|id| AgentKey::of(id)).collect(),
             action_types: config.action_types.iter().cloned().collect(),
             labels: config.labels.iter().map(|(name, value)| (name.clone(), value.text())).collect(),
@@ -74,7 +74,7 @@ impl Filter {
     }
 
     /// Whether the destination gets this event.
-    pub fn passes(&self, event: &Event<'_>) -> bool {
+    pub fn passes(&self, event: &RelayEvent<'_>) -> bool {
         let has_type = || event.text(Field::ActionType).is_some_and(|found| self.action_types.contains(&*found));
         let has_label = |(name, text): &(String, String)| {
             event.label(name).and_then(scan::text_or_literal).is_some_and(|found| found == *text)

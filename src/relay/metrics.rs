@@ -85,7 +85,7 @@ impl DestinationMetrics {
     }
 
     /// An event became a dead letter.
-    pub fn buried(&self) {
+    pub fn dead_lettered(&self) {
         self.dead_letters.increment(1);
     }
 

@@ -9,20 +9,20 @@ use super::consumer::{Consumer, End};
 use super::destination::{Outcome, Reason};
 use super::sessions::Turn;
 use super::status::LastError;
-use crate::ledger::now_ms;
 use crate::ledger::store::StoreError;
+use crate::runtime::now_ms;
 
 impl Consumer<'_> {
     /// Takes the end of a request.
-    pub(super) fn settle(&mut self, end: End) -> Result<(), StoreError> {
-        let outside = self.outside;
-        let shared = &outside.shared;
+    pub(super) fn on_result(&mut self, end: End) -> Result<(), StoreError> {
+        let context = self.context;
+        let shared = &context.shared;
         shared.metrics.requested(end.sent.status, end.sent.took);
         let Turn { session, event, .. } = end.turn;
         match end.sent.outcome {
             Outcome::Delivered if end.is_announcement => {
                 self.reached();
-                self.backlog.announced(&mut self.changes, session, outside.destination.recipient());
+                self.backlog.announced(&mut self.changes, session, context.destination.recipient());
                 self.sessions.announced(session);
                 Ok(())
             }
@@ -33,7 +33,7 @@ impl Consumer<'_> {
                 self.last_sent_ms = Some(now_ms());
                 self.is_moved = true;
                 if end.announces {
-                    self.backlog.announced(&mut self.changes, session, outside.destination.recipient());
+                    self.backlog.announced(&mut self.changes, session, context.destination.recipient());
                     self.sessions.known(session);
                 }
                 self.finish(end.turn)
@@ -41,26 +41,26 @@ impl Consumer<'_> {
             Outcome::Refused { status, ref answer } => {
                 self.reached();
                 shared.metrics.failed(Reason::Refused);
-                shared.metrics.buried();
+                shared.metrics.dead_lettered();
                 self.dead_letters += 1;
-                self.complaints.refused(end.id, status, answer);
+                self.reporter.refused(end.id, status, answer);
                 self.note_error(format!("{status}: {answer}"));
                 let letter =
-                    DeadLetter::new(event.place, session, status, answer.clone(), now_ms(), end.is_announcement);
-                self.backlog.bury(&mut self.changes, end.id, &letter);
+                    DeadLetter::new(event.location, session, status, answer.clone(), now_ms(), end.is_announcement);
+                self.backlog.insert_dead_letter(&mut self.changes, end.id, &letter);
                 self.finish(end.turn)
             }
             Outcome::Failed { reason, message, retry_after } => {
                 shared.metrics.failed(reason);
                 let now = Instant::now();
                 let failures = self.sessions.failed(session);
-                self.complaints.failed(reason, failures, &message);
-                let wait = back_off(outside.config.retry, failures, retry_after);
+                self.reporter.failed(reason, failures, &message);
+                let wait = back_off(context.config.retry, failures, retry_after);
                 // A session that fails again says nothing of the upstream while others could be asked.
                 let is_news = failures == 1 || !self.sessions.has_fresh();
-                self.sessions.rest(session, now + wait);
+                self.sessions.back_off(session, now + wait);
                 if self.circuit.failed(is_news, end.is_probe, retry_after, now) == Change::Opened {
-                    self.complaints.opened(&message);
+                    self.reporter.opened(&message);
                 }
                 self.note_error(message);
                 Ok(())
@@ -77,15 +77,15 @@ impl Consumer<'_> {
 
     /// The upstream answered.
     fn reached(&mut self) {
-        self.complaints.let_in();
+        self.reporter.accepted();
         if self.circuit.succeeded() == Change::Closed {
-            self.complaints.closed();
+            self.reporter.closed();
             self.read_at = Instant::now();
         }
     }
 
     fn note_error(&self, message: String) {
-        let mut status = self.outside.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.context.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.last_error = Some(LastError { at_ms: now_ms(), message });
     }
 }

@@ -12,15 +12,16 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::backlog::DeadLetter;
-use super::orders::{Action, Moved, Order};
+use super::commands::{Action, Command, Moved};
+use super::destinations::Relay;
+use super::handle::DestinationHandle;
 use super::status::Shared;
-use super::{Relay, running::Running};
-use crate::chain::{Field, scan, time};
-use crate::http::{Params, Problem, Segments, json_response, number};
+use crate::http::{ApiError, PathSegments, QueryParams, json_response, number};
 use crate::ledger::Ledger;
-use crate::ledger::read;
-use crate::ledger::record::Record;
+use crate::ledger::format::record::Record;
+use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
+use cairn_proof::chain::{Field, scan, time};
 
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -47,21 +48,21 @@ pub fn repairs(relay: Arc<Relay>) -> Router {
 }
 
 impl Relay {
-    fn destination(&self, name: &str) -> Result<Arc<Running>, Problem> {
-        let running = self.running();
-        let found = running.iter().find(|running| running.plan.name() == name).cloned();
+    fn destination(&self, name: &str) -> Result<Arc<DestinationHandle>, ApiError> {
+        let handles = self.handles();
+        let found = handles.iter().find(|handle| handle.spec.name() == name).cloned();
         found.ok_or_else(|| {
-            let known = running.iter().map(|running| running.plan.name()).collect::<Vec<_>>().join(", ");
+            let known = handles.iter().map(|handle| handle.spec.name()).collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".to_owned() } else { known };
-            Problem::not_found(format!("there is no destination {name:?}; there are: {known}"))
+            ApiError::not_found(format!("there is no destination {name:?}; there are: {known}"))
         })
     }
 
     /// Runs a read of the database on a thread made for blocking.
     async fn read<T: Send + 'static>(
         self: &Arc<Relay>,
-        work: impl FnOnce(&Relay) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
+        work: impl FnOnce(&Relay) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let relay = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || work(&relay));
         // A panic in a read is a bug, and goes on as one.
@@ -69,21 +70,21 @@ impl Relay {
     }
 }
 
-fn store_failed(error: StoreError) -> Problem {
+fn store_failed(error: StoreError) -> ApiError {
     tracing::error!(%error, "a read failed");
-    Problem::unavailable(format!("the ledger could not be read: {error}"))
+    ApiError::unavailable(format!("the ledger could not be read: {error}"))
 }
 
 fn time_text(ms: u64) -> String {
     String::from_utf8_lossy(&time::format_ms(ms)).into_owned()
 }
 
-async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Body>, Problem> {
-    Params::of(&uri)?.end()?;
+async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Body>, ApiError> {
+    QueryParams::of(&uri)?.end()?;
     let described = relay
         .read(|relay| {
-            let running = relay.running();
-            let all = running.iter().map(|running| describe(&relay.ledger, &running.shared));
+            let handles = relay.handles();
+            let all = handles.iter().map(|handle| describe(&relay.ledger, &handle.shared));
             all.collect::<Result<Vec<Value>, _>>().map_err(store_failed)
         })
         .await?;
@@ -115,10 +116,10 @@ fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
 
 async fn list(
     State(relay): State<Arc<Relay>>,
-    Segments(destination): Segments<String>,
+    PathSegments(destination): PathSegments<String>,
     uri: Uri,
-) -> Result<Response<Body>, Problem> {
-    let mut params = Params::of(&uri)?;
+) -> Result<Response<Body>, ApiError> {
+    let mut params = QueryParams::of(&uri)?;
     let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", |text| Uuid::try_parse(text).ok())?;
@@ -131,10 +132,10 @@ async fn list(
             let next = (letters.len() > limit).then(|| letters.truncate(limit));
             let next = next.and_then(|()| letters.last().map(|(id, _)| *id));
             let described = letters.iter().map(|(id, letter)| {
-                let record = read::record(relay.ledger.store(), letter.place()).map_err(store_failed)?;
+                let record = lookup::record(relay.ledger.store(), letter.location()).map_err(store_failed)?;
                 Ok(describe_letter(*id, letter, record.as_ref()))
             });
-            Ok((described.collect::<Result<Vec<Value>, Problem>>()?, next))
+            Ok((described.collect::<Result<Vec<Value>, ApiError>>()?, next))
         })
         .await?;
     let mut response = json_response(StatusCode::OK, Value::from(letters).to_string());
@@ -163,16 +164,16 @@ fn describe_letter(id: Uuid, letter: &DeadLetter, record: Option<&Record>) -> Va
 
 async fn show(
     State(relay): State<Arc<Relay>>,
-    Segments((destination, id)): Segments<(String, String)>,
+    PathSegments((destination, id)): PathSegments<(String, String)>,
     uri: Uri,
-) -> Result<Response<Body>, Problem> {
-    Params::of(&uri)?.end()?;
+) -> Result<Response<Body>, ApiError> {
+    QueryParams::of(&uri)?.end()?;
     let id = parse_id(&id)?;
     let shown = relay
         .read(move |relay| {
             let backlog = &relay.destination(&destination)?.shared.backlog;
             let letter = backlog.dead_letter(id).map_err(store_failed)?.ok_or_else(|| no_letter(id))?;
-            let record = read::record(relay.ledger.store(), letter.place()).map_err(store_failed)?;
+            let record = lookup::record(relay.ledger.store(), letter.location()).map_err(store_failed)?;
             let mut described = describe_letter(id, &letter, record.as_ref());
             let mut event = Vec::new();
             if let Some(record) = &record {
@@ -185,51 +186,51 @@ async fn show(
     Ok(json_response(StatusCode::OK, shown.to_string()))
 }
 
-fn parse_id(text: &str) -> Result<Uuid, Problem> {
-    Uuid::try_parse(text).map_err(|_| Problem::bad_request(format!("expected the id of an event, found {text:?}")))
+fn parse_id(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| ApiError::bad_request(format!("expected the id of an event, found {text:?}")))
 }
 
-fn no_letter(id: Uuid) -> Problem {
-    Problem::not_found(format!("the event {id} is no dead letter"))
+fn no_letter(id: Uuid) -> ApiError {
+    ApiError::not_found(format!("the event {id} is no dead letter"))
 }
 
-type One = Segments<(String, String)>;
+type One = PathSegments<(String, String)>;
 
 async fn retry_all(
     state: State<Arc<Relay>>,
-    Segments(destination): Segments<String>,
+    PathSegments(destination): PathSegments<String>,
     uri: Uri,
-) -> Result<Response<Body>, Problem> {
-    order(&state, &uri, (Action::Retry, &destination), None).await
+) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Retry, &destination), None).await
 }
 
 async fn drop_all(
     state: State<Arc<Relay>>,
-    Segments(destination): Segments<String>,
+    PathSegments(destination): PathSegments<String>,
     uri: Uri,
-) -> Result<Response<Body>, Problem> {
-    order(&state, &uri, (Action::Drop, &destination), None).await
+) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Drop, &destination), None).await
 }
 
-async fn retry_one(state: State<Arc<Relay>>, Segments(of): One, uri: Uri) -> Result<Response<Body>, Problem> {
-    order(&state, &uri, (Action::Retry, &of.0), Some(parse_id(&of.1)?)).await
+async fn retry_one(state: State<Arc<Relay>>, PathSegments(of): One, uri: Uri) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Retry, &of.0), Some(parse_id(&of.1)?)).await
 }
 
-async fn drop_one(state: State<Arc<Relay>>, Segments(of): One, uri: Uri) -> Result<Response<Body>, Problem> {
-    order(&state, &uri, (Action::Drop, &of.0), Some(parse_id(&of.1)?)).await
+async fn drop_one(state: State<Arc<Relay>>, PathSegments(of): One, uri: Uri) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Drop, &of.0), Some(parse_id(&of.1)?)).await
 }
 
-async fn order(
+async fn command(
     relay: &Relay,
     uri: &Uri,
     (action, destination): (Action, &str),
     event: Option<Uuid>,
-) -> Result<Response<Body>, Problem> {
+) -> Result<Response<Body>, ApiError> {
     // Who thinks that this chooses some must not lose all.
-    Params::none(uri)?;
+    QueryParams::none(uri)?;
     let (reply, replied) = oneshot::channel();
-    let ended = || Problem::unavailable("the relay is shutting down or starting again");
-    relay.destination(destination)?.orders.send(Order { action, event, reply }).map_err(|_| ended())?;
+    let ended = || ApiError::unavailable("the relay is shutting down or starting again");
+    relay.destination(destination)?.commands.send(Command { action, event, reply }).map_err(|_| ended())?;
     let Moved { count, left } = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
     if let Some(id) = event.filter(|_| count == 0) {
         return Err(no_letter(id));

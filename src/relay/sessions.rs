@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::destination::SessionKey;
-use crate::ledger::keys::Place;
+use crate::ledger::format::keys::Location;
 
 /// How many events of a session are kept in memory.
 pub const IN_MEMORY: usize = 16;
@@ -18,7 +18,7 @@ pub struct Waiting {
     /// Its place in the order in which events were read: sessions keep it.
     pub ticket: u64,
     /// Where it stands in the ledger.
-    pub place: Place,
+    pub location: Location,
 }
 
 struct Session {
@@ -49,14 +49,14 @@ pub struct Sessions {
     /// Ready, and their last request did not fail.
     fresh: VecDeque<SessionKey>,
     /// Ready after a back-off.
-    again: VecDeque<SessionKey>,
+    retry: VecDeque<SessionKey>,
     /// In their back-off.
-    resting: BTreeSet<(Instant, SessionKey)>,
+    backing_off: BTreeSet<(Instant, SessionKey)>,
     /// The first event of each session, by ticket.
-    fronts: BTreeMap<u64, Place>,
+    fronts: BTreeMap<u64, Location>,
     in_flight: usize,
     /// Of them, how many are of sessions whose last request failed.
-    again_in_flight: usize,
+    retries_in_flight: usize,
     waiting: u64,
     turns: u32,
 }
@@ -78,8 +78,8 @@ impl Sessions {
     }
 
     /// How many sessions could send now, if those that failed get so many slots.
-    pub fn ready(&self, again_slots: usize) -> usize {
-        self.fresh.len() + self.again.len().min(again_slots.saturating_sub(self.again_in_flight))
+    pub fn ready(&self, retry_slots: usize) -> usize {
+        self.fresh.len() + self.retry.len().min(retry_slots.saturating_sub(self.retries_in_flight))
     }
 
     /// Whether a session could send now whose last request did not fail.
@@ -88,8 +88,8 @@ impl Sessions {
     }
 
     /// The event that has waited longest.
-    pub fn oldest(&self) -> Option<Place> {
-        self.fronts.first_key_value().map(|(_, place)| *place)
+    pub fn oldest(&self) -> Option<Location> {
+        self.fronts.first_key_value().map(|(_, location)| *location)
     }
 
     /// Adds an event behind the others of its session. `is_announced` is asked of a session that is new here.
@@ -113,7 +113,7 @@ impl Sessions {
         }
         let is_announced = is_announced()?;
         self.waiting += 1;
-        self.fronts.insert(event.ticket, event.place);
+        self.fronts.insert(event.ticket, event.location);
         self.fresh.push_back(session);
         let first = VecDeque::from([event]);
         self.all.insert(session, Session { first, on_disk: 0, is_announced, failures: 0 });
@@ -123,45 +123,45 @@ impl Sessions {
     /// Lets those be ready whose back-off is over.
     pub fn wake(&mut self, now: Instant) {
         while self.wake_at().is_some_and(|until| until <= now)
-            && let Some((_, session)) = self.resting.pop_first()
+            && let Some((_, session)) = self.backing_off.pop_first()
         {
-            self.again.push_back(session);
+            self.retry.push_back(session);
         }
     }
 
     /// Ends the rest of all of them.
     pub fn wake_all(&mut self) {
-        if let Some((until, _)) = self.resting.last() {
+        if let Some((until, _)) = self.backing_off.last() {
             self.wake(*until);
         }
     }
 
     /// When the next back-off is over.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.resting.first().map(|(until, _)| *until)
+        self.backing_off.first().map(|(until, _)| *until)
     }
 
     /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::rest`].
     ///
     /// Sessions that failed and those that did not take turns. The former may hang again, and get no more than
     /// `again_slots` at once, so that many of them hold up nobody else.
-    pub fn next(&mut self, again_slots: usize) -> Option<Turn> {
+    pub fn next(&mut self, retry_slots: usize) -> Option<Turn> {
         self.turns = self.turns.wrapping_add(1);
         let is_agains = self.turns.is_multiple_of(2) || self.fresh.is_empty();
-        let session = match is_agains && self.again_in_flight < again_slots {
-            true => self.again.pop_front().or_else(|| self.fresh.pop_front())?,
+        let session = match is_agains && self.retries_in_flight < retry_slots {
+            true => self.retry.pop_front().or_else(|| self.fresh.pop_front())?,
             false => self.fresh.pop_front()?,
         };
         let known = self.all.get(&session)?;
         self.in_flight += 1;
-        self.again_in_flight += usize::from(known.failures > 0);
+        self.retries_in_flight += usize::from(known.failures > 0);
         Some(Turn { session, event: *known.first.front()?, is_announced: known.is_announced })
     }
 
     /// A turn is over.
     fn end(&mut self, session: SessionKey) {
         self.in_flight -= 1;
-        self.again_in_flight -= usize::from(self.all.get(&session).is_some_and(|known| known.failures > 0));
+        self.retries_in_flight -= usize::from(self.all.get(&session).is_some_and(|known| known.failures > 0));
     }
 
     /// The upstream knows the session now: it is ready for its first event.
@@ -191,8 +191,8 @@ impl Sessions {
     }
 
     /// The session rests until then.
-    pub fn rest(&mut self, session: SessionKey, until: Instant) {
-        self.resting.insert((until, session));
+    pub fn back_off(&mut self, session: SessionKey, until: Instant) {
+        self.backing_off.insert((until, session));
     }
 
     /// The session's first event is done. If none of its others are in memory, `read` gets so many from disk: those
@@ -215,7 +215,7 @@ impl Sessions {
         }
         match known.first.front() {
             Some(next) => {
-                self.fronts.insert(next.ticket, next.place);
+                self.fronts.insert(next.ticket, next.location);
                 self.fresh.push_back(session);
             }
             None => {
@@ -232,13 +232,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ledger::keys::{Position, ShardId};
+    use crate::ledger::format::keys::{Position, ShardId};
 
     const A: SessionKey = SessionKey([1; 16]);
     const B: SessionKey = SessionKey([2; 16]);
 
     fn event(ticket: u64) -> Waiting {
-        Waiting { ticket, place: Place { shard: ShardId(0), position: Position(ticket) } }
+        Waiting { ticket, location: Location { shard: ShardId(0), position: Position(ticket) } }
     }
 
     fn push(sessions: &mut Sessions, session: SessionKey, event: Waiting, is_announced: bool) {
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!((first.event.ticket, first.is_announced), (0, true));
         sessions.done(A, nothing).unwrap();
         assert_eq!(sessions.next(1).unwrap().event.ticket, 1);
-        assert_eq!(sessions.oldest(), Some(event(1).place));
+        assert_eq!(sessions.oldest(), Some(event(1).location));
         sessions.done(A, nothing).unwrap();
         sessions.done(B, nothing).unwrap();
         assert_eq!((sessions.len(), sessions.waiting(), sessions.in_flight()), (0, 0, 0));
@@ -280,7 +280,7 @@ mod tests {
         push(&mut sessions, B, event(1), true);
         sessions.next(1).unwrap();
         assert_eq!(sessions.failed(A), 1);
-        sessions.rest(A, now + Duration::from_secs(9));
+        sessions.back_off(A, now + Duration::from_secs(9));
         assert_eq!(sessions.next(1).unwrap().session, B);
         sessions.wake(now);
         assert_eq!((sessions.next(1), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
@@ -290,7 +290,7 @@ mod tests {
         let turns = [sessions.next(1).unwrap(), sessions.next(1).unwrap()];
         assert!(turns.iter().any(|turn| turn.event == event(0)) && turns.iter().any(|turn| turn.session == B));
         assert_eq!(sessions.failed(A), 2);
-        sessions.rest(A, now);
+        sessions.back_off(A, now);
         assert_eq!(sessions.in_flight(), 1);
     }
 
@@ -304,7 +304,7 @@ mod tests {
         let bad: Vec<SessionKey> = (0..10).map(|_| sessions.next(2).unwrap().session).collect();
         for session in &bad {
             sessions.failed(*session);
-            sessions.rest(*session, now);
+            sessions.back_off(*session, now);
         }
         sessions.wake(now);
         let turns: Vec<SessionKey> = (0..8).map(|_| sessions.next(2).unwrap().session).collect();

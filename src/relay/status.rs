@@ -5,19 +5,18 @@ use std::sync::{Mutex, PoisonError};
 
 use super::backlog::Backlog;
 use super::metrics::DestinationMetrics;
-use super::reader;
 use crate::ledger::Ledger;
-use crate::ledger::committed::Committed;
-use crate::ledger::keys::{Place, Position};
-use crate::ledger::read;
-use crate::ledger::store::StoreError;
+use crate::ledger::format::keys::{Location, Position};
+use crate::ledger::read::committed::Committed;
+use crate::ledger::read::lookup;
+use crate::ledger::store::{Store, StoreError};
 
 /// What a destination's consumer shares with those who look.
 pub struct Shared {
     /// Its name.
     pub name: String,
     /// What it speaks.
-    pub kind: super::config::Kind,
+    pub kind: super::config::DestinationType,
     /// Its base URL.
     pub endpoint: String,
     /// The key of the configuration that says who we are there.
@@ -53,7 +52,7 @@ pub struct Status {
     /// The next event of each shard that will be read.
     pub next: Vec<Position>,
     /// The event that was read first of those that wait.
-    pub oldest: Option<Place>,
+    pub oldest: Option<Location>,
     /// Only probes are sent.
     pub is_open: bool,
     /// How many there are.
@@ -75,15 +74,10 @@ pub struct LastError {
     pub message: String,
 }
 
-/// How many committed events stand behind those positions.
-pub fn lag(committed: &Committed, next: &[Position]) -> u64 {
-    committed.shards().zip(next).map(|(shard, next)| committed.next(shard).0.saturating_sub(next.0)).sum()
-}
-
 impl Status {
     /// How many committed events were not acknowledged.
     pub fn backlog(&self, committed: &Committed) -> u64 {
-        self.waiting + lag(committed, &self.next)
+        self.waiting + committed.lag(&self.next)
     }
 
     /// Whether nothing will be sent from `since_ms` to `until_ms`, in ms since 1970, after it was tried once more: all is, or
@@ -92,7 +86,7 @@ impl Status {
         let has_failed = self.last_error.as_ref().is_some_and(|error| error.at_ms > since_ms);
         let is_away = self.last_sent_ms.is_none_or(|sent_ms| sent_ms <= since_ms);
         let is_later =
-            || lag(committed, &self.next) == 0 && self.next_try_ms.is_some_and(|next_try_ms| next_try_ms > until_ms);
+            || committed.lag(&self.next) == 0 && self.next_try_ms.is_some_and(|next_try_ms| next_try_ms > until_ms);
         let is_all_sent = self.backlog(committed) == 0;
         self.is_known && self.in_flight == 0 && (is_all_sent || has_failed && (is_away || is_later()))
     }
@@ -103,11 +97,26 @@ impl Status {
     /// When the database cannot be read.
     pub fn oldest_ms(&self, ledger: &Ledger) -> Result<Option<u64>, StoreError> {
         match self.oldest {
-            Some(place) => {
-                let record = read::record(ledger.store(), place)?;
+            Some(location) => {
+                let record = lookup::record(ledger.store(), location)?;
                 Ok(record.and_then(|record| record.as_ref().received_ms()))
             }
-            None => reader::oldest_unread_ms(ledger.store(), ledger.committed(), &self.next),
+            None => oldest_unread_ms(ledger.store(), ledger.committed(), &self.next),
         }
     }
+}
+
+/// When the first event that was not read was received; `None` if there is none.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn oldest_unread_ms(store: &Store, committed: &Committed, next: &[Position]) -> Result<Option<u64>, StoreError> {
+    let mut oldest = None;
+    for (shard, &position) in committed.shards().zip(next) {
+        if position < committed.next(shard) {
+            let record = lookup::record(store, Location { shard, position })?;
+            oldest = oldest.into_iter().chain(record.and_then(|record| record.as_ref().received_ms())).min();
+        }
+    }
+    Ok(oldest)
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect, retry};
 
-use super::config::{DestinationConfig, Mistake};
+use super::config::DestinationConfig;
 use super::destination::{Outcome, Reason, Sending, Sent};
-use crate::http::Causes;
+use crate::http::ErrorChain;
+use crate::text::settings::InvalidSetting;
 
 /// How much of an answer is read; the rest is dropped with its connection.
 const ANSWER_BYTES: usize = 4096;
@@ -36,7 +37,7 @@ impl Upstream {
         key: &str,
         mut headers: HeaderMap,
         secret: &str,
-    ) -> Result<Upstream, Mistake> {
+    ) -> Result<Upstream, InvalidSetting> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let endpoint = config.url(key)?.as_str().trim_end_matches('/').to_owned();
         let client = Client::builder()
@@ -49,10 +50,8 @@ impl Upstream {
             .retry(retry::never())
             .tls_certs_merge(config.certificates(key)?)
             .build();
-        let unusable = |error: reqwest::Error| Mistake {
-            key: format!("{key}.ca_file"),
-            expected: "certificates that can be used".to_owned(),
-            found: Causes(&error).to_string(),
+        let unusable = |error: reqwest::Error| {
+            InvalidSetting::new(format!("{key}.ca_file"), "certificates that can be used", ErrorChain(&error))
         };
         Ok(Upstream { client: client.map_err(unusable)?, endpoint, secret: secret.into() })
     }
@@ -94,7 +93,7 @@ fn failed(error: &reqwest::Error) -> Outcome {
         error if error.is_connect() => Reason::Connect,
         _ => Reason::Broken,
     };
-    Outcome::Failed { reason, message: Causes(error).to_string(), retry_after: None }
+    Outcome::Failed { reason, message: ErrorChain(error).to_string(), retry_after: None }
 }
 
 /// What an answer means: 2xx is an acknowledgement, 4xx is final but for 401, 403, 408 and 429.

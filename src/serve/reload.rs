@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::access::{Guard, Keys};
-use crate::admin::Metrics;
+use super::metrics::Metrics;
+use crate::auth::{self, Guard, Keys};
 use crate::config::Config;
 use crate::http::{Address, ConnectionLimits, Timeouts, Tls};
 use crate::ingest::{Ingest, LimitsConfig};
@@ -23,7 +23,7 @@ const LIVE: [&str; 7] =
     ["auth.", "limits.", "log.level", "relay.", "storage.max_bytes", "storage.min_free_bytes", "tls."];
 
 /// The parts of a server that can be changed.
-pub struct Parts {
+pub struct ReloadTargets {
     /// Who may call.
     pub guard: Arc<Guard>,
     /// TLS, if there is any.
@@ -51,7 +51,7 @@ pub struct Changed {
 
 /// What is in force, and how it is changed.
 pub struct Live {
-    parts: Parts,
+    parts: ReloadTargets,
     /// Addresses where events are taken.
     taking: Vec<Address>,
     /// Held while something changes. What needs a restart stays as it is there.
@@ -64,9 +64,9 @@ type Contents = Vec<(PathBuf, Result<Vec<u8>, std::io::ErrorKind>)>;
 
 impl Live {
     /// A server that runs with this configuration, whose files had these contents before they were read for it.
-    pub fn new(config: &Config, files: Contents, taking: Vec<Address>, parts: Parts) -> Live {
+    pub fn new(config: &Config, files: Contents, taking: Vec<Address>, parts: ReloadTargets) -> Live {
         let mut running = config.clone();
-        running.auth.forget_keys();
+        auth::hash_keys(&mut running.auth);
         Live { parts, taking, running: Mutex::new(running), files: Mutex::new(files) }
     }
 
@@ -77,11 +77,11 @@ impl Live {
     pub fn change(&self, new: &Config) -> Result<Changed, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = new.clone();
-        new.auth.forget_keys();
+        auth::hash_keys(&mut new.auth);
         self.refuse_to_open(&new)?;
         // Before they are read: a change in between is not missed.
         let files = contents(&new);
-        let Parts { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
+        let ReloadTargets { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
         let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
@@ -139,7 +139,7 @@ impl Live {
         if now == *known {
             return;
         }
-        let Parts { guard, tls, relay, metrics, .. } = &self.parts;
+        let ReloadTargets { guard, tls, relay, metrics, .. } = &self.parts;
         let keys = Keys::load(&running.auth).map(|keys| guard.change(keys)).map_err(|error| error.to_string());
         let certificates = Tls::prepare(&running.tls).map_err(|error| error.to_string());
         let certificates =

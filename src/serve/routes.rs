@@ -8,9 +8,9 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::access::{self, Guard, Need, Scopes};
 use crate::audit::{self, Audit};
-use crate::http::{Problem, json_response};
+use crate::auth::{self, Guard, Need, Scopes};
+use crate::http::{ApiError, json_response};
 use crate::ingest::{self, Ingest};
 use crate::relay::{self, Relay};
 
@@ -28,13 +28,13 @@ pub fn public(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, guard: 
     let repairs = needing(relay::repairs(relay), guard, Scopes::ALL);
     let openapi = Router::new().route("/openapi.json", get(|| async { json_response(StatusCode::OK, OPENAPI) }));
     let all = with_fallbacks(openapi.merge(events).merge(reads).merge(repairs));
-    all.layer(from_fn_with_state(Arc::clone(guard), access::identify)).merge(otlp)
+    all.layer(from_fn_with_state(Arc::clone(guard), auth::identify)).merge(otlp)
 }
 
 /// The calls of OpenTelemetry's exporters, on the public port and on one of their own.
 pub fn otlp(ingest: Arc<Ingest>, guard: &Arc<Guard>) -> Router {
     let routes = needing(ingest::otlp_routes(ingest), guard, Scopes::INGEST);
-    routes.layer(from_fn_with_state(Arc::clone(guard), access::identify)).layer(from_fn(ingest::otlp_status))
+    routes.layer(from_fn_with_state(Arc::clone(guard), auth::identify)).layer(from_fn(ingest::otlp_status))
 }
 
 /// Routes whose callers have to be good for something.
@@ -43,7 +43,7 @@ fn needing(routes: Router, guard: &Arc<Guard>, scopes: Scopes) -> Router {
     if !routes.has_routes() {
         return routes;
     }
-    routes.route_layer(from_fn_with_state(Need { guard: Arc::clone(guard), scopes }, access::require))
+    routes.route_layer(from_fn_with_state(Need { guard: Arc::clone(guard), scopes }, auth::require))
 }
 
 /// What is answered where there is no call.
@@ -52,9 +52,9 @@ pub fn with_fallbacks(routes: Router) -> Router {
 }
 
 async fn no_path() -> impl IntoResponse {
-    Problem::not_found("there is no such path")
+    ApiError::not_found("there is no such path")
 }
 
 async fn no_method() -> impl IntoResponse {
-    Problem::method_not_allowed()
+    ApiError::method_not_allowed()
 }

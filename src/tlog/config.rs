@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
+
 /// The part of `log.*` that is about the transparency log. Unset files lie in the data directory.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
@@ -19,6 +21,26 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// What each setting has to be.
+    pub const EXPECTED: Expectations = &[
+        ("log.origin", Expected::Text("a text")),
+        ("log.key_file", Expected::Path),
+        ("log.checkpoint_file", Expected::Path),
+        ("log.checkpoint_interval", Expected::Duration),
+        ("log.announce_interval", Expected::Duration),
+    ];
+
+    /// The settings that cannot be used.
+    pub fn check(&self) -> Vec<InvalidSetting> {
+        let mut checks = Checks::default();
+        checks.positive("log.checkpoint_interval", self.checkpoint_interval);
+        checks.positive("log.announce_interval", self.announce_interval);
+        let is_origin = self.origin.as_ref().is_none_or(|origin| is_origin(origin));
+        let found = self.origin.as_deref().unwrap_or_default();
+        checks.require(is_origin, "log.origin", "a name without white space and +", format_args!("{found:?}"));
+        checks.finish()
+    }
+
     /// Where the keys are.
     pub fn key_path(&self, data_dir: &Path) -> PathBuf {
         self.key_file.clone().unwrap_or_else(|| data_dir.join("log.key"))
@@ -28,9 +50,9 @@ impl LogConfig {
     pub fn checkpoint_path(&self, data_dir: &Path) -> PathBuf {
         self.checkpoint_file.clone().unwrap_or_else(|| data_dir.join("log.checkpoint"))
     }
+}
 
-    /// Whether an origin can be the name of a key (C2SP signed-note): no white space, no plus.
-    pub fn is_origin(origin: &str) -> bool {
-        !origin.is_empty() && !origin.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
-    }
+/// Whether an origin can be the name of a key (C2SP signed-note): no white space, no plus.
+fn is_origin(origin: &str) -> bool {
+    !origin.is_empty() && !origin.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
 }

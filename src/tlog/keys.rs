@@ -4,13 +4,14 @@
 //! The name is the log's origin. Every checkpoint bears a signature of each key, so that a key can be replaced while
 //! those who know only the old one can still check: see `cairn key rotate`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cairn_proof::files::replace;
+use cairn_proof::tree::note_keys;
 use rand_core::OsRng;
-use signed_note::{Note, NoteError, Signer, StandardSigner, StandardVerifier, Verifier, VerifierList, generate_key};
+use signed_note::{Note, NoteError, Signer, StandardSigner, generate_key};
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -134,45 +135,13 @@ impl Keys {
         Ok(note.to_bytes())
     }
 
-    /// Whether one of the keys signed this note.
+    /// Checks that one of the keys signed this note.
     ///
     /// # Errors
-    /// When it is no note, or none of its signatures is right.
+    /// When it is not a note, or none of its signatures is valid.
     pub fn verify(&self, note: &[u8]) -> Result<Note, NoteError> {
-        verify(note, &self.verifiers)
+        note_keys::verify(note, &self.verifiers)
     }
-}
-
-/// Checks a note with verifier keys: at least one of them has signed it, and no signature of theirs is wrong.
-///
-/// # Errors
-/// When it is no note, none of them has signed it, or a signature is wrong.
-pub fn verify(note: &[u8], verifier_keys: &[String]) -> Result<Note, NoteError> {
-    let known = verifier_keys.iter().filter_map(|key| StandardVerifier::new(key).ok());
-    let known = known.map(|verifier| Box::new(verifier) as Box<dyn Verifier>).collect();
-    let note = Note::from_bytes(note)?;
-    note.verify(&VerifierList::new(known))?;
-    Ok(note)
-}
-
-/// Which of these verifier keys has signed a note.
-///
-/// # Errors
-/// When none has, or a signature is wrong.
-pub fn signer<'k>(note: &[u8], verifier_keys: &'k [String]) -> Result<&'k str, String> {
-    for key in verifier_keys {
-        match verify(note, std::slice::from_ref(key)) {
-            Ok(_) => return Ok(key),
-            Err(NoteError::UnverifiedNote) => {}
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    Err(format!("it was not signed with {}", verifier_keys.join(", nor with ")))
-}
-
-/// Whether a text is a verifier key.
-pub fn is_verifier(text: &str) -> bool {
-    StandardVerifier::new(text).is_ok()
 }
 
 /// The verifier key of a signer key.
@@ -184,28 +153,6 @@ fn verifier_key(signer_key: &str, signer: &StandardSigner) -> Option<String> {
     let secret: [u8; 32] = secret.get(1..)?.try_into().ok()?;
     let public = ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key();
     Some(signed_note::new_ed25519_verifier_key(signer.name(), &public))
-}
-
-/// Replaces a file as a whole, or makes it, so that nobody else may read it: it is the old one or the new one, whenever
-/// the power goes.
-///
-/// # Errors
-/// When it cannot be written. It is the old one then.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder(path))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    // A file survives a power loss only when its name in the folder is on disk, too.
-    File::open(folder(path))?.sync_all()
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -221,10 +168,10 @@ mod tests {
             let note = keys.sign(b"an/origin\n0\nhash\n").unwrap();
             let again = Keys::read(&path, "an/origin").unwrap().unwrap();
             assert_eq!(again.verifiers(), keys.verifiers());
-            assert_eq!(verify(&note, again.verifiers()).unwrap().text(), b"an/origin\n0\nhash\n");
+            assert_eq!(note_keys::verify(&note, again.verifiers()).unwrap().text(), b"an/origin\n0\nhash\n");
             let mut forged = note.clone();
             forged[10] ^= 1;
-            assert!(verify(&forged, again.verifiers()).is_err());
+            assert!(note_keys::verify(&forged, again.verifiers()).is_err());
             assert!(Keys::make(&path, "an/origin").is_err(), "never overwritten");
             assert!(Keys::read(&path, "another").is_err());
         }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use lru::LruCache;
 use tlog_tiles::{Error, HASH_SIZE, Hash, HashReader, node_hash, prove_record, split_stored_hash_index};
 
-use super::tree::{HEIGHT, WIDTH};
-use super::{Proof, Signed, leaf};
-use crate::ledger::keys::Place;
-use crate::ledger::record::RecordRef;
+use cairn_proof::tree::{HEIGHT, WIDTH};
+
+use super::leaf;
+use super::signed::{Proof, Signed};
+use crate::ledger::format::keys::Location;
+use crate::ledger::format::record::RecordRef;
 use crate::ledger::store::StoreError;
 
 /// How many tiles are kept, of 16 KiB each: of every level the one above the leaf, and the last one.
@@ -24,7 +26,7 @@ pub struct Prover {
     signed: Arc<Signed>,
     tiles: RefCell<LruCache<(u8, u64), Subtrees>>,
     /// The run of leaves that the last event was in: its first event, its first leaf, the position behind it.
-    run: Option<(Place, u64, u64)>,
+    run: Option<(Location, u64, u64)>,
 }
 
 /// The roots of the subtrees within a tile, by height: the hashes themselves, of pairs of them, and so on.
@@ -45,22 +47,22 @@ impl Prover {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn prove(&mut self, place: Place, record: RecordRef<'_>) -> Result<Proof, StoreError> {
-        let leaf = self.leaf_of(place)?;
+    pub fn prove(&mut self, location: Location, record: RecordRef<'_>) -> Result<Proof, StoreError> {
+        let leaf = self.leaf_of(location)?;
         let store = self.signed.rows.store();
         let damaged = |error: Error| store.damaged(format!("the log cannot be read: {error}"));
         let siblings = prove_record(self.signed.size, leaf, &*self).map_err(damaged)?;
         Ok(Proof { leaf, leaf_hash: leaf::hash(record), siblings })
     }
 
-    fn leaf_of(&mut self, place: Place) -> Result<u64, StoreError> {
-        let position = place.position.0;
-        let within = |(first, _, end): &(Place, u64, u64)| {
-            first.shard == place.shard && (first.position.0..*end).contains(&position)
+    fn leaf_of(&mut self, location: Location) -> Result<u64, StoreError> {
+        let position = location.position.0;
+        let within = |(first, _, end): &(Location, u64, u64)| {
+            first.shard == location.shard && (first.position.0..*end).contains(&position)
         };
         let (first, leaf, _) = match self.run.filter(within) {
             Some(run) => run,
-            None => *self.run.insert(self.signed.rows.run_at(place)?),
+            None => *self.run.insert(self.signed.rows.run_at(location)?),
         };
         Ok(leaf + (position - first.position.0))
     }

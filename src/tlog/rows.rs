@@ -21,13 +21,13 @@
 
 use std::sync::Arc;
 
-use crate::ledger::keys::{Place, Position, ShardId};
-use crate::ledger::read;
-use crate::ledger::record::Record;
+use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::format::record::Record;
+use crate::ledger::read::lookup;
 use crate::ledger::store::{Batch, Family, Rows, Store, StoreError};
 
 use super::leaf;
-use super::tree::{Edge, HEIGHT, TileBytes, Tiles, WIDTH, Whole};
+use cairn_proof::tree::{Edge, HEIGHT, TileBytes, Tiles, WIDTH, WholeTile};
 use tlog_tiles::{HASH_SIZE, Tile};
 
 const SIZE: &[u8] = b"s";
@@ -48,7 +48,7 @@ pub struct Run {
     /// The first leaf.
     pub leaf: u64,
     /// Its event.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// The runs of the log, one after the other.
@@ -65,7 +65,7 @@ impl Runs<'_> {
     pub fn take_next(&mut self) -> Result<Option<Run>, StoreError> {
         let Some((key, value)) = self.rows.row()?.filter(|(key, _)| key.starts_with(b"l")) else { return Ok(None) };
         let run = key.strip_prefix(b"l").and_then(|leaf| {
-            Some(Run { leaf: u64::from_be_bytes(leaf.try_into().ok()?), place: Place::decode(value)? })
+            Some(Run { leaf: u64::from_be_bytes(leaf.try_into().ok()?), location: Location::decode(value)? })
         });
         let run = run.ok_or_else(|| self.store.damaged("a run of the log cannot be read"))?;
         self.rows.next();
@@ -93,9 +93,9 @@ fn leaf_key(leaf: u64) -> [u8; 9] {
     key
 }
 
-fn place_key(place: Place) -> [u8; 11] {
+fn location_key(location: Location) -> [u8; 11] {
     let mut key = [b'p'; 11];
-    key[1..].copy_from_slice(&place.encode());
+    key[1..].copy_from_slice(&location.encode());
     key
 }
 
@@ -135,7 +135,7 @@ impl LogRows {
     ///
     /// # Errors
     /// When the family is missing.
-    pub fn put_tile(&self, batch: &mut Batch, tile: &Whole) -> Result<(), StoreError> {
+    pub fn put_tile(&self, batch: &mut Batch, tile: &WholeTile) -> Result<(), StoreError> {
         self.store.put(batch, Family::Tiles, &tile_key(tile.level, tile.index), &tile.bytes)
     }
 
@@ -143,9 +143,9 @@ impl LogRows {
     ///
     /// # Errors
     /// When the family is missing.
-    pub fn put_run(&self, batch: &mut Batch, leaf: u64, place: Place) -> Result<(), StoreError> {
-        self.store.put(batch, Family::Log, &leaf_key(leaf), &place.encode())?;
-        self.store.put(batch, Family::Log, &place_key(place), &leaf.to_be_bytes())
+    pub fn put_run(&self, batch: &mut Batch, leaf: u64, location: Location) -> Result<(), StoreError> {
+        self.store.put(batch, Family::Log, &leaf_key(leaf), &location.encode())?;
+        self.store.put(batch, Family::Log, &location_key(location), &leaf.to_be_bytes())
     }
 
     /// The origin, if it is not the default.
@@ -173,23 +173,23 @@ impl LogRows {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn place_of(&self, leaf: u64) -> Result<Place, StoreError> {
+    pub fn location_of(&self, leaf: u64) -> Result<Location, StoreError> {
         let mut rows = self.store.rows(Family::Log)?;
         rows.seek_back(&leaf_key(leaf));
         let run = rows.row()?.filter(|(key, _)| key.len() == 9 && key[0] == b'l');
-        let run = run.and_then(|(key, value)| Some((key.last_chunk::<8>()?, Place::decode(value)?)));
-        let (first, place) = run.ok_or_else(|| self.store.damaged(format!("no event is leaf {leaf}")))?;
+        let run = run.and_then(|(key, value)| Some((key.last_chunk::<8>()?, Location::decode(value)?)));
+        let (first, location) = run.ok_or_else(|| self.store.damaged(format!("no event is leaf {leaf}")))?;
         let offset = leaf - u64::from_be_bytes(*first);
-        Ok(Place { position: Position(place.position.0 + offset), ..place })
+        Ok(Location { position: Position(location.position.0 + offset), ..location })
     }
 
     /// Which leaf an event is. The event has to be in the log.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn leaf_of(&self, place: Place) -> Result<u64, StoreError> {
-        let (first, leaf, _) = self.run_at(place)?;
-        Ok(leaf + place.position.0 - first.position.0)
+    pub fn leaf_of(&self, location: Location) -> Result<u64, StoreError> {
+        let (first, leaf, _) = self.run_at(location)?;
+        Ok(leaf + location.position.0 - first.position.0)
     }
 
     /// The run that has an event: its first event and leaf, and the position where the shard's next run starts. The event
@@ -197,19 +197,19 @@ impl LogRows {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn run_at(&self, place: Place) -> Result<(Place, u64, u64), StoreError> {
-        fn run<'r>(rows: &'r Rows<'_>) -> Result<Option<(Place, &'r [u8])>, StoreError> {
+    pub fn run_at(&self, location: Location) -> Result<(Location, u64, u64), StoreError> {
+        fn run<'r>(rows: &'r Rows<'_>) -> Result<Option<(Location, &'r [u8])>, StoreError> {
             let row = rows.row()?.filter(|(key, _)| key.len() == 11 && key[0] == b'p');
-            Ok(row.and_then(|(key, value)| Some((Place::decode(&key[1..])?, value))))
+            Ok(row.and_then(|(key, value)| Some((Location::decode(&key[1..])?, value))))
         }
         let mut rows = self.store.rows(Family::Log)?;
-        rows.seek_back(&place_key(place));
-        let found = run(&rows)?.filter(|(first, _)| first.shard == place.shard);
+        rows.seek_back(&location_key(location));
+        let found = run(&rows)?.filter(|(first, _)| first.shard == location.shard);
         let found = found.and_then(|(first, leaf)| Some((first, u64::from_be_bytes(*leaf.first_chunk()?))));
-        let missing = || self.store.damaged(format!("the event at position {} is no leaf", place.position.0));
+        let missing = || self.store.damaged(format!("the event at position {} is no leaf", location.position.0));
         let (first, leaf) = found.ok_or_else(missing)?;
         rows.next();
-        let end = run(&rows)?.filter(|(next, _)| next.shard == place.shard);
+        let end = run(&rows)?.filter(|(next, _)| next.shard == location.shard);
         Ok((first, leaf, end.map_or(u64::MAX, |(next, _)| next.position.0)))
     }
 
@@ -225,11 +225,11 @@ impl LogRows {
         let mut next = vec![Position(0); progress.next.len()];
         let mut runs = self.runs()?;
         let mut run = runs.take_next()?;
-        while let Some(Run { leaf, place }) = run.filter(|run| run.leaf < size) {
+        while let Some(Run { leaf, location }) = run.filter(|run| run.leaf < size) {
             run = runs.take_next()?;
             let end = run.map_or(size, |run| run.leaf.min(size));
-            if let Some(next) = next.get_mut(usize::from(place.shard.0)) {
-                *next = Position(place.position.0 + (end - leaf));
+            if let Some(next) = next.get_mut(usize::from(location.shard.0)) {
+                *next = Position(location.position.0 + (end - leaf));
             }
         }
         Ok(next)
@@ -240,7 +240,7 @@ impl LogRows {
     /// # Errors
     /// When the database cannot be read, or the event is gone.
     pub fn event_of(&self, leaf: u64) -> Result<Record, StoreError> {
-        let record = read::record(&self.store, self.place_of(leaf)?)?;
+        let record = lookup::record(&self.store, self.location_of(leaf)?)?;
         record.ok_or_else(|| self.store.damaged(format!("the event of leaf {leaf} is missing")))
     }
 
@@ -270,7 +270,7 @@ impl LogRows {
     }
 
     /// Whether a whole tile is stored as it is here.
-    pub fn has_tile(&self, tile: &Whole) -> bool {
+    pub fn has_tile(&self, tile: &WholeTile) -> bool {
         self.whole(tile.level, tile.index).is_ok_and(|stored| stored == tile.bytes)
     }
 

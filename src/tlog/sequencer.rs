@@ -8,33 +8,32 @@
 //! 4. the file has the new checkpoint: the next start goes on from it, and signs only what extends it;
 //! 5. it is published.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use cairn_proof::tree::{Edge, Hashes, Head, LeafHasher, Tiles, WholeTile};
+use crossbeam_channel::Receiver;
 use tlog_tiles::{Hash, check_tree, prove_tree};
 
-use super::checkpoint::{self, Head, SignedHead};
+use super::checkpoint::{self, SignedHead};
 use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
-use super::leaf::{self, Leaves};
+use super::leaf::RecordHasher;
 use super::rows::{LogRows, Progress};
-use super::tree::{self, Edge, Hashes, Whole};
-use super::{Shared, Signed, State};
-use crate::ledger::committed::Committed;
-use crate::ledger::events::Events;
-use crate::ledger::keys::{Place, Position, ShardId};
-use crate::ledger::read;
-use crate::ledger::recent::Source;
+use super::signed::Signed;
+use super::state::{Shared, State};
+use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::read::follower::{FollowedEvent, Follower, Wake};
 use crate::ledger::store::{Batch, StoreError};
 
 /// The most events of a shard that are read in one go.
 const STRETCH_EVENTS: u64 = 4096;
 /// So many new leaves are written without waiting for a checkpoint: 256 tiles, 2 MiB.
 const UNWRITTEN_LEAVES: u64 = 65_536;
-/// How long a word of new events is let lie, so that one pass sees many of them.
-const GATHER: Duration = Duration::from_millis(20);
+/// How long to wait for more commits before reading.
+pub const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// Why the log cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,21 +58,19 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether time may mend it.
-    pub fn may_pass(&self) -> bool {
+    /// Whether it may succeed when it is tried again.
+    pub fn is_transient(&self) -> bool {
         matches!(self, LogError::Store(_) | LogError::File { .. })
     }
 }
 
 /// What the thread needs from outside.
-pub struct Outside {
+pub struct LogContext {
     /// The rows.
     pub rows: LogRows,
-    /// How far the ledger is.
-    pub committed: Arc<Committed>,
-    /// A word of new commits.
-    pub woken: Receiver<()>,
-    /// Ends the thread when its sender goes.
+    /// Follows the commits.
+    pub follower: Follower,
+    /// The thread stops when the sender is dropped.
     pub stop: Receiver<()>,
     /// What others see.
     pub shared: Arc<Shared>,
@@ -87,12 +84,11 @@ pub struct Outside {
 
 /// The thread's state.
 pub struct Sequencer<'o> {
-    outside: &'o Outside,
+    context: &'o LogContext,
     keys: Keys,
     tree: Tree,
-    leaves: Leaves,
-    /// The next event of each shard.
-    next: Vec<Position>,
+    leaves: LeafHasher,
+    records: RecordHasher,
     /// How many leaves the rows on disk have.
     written: u64,
     /// The last checkpoint.
@@ -103,22 +99,23 @@ pub struct Sequencer<'o> {
 struct Tree {
     edge: Edge,
     /// Which event the last leaf is.
-    last: Option<Place>,
+    last: Option<Location>,
     /// What is not written yet: tiles and the starts of runs.
-    tiles: Vec<Whole>,
-    runs: Vec<(u64, Place)>,
+    tiles: Vec<WholeTile>,
+    runs: Vec<(u64, Location)>,
 }
 
 impl Tree {
     /// Takes the event at `place` as the next leaf.
-    fn push(&mut self, place: Place, leaf: Hash) {
-        let follows = self.last.is_some_and(|last| last.shard == place.shard && last.position.next() == place.position);
+    fn push(&mut self, location: Location, leaf: Hash) {
+        let follows =
+            self.last.is_some_and(|last| last.shard == location.shard && last.position.next() == location.position);
         if !follows {
-            self.runs.push((self.edge.size(), place));
+            self.runs.push((self.edge.size(), location));
         }
         let tiles = &mut self.tiles;
         self.edge.push(leaf, |tile| tiles.push(tile));
-        self.last = Some(place);
+        self.last = Some(location);
     }
 }
 
@@ -127,25 +124,24 @@ impl<'o> Sequencer<'o> {
     ///
     /// # Errors
     /// When it cannot be read, or is not what was signed.
-    pub fn open(outside: &'o Outside) -> Result<Sequencer<'o>, LogError> {
-        let Outside { rows, committed, shared, .. } = outside;
-        if !leaf::are_hashed_alike() || !tree::is_hashed_alike() {
-            return Err(LogError::Stopped(format!("SHA-256 is wrong on this processor ({})", tape_sha256::backend())));
-        }
+    pub fn open(context: &'o LogContext) -> Result<Sequencer<'o>, LogError> {
+        let LogContext { rows, follower, shared, .. } = context;
         let progress = rows.progress()?;
         let was_signed = progress.as_ref().is_some_and(|progress| progress.size > 0);
-        let (keys, signed) = keys_and_checkpoint(outside, was_signed)?;
-        let shards = committed.shards().count();
+        let (keys, signed) = keys_and_checkpoint(context, was_signed)?;
         let Progress { size, mut next } = progress.unwrap_or(Progress { size: 0, next: Vec::new() });
-        next.resize(shards, Position(0));
+        next.resize(follower.committed().shards().count(), Position(0));
+        for (shard, next) in follower.committed().shards().zip(next) {
+            follower.cursor().set(shard, next);
+        }
         let last = match size.checked_sub(1) {
-            Some(last) => Some(rows.place_of(last)?),
+            Some(last) => Some(rows.location_of(last)?),
             None => None,
         };
         shared.set_keys(keys.verifiers());
         let tree = Tree { edge: rows.edge(size)?, last, tiles: Vec::new(), runs: Vec::new() };
-        let leaves = Leaves::default();
-        Ok(Sequencer { outside, keys, tree, leaves, next, written: size, signed })
+        let (leaves, records) = (LeafHasher::default(), RecordHasher::default());
+        Ok(Sequencer { context, keys, tree, leaves, records, written: size, signed })
     }
 
     /// Follows the commits until it is told to stop.
@@ -153,7 +149,7 @@ impl<'o> Sequencer<'o> {
     /// # Errors
     /// When the log cannot go on.
     pub fn run(&mut self) -> Result<(), LogError> {
-        let interval = self.outside.config.checkpoint_interval;
+        let interval = self.context.config.checkpoint_interval;
         if self.signed.is_none() {
             // The empty tree, before there is a leaf: from then on there is a checkpoint wherever there are leaves.
             self.checkpoint()?;
@@ -162,14 +158,8 @@ impl<'o> Sequencer<'o> {
         self.checkpoint()?;
         let mut sign_at = Instant::now() + interval;
         loop {
-            let is_news = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.tree.edge.size());
-            let due = if is_news { crossbeam_channel::at(sign_at) } else { crossbeam_channel::never() };
-            crossbeam_channel::select! {
-                recv(self.outside.woken) -> _ => {}
-                recv(due) -> _ => {}
-                recv(self.outside.stop) -> _ => return self.end(),
-            }
-            if self.outside.stop.recv_timeout(GATHER) != Err(RecvTimeoutError::Timeout) {
+            let is_unsigned = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.tree.edge.size());
+            if self.context.follower.wait(is_unsigned.then_some(sign_at), &self.context.stop) == Wake::Stop {
                 return self.end();
             }
             self.catch_up()?;
@@ -190,13 +180,13 @@ impl<'o> Sequencer<'o> {
     fn catch_up(&mut self) -> Result<(), LogError> {
         loop {
             let mut is_behind = false;
-            for shard in self.outside.committed.shards() {
+            for shard in self.context.follower.committed().shards() {
                 is_behind |= self.stretch(shard)?;
                 if self.tree.edge.size() - self.written >= UNWRITTEN_LEAVES {
                     self.write(false)?;
                 }
             }
-            self.outside.shared.sequenced(self.tree.edge.size());
+            self.context.shared.sequenced(self.tree.edge.size());
             if !is_behind {
                 return Ok(());
             }
@@ -205,51 +195,31 @@ impl<'o> Sequencer<'o> {
 
     /// Makes leaves of a stretch of a shard; says whether there is more.
     fn stretch(&mut self, shard: ShardId) -> Result<bool, LogError> {
-        let store = self.outside.rows.store();
-        let next = &mut self.next[usize::from(shard.0)];
-        let committed = self.outside.committed.next(shard);
-        let end = Position(committed.0.min(next.0.saturating_add(STRETCH_EVENTS)));
-        if *next >= end {
-            return Ok(false);
-        }
-        while *next < end {
-            match self.outside.committed.source(shard, *next) {
-                Source::Memory(commit) => {
-                    let count = (end.0 - next.0) as usize;
-                    self.leaves.hash_told(commit.from(*next).take(count), |hash| {
-                        self.tree.push(Place { shard, position: *next }, hash);
-                        *next = next.next();
-                    });
-                }
-                Source::Disk(until) => {
-                    let end = until.map_or(end, |until| until.min(end));
-                    let mut events = Events::new(store)?;
-                    while *next < end {
-                        let place = Place { shard, position: *next };
-                        let missing =
-                            || format!("the event at position {} of shard {} is missing", place.position.0, shard.0);
-                        let record = events.at(place)?.ok_or_else(|| store.damaged(missing()))?;
-                        let record = read::parse(store, place, record)?;
-                        self.leaves.hash_records(std::iter::once(record), |hash| self.tree.push(place, hash));
-                        *next = next.next();
-                    }
-                }
-            }
-        }
-        Ok(end < committed)
+        let LogContext { follower, rows, .. } = self.context;
+        let Sequencer { tree, leaves, records, .. } = self;
+        let next = follower.read(rows.store(), shard, STRETCH_EVENTS, |location, event| {
+            let hash = match event? {
+                FollowedEvent::Recent(event) => leaves.hash(event.agent_id, event.hash, event.sequence),
+                FollowedEvent::Stored(record) => records.hash(record),
+            };
+            tree.push(location, hash);
+            Ok::<_, LogError>(ControlFlow::Continue(()))
+        })?;
+        follower.cursor().set(shard, next);
+        Ok(next < follower.committed().next(shard))
     }
 
     /// Writes runs, tiles and size; synced, if a checkpoint is to cover them.
     fn write(&mut self, is_synced: bool) -> Result<(), LogError> {
-        let rows = &self.outside.rows;
+        let rows = &self.context.rows;
         let mut batch: Batch = rows.store().batch(self.tree.tiles.len() * 9000 + 256);
         for tile in &self.tree.tiles {
             rows.put_tile(&mut batch, tile)?;
         }
-        for (leaf, place) in &self.tree.runs {
-            rows.put_run(&mut batch, *leaf, *place)?;
+        for (leaf, location) in &self.tree.runs {
+            rows.put_run(&mut batch, *leaf, *location)?;
         }
-        rows.put_progress(&mut batch, &Progress { size: self.tree.edge.size(), next: self.next.clone() })?;
+        rows.put_progress(&mut batch, &Progress { size: self.tree.edge.size(), next: self.next() })?;
         match is_synced {
             true => rows.store().write_synced(batch)?,
             false => rows.store().write(batch)?,
@@ -260,9 +230,14 @@ impl<'o> Sequencer<'o> {
         Ok(())
     }
 
+    /// The next event of each shard.
+    fn next(&self) -> Vec<Position> {
+        self.context.follower.cursor().positions()
+    }
+
     /// Signs the tree, if it has grown and extends what was signed.
     fn checkpoint(&mut self) -> Result<(), LogError> {
-        let Outside { rows, shared, checkpoint_path, .. } = self.outside;
+        let LogContext { rows, shared, checkpoint_path, .. } = self.context;
         let size = self.tree.edge.size();
         let root = self.tree.edge.root();
         match &self.signed {
@@ -283,7 +258,7 @@ impl<'o> Sequencer<'o> {
                 note
             }
         };
-        let next = self.next.clone();
+        let next = self.next();
         let edge = self.tree.edge.clone();
         shared.publish(State::Signed(Arc::new(Signed { size, root, note, next, edge, rows: rows.clone() })));
         Ok(())
@@ -305,10 +280,10 @@ impl<'o> Sequencer<'o> {
             return Ok(());
         }
         let hashes = Hashes {
-            tiles: &UnwrittenTiles { tiles: &self.tree.tiles, rows: &self.outside.rows },
+            tiles: &UnwrittenTiles { tiles: &self.tree.tiles, rows: &self.context.rows },
             edge: &self.tree.edge,
         };
-        let failed = |error: tlog_tiles::Error| LogError::Store(self.outside.rows.store().damaged(error.to_string()));
+        let failed = |error: tlog_tiles::Error| LogError::Store(self.context.rows.store().damaged(error.to_string()));
         let proof = prove_tree(size, signed.size, &hashes).map_err(failed)?;
         let checked = check_tree(&proof, size, self.tree.edge.root(), signed.size, signed.root);
         checked
@@ -316,13 +291,13 @@ impl<'o> Sequencer<'o> {
     }
 }
 
-/// Whole tiles, the latest of which are not written yet.
+/// WholeTile tiles, the latest of which are not written yet.
 struct UnwrittenTiles<'a> {
-    tiles: &'a [Whole],
+    tiles: &'a [WholeTile],
     rows: &'a LogRows,
 }
 
-impl super::tree::Tiles for UnwrittenTiles<'_> {
+impl Tiles for UnwrittenTiles<'_> {
     fn tile(&self, level: u8, index: u64) -> Result<Vec<u8>, String> {
         match self.tiles.iter().rev().find(|tile| tile.level == level && tile.index == index) {
             Some(tile) => Ok(tile.bytes.clone()),
@@ -333,8 +308,8 @@ impl super::tree::Tiles for UnwrittenTiles<'_> {
 
 /// The keys, and the last checkpoint that they signed. A log that was never signed gets new keys if it has none, and
 /// the checkpoint of the empty tree.
-fn keys_and_checkpoint(outside: &Outside, was_signed: bool) -> Result<(Keys, Option<SignedHead>), LogError> {
-    let Outside { shared, key_path, checkpoint_path, .. } = outside;
+fn keys_and_checkpoint(context: &LogContext, was_signed: bool) -> Result<(Keys, Option<SignedHead>), LogError> {
+    let LogContext { shared, key_path, checkpoint_path, .. } = context;
     let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
     let keys = match Keys::read(key_path, &shared.origin)? {
         Some(keys) => keys,

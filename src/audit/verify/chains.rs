@@ -1,27 +1,23 @@
 //! Verifying that each event follows from the one before it in its chain, and each chain ends at its head.
 
-use super::every::Report;
-use super::reading::Read;
-use super::wrong_head;
-use crate::chain::walk::Checker;
-use crate::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Hash, Sequence, Walk, scan};
-use crate::ledger::keys::{Agent, Place, Run};
-use crate::ledger::read;
-use crate::ledger::record::RecordRef;
-use crate::ledger::shard_of;
+use super::agent::wrong_head;
+use super::chunk::ScannedEvent;
+use super::pool::{Facts, Share};
+use super::report::Report;
+use crate::ledger::format::keys::shard_of;
+use crate::ledger::format::keys::{Agent, Location, Run};
+use crate::ledger::format::record::RecordRef;
+use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
+use cairn_proof::chain::{AgentKey, AgentMap, Break, BreakKind, Field, Sequence, Walk, scan};
 
 /// The chains of one pass: those of the agents whose keys are the pass's share of all keys.
 pub struct Chains<'s> {
     store: &'s Store,
     shards: u16,
-    pass: u64,
-    passes: u64,
-    checker: Checker,
+    share: Share,
     /// How far each chain was followed; `None` if it is broken.
     chains: AgentMap<Option<Followed>>,
-    /// The hashes that the rows at hand should have. Kept for its memory.
-    hashes: Vec<Hash>,
 }
 
 /// How far a chain was followed, and the run that ends there; `None` before its first event.
@@ -33,13 +29,13 @@ struct Followed {
 
 impl Followed {
     /// Takes the place of the event that was followed to. Returns the run that it does not continue, if there was one.
-    fn stands_at(&mut self, place: Place) -> Option<Run> {
+    fn stands_at(&mut self, location: Location) -> Option<Run> {
         match &mut self.run {
-            Some(run) if run.goes_on_at(place) => {
+            Some(run) if run.is_continued_at(location) => {
                 run.count += 1;
                 None
             }
-            run => run.replace(Run { first: self.walk.sequence, place, count: 1 }),
+            run => run.replace(Run { first: self.walk.sequence, location, count: 1 }),
         }
     }
 }
@@ -48,68 +44,46 @@ impl Followed {
 type Found = (AgentKey, String, Break);
 
 impl<'s> Chains<'s> {
-    /// Those of pass number `pass` of `passes`, in a ledger of so many shards.
-    pub fn new(store: &'s Store, shards: u16, pass: u64, passes: u64) -> Chains<'s> {
-        Chains {
-            store,
-            shards,
-            pass,
-            passes,
-            checker: Checker::default(),
-            chains: AgentMap::default(),
-            hashes: Vec::new(),
-        }
+    /// The chains of a share of the agents, in a ledger of that many shards.
+    pub fn new(store: &'s Store, shards: u16, share: Share) -> Chains<'s> {
+        Chains { store, shards, share, chains: AgentMap::default() }
     }
 
-    fn has(&self, agent: AgentKey) -> bool {
-        let [a, b, c, d, ..] = agent.0;
-        u64::from(u32::from_be_bytes([a, b, c, d])) % self.passes == self.pass
-    }
-
-    /// Takes the rows that come next.
-    pub fn take(&mut self, rows: &[Read<'_>], report: &mut Report<'_>) {
-        let mine = rows.iter().filter_map(|row| row.record.ok()).filter(|(_, record)| self.has(record.agent()));
-        let mine: Vec<_> = mine.map(|(_, record)| (record.canonical(), record.prev_hash())).collect();
-        let mut hashes = std::mem::take(&mut self.hashes);
-        Hash::of_events(&mine, &mut hashes);
-        let mut next = hashes.iter().copied();
-        for row in rows {
-            let followed = match row.record {
-                Ok((place, record)) => self.step(place, record, &mut next, report),
-                Err(why) => self.unreadable(row.bytes, why).map_or(Ok(()), Err),
+    /// Takes the events that come next, with what was computed of each.
+    pub fn take(&mut self, events: &[ScannedEvent<'_>], facts: &[Facts], report: &mut Report<'_>) {
+        for (event, facts) in events.iter().zip(facts) {
+            let followed = match event.record {
+                Ok((location, record)) => self.step(location, record, facts, report),
+                Err(why) => self.unreadable(event.bytes, why).map_or(Ok(()), Err),
             };
-            match followed {
-                Ok(()) => {}
-                Err((agent, agent_id, found)) => report.broken(agent, &agent_id, found.sequence, found.kind),
+            if let Err((agent, agent_id, found)) = followed {
+                report.broken(agent, &agent_id, found.sequence, found.kind);
             }
         }
-        self.hashes = hashes;
     }
 
-    /// Takes an event, if it is one of this pass, and its chain is not broken already.
+    /// Takes an event, if it is in the share, and its chain is not broken already.
     fn step(
         &mut self,
-        place: Place,
+        location: Location,
         record: RecordRef<'_>,
-        hashes: &mut impl Iterator<Item = Hash>,
+        facts: &Facts,
         report: &mut Report<'_>,
     ) -> Result<(), Found> {
         let agent = record.agent();
-        if !self.has(agent) {
+        if !self.share.has(agent) {
             return Ok(());
         }
-        // There is one for each record of this pass; without one it would be a mismatch.
-        let hash = hashes.next().unwrap_or_default();
-        if place.shard != shard_of(agent, self.shards) {
+        if location.shard != shard_of(agent, self.shards) {
             self.chains.insert(agent, None);
             let kind = BreakKind::Unreadable("it stands where no event of its agent can stand".to_owned());
             return Err(blame(record, Break { sequence: record.sequence(), kind }));
         }
         let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(Followed::default())) else { return Ok(()) };
-        match chain.walk.step_hashed(&record.link(), hash, &mut self.checker) {
+        match chain.walk.step_checked(&record.link(), facts.hash, facts.fault.as_deref()) {
             Ok(()) => {
                 report.verified();
-                if let Some(run) = chain.stands_at(place) {
+                if let Some(run) = chain.stands_at(location) {
                     report.stood(agent, run);
                 }
                 Ok(())
@@ -124,14 +98,14 @@ impl<'s> Chains<'s> {
     /// What cannot be read breaks the chain that its header names; without a header, that of nobody.
     fn unreadable(&mut self, value: &[u8], why: &str) -> Option<Found> {
         let agent = RecordRef::agent_of_damaged(value).unwrap_or(AgentKey([0; 16]));
-        if !self.has(agent) {
+        if !self.share.has(agent) {
             return None;
         }
         let chain = self.chains.entry(agent).or_insert_with(|| Some(Followed::default())).as_ref()?;
         let sequence = chain.walk.sequence.next();
         self.chains.insert(agent, None);
         let kind = BreakKind::Unreadable(why.to_owned());
-        Some((agent, read::name(self.store, agent), Break { sequence, kind }))
+        Some((agent, lookup::name(self.store, agent), Break { sequence, kind }))
     }
 
     /// Every chain has to end where its agent's row says.
@@ -140,7 +114,7 @@ impl<'s> Chains<'s> {
         rows.seek_first();
         while let Some((key, row)) = rows.row()? {
             let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
-            if self.has(agent) {
+            if self.share.has(agent) {
                 let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(Followed::default()));
                 match (Agent::decode(row), chain) {
                     (Some(head), Some(chain)) => {
@@ -163,7 +137,7 @@ impl<'s> Chains<'s> {
         for (&agent, chain) in &self.chains {
             if let Some(chain) = chain {
                 let kind = BreakKind::WrongHead("the agent has events, but no row in `agents`".to_owned());
-                report.broken(agent, &read::name(self.store, agent), chain.walk.sequence, kind);
+                report.broken(agent, &lookup::name(self.store, agent), chain.walk.sequence, kind);
             }
         }
         Ok(())

@@ -3,13 +3,13 @@
 
 use tlog_tiles::Hash as Node;
 
-use super::reading::{self, Leaves, Read};
-use crate::ledger::read;
+use super::chunk::ScannedEvent;
+use super::pool::Facts;
+use super::scan::{self, Leaves};
+use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
-use crate::tlog::checkpoint::Head;
-use crate::tlog::leaf;
 use crate::tlog::rows::{LogRows, Progress};
-use crate::tlog::tree::Edge;
+use cairn_proof::tree::{Edge, Head};
 
 /// What verification found out about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +32,9 @@ impl LogVerdict {
 }
 
 /// The tree as the events make it, to be compared with what is stored and with checkpoints.
-pub struct Recomputed<'s> {
+pub struct LogRebuild<'s> {
     rows: &'s LogRows,
     edge: Edge,
-    leaves: leaf::Leaves,
     /// Each with a name to call it by.
     checkpoints: &'s [(String, Head)],
     /// The roots of the tree at the sizes of the checkpoints.
@@ -43,40 +42,34 @@ pub struct Recomputed<'s> {
     broken: Option<String>,
 }
 
-impl<'s> Recomputed<'s> {
+impl<'s> LogRebuild<'s> {
     /// Begins with the empty tree.
-    pub fn new(rows: &'s LogRows, checkpoints: &'s [(String, Head)]) -> Recomputed<'s> {
+    pub fn new(rows: &'s LogRows, checkpoints: &'s [(String, Head)]) -> LogRebuild<'s> {
         let roots = vec![None; checkpoints.len()];
-        let (edge, leaves) = (Edge::default(), leaf::Leaves::default());
-        let mut tree = Recomputed { rows, edge, leaves, checkpoints, roots, broken: None };
+        let mut tree = LogRebuild { rows, edge: Edge::default(), checkpoints, roots, broken: None };
         note_roots(&tree.edge, checkpoints, &mut tree.roots);
         tree
     }
 
-    /// Takes the rows that come next, and of them those that are leaves.
-    pub fn take(&mut self, rows: &[Read<'_>]) {
-        if self.broken.is_some() {
-            return;
-        }
-        let leaves = || rows.iter().filter(|row| row.is_leaf);
-        let Recomputed { rows: stored, edge, leaves: hasher, checkpoints, roots, broken } = self;
-        let readable =
-            leaves().take_while(|row| row.record.is_ok()).filter_map(|row| row.record.ok().map(|(_, record)| record));
-        hasher.hash_records(readable, |leaf| {
-            if broken.is_some() {
+    /// Takes the events that come next, and of them those that are leaves.
+    pub fn take(&mut self, events: &[ScannedEvent<'_>], facts: &[Facts]) {
+        for (_, facts) in events.iter().zip(facts).filter(|(event, _)| event.is_leaf) {
+            if self.broken.is_some() {
                 return;
             }
-            edge.push(leaf, |tile| {
-                // The first tile that differs says it; those above it differ because of it.
+            let Some(leaf) = facts.leaf else {
+                self.broken = Some(scan::missing(self.edge.size()));
+                return;
+            };
+            let (stored, broken) = (self.rows, &mut self.broken);
+            self.edge.push(leaf, |tile| {
+                // The first tile that differs names the leaves; those above it differ because of it.
                 if broken.is_none() && !stored.has_tile(&tile) {
                     let (from, to) = tile_leaves(tile.level, tile.index);
                     *broken = Some(format!("an event of the leaves {from} to {to} is not the one that was logged"));
                 }
             });
-            note_roots(edge, checkpoints, roots);
-        });
-        if broken.is_none() && leaves().any(|row| row.record.is_err()) {
-            *broken = Some(reading::missing(edge.size()));
+            note_roots(&self.edge, self.checkpoints, &mut self.roots);
         }
     }
 
@@ -90,7 +83,7 @@ impl<'s> Recomputed<'s> {
         let mut broken = self.broken.or(leaves.broken);
         let mut unlogged = 0;
         for (shard, next) in LogRows::shards(&known.next).zip(&known.next) {
-            match read::end(store, shard) {
+            match lookup::end(store, shard) {
                 Ok(end) => unlogged += end.0.saturating_sub(next.0),
                 Err(StoreError::Damaged { message, .. }) => broken = broken.or(Some(message)),
                 Err(error) => return Err(error),

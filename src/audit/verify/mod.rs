@@ -1,137 +1,30 @@
-//! Verifying what is stored: one agent's chain here, or everything in `every`.
+//! Verifies what is stored: the chain of one agent, or everything.
 //!
-//! What is said of chains comes from `events`, `chain` and `agents` alone, which every commit writes together, so that
-//! another process can verify a ledger while it is being written.
+//! Verdicts on chains come from `events`, `chain` and `agents` alone, which every commit writes together, so that another process
+//! can verify a ledger while it is being written.
+//!
+//! | file | |
+//! |---|---|
+//! | [`agent`] | the chain of one agent |
+//! | [`full`] | everything: every chain, the rows that lead to events, and the log |
+//! | [`scan`] | reads every event once, in the order of the log |
+//! | [`chunk`], [`pool`] | hashes and checks events on all cores |
+//! | [`chains`] | follows the chains of the events that were read |
+//! | [`runs`] | checks the rows of `chain` |
+//! | [`log`] | rebuilds the tree, and compares it |
+//! | [`report`] | what was found |
 
+mod agent;
 mod chains;
-mod every;
+mod chunk;
+mod full;
 mod log;
-mod reading;
+mod pool;
+mod report;
 mod runs;
+mod scan;
 
-use serde_json::json;
-
-use crate::chain::walk::Checker;
-use crate::chain::{AgentKey, Break, BreakKind, Hash, Sequence, Walk};
-use crate::ledger::events::Events;
-use crate::ledger::keys::{Agent, Run};
-use crate::ledger::read::{self, Runs};
-use crate::ledger::record::RecordRef;
-use crate::ledger::store::{Store, StoreError};
-
-pub use every::{Observer, Summary, all};
+pub use agent::{ChainVerdict, agent};
+pub use full::{Summary, all};
 pub use log::LogVerdict;
-
-/// How many events pass between two words of progress.
-const PROGRESS_EVENTS: u64 = 1024;
-
-/// What verification found out about one chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whose chain it is.
-    pub agent_id: String,
-    /// How many events were verified, up to the break if there is one.
-    pub events_verified: u64,
-    /// The hash of the last event that was verified.
-    pub head_hash: Hash,
-    /// The first break.
-    pub broken: Option<Break>,
-}
-
-impl Verdict {
-    /// As `GET /v1/verify` answers it.
-    pub fn to_json(&self) -> serde_json::Value {
-        match &self.broken {
-            None => json!({
-                "valid": true,
-                "agent_id": self.agent_id,
-                "events_verified": self.events_verified,
-                "head_hash": self.head_hash.to_string(),
-            }),
-            Some(broken) => json!({
-                "valid": false,
-                "agent_id": self.agent_id,
-                "error": broken.to_string(),
-                "sequence": broken.sequence.0,
-                "events_verified": self.events_verified,
-            }),
-        }
-    }
-}
-
-/// Walks the chain of an agent as far as its head is now; `None` if there is no such agent. `goes_on` is told how
-/// many events were verified since the last time, and may break off.
-///
-/// # Errors
-/// When the database cannot be read, or `goes_on` broke off.
-pub fn agent(
-    store: &Store,
-    key: AgentKey,
-    mut goes_on: impl FnMut(u64) -> bool,
-) -> Result<Option<Verdict>, StoreError> {
-    let Some(head) = read::agent(store, key)? else { return Ok(None) };
-    let mut walk = Walk::default();
-    let mut checker = Checker::default();
-    let mut broken = None;
-    let mut runs = Runs::from(store, key, Sequence(1))?;
-    let mut events = Events::scan(store, 1)?;
-    'runs: while walk.sequence < head.sequence {
-        let Some(run) = runs.run()? else { break };
-        let expected = walk.sequence.next();
-        if run.first != expected {
-            broken = Some(Break { sequence: expected, kind: BreakKind::SequenceGap { found: run.first } });
-            break;
-        }
-        for offset in 0..u64::from(run.count) {
-            if walk.sequence == head.sequence {
-                break 'runs;
-            }
-            if let Err(found) = step(&mut events, key, run, offset, &mut walk, &mut checker)? {
-                broken = Some(found);
-                break 'runs;
-            }
-            if walk.sequence.0 % PROGRESS_EVENTS == 0 && !goes_on(PROGRESS_EVENTS) {
-                return Err(StoreError::BrokenOff);
-            }
-        }
-        runs.forward()?;
-    }
-    goes_on(walk.sequence.0 % PROGRESS_EVENTS);
-    let broken = broken.or_else(|| wrong_head(&walk, &head));
-    let agent_id = head.agent_id.into();
-    Ok(Some(Verdict { agent_id, events_verified: walk.sequence.0, head_hash: walk.hash, broken }))
-}
-
-/// Takes an event of a run.
-fn step(
-    events: &mut Events<'_>,
-    key: AgentKey,
-    run: Run,
-    offset: u64,
-    walk: &mut Walk,
-    checker: &mut Checker,
-) -> Result<Result<(), Break>, StoreError> {
-    let mut place = run.place;
-    place.position.0 += offset;
-    let sequence = walk.sequence.next();
-    let unreadable = |why: &str| Ok(Err(Break { sequence, kind: BreakKind::Unreadable(why.to_owned()) }));
-    let Some(record) = events.at(place)? else { return unreadable("the event is missing") };
-    match RecordRef::parse(record) {
-        Ok(record) if record.agent() != key => unreadable("another agent's event stands here"),
-        Ok(record) => Ok(walk.step(&record.link(), checker)),
-        Err(why) => unreadable(why),
-    }
-}
-
-/// Compares the end of a walk with the head that is stored.
-fn wrong_head(walk: &Walk, head: &Agent) -> Option<Break> {
-    let sequence = walk.sequence.next();
-    let wrong = |why: String| Some(Break { sequence, kind: BreakKind::WrongHead(why) });
-    if walk.sequence != head.sequence {
-        return wrong(format!("the chain ends at {}, its head is stored as {}", walk.sequence, head.sequence));
-    }
-    if walk.hash != head.hash {
-        return wrong("the hash that is stored for it is another one".to_owned());
-    }
-    None
-}
+pub use report::Observer;

@@ -1,12 +1,12 @@
 //! Verifying the rows of `chain`, which lead from an agent's sequences to its events.
 
-use super::every::Report;
-use crate::chain::{AgentKey, BreakKind, Sequence};
-use crate::ledger::events::Events;
-use crate::ledger::keys::{Agent, Place, Position, Run};
-use crate::ledger::read;
-use crate::ledger::record::RecordRef;
+use super::report::Report;
+use crate::ledger::format::keys::{Agent, Location, Position, Run};
+use crate::ledger::format::record::RecordRef;
+use crate::ledger::read::events::Events;
+use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
+use cairn_proof::chain::{AgentKey, BreakKind, Sequence};
 
 /// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
 /// the sum of their digests. With `follow`, each of their events has to stand where its run says.
@@ -47,7 +47,7 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
         let wrong = cover.wrong.or((cover.covered != cover.head).then_some(cover.covered + 1));
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
-            report.broken(agent, &read::name(store, agent), Sequence(sequence), kind);
+            report.broken(agent, &lookup::name(store, agent), Sequence(sequence), kind);
         }
     }
 }
@@ -93,7 +93,7 @@ impl Cover<'_, '_> {
         self.covered += u64::from(run.count);
         match &mut self.open {
             // It could have been one run.
-            Some(open) if open.goes_on_at(run.place) && open.count.checked_add(run.count).is_some() => {
+            Some(open) if open.is_continued_at(run.location) && open.count.checked_add(run.count).is_some() => {
                 open.count += run.count;
             }
             _ => {
@@ -116,9 +116,9 @@ impl Cover<'_, '_> {
 fn leads_astray(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
     let mut events = Events::new(store)?;
     for offset in 0..u64::from(run.count) {
-        let Place { shard, position } = run.place;
-        let place = Place { shard, position: Position(position.0.wrapping_add(offset)) };
-        let record = events.at(place)?.and_then(|event| RecordRef::parse(event).ok());
+        let Location { shard, position } = run.location;
+        let location = Location { shard, position: Position(position.0.wrapping_add(offset)) };
+        let record = events.at(location)?.and_then(|event| RecordRef::parse(event).ok());
         let sequence = Sequence(run.first.0 + offset);
         if record.is_none_or(|record| record.agent() != agent || record.sequence() != sequence) {
             return Ok(Some(sequence.0));

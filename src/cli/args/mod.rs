@@ -1,16 +1,16 @@
 //! The arguments as they are written, and their help.
 
-mod running;
+mod config;
+mod server;
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{Exit, complain};
-use crate::config::{self, ConfigError, Flags, Loaded, StorageFlags};
-use crate::http::Addresses;
-pub use running::*;
+pub use config::{ConfigArgs, ConnectArgs};
+pub use server::*;
 
 /// Makes what AI agents did provable.
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 const EXIT_HELP: &str =
-    "Exit status: 0 fine, 1 verified and broken or not proven, 2 usage or configuration, 3 could not do it";
+    "Exit status: 0 success, 1 verified and broken or not proven, 2 usage or configuration error, 3 operational error";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -30,13 +30,17 @@ pub enum Command {
     Serve(ConfigArgs),
     /// Check the configuration, or print what is in force
     Config(ConfigCommand),
-    /// Show stored events, also while the server runs
-    #[command(after_help = "Examples:\n  cairn log --last 5\n  cairn log --agent-id my-agent --last 1000000 --json")]
-    Log(LogArgs),
+    /// List stored events, also while the server runs
+    #[command(
+        alias = "log",
+        after_help = "Examples:\n  cairn events --last 5\n  cairn events --follow\n  cairn events --agent-id my-agent \
+                            --last 1000000 --json"
+    )]
+    Events(EventsArgs),
     /// Verify chains, and with --all the log over them, also while the server runs
     #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
                             cairn verify --agent-id my-agent --server http://localhost:7600\n  \
-                            cairn verify --log http://cairn:7600 --key cairn.vkey --place cairn.place")]
+                            cairn verify --log http://cairn:7600 --key cairn.vkey --state cairn.state")]
     Verify(VerifyArgs),
     /// Show how far the log is, and whether it can be signed
     #[command(after_help = "Example:\n  cairn status --data-dir /var/lib/cairn")]
@@ -81,54 +85,6 @@ pub enum Command {
     Man(ManArgs),
 }
 
-/// How a running server is asked.
-#[derive(Debug, Clone, Default, Args)]
-pub struct DoorArgs {
-    /// A file with the server's API key
-    #[arg(long, value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
-    /// Certificates (PEM) to trust besides the system's, for https
-    #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate and its private key (PEM, in one file), for a server that asks for one
-    #[arg(long, value_name = "FILE")]
-    pub identity_file: Option<PathBuf>,
-}
-
-/// Where the configuration comes from.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ConfigArgs {
-    /// A YAML file with settings; config/cairn.yaml has all of them
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Where the ledger is kept: storage.data_dir
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Where events come in: listen
-    #[arg(long, value_name = "ADDRESS", value_parser = addresses)]
-    pub listen: Option<Addresses>,
-}
-
-fn addresses(text: &str) -> Result<Addresses, &'static str> {
-    text.parse().map_err(|()| "expected an address such as 127.0.0.1:7600 or unix:/run/cairn.sock")
-}
-
-impl ConfigArgs {
-    /// Reads the configuration, or complains.
-    pub fn load(&self) -> Result<Loaded, Exit> {
-        self.read().map_err(|error| complain(Exit::Usage, &error))
-    }
-
-    /// Reads the configuration.
-    pub fn read(&self) -> Result<Loaded, ConfigError> {
-        let flags = Flags {
-            listen: self.listen.clone(),
-            storage: self.data_dir.clone().map(|data_dir| StorageFlags { data_dir }),
-        };
-        config::load(self.config.as_deref(), &flags)
-    }
-}
-
 #[derive(Debug, Args)]
 #[command(subcommand_required = true)]
 pub struct ConfigCommand {
@@ -147,14 +103,17 @@ pub enum ConfigAction {
 }
 
 #[derive(Debug, Args)]
-pub struct LogArgs {
+pub struct EventsArgs {
     /// Only this agent's events
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
     /// How many events, counted from the newest
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub last: u64,
-    /// One JSON object a line, as GET /v1/events answers it
+    /// Wait for more events, and print them as they are committed
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One JSON object on each line, as GET /v1/events answers it
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -173,6 +132,9 @@ pub struct VerifyArgs {
     /// The log of a running server, every leaf of it, from outside
     #[arg(long, value_name = "URL", requires = "key")]
     pub log: Option<String>,
+    /// With --all: how many threads hash and check events [default: all cores]
+    #[arg(long, value_name = "N", requires = "all")]
+    pub jobs: Option<NonZeroU16>,
     #[command(flatten)]
     pub follow: FollowArgs,
     /// With --all or --log: a checkpoint of this log that was kept elsewhere. The events have to begin with those that it
@@ -183,7 +145,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "URL", conflicts_with = "log")]
     pub server: Option<String>,
     #[command(flatten)]
-    pub door: DoorArgs,
+    pub connect: ConnectArgs,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -198,8 +160,8 @@ pub struct FollowArgs {
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
     /// With --log: keep in this file how far it was read, and go on from there next time. Nobody else may write it
-    #[arg(long, value_name = "FILE")]
-    pub place: Option<PathBuf>,
+    #[arg(long, alias = "place", value_name = "FILE")]
+    pub state: Option<PathBuf>,
     /// With --log: go on reading, with this pause in between, such as 30s, until something is broken
     #[arg(long, value_name = "TIME", value_parser = pause)]
     pub every: Option<Duration>,
@@ -208,7 +170,7 @@ pub struct FollowArgs {
 impl FollowArgs {
     /// Whether any of it was given.
     pub fn is_used(&self) -> bool {
-        !self.key.is_empty() || self.place.is_some() || self.every.is_some()
+        !self.key.is_empty() || self.state.is_some() || self.every.is_some()
     }
 }
 
@@ -244,7 +206,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     #[command(flatten)]
-    pub door: DoorArgs,
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub config: ConfigArgs,
 }

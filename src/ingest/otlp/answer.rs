@@ -7,9 +7,17 @@ use axum::middleware::Next;
 use buffa::types::{put_int32_field, put_int64_field, put_len_delimited_header, put_string_field};
 use serde_json::json;
 
-use super::Rejected;
 use super::request::Signal;
-use crate::http::Problem;
+use crate::http::ApiError;
+
+/// Items that can never be events.
+#[derive(Debug, Default)]
+pub struct Rejected {
+    /// How many there are.
+    pub count: u64,
+    /// Why the first one cannot, or what else is strange about the request.
+    pub first: String,
+}
 
 /// How a request is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +33,7 @@ impl Encoding {
     ///
     /// # Errors
     /// 415 if it is another one, or none.
-    pub fn of(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    pub fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = sent.split(';').next().unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("application/x-protobuf") {
@@ -36,7 +44,7 @@ impl Encoding {
         }
         let found = if sent.is_empty() { "none" } else { sent };
         let message = format!("Content-Type: expected application/x-protobuf or application/json, found {found}");
-        Err(Problem::unsupported(message))
+        Err(ApiError::unsupported(message))
     }
 
     fn content_type(self) -> HeaderValue {
@@ -87,7 +95,7 @@ pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Respo
 pub async fn with_status(request: Request, next: Next) -> Response<Body> {
     let encoding = Encoding::of(request.headers()).unwrap_or(Encoding::Json);
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    if let Some(problem) = response.extensions_mut().remove::<ApiError>() {
         let code = rpc_code(problem.status);
         let body = match encoding {
             Encoding::Json => json!({ "code": code, "message": problem.message }).to_string().into(),

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::value::{Attribute, Fault, IN_METADATA, Json, any_text, attributes, too_many};
 use super::wire::Fields;
-use crate::chain::{canonicalize, is_agent_id, scan};
+use cairn_proof::chain::{canonicalize, is_agent_id, scan};
 
 /// A list has room for so many at once: most spans have fewer.
 const USUAL: usize = 16;

@@ -9,8 +9,8 @@ use uuid::{Builder, Uuid};
 use super::attributes::{Attributes, Known, SESSION};
 use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of, is_mended};
 use super::wire::Fields;
-use crate::chain::json::{Canonicalizer, Parser};
-use crate::chain::{Field, is_agent_id};
+use cairn_proof::chain::json::{Canonicalizer, Parser};
+use cairn_proof::chain::{Field, is_agent_id};
 
 /// A trace id, in bytes.
 const TRACE_ID_LEN: usize = 16;

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::request::Signal;
 use super::schema::{Kind, LOGS, Message, TRACES};
-use crate::chain::json::MAX_DEPTH;
+use cairn_proof::chain::json::MAX_DEPTH;
 
 /// How deep messages may be nested: an attribute's value takes three for each of its levels.
 const MAX_MESSAGES: u32 = 3 * MAX_DEPTH + 16;

@@ -10,10 +10,10 @@ use super::record::{Ordinals, Record};
 use super::request::{Item, Items, Origins, Signal};
 use super::span::{self, Span};
 use super::value::{Fault, Json};
-use crate::chain::json::{Canonicalizer, Fault as JsonFault};
-use crate::chain::{Content, DefaultLabels, Field, LastAgent, WayIn};
 use crate::ingest::config::{OtlpConfig, Select};
-use crate::ledger::record::Draft;
+use crate::ledger::format::record::Draft;
+use cairn_proof::chain::json::{Canonicalizer, Fault as JsonFault};
+use cairn_proof::chain::{Content, DefaultLabels, EventSource, Field, LastAgent};
 
 /// How much longer the protobuf form of something can be than its JSON: an array's `0,` takes eleven bytes as a double.
 const LONGEST: usize = 6;
@@ -71,7 +71,7 @@ pub struct Mapper<'a> {
     limits: Limits,
     select: Select,
     default_agent: &'a str,
-    way_in: WayIn<'a>,
+    source: EventSource<'a>,
     origins: Origins<'a>,
     family: Family<'a>,
     ordinals: Ordinals,
@@ -93,7 +93,7 @@ impl<'a> Mapper<'a> {
             limits,
             select: config.select,
             default_agent: &config.agent_id,
-            way_in: WayIn::OTLP,
+            source: EventSource::OTLP,
             origins: Origins::new(limits.members()),
             family: Family::default(),
             ordinals: Ordinals::default(),
@@ -107,7 +107,7 @@ impl<'a> Mapper<'a> {
 
     /// The same with these labels on every event.
     pub fn with_labels(self, labels: &'a DefaultLabels) -> Mapper<'a> {
-        Mapper { way_in: WayIn::OTLP.with_labels(labels), ..self }
+        Mapper { source: EventSource::OTLP.with_labels(labels), ..self }
     }
 
     fn look(&mut self, request: &'a [u8]) -> Result<(), Fault> {
@@ -160,7 +160,7 @@ impl<'a> Mapper<'a> {
             Written::Span(id) => id,
             Written::Record => {
                 // Where it came in is no part of it: it may come again, somewhere else.
-                let canonical = self.with_content(WayIn::OTLP, |content| {
+                let canonical = self.with_content(EventSource::OTLP, |content| {
                     let mut canonical = Vec::with_capacity(content.canonical_len());
                     content.write(&mut canonical);
                     canonical
@@ -169,7 +169,7 @@ impl<'a> Mapper<'a> {
             }
             Written::Left => return Ok(Mapped::Left),
         };
-        self.draft(self.way_in, id, None).map(|draft| Mapped::Draft(draft, id))
+        self.draft(self.source, id, None).map(|draft| Mapped::Draft(draft, id))
     }
 
     /// Maps one item whose id belongs to a different event: it is stored beside that one.
@@ -181,9 +181,9 @@ impl<'a> Mapper<'a> {
             return Ok(Mapped::Left);
         }
         // Where it came in is no part of it.
-        let id = uuid_v5(&taken, self.draft(WayIn::OTLP, taken, None)?.canonical());
+        let id = uuid_v5(&taken, self.draft(EventSource::OTLP, taken, None)?.canonical());
         let warning = format!("id: {taken} belongs to a different event that is already stored");
-        self.draft(self.way_in, id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
+        self.draft(self.source, id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
     }
 
     fn write(&mut self, item: &Item<'a>) -> Result<Written, Fault> {
@@ -229,22 +229,22 @@ impl<'a> Mapper<'a> {
     }
 
     /// The draft of what was written, with this id.
-    fn draft(&mut self, way_in: WayIn<'_>, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
+    fn draft(&mut self, source: EventSource<'_>, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
         self.json.field(Field::Id);
         self.json.quoted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         let mended = self.json.is_mended.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
         let warnings: Vec<String> = warning.into_iter().chain(mended).collect();
-        self.with_content(way_in, |content| Draft::with_warnings(content, &warnings))
+        self.with_content(source, |content| Draft::with_warnings(content, &warnings))
     }
 
     /// Checks that what was written is an event's content. It is canonical: names are written in their order, numbers and
     /// strings in their only form.
-    fn with_content<T>(&mut self, way_in: WayIn<'_>, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
+    fn with_content<T>(&mut self, source: EventSource<'_>, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
         let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
-        let added_labels = way_in.add_labels(&mut self.json.bytes, &mut slots);
+        let added_labels = source.add_labels(&mut self.json.bytes, &mut slots);
         let mut warnings = Vec::new();
         let content =
-            Content::of(&self.json.bytes, slots, &mut warnings, way_in, self.limits.event, &mut self.last_agent);
+            Content::of(&self.json.bytes, slots, &mut warnings, source, self.limits.event, &mut self.last_agent);
         let done = content.map(|mut content| {
             content.added_labels = added_labels;
             work(&content)

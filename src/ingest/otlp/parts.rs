@@ -6,7 +6,7 @@ use buffa::DecodeError;
 
 use super::value::{Fault, IN_METADATA, Json};
 use super::wire::Fields;
-use crate::chain::time;
+use cairn_proof::chain::time;
 
 /// The level of an object in an object in a list in `metadata`.
 const IN_A_LIST: u32 = IN_METADATA + 2;

@@ -24,8 +24,8 @@ use super::event::{Origin, SpanKey, uuid_v5, write_content, write_labels, write_
 use super::span;
 use super::value::{Attribute, Fault, IN_METADATA, Json, check};
 use super::wire::Fields;
-use crate::chain::json::Canonicalizer;
-use crate::chain::{Field, time};
+use cairn_proof::chain::json::Canonicalizer;
+use cairn_proof::chain::{Field, time};
 
 /// The namespace of the ids of log records.
 const NAMESPACE: Uuid = Uuid::from_u128(0x42a361c1_0476_4a55_b899_0499996154ff);

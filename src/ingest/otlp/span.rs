@@ -9,8 +9,8 @@ use super::event::{Origin, SpanKey, uuid_v5, write_content, write_labels, write_
 use super::parts::{Event, Link, write_list};
 use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
-use crate::chain::json::Canonicalizer;
-use crate::chain::{Field, time};
+use cairn_proof::chain::json::Canonicalizer;
+use cairn_proof::chain::{Field, time};
 
 /// The namespace of the ids of spans: UUIDv5 over the hex trace id and the hex span id.
 const NAMESPACE: Uuid = Uuid::from_u128(0x156d8089_5891_4f39_828a_95600e6f5574);

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use buffa::DecodeError;
 
 use super::wire::{Field, Fields, text};
-use crate::chain::json::MAX_DEPTH;
-use crate::chain::string::{compare_keys, write_string};
-use crate::chain::{Field as EventField, Slot, Slots};
+use cairn_proof::chain::json::MAX_DEPTH;
+use cairn_proof::chain::string::{compare_keys, write_string};
+use cairn_proof::chain::{Field as EventField, Slot, Slots};
 
 /// Why something of a request cannot be taken.
 #[derive(Debug, thiserror::Error)]

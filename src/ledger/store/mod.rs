@@ -2,14 +2,14 @@
 //!
 //! It offers rows by family and key, a batch that is written as one, and nothing that knows what rows mean.
 
+pub mod config;
 mod open;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
-use super::commit::{Commit, CommitError};
+pub use config::{Compression, StorageConfig};
 
 /// A column family. The table of what is in them is in [`crate::ledger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +117,17 @@ pub enum StoreError {
     },
 }
 
+/// Why a commit failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// There is no room. The database goes on by itself some seconds after there is room again.
+    #[error("no space left for the ledger: {0}")]
+    NoSpace(String),
+    /// Anything else. The database takes no more writes; a restart recovers.
+    #[error("the ledger could not be written: {0}")]
+    Failed(String),
+}
+
 /// An open database. Shared by all threads; RocksDB does its own locking.
 pub struct Store {
     db: DB,
@@ -142,7 +153,7 @@ impl Store {
     }
 
     /// Says that the database failed, in its own words.
-    pub(super) fn failed(&self, message: &str) -> StoreError {
+    pub fn failed(&self, message: &str) -> StoreError {
         StoreError::Database { path: self.path.clone(), message: message.to_owned() }
     }
 
@@ -201,6 +212,24 @@ impl Store {
         Ok(())
     }
 
+    /// Writes the rows of a commit, and waits until they are on disk if `storage.sync` says so.
+    ///
+    /// # Errors
+    /// When the write fails. The outcome is unknown then: the rows may be stored after all.
+    pub fn write_durable(&self, batch: Batch) -> Result<(), CommitError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.sync);
+        self.db.write_opt(batch.rows, &options).map_err(|error| {
+            // The binding has no sub-codes: the message is all there is.
+            let message = String::from(error);
+            if message.contains("No space left") || message.contains("Disk quota exceeded") {
+                CommitError::NoSpace(message)
+            } else {
+                CommitError::Failed(message)
+            }
+        })
+    }
+
     /// Writes rows and waits until they are on disk, and everything that was written before them, whatever
     /// `storage.sync` says.
     pub fn write_synced(&self, batch: Batch) -> Result<(), StoreError> {
@@ -235,22 +264,6 @@ impl Store {
     /// For a secondary: takes in what the primary has written since.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))
-    }
-}
-
-impl Commit for Store {
-    fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        let mut options = WriteOptions::default();
-        options.set_sync(self.sync);
-        self.db.write_opt(batch.rows, &options).map_err(|error| {
-            // The binding has no sub-codes: the message is all there is.
-            let message = String::from(error);
-            if message.contains("No space left") || message.contains("Disk quota exceeded") {
-                CommitError::NoSpace(message)
-            } else {
-                CommitError::Failed(message)
-            }
-        })
     }
 }
 
@@ -312,6 +325,3 @@ impl Rows<'_> {
         }
     }
 }
-
-/// How long a data directory may stay locked by a process that is on its way out.
-const LOCK_WAIT: Duration = Duration::from_secs(5);

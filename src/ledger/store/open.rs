@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, LruCacheOptions, Options,
@@ -12,8 +12,11 @@ use rocksdb::{
 };
 use rustix::fs::{Access, access};
 
-use super::{Family, LOCK_WAIT, Store, StoreError};
-use crate::ledger::{Compression, StorageConfig};
+use super::config::{Compression, StorageConfig};
+use super::{Family, Store, StoreError};
+
+/// How long a data directory may stay locked by a process that is on its way out.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The write-ahead log is capped, so that a start after a crash has little to replay.
 const WAL_BYTES: u64 = 32 << 20;

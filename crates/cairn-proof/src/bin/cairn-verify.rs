@@ -1,0 +1,175 @@
+//! `cairn-verify`: checks an evidence package, or follows a log, without a server and without a database.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use cairn_proof::evidence::follow::{Follower, LogError, LogSource};
+use cairn_proof::evidence::{self, Outcome};
+use cairn_proof::files::{self, LogDirectory, LogStream};
+use cairn_proof::tree::checkpoint;
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::ValueExt;
+
+const HELP: &str = "\
+Verifies what Cairn recorded, with nothing but files and a key that you trust.
+
+Usage:
+  cairn-verify package FILE --key KEY... [--json]
+  cairn-verify log DIRECTORY --key KEY... [--state FILE] [--checkpoint FILE] [--agent-id ID] [--json]
+  cairn-verify log - --checkpoint FILE --key KEY... [--state FILE] [--agent-id ID] [--json]
+
+  FILE        an evidence package; - for standard input
+  DIRECTORY   a copy of a log in the layout of C2SP tlog-tiles: checkpoint, tile/...
+  -           with log: entry bundles on standard input, one after the other, from the first that --state has not read completely
+
+Options:
+  --key KEY          a verifier key that you trust, or a file with such keys; it must not come with the package
+  --state FILE       keeps in this file how far the log was read, and continues from there next time
+  --checkpoint FILE  a checkpoint of the log that was kept elsewhere; the log has to extend it. With -, the log's own checkpoint
+  --agent-id ID      reports the last sequence of this agent in the log
+  --json             prints one JSON object
+  -h, --help         prints this help
+  -V, --version      prints the version
+
+Exit status: 0 valid, 1 broken or not proven, 2 usage error, 3 operational error";
+
+/// What the command line asks for, as it is written.
+#[derive(Default)]
+struct Args {
+    command: Option<String>,
+    input: Option<PathBuf>,
+    keys: Vec<String>,
+    state: Option<PathBuf>,
+    checkpoint: Option<PathBuf>,
+    agent_id: Option<String>,
+    json: bool,
+}
+
+/// Why the program ends without a verdict.
+enum Failure {
+    Usage(String),
+    Operational(String),
+    /// Help or version were printed.
+    Done,
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Failure {
+        Failure::Operational(cairn_proof::sanitize::sanitize(&error.to_string()))
+    }
+}
+
+fn main() -> ExitCode {
+    let (code, message) = match run() {
+        Ok(true) | Err(Failure::Done) => return ExitCode::SUCCESS,
+        Ok(false) => return ExitCode::from(1),
+        Err(Failure::Usage(message)) => (2, format!("{message}; see cairn-verify --help")),
+        Err(Failure::Operational(message)) => (3, message),
+    };
+    eprintln!("cairn-verify: {message}");
+    ExitCode::from(code)
+}
+
+/// Whether what was asked about is valid.
+fn run() -> Result<bool, Failure> {
+    let args = parse()?;
+    let usage = |message: &str| Failure::Usage(message.to_owned());
+    let mut keys = Vec::new();
+    for key in &args.keys {
+        keys.extend(files::verifier_keys(key).map_err(Failure::Usage)?);
+    }
+    let input = args.input.as_deref().ok_or_else(|| usage("a file or directory is missing"))?;
+    match args.command.as_deref() {
+        Some("package") => package(input, &keys, args.json),
+        Some("log") if keys.is_empty() => {
+            Err(usage("--key is missing: a log cannot be verified without a trusted key"))
+        }
+        Some("log") if input.as_os_str() == "-" => {
+            let path = args.checkpoint.as_ref().ok_or_else(|| usage("log - needs --checkpoint FILE"))?;
+            let note = std::fs::read(path).map_err(|error| io_failure(path, &error))?;
+            follow(LogStream::new(note, BufReader::new(io::stdin())), &args, keys, Vec::new())
+        }
+        Some("log") => {
+            let mut known = Vec::new();
+            if let Some(path) = &args.checkpoint {
+                let note = std::fs::read(path).map_err(|error| io_failure(path, &error))?;
+                let named = |why| Failure::Operational(format!("--checkpoint {}: {why}", path.display()));
+                let (head, _) = checkpoint::open(&note, &keys).map_err(named)?;
+                known.push((path.display().to_string(), head));
+            }
+            follow(LogDirectory::new(input), &args, keys, known)
+        }
+        _ => Err(usage("expected package or log")),
+    }
+}
+
+fn parse() -> Result<Args, Failure> {
+    let mut args = Args::default();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return print(HELP).map(|()| Err(Failure::Done))?,
+            Short('V') | Long("version") => {
+                return print(concat!("cairn-verify ", env!("CARGO_PKG_VERSION"))).map(|()| Err(Failure::Done))?;
+            }
+            Long("key") => args.keys.push(parser.value()?.string()?),
+            Long("state") => args.state = Some(parser.value()?.into()),
+            Long("checkpoint") => args.checkpoint = Some(parser.value()?.into()),
+            Long("agent-id") => args.agent_id = Some(parser.value()?.string()?),
+            Long("json") => args.json = true,
+            Value(value) if args.command.is_none() => args.command = Some(value.string()?),
+            Value(value) if args.input.is_none() => args.input = Some(value.into()),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(args)
+}
+
+fn io_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::Operational(format!("{}: {error}", path.display()))
+}
+
+/// Prints a line. A reader that closed the pipe early has seen enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Operational(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn package(path: &Path, keys: &[String], json: bool) -> Result<bool, Failure> {
+    let file: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).map_err(|error| io_failure(path, &error))?),
+    };
+    let verdict = evidence::verify(file, keys, || {}).map_err(|error| io_failure(path, &error))?;
+    print(&if json { verdict.to_json().to_string() } else { verdict.to_string() })?;
+    Ok(verdict.outcome() == Outcome::Valid)
+}
+
+fn follow<S: LogSource>(
+    source: S,
+    args: &Args,
+    keys: Vec<String>,
+    known: Vec<(String, cairn_proof::tree::Head)>,
+) -> Result<bool, Failure> {
+    let mut follower = Follower::new(source, keys, args.agent_id.clone(), known);
+    if let Some(path) = &args.state {
+        let state = files::read_state(path).map_err(Failure::Operational)?;
+        follower.resume(state).map_err(|why| Failure::Operational(format!("--state {}: {why}", path.display())))?;
+    }
+    let report = follower.read(|_, _| {})?;
+    if let (Some(path), Some(state)) = (&args.state, follower.state()) {
+        files::write_state(path, &state).map_err(Failure::Operational)?;
+    }
+    print(&if args.json { report.to_json().to_string() } else { report.to_string() })?;
+    Ok(report.is_valid())
+}

@@ -1,0 +1,139 @@
+//! The arguments of commands that talk to a running server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::config::{ConfigArgs, ConnectArgs};
+
+/// Where operators look at the server that this configuration describes.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Whether it takes events, not only whether it runs
+    #[arg(long)]
+    pub ready: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// So long nobody has to bring events before it ends
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub after: Duration,
+    /// And after so long it ends in any case
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub within: Duration,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Its process [default: the one that runs `cairn serve`]
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true)]
+pub struct RelayCommand {
+    #[command(subcommand)]
+    pub action: RelayAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RelayAction {
+    /// Show what each destination got, what waits, and what went wrong
+    #[command(after_help = "Example:\n  cairn relay status")]
+    Status(StatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// As GET /v1/relay answers it
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// The running server that a command talks to.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The running server [default: what the configuration has as listen]
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+    /// A YAML file with settings
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(subcommand_required = true)]
+pub struct DeadLetterCommand {
+    #[command(subcommand)]
+    pub action: DeadLetterAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterAction {
+    /// List them, with the upstream's answer
+    #[command(after_help = "Example:\n  cairn dead-letter list")]
+    List(ListArgs),
+    /// Show one of them, with its event
+    #[command(after_help = "Example:\n  cairn dead-letter show 01a20242-cc39-7000-8000-31cc52b97d6c")]
+    Show(ShowArgs),
+    /// Send them again, each behind what waits in its session
+    #[command(after_help = "Examples:\n  cairn dead-letter retry --all\n  \
+                            cairn dead-letter retry 01a20242-cc39-7000-8000-31cc52b97d6c")]
+    Retry(MoveArgs),
+    /// Forget them; the events stay in the ledger
+    #[command(after_help = "Example:\n  cairn dead-letter drop 01a20242-cc39-7000-8000-31cc52b97d6c")]
+    Drop(MoveArgs),
+}
+
+/// Whose dead letters.
+#[derive(Debug, Args)]
+pub struct DestinationArgs {
+    /// The destination; needed if there are several
+    #[arg(long, value_name = "NAME")]
+    pub destination: Option<String>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub destination: DestinationArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The id of the event
+    #[arg(value_name = "EVENT_ID")]
+    pub event: Uuid,
+    #[command(flatten)]
+    pub destination: DestinationArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = true, args = ["events", "all"])]
+pub struct MoveArgs {
+    /// The ids of the events
+    #[arg(value_name = "EVENT_ID", conflicts_with = "all")]
+    pub events: Vec<Uuid>,
+    /// Every dead letter of the destination
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub destination: DestinationArgs,
+}

@@ -1,0 +1,141 @@
+//! `cairn events`: lists stored events, and with `--follow` waits for more.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use cairn_proof::chain::{AgentKey, Field, Sequence, scan};
+
+use super::args::EventsArgs;
+use super::exit::{CommandResult, Exit, Failure};
+use super::ledger::Reader;
+use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::format::record::RecordRef;
+use crate::ledger::read::committed::Committed;
+use crate::ledger::read::events::Events;
+use crate::ledger::read::runs::Runs;
+use crate::ledger::read::{lookup, merge};
+use crate::ledger::store::StoreError;
+use crate::text::sanitize;
+
+/// How often `--follow` looks for new events.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The most events that `--follow` prints before it looks again.
+const FOLLOW_EVENTS: usize = 4096;
+
+/// Prints stored events, the oldest first.
+pub fn run(args: &EventsArgs) -> CommandResult {
+    let reader = Reader::open(&args.config.load()?.config.storage.data_dir)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    // Read before the list: an event committed in between is printed by one of the two.
+    let ends = ends(&reader)?;
+    print_last(&reader, args, &ends, &mut out)?;
+    out.flush()?;
+    if args.follow { follow(&reader, args, ends, &mut out) } else { Ok(Exit::Success) }
+}
+
+/// The position after the last event of each shard.
+fn ends(reader: &Reader) -> Result<Vec<Position>, StoreError> {
+    (0..reader.meta.shards).map(|shard| lookup::end(&reader.store, ShardId(shard))).collect()
+}
+
+fn print_last(reader: &Reader, args: &EventsArgs, ends: &[Position], out: &mut impl Write) -> Result<(), Failure> {
+    if let Some(agent_id) = &args.agent_id
+        && !args.follow
+        && lookup::agent(&reader.store, AgentKey::of(agent_id))?.is_none()
+    {
+        return Err(format!("there is no agent {agent_id:?}").into());
+    }
+    let mut events = Events::scan(&reader.store, 1)?;
+    for location in last_locations(reader, args, ends)? {
+        let missing = || reader.store.damaged("an event is missing; run `cairn verify --all`");
+        let record = events.at(location)?.ok_or_else(missing)?;
+        write(out, lookup::parse(&reader.store, location, record)?, args.json)?;
+    }
+    Ok(())
+}
+
+/// Prints every event after `next` until the process ends.
+fn follow(reader: &Reader, args: &EventsArgs, mut next: Vec<Position>, out: &mut impl Write) -> CommandResult {
+    let agent = args.agent_id.as_deref().map(AgentKey::of);
+    loop {
+        reader.look_again()?;
+        let committed = Committed::new(reader.meta.shards);
+        for (shard, end) in committed.shards().zip(ends(reader)?) {
+            committed.publish(shard, end, 0, None);
+        }
+        let mut written = Ok(());
+        merge::read(&reader.store, &committed, &mut next, FOLLOW_EVENTS, |_, record| {
+            if let Some(record) = record.filter(|record| agent.is_none_or(|agent| record.agent() == agent))
+                && written.is_ok()
+            {
+                written = write(out, record, args.json);
+            }
+            Ok(())
+        })?;
+        written?;
+        out.flush()?;
+        if committed.lag(&next) == 0 {
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// The locations of the last events, the oldest first.
+fn last_locations(reader: &Reader, args: &EventsArgs, ends: &[Position]) -> Result<Vec<Location>, StoreError> {
+    if let Some(agent_id) = &args.agent_id {
+        return last_of_agent(reader, AgentKey::of(agent_id), args.last, ends);
+    }
+    let mut timed = Vec::new();
+    for (shard, end) in (0..reader.meta.shards).map(ShardId).zip(ends) {
+        for position in end.0.saturating_sub(args.last)..end.0 {
+            let location = Location { shard, position: Position(position) };
+            // With one shard, positions are in the order of time already.
+            let ms = if reader.meta.shards == 1 { 0 } else { received_ms(reader, location)? };
+            timed.push((ms, location));
+        }
+    }
+    timed.sort_unstable();
+    let skip = timed.len().saturating_sub(usize::try_from(args.last).unwrap_or(usize::MAX));
+    Ok(timed.into_iter().skip(skip).map(|(_, location)| location).collect())
+}
+
+fn last_of_agent(reader: &Reader, agent: AgentKey, last: u64, ends: &[Position]) -> Result<Vec<Location>, StoreError> {
+    let head = lookup::agent(&reader.store, agent)?.map_or(0, |agent| agent.sequence.0);
+    let first = head.saturating_sub(last) + 1;
+    let mut locations = Vec::new();
+    let mut runs = Runs::from(&reader.store, agent, Sequence(first))?;
+    while let Some(run) = runs.run()? {
+        let sequences = run.first.0..run.first.0 + u64::from(run.count);
+        locations.extend(sequences.filter(|&sequence| sequence >= first && sequence <= head).map(|sequence| {
+            Location { shard: run.location.shard, position: Position(run.location.position.0 + sequence - run.first.0) }
+        }));
+        runs.forward()?;
+    }
+    locations.retain(|location| ends.get(usize::from(location.shard.0)).is_some_and(|end| location.position < *end));
+    Ok(locations)
+}
+
+fn received_ms(reader: &Reader, location: Location) -> Result<u64, StoreError> {
+    let record = lookup::record(&reader.store, location)?;
+    Ok(record.and_then(|record| record.as_ref().received_ms()).unwrap_or(0))
+}
+
+fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<()> {
+    if json {
+        let mut line = Vec::new();
+        record.write_answer(&mut line);
+        line.push(b'\n');
+        return out.write_all(&line);
+    }
+    let text = |field| sanitize(&record.value(field).and_then(scan::text_or_literal).unwrap_or_default());
+    writeln!(
+        out,
+        "{}  {} #{}  {}  {}  {}",
+        text(Field::ReceivedAt),
+        text(Field::AgentId),
+        record.sequence(),
+        text(Field::ActionType),
+        text(Field::ActionName),
+        text(Field::ActionStatus),
+    )
+}

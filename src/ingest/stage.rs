@@ -1,0 +1,75 @@
+//! What the calls of ingestion share.
+
+use std::sync::Arc;
+
+use ::metrics::Counter;
+use arc_swap::ArcSwap;
+
+use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
+use super::dispatch::Dispatch;
+use super::metrics::{self, RouteMetrics};
+use crate::auth::RateLimiter;
+use crate::http::MemoryBudget;
+use crate::ledger::Ledger;
+use crate::ledger::shard::config::QueueConfig;
+use cairn_proof::chain::DefaultLabels;
+
+/// What the calls of this stage share.
+pub struct Ingest {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) limits: ArcSwap<LimitsConfig>,
+    pub(super) rates: RateLimiter,
+    pub(super) labels: Arc<DefaultLabels>,
+    pub(super) dispatch: Dispatch,
+    pub(super) memory_budget: MemoryBudget,
+    pub(super) events_metrics: RouteMetrics,
+    pub(super) batch_metrics: RouteMetrics,
+    pub(super) agnost: AgnostConfig,
+    pub(super) agnost_session_metrics: RouteMetrics,
+    pub(super) agnost_event_metrics: RouteMetrics,
+    pub(super) otlp: OtlpConfig,
+    pub(super) traces_metrics: RouteMetrics,
+    pub(super) logs_metrics: RouteMetrics,
+    pub(super) unselected: Counter,
+}
+
+impl Ingest {
+    /// Registers its metrics with the recorder that is in force.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        config: IngestConfig,
+        limits: LimitsConfig,
+        queue: &QueueConfig,
+        memory_budget: MemoryBudget,
+    ) -> Arc<Ingest> {
+        Arc::new(Ingest {
+            labels: Arc::clone(ledger.default_labels()),
+            dispatch: Dispatch::new(&ledger, queue.max_wait),
+            memory_budget,
+            events_metrics: RouteMetrics::register("/v1/events"),
+            batch_metrics: RouteMetrics::register("/v1/batch"),
+            agnost: config.agnost,
+            agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
+            agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
+            otlp: config.otlp,
+            traces_metrics: RouteMetrics::register("/v1/traces"),
+            logs_metrics: RouteMetrics::register("/v1/logs"),
+            unselected: metrics::unselected(),
+            ledger,
+            rates: RateLimiter::new(limits.events_per_second),
+            limits: ArcSwap::from_pointee(limits),
+        })
+    }
+
+    /// What a request may take now.
+    pub fn limits(&self) -> LimitsConfig {
+        **self.limits.load()
+    }
+
+    /// These limits, for requests from now on.
+    pub fn change(&self, limits: LimitsConfig) {
+        self.rates.change(limits.events_per_second);
+        self.memory_budget.change(limits.inflight_bytes.as_u64());
+        self.limits.store(Arc::new(limits));
+    }
+}

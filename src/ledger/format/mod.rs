@@ -1,0 +1,7 @@
+//! The format on disk: keys and values of every column family. The table is in [`crate::ledger`].
+
+pub mod frame;
+pub mod keys;
+pub mod meta;
+pub mod record;
+pub mod terms;

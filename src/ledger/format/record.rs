@@ -1,0 +1,348 @@
+//! The record: one event as it is stored in `events`.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format, 1 |
+//! | 16 | agent key |
+//! | 8 | sequence |
+//! | 32 | previous hash |
+//! | 32 | hash |
+//! | 4 | length of the warnings, 0 if there are none |
+//! | ... | warnings: a JSON array of strings, then the first 4 bytes of its SHA-256 |
+//! | ... | canonical bytes of the content |
+//!
+//! No hash of the chain covers the warnings. The 4 bytes behind them show damage; they do not show intent.
+//!
+//! Ingest lays the whole record out once, in one allocation, with room behind it for the answer. The shard fills
+//! in what only it knows, and the same bytes are hashed, stored and answered.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::keys::{Position, server_id};
+use super::terms::{self, Term, Terms};
+use cairn_proof::chain::fields::{FieldType, UUID_LEN};
+use cairn_proof::chain::{AgentKey, Content, DefaultLabels, Field, Hash, Link, Placeholders, Sequence, scan, time};
+
+const FORMAT: u8 = 1;
+const AGENT: usize = 1;
+const SEQUENCE: usize = AGENT + 16;
+const PREV_HASH: usize = SEQUENCE + 8;
+const HASH: usize = PREV_HASH + 32;
+const WARNINGS_LEN: usize = HASH + 32;
+const WARNINGS: usize = WARNINGS_LEN + 4;
+const WARNINGS_CHECK: usize = 4;
+
+/// What the answer has beyond the content, its numbers at their longest and without warnings.
+const ANSWER_ROOM: usize = r#","hash":"","prev_hash":"","sequence":18446744073709551615}"#.len() + 2 * 64;
+
+/// A record that waits for its shard: everything is in its place but for what only the shard knows.
+pub struct Draft {
+    bytes: Vec<u8>,
+    canonical_at: usize,
+    placeholders: Placeholders,
+    terms: Terms,
+    added_labels: u16,
+    /// Whose event it is.
+    pub agent: AgentKey,
+    /// The id that the client sent, if it did.
+    pub client_id: Option<Uuid>,
+}
+
+/// What the shard adds to a draft, but for the hashes.
+pub struct Stamp {
+    /// When the event was received, in RFC 3339.
+    pub received_at: [u8; time::LEN],
+    /// That time in ms since 1970.
+    pub ms: u64,
+    /// The first position of that millisecond.
+    pub first_of_ms: Position,
+    /// Where the event will stand.
+    pub position: Position,
+    /// Random bits for the id.
+    pub random: u64,
+    /// The event's place in its chain.
+    pub sequence: Sequence,
+}
+
+impl Draft {
+    /// Lays out the record of an event.
+    pub fn new(content: &Content<'_>) -> Draft {
+        Draft::with_warnings(content, &[])
+    }
+
+    /// The same with more warnings.
+    pub fn with_warnings(content: &Content<'_>, more: &[String]) -> Draft {
+        let is_quiet = content.warnings.is_empty() && more.is_empty();
+        let warnings = if is_quiet { Vec::new() } else { warnings_section(content.warnings.iter().chain(more)) };
+        let canonical_at = WARNINGS + warnings.len();
+        let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
+        let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + room);
+        bytes.resize(WARNINGS, 0);
+        bytes[0] = FORMAT;
+        bytes[AGENT..SEQUENCE].copy_from_slice(&content.agent.0);
+        // A body is shorter than 4 GiB, and so are its warnings.
+        bytes[WARNINGS_LEN..WARNINGS].copy_from_slice(&(warnings.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&warnings);
+        let placeholders = content.write(&mut bytes);
+        let terms = terms::of_content(content);
+        let (agent, client_id, added_labels) = (content.agent, content.client_id, content.added_labels);
+        Draft { bytes, canonical_at, placeholders, terms, added_labels, agent, client_id }
+    }
+
+    /// The canonical bytes of the content, with zeros where only the shard knows.
+    pub fn canonical(&self) -> &[u8] {
+        &self.bytes[self.canonical_at..]
+    }
+
+    /// The memory that the draft holds, in bytes.
+    pub fn cost(&self) -> usize {
+        let terms = if self.terms.spilled() { self.terms.capacity() * size_of::<Term>() } else { 0 };
+        self.bytes.capacity() + terms + size_of::<Draft>()
+    }
+
+    /// What the event can be found by. Can be asked once.
+    pub fn take_terms(&mut self) -> Terms {
+        std::mem::take(&mut self.terms)
+    }
+
+    /// The agent's id.
+    pub fn agent_id(&self) -> Box<str> {
+        let canonical = &self.bytes[self.canonical_at..];
+        let id = scan::member(canonical, Field::AgentId.name()).and_then(scan::text);
+        id.unwrap_or_default().into()
+    }
+
+    /// Fills the placeholders, and so makes the record that is stored, but for its hashes: see [`Record::seal`].
+    pub fn stamp(mut self, stamp: &Stamp) -> Record {
+        let canonical = &mut self.bytes[self.canonical_at..];
+        if let Some(at) = self.placeholders.id {
+            let id = server_id::make(stamp.ms, stamp.first_of_ms, stamp.position, stamp.random);
+            id.hyphenated().encode_lower(&mut canonical[at..at + UUID_LEN]);
+        }
+        for at in [Some(self.placeholders.received_at), self.placeholders.timestamp].into_iter().flatten() {
+            canonical[at..at + time::LEN].copy_from_slice(&stamp.received_at);
+        }
+        self.bytes[SEQUENCE..PREV_HASH].copy_from_slice(&stamp.sequence.0.to_be_bytes());
+        Record { bytes: self.bytes, canonical_at: self.canonical_at }
+    }
+
+    /// Whether this is the event that `stored` holds: the same agent and content, but for what the server filled
+    /// in, the labels `ours` among it.
+    pub fn is_same_event(&self, stored: RecordRef<'_>, ours: &DefaultLabels) -> bool {
+        let told = |canonical| {
+            scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
+                // The ids are the same, though perhaps not in their letter case.
+                Some(Field::Id) => false,
+                Some(Field::Timestamp) => self.placeholders.timestamp.is_none(),
+                Some(Field::Labels) => false,
+                Some(field) => field.field_type() != FieldType::ServerSet,
+                None => true,
+            })
+        };
+        let (sent, stored) = (&self.bytes[self.canonical_at..], stored.canonical());
+        let labels = |canonical| scan::member(canonical, Field::Labels.name());
+        told(sent).eq(told(stored)) && ours.is_same(self.added_labels, labels(sent), labels(stored))
+    }
+}
+
+const WARNINGS_KEY: &str = r#","validation_warnings":"#;
+
+fn warnings_section<'w>(warnings: impl Iterator<Item = &'w String>) -> Vec<u8> {
+    let mut section = vec![b'['];
+    for (index, warning) in warnings.enumerate() {
+        section.extend_from_slice(if index == 0 { b"" } else { b"," });
+        cairn_proof::chain::string::write_string(warning, &mut section);
+    }
+    section.push(b']');
+    let check = Sha256::digest(&section);
+    section.extend_from_slice(&check[..WARNINGS_CHECK]);
+    section
+}
+
+/// A record that owns its bytes.
+#[derive(Clone)]
+pub struct Record {
+    bytes: Vec<u8>,
+    canonical_at: usize,
+}
+
+impl Record {
+    /// A copy of a record that was read.
+    pub fn copy(record: RecordRef<'_>) -> Record {
+        let mut bytes = Vec::with_capacity(record.bytes.len() + record.answer_room());
+        bytes.extend_from_slice(record.bytes);
+        Record { bytes, canonical_at: record.canonical_at }
+    }
+
+    /// Adds the hash of the previous event of the chain, and the event's own hash, which is returned.
+    pub fn seal(&mut self, prev_hash: &Hash) -> Hash {
+        let hash = Hash::of_event(self.as_ref().canonical(), prev_hash);
+        self.bytes[PREV_HASH..HASH].copy_from_slice(&prev_hash.0);
+        self.bytes[HASH..WARNINGS_LEN].copy_from_slice(&hash.0);
+        hash
+    }
+
+    /// The record, to read.
+    pub fn as_ref(&self) -> RecordRef<'_> {
+        RecordRef { bytes: &self.bytes, canonical_at: self.canonical_at }
+    }
+
+    /// The stored event as it is answered, from the same bytes that were stored.
+    pub fn into_answer(mut self) -> RecordAnswer {
+        let beside = self.as_ref().beside_content();
+        let warnings = self.as_ref().warnings().map(<[u8]>::to_vec);
+        self.bytes.pop();
+        beside.write(warnings.as_deref(), &mut self.bytes);
+        RecordAnswer { bytes: self.bytes, at: self.canonical_at }
+    }
+}
+
+/// The bytes of an answer, behind the header of the record that they were made from.
+pub struct RecordAnswer {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl AsRef<[u8]> for RecordAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+}
+
+/// A record, borrowed from where it was read.
+#[derive(Clone, Copy)]
+pub struct RecordRef<'a> {
+    bytes: &'a [u8],
+    canonical_at: usize,
+}
+
+impl<'a> RecordRef<'a> {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong with it, if it is no record or its warnings are damaged.
+    pub fn parse(bytes: &'a [u8]) -> Result<RecordRef<'a>, &'static str> {
+        let (header, rest) = bytes.split_first_chunk::<WARNINGS>().ok_or("the record is cut off")?;
+        if header[0] != FORMAT {
+            return Err("unknown record format");
+        }
+        let len = u32::from_be_bytes([header[89], header[90], header[91], header[92]]) as usize;
+        let section = rest.get(..len).ok_or("the record's warnings are cut off")?;
+        let record = RecordRef { bytes, canonical_at: WARNINGS + len };
+        match section.split_last_chunk::<WARNINGS_CHECK>() {
+            Some((warnings, check)) if Sha256::digest(warnings)[..WARNINGS_CHECK] != check[..] => {
+                Err("the warnings are damaged")
+            }
+            None if len > 0 => Err("the warnings are damaged"),
+            _ => Ok(record),
+        }
+    }
+
+    /// Whose event a record is that cannot be read whole.
+    pub fn agent_of_damaged(bytes: &[u8]) -> Option<AgentKey> {
+        bytes.get(AGENT..SEQUENCE)?.try_into().ok().map(AgentKey)
+    }
+
+    /// The whole record.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The canonical bytes of the content.
+    pub fn canonical(self) -> &'a [u8] {
+        &self.bytes[self.canonical_at..]
+    }
+
+    /// The canonical value of a field.
+    pub fn value(self, field: Field) -> Option<&'a [u8]> {
+        scan::member(self.canonical(), field.name())
+    }
+
+    /// What the chain says of the event.
+    pub fn link(self) -> Link<'a> {
+        Link {
+            agent: self.agent(),
+            sequence: self.sequence(),
+            prev_hash: self.prev_hash(),
+            hash: self.hash(),
+            canonical: self.canonical(),
+        }
+    }
+
+    /// Whose event it is.
+    pub fn agent(self) -> AgentKey {
+        AgentKey(self.array(AGENT).unwrap_or_default())
+    }
+
+    /// The event's place in its chain.
+    pub fn sequence(self) -> Sequence {
+        Sequence(self.array(SEQUENCE).map_or(0, u64::from_be_bytes))
+    }
+
+    /// The hash of the event before it.
+    pub fn prev_hash(self) -> Hash {
+        self.array(PREV_HASH).map_or(Hash::GENESIS, Hash)
+    }
+
+    /// The event's hash.
+    pub fn hash(self) -> Hash {
+        self.array(HASH).map_or(Hash::GENESIS, Hash)
+    }
+
+    /// When the event was received, in ms since 1970.
+    pub fn received_ms(self) -> Option<u64> {
+        self.value(Field::ReceivedAt).and_then(scan::text).and_then(|text| time::parse_ms(&text))
+    }
+
+    /// The warnings: a JSON array.
+    pub fn warnings(self) -> Option<&'a [u8]> {
+        let end = self.canonical_at.checked_sub(WARNINGS_CHECK).filter(|&end| end > WARNINGS)?;
+        Some(&self.bytes[WARNINGS..end])
+    }
+
+    /// Appends the stored event as it is answered.
+    pub fn write_answer(self, out: &mut Vec<u8>) {
+        let canonical = self.canonical();
+        out.reserve(canonical.len() + self.answer_room());
+        out.extend_from_slice(&canonical[..canonical.len().saturating_sub(1)]);
+        self.beside_content().write(self.warnings(), out);
+    }
+
+    fn beside_content(self) -> BesideContent {
+        BesideContent { hash: self.hash(), prev_hash: self.prev_hash(), sequence: self.sequence() }
+    }
+
+    fn answer_room(self) -> usize {
+        ANSWER_ROOM + self.warnings().map_or(0, |warnings| WARNINGS_KEY.len() + warnings.len())
+    }
+
+    /// `N` bytes of the header; `parse` has made sure that they are there.
+    fn array<const N: usize>(self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..at + N)?.try_into().ok()
+    }
+}
+
+/// What an answer has beyond the content.
+struct BesideContent {
+    hash: Hash,
+    prev_hash: Hash,
+    sequence: Sequence,
+}
+
+impl BesideContent {
+    /// Appends it behind the content, whose closing brace the caller has left out.
+    fn write(&self, warnings: Option<&[u8]>, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#","hash":""#);
+        out.extend_from_slice(&self.hash.hex());
+        out.extend_from_slice(br#"","prev_hash":""#);
+        out.extend_from_slice(&self.prev_hash.hex());
+        out.extend_from_slice(br#"","sequence":"#);
+        out.extend_from_slice(itoa::Buffer::new().format(self.sequence.0).as_bytes());
+        if let Some(warnings) = warnings {
+            out.extend_from_slice(WARNINGS_KEY.as_bytes());
+            out.extend_from_slice(warnings);
+        }
+        out.push(b'}');
+    }
+}

@@ -1,0 +1,112 @@
+//! Terms: what the index finds events by, besides agent, time and id.
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+use cairn_proof::chain::{ACTION_TYPE, Content, Field, scan};
+
+/// The terms of one event: as many as most have take no allocation of their own.
+pub type Terms = SmallVec<[Term; 8]>;
+
+/// One thing that an event can be found by. A term is a hash: two may be the same by chance, so who finds an event
+/// by it looks at the event itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u128);
+
+impl Term {
+    /// Events with this text in `field`.
+    pub fn field(field: Field, text: &str) -> Term {
+        Term::of(field, text.as_bytes())
+    }
+
+    fn of(field: Field, text: &[u8]) -> Term {
+        Term(xxh3_128_with_seed(text, field as u64))
+    }
+
+    /// Events with this label. A number or boolean is written as in canonical JSON.
+    pub fn label(key: &str, value: &str) -> Term {
+        Term(xxh3_128_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), Field::Labels as u64)))
+    }
+}
+
+/// The fields that events are found by.
+const FIELDS: [Field; 4] = [Field::ActionStatus, Field::ActionType, Field::Labels, Field::SessionId];
+
+/// Every term of an event with these canonical bytes.
+pub fn of_event(canonical: &[u8]) -> Terms {
+    let mut terms = Terms::new();
+    for (key, value) in scan::members(canonical) {
+        if let Some(field) = FIELDS.into_iter().find(|field| field.name().as_bytes() == key) {
+            add(field, value, &mut terms);
+        }
+    }
+    terms
+}
+
+/// The same, before there are canonical bytes.
+pub fn of_content(content: &Content<'_>) -> Terms {
+    let mut terms = Terms::new();
+    for field in FIELDS {
+        match content.value(field) {
+            Some(value) => add(field, value, &mut terms),
+            None if field == Field::ActionType => terms.push(Term::field(field, ACTION_TYPE)),
+            None => {}
+        }
+    }
+    terms
+}
+
+fn add(field: Field, value: &[u8], terms: &mut Terms) {
+    if field != Field::Labels {
+        match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
+            // What has no escapes is its own text.
+            Some(text) if !text.contains(&b'\\') => terms.push(Term::of(field, text)),
+            _ => terms.extend(scan::text(value).map(|text| Term::field(field, &text))),
+        }
+        return;
+    }
+    for (key, value) in scan::members(value) {
+        let key = std::str::from_utf8(key).ok().and_then(scan::unescape);
+        if let (Some(key), Some(value)) = (key, scan::text_or_literal(value)) {
+            terms.push(Term::label(&key, &value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_proof::chain::{EventReader, EventSource};
+
+    #[test]
+    fn an_event_is_found_by_type_status_session_and_labels() {
+        let canonical = br#"{"action_input":{"session_id":"not this"},"action_status":"error","action_type":"CUSTOM","agent_id":"a","labels":{"a b":"x\ny","n":1.5,"ok":true},"session_id":"s"}"#;
+        let found = of_event(canonical);
+        let expected = [
+            Term::field(Field::ActionStatus, "error"),
+            Term::field(Field::ActionType, "CUSTOM"),
+            Term::label("a b", "x\ny"),
+            Term::label("n", "1.5"),
+            Term::label("ok", "true"),
+            Term::field(Field::SessionId, "s"),
+        ];
+        assert_eq!(found[..], expected);
+        assert_ne!(Term::label("ab", "c"), Term::label("a", "bc"));
+    }
+
+    #[test]
+    fn an_event_has_the_same_terms_before_and_after_it_is_written() {
+        let mut reader = EventReader::default();
+        for event in [
+            r#"{"agent_id":"a"}"#,
+            r#"{"session_id":"s \u00e9","agent_id":"a","labels":{"b":true,"a\n":"x","c":-0.5},"action_type":"LLM_CALL"}"#,
+            r#"{"agent_id":"a","action_status":"error","labels":{},"action_type":null,"metadata":{"session_id":"no"}}"#,
+        ] {
+            let (content, _) = reader.read(event, 0, EventSource::HTTP_API, usize::MAX).unwrap();
+            let (before, mut canonical) = (of_content(&content), Vec::new());
+            content.write(&mut canonical);
+            assert_eq!(before, of_event(&canonical), "{event}");
+            assert!(!before.is_empty());
+        }
+    }
+}

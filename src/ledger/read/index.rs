@@ -1,0 +1,245 @@
+//! The term index: the first consumer of commits.
+//!
+//! It reads committed events in the order of their positions behind a cursor and writes, for a stretch of them, one
+//! row per term: key term · shard · first position, value the offsets of the events that have the term, 2 bytes
+//! each. The cursor is in the same family as the rows, so that a crash loses both or neither: nothing here is in
+//! the write-ahead log, and what is lost is derived again.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use tokio::sync::watch;
+
+use super::committed::Committed;
+use super::follower::{Cursor, FollowedEvent, Follower, Wake};
+use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::format::terms::{self, Term};
+use crate::ledger::store::{Family, Rows, Store, StoreError};
+
+/// Raised when rows change their meaning: an older index is thrown away and derived again.
+const FORMAT: u16 = 2;
+/// The most events of one stretch. Offsets have 2 bytes.
+const STRETCH_EVENTS: u64 = 4096;
+/// A stretch ends behind the event with which it has this many terms: an event can have a hundred thousand labels.
+const STRETCH_TERMS: usize = 65_536;
+/// How long to wait for more commits before reading.
+const DEBOUNCE: Duration = Duration::from_millis(5);
+/// How long to wait before a failed pass is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How far the index is.
+pub struct Index {
+    cursor: Arc<Cursor>,
+    moved: watch::Sender<()>,
+}
+
+impl Index {
+    /// Reads the cursors; clears an index of another format.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn open(store: &Store, committed: &Committed) -> Result<Index, StoreError> {
+        let mut next = Vec::new();
+        for shard in committed.shards() {
+            let cursor = store.get(Family::Index, &cursor_key(shard))?.and_then(|row| decode_cursor(&row));
+            // An index that is ahead of the events belongs to other events.
+            next.extend(cursor.filter(|&cursor| cursor <= committed.next(shard)));
+        }
+        let shards = committed.shards().count();
+        if next.len() < shards {
+            if committed.events() > 0 {
+                tracing::info!(events = committed.events(), "rebuilding index");
+            }
+            store.clear(Family::Index)?;
+            next = vec![Position(0); shards];
+        }
+        Ok(Index { cursor: Arc::new(Cursor::new(next)), moved: watch::Sender::new(()) })
+    }
+
+    /// The position of the first event of a shard that is not in the index.
+    pub fn next(&self, shard: ShardId) -> Position {
+        self.cursor.next(shard)
+    }
+
+    /// How many committed events are not in the index yet.
+    pub fn lag(&self, committed: &Committed) -> u64 {
+        committed.lag(&self.cursor.positions())
+    }
+
+    /// Waits until everything that is committed now is in the index.
+    pub async fn catch_up(&self, committed: &Committed) {
+        let goal: Vec<Position> = committed.shards().map(|shard| committed.next(shard)).collect();
+        let is_reached = || committed.shards().zip(&goal).all(|(shard, goal)| self.next(shard) >= *goal);
+        let mut moved = self.moved.subscribe();
+        while !is_reached() {
+            if moved.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Follows the commits until the sender of `stop` is dropped.
+    pub fn follow(&self, store: &Store, committed: &Arc<Committed>, stop: &Receiver<()>) {
+        let follower = Follower::new(committed, Arc::clone(&self.cursor), DEBOUNCE);
+        loop {
+            match self.pass(store, &follower, stop) {
+                Ok(()) if follower.wait(None, stop) == Wake::Stop => return,
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, retry_after = ?RETRY, "index cannot be written; retrying");
+                    if !matches!(stop.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what is committed and not in the index.
+    fn pass(&self, store: &Store, follower: &Follower, stop: &Receiver<()>) -> Result<(), StoreError> {
+        let mut terms = Vec::new();
+        // One stretch of each shard in turn, so that none waits for another.
+        while follower.lag() > 0 {
+            for shard in follower.committed().shards() {
+                if stop.try_recv() == Err(TryRecvError::Disconnected) {
+                    return Ok(());
+                }
+                let first = self.next(shard);
+                if first < follower.committed().next(shard) {
+                    let next = add_stretch(store, follower, shard, &mut terms)?;
+                    self.cursor.set(shard, next);
+                }
+            }
+            self.moved.send_replace(());
+        }
+        Ok(())
+    }
+}
+
+/// Writes the rows of the next events of a shard and the cursor after them; returns that cursor.
+fn add_stretch(
+    store: &Store,
+    follower: &Follower,
+    shard: ShardId,
+    terms: &mut Vec<(Term, u16)>,
+) -> Result<Position, StoreError> {
+    terms.clear();
+    let first = follower.cursor().next(shard);
+    let next = follower.read(store, shard, STRETCH_EVENTS, |location, event| {
+        // Below 4096, the bound of a stretch.
+        let offset = (location.position.0 - first.0) as u16;
+        match event {
+            Ok(FollowedEvent::Recent(event)) => terms.extend(event.terms.iter().map(|&term| (term, offset))),
+            Ok(FollowedEvent::Stored(record)) => {
+                terms.extend(terms::of_event(record.canonical()).into_iter().map(|term| (term, offset)));
+            }
+            // The index continues without the event; `cairn verify` reports it.
+            Err(error) => tracing::error!(%error, "event is left out of the index: run `cairn verify --all`"),
+        }
+        let is_full = terms.len() >= STRETCH_TERMS;
+        Ok::<_, StoreError>(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    terms.sort_unstable();
+    terms.dedup();
+    let mut batch = store.batch(terms.len() * 12 + 64);
+    let mut offsets = Vec::new();
+    for same in terms.chunk_by(|a, b| a.0 == b.0) {
+        offsets.clear();
+        same.iter().for_each(|(_, offset)| offsets.extend_from_slice(&offset.to_be_bytes()));
+        store.put(&mut batch, Family::Index, &row_key(same[0].0, shard, first), &offsets)?;
+    }
+    store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(next))?;
+    store.write_derived(batch)?;
+    Ok(next)
+}
+
+fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
+    let mut key = [0; 26];
+    key[..16].copy_from_slice(&term.0.to_be_bytes());
+    key[16..].copy_from_slice(&Location { shard, position: first }.encode());
+    key
+}
+
+/// Shorter than a row's key, so that the two cannot meet.
+fn cursor_key(shard: ShardId) -> [u8; 8] {
+    let [high, low] = shard.0.to_be_bytes();
+    [b'c', b'u', b'r', b's', b'o', b'r', high, low]
+}
+
+fn encode_cursor(next: Position) -> [u8; 10] {
+    // The same shape as a place: 2 bytes, then a position.
+    Location { shard: ShardId(FORMAT), position: next }.encode()
+}
+
+fn decode_cursor(row: &[u8]) -> Option<Position> {
+    let cursor = Location::decode(row)?;
+    (cursor.shard.0 == FORMAT).then_some(cursor.position)
+}
+
+/// The positions of one shard's events that have a term.
+pub struct Postings<'s> {
+    rows: Rows<'s>,
+    prefix: [u8; 18],
+}
+
+impl<'s> Postings<'s> {
+    /// Stands nowhere: seek first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn new(store: &'s Store, term: Term, shard: ShardId) -> Result<Postings<'s>, StoreError> {
+        let mut prefix = [0; 18];
+        prefix.copy_from_slice(&row_key(term, shard, Position(0))[..18]);
+        Ok(Postings { rows: store.rows(Family::Index)?, prefix })
+    }
+
+    /// The row's positions, rising; empty beyond the ends.
+    fn row(&self) -> Result<impl DoubleEndedIterator<Item = Position> + '_, StoreError> {
+        let row = self.rows.row()?.filter(|(key, _)| key.starts_with(&self.prefix));
+        let (first, offsets) = match row {
+            Some((key, offsets)) => (Location::decode(&key[16..]).map_or(0, |location| location.position.0), offsets),
+            None => (0, &[][..]),
+        };
+        let offsets = offsets.as_chunks::<2>().0;
+        Ok(offsets.iter().map(move |offset| Position(first + u64::from(u16::from_be_bytes(*offset)))))
+    }
+
+    fn key(&self, position: Position) -> [u8; 26] {
+        let mut key = [0; 26];
+        key[..18].copy_from_slice(&self.prefix);
+        key[18..].copy_from_slice(&position.encode());
+        key
+    }
+
+    /// The first position at or behind `from`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn at_or_after(&mut self, from: Position) -> Result<Option<Position>, StoreError> {
+        // The row that starts before `from` may reach beyond it.
+        self.rows.seek_back(&self.key(from));
+        if let Some(found) = self.row()?.find(|&position| position >= from) {
+            return Ok(Some(found));
+        }
+        self.rows.seek(&self.key(from));
+        let found = self.row()?.find(|&position| position >= from);
+        Ok(found)
+    }
+
+    /// The last position before `end`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn before(&mut self, end: Position) -> Result<Option<Position>, StoreError> {
+        let Some(last) = end.0.checked_sub(1).map(Position) else { return Ok(None) };
+        self.rows.seek_back(&self.key(last));
+        if let Some(found) = self.row()?.rfind(|&position| position < end) {
+            return Ok(Some(found));
+        }
+        self.rows.back();
+        let found = self.row()?.rfind(|&position| position < end);
+        Ok(found)
+    }
+}

@@ -1,0 +1,50 @@
+//! The metrics of a shard. Handles are created once; none is looked up on an event's path.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// What a shard counts.
+pub struct ShardMetrics {
+    commits_ok: Counter,
+    commits_failed: Counter,
+    commit_events: Histogram,
+    commit_duration: Histogram,
+    last_commit: Gauge,
+    /// How long a submission waited between its admission and its shard.
+    pub queue_wait: Histogram,
+}
+
+impl ShardMetrics {
+    /// Registers with the recorder that is in force.
+    pub fn register() -> ShardMetrics {
+        describe_counter!("cairn_commits_total", "Commits, by outcome.");
+        describe_histogram!("cairn_commit_events", "Events in a commit.");
+        describe_histogram!("cairn_commit_duration_seconds", Unit::Seconds, "Time of a commit: write and sync.");
+        describe_histogram!("cairn_queue_wait_seconds", Unit::Seconds, "Time between admission and shard.");
+        describe_gauge!("cairn_last_commit_timestamp_seconds", Unit::Seconds, "When the last commit succeeded.");
+        ShardMetrics {
+            commits_ok: counter!("cairn_commits_total", "outcome" => "ok"),
+            commits_failed: counter!("cairn_commits_total", "outcome" => "failed"),
+            commit_events: histogram!("cairn_commit_events"),
+            commit_duration: histogram!("cairn_commit_duration_seconds"),
+            last_commit: gauge!("cairn_last_commit_timestamp_seconds"),
+            queue_wait: histogram!("cairn_queue_wait_seconds"),
+        }
+    }
+
+    /// A commit of that many events came to an end.
+    pub fn committed(&self, events: usize, took: Duration, is_ok: bool) {
+        self.commit_events.record(events as f64);
+        self.commit_duration.record(took);
+        if is_ok {
+            self.commits_ok.increment(1);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_commit.set(now.as_secs_f64());
+        } else {
+            self.commits_failed.increment(1);
+        }
+    }
+}

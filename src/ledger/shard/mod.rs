@@ -1,0 +1,25 @@
+//! The write path of one shard: from the queue to the answer.
+//!
+//! | file | |
+//! |---|---|
+//! | [`queue`] | the bounded queue in front of the shard |
+//! | [`thread`] | the thread: gather, seal, commit, answer |
+//! | [`dedup`] | ids that clients sent: the same event is stored once |
+//! | [`heads`] | the last sequence and hash of each agent |
+//! | [`seal`] | sequence, previous hash, hash |
+//! | [`batch`] | one commit in the making, and its answers |
+//! | [`commit`] | the commit point: one write, one fsync |
+//! | [`recover`] | where a shard continues after a start or a failed commit |
+//! | [`disk_space`] | whether there is room for new events |
+
+pub mod batch;
+pub mod commit;
+pub mod config;
+pub mod dedup;
+pub mod disk_space;
+pub mod heads;
+pub mod metrics;
+pub mod queue;
+pub mod recover;
+pub mod seal;
+pub mod thread;

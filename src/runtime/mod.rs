@@ -1,0 +1,9 @@
+//! What the threads of every stage share: how they are supervised, the clock, and a throttle for repeated log lines.
+
+mod clock;
+mod log_throttle;
+mod supervisor;
+
+pub use clock::{Clock, now_ms, system_clock};
+pub use log_throttle::LogThrottle;
+pub use supervisor::{OnFailure, spawn, supervise};

@@ -1,0 +1,123 @@
+//! The port for operators: `/metrics`, `/healthz`, `/readyz`. It carries no events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics::{Gauge, Unit, describe_gauge, gauge};
+
+use super::metrics::Metrics;
+use crate::http::{ApiError, ConnectionLimits, MemoryBudget};
+use crate::ledger::Ledger;
+use crate::relay::Relay;
+use crate::tlog::Log;
+
+/// What the calls of this port share.
+pub struct Admin {
+    ledger: Arc<Ledger>,
+    relay: Arc<Relay>,
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    process: metrics_process::Collector,
+    memory_budget: MemoryBudget,
+    inflight_bytes: Gauge,
+    connections: Arc<ConnectionLimits>,
+    open: Gauge,
+    ready: Gauge,
+    draining: AtomicBool,
+}
+
+impl Admin {
+    /// Over a running ledger, its log and its relay.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        relay: Arc<Relay>,
+        log: Arc<Log>,
+        metrics: Arc<Metrics>,
+        (memory_budget, connections): (MemoryBudget, Arc<ConnectionLimits>),
+    ) -> Arc<Admin> {
+        let (process, ready, inflight_bytes, open) = metrics.scope(|| {
+            describe_gauge!(
+                "cairn_inflight_bytes",
+                Unit::Bytes,
+                "Memory of the bodies and answers of all connections; limits.inflight_bytes is its bound."
+            );
+            describe_gauge!(
+                "cairn_connections",
+                "Open connections that bring events or read; limits.connections is their bound."
+            );
+            describe_gauge!("cairn_ready", "Whether events are taken: 1 or 0.");
+            describe_gauge!("cairn_build_info", Unit::Count, "Always 1; what was built is in the labels.");
+            let revision = option_env!("BUILD_REVISION").unwrap_or("unknown");
+            gauge!("cairn_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
+            let process = metrics_process::Collector::default();
+            process.describe();
+            (process, gauge!("cairn_ready"), gauge!("cairn_inflight_bytes"), gauge!("cairn_connections"))
+        });
+        Arc::new(Admin {
+            ledger,
+            relay,
+            log,
+            metrics,
+            process,
+            memory_budget,
+            inflight_bytes,
+            connections,
+            open,
+            ready,
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on the process is on its way out.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why no events are taken, if so.
+    fn not_ready(&self) -> Option<String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Some("shutting down".to_owned());
+        }
+        let space = self.ledger.space();
+        if let Some(why) = space.disk_full() {
+            return Some(space.explain(why));
+        }
+        space.is_failing().then(|| "commits fail for want of space".to_owned())
+    }
+}
+
+/// The calls of this port.
+pub fn routes(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(admin)
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    admin.ready.set(if admin.not_ready().is_none() { 1.0 } else { 0.0 });
+    admin.ledger.observe();
+    admin.relay.observe();
+    admin.log.observe();
+    admin.open.set(admin.connections.open() as f64);
+    admin.inflight_bytes.set(admin.memory_budget.used() as f64);
+    admin.metrics.scope(|| admin.process.collect());
+    let text = admin.metrics.render();
+    let mut response = text.into_response();
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.not_ready() {
+        None => (StatusCode::OK, "ready\n").into_response(),
+        Some(why) => ApiError::unavailable(why).into_response(),
+    }
+}

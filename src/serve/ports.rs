@@ -1,0 +1,44 @@
+//! The addresses on which the server listens.
+
+use crate::config::Config;
+use crate::http::{Address, Listener, Tls};
+
+use super::error::ServeError;
+
+/// The bound addresses.
+pub struct Ports {
+    /// Where events are received and read.
+    pub public: Vec<Listener>,
+    /// Where OpenTelemetry exporters have an address of their own.
+    pub otlp: Option<Listener>,
+    /// Where metrics and probes are answered; `None` once it is served.
+    pub admin: Option<Listener>,
+}
+
+impl Ports {
+    /// Binds the addresses of a configuration.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn bind(config: &Config, tls: Option<&Tls>) -> Result<Ports, ServeError> {
+        let bind = async |key, address: &Address, tls| {
+            let bound = Listener::bind(address, config.socket_mode, tls).await;
+            bound.map_err(|source| ServeError::Bind { key, address: address.clone(), source })
+        };
+        let mut public = Vec::new();
+        for address in &config.listen.0 {
+            public.push(bind("listen", address, tls).await?);
+        }
+        let admin = bind("admin.listen", &Address::Tcp(config.admin.listen), None).await?;
+        let otlp = match config.ingest.otlp.listen.as_ref().filter(|_| config.ingest.otlp.enabled) {
+            Some(address) => Some(bind("ingest.otlp.listen", address, tls).await?),
+            None => None,
+        };
+        Ok(Ports { public, otlp, admin: Some(admin) })
+    }
+
+    /// The addresses where events are received.
+    pub fn receiving(&self) -> Vec<Address> {
+        self.public.iter().chain(&self.otlp).filter_map(|listener| listener.address().ok()).collect()
+    }
+}

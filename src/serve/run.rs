@@ -1,0 +1,184 @@
+//! Runs a server until it is shut down, and shuts it down in the order of the data flow.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{OptionFuture, join_all};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::admin;
+use super::error::ServeError;
+use super::metrics::Metrics;
+use super::routes;
+use super::server::Server;
+use crate::http;
+use crate::ledger::{Ledger, Threads};
+use crate::relay::Relay;
+use crate::tlog::{Log, LogThread, State};
+
+/// How often the histograms are drained.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long responses may take to be sent when a part of the server cannot go on.
+const FAILURE_GRACE: Duration = Duration::from_secs(1);
+/// How long a last scrape may take at the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+/// How long after `shutdown.grace` the ledger may take to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// Serves until `shutdown` completes or a part of the server fails, then answers what is in flight, commits, and closes.
+    ///
+    /// # Errors
+    /// When a part of the server cannot go on.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let (stop, stopping) = watch::channel(false);
+        let (stop_admin, admin_stopping) = watch::channel(false);
+        let public = self.serve_public(stopping);
+        let admin_port = self.serve_admin(admin_stopping);
+        let watching = tokio::spawn(Arc::clone(&self.live).watch_files());
+        let upkeep = tokio::spawn(keep_up(Arc::clone(&self.metrics)));
+        let announcing = tokio::spawn(announce(Arc::clone(&self.stages.log), self.announce_interval));
+        let failure = tokio::select! {
+            () = shutdown => None,
+            reason = self.stages.failed.recv() => reason,
+        };
+
+        self.admin.drain();
+        stop.send_replace(true);
+        // After a failure there is nothing to wait for but the responses that say so.
+        let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
+        let deadline = Instant::now() + grace;
+        let is_committed = Arc::new(AtomicBool::new(false));
+        let relayed = finish_relay(&self.stages.relay, deadline, failure.is_none(), &is_committed);
+        answer_in_flight(public, deadline, grace).await;
+        for task in [announcing, watching] {
+            task.abort();
+            // It holds the ledger.
+            let _ = task.await;
+        }
+        let Server { stages, .. } = self;
+        if let Some(reason) = failure.as_ref().filter(|_| stages.ledger.is_gone()) {
+            // Closing the database would create its directory again, with only what was in memory. So nothing of it ends before
+            // the process.
+            std::mem::forget((stages.ledger, stages.threads, stages.log_thread));
+            return Err(ServeError::Gone(reason.clone()));
+        }
+        let (mut failed, relay) = (stages.failed, stages.relay);
+        let closed =
+            close(stages.ledger, stages.threads, (stages.log, stages.log_thread), is_committed, (relay, relayed));
+        if tokio::time::timeout_at(deadline + CLOSE_GRACE, closed).await.is_err() {
+            tracing::warn!("ledger was not closed within shutdown.grace; the next start recovers it");
+        }
+        stop_admin.send_replace(true);
+        stop_within(admin_port, ADMIN_GRACE).await;
+        upkeep.abort();
+        match failure.or(failed.try_recv().ok()) {
+            Some(reason) => Err(ServeError::Failed(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Serves the public addresses and that of OpenTelemetry until `stopping`.
+    fn serve_public(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+        let limits = &self.limits;
+        let public = std::mem::take(&mut self.ports.public).into_iter().map(|listener| {
+            let routes = (self.fast_path.clone(), self.routes.clone());
+            http::serve(listener, routes, Arc::clone(limits), stopping.clone())
+        });
+        let public = join_all(public.collect::<Vec<_>>());
+        let routes = ((), self.otlp_routes.clone());
+        let otlp = self.ports.otlp.take().map(|listener| http::serve(listener, routes, Arc::clone(limits), stopping));
+        tokio::spawn(async move {
+            tokio::join!(public, OptionFuture::from(otlp));
+        })
+    }
+
+    /// Serves the address of operators until `stopping`.
+    fn serve_admin(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+        let routes = routes::with_fallbacks(admin::routes(Arc::clone(&self.admin)));
+        let limits = Arc::clone(&self.admin_limits);
+        let listener = self.ports.admin.take();
+        tokio::spawn(async move {
+            if let Some(listener) = listener {
+                http::serve(listener, ((), routes), limits, stopping).await;
+            }
+        })
+    }
+}
+
+/// Lets the relay send its backlog until `deadline`, and stops it. It shares the time with the senders of events, and delays no answer.
+fn finish_relay(
+    relay: &Arc<Relay>,
+    deadline: Instant,
+    sends_backlog: bool,
+    is_committed: &Arc<AtomicBool>,
+) -> JoinHandle<()> {
+    let (relay, is_committed) = (Arc::clone(relay), Arc::clone(is_committed));
+    tokio::task::spawn_blocking(move || {
+        if sends_backlog {
+            relay.finish(deadline.into_std(), &is_committed);
+        }
+        relay.stop(deadline.into_std());
+    })
+}
+
+async fn answer_in_flight(mut public: JoinHandle<()>, deadline: Instant, grace: Duration) {
+    if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
+        tracing::warn!(?grace, "requests were aborted: shutdown.grace is over");
+        public.abort();
+    }
+}
+
+/// Commits what waits, signs it, stops the relay, and closes the database.
+async fn close(
+    ledger: Arc<Ledger>,
+    threads: Threads,
+    (log, log_thread): (Arc<Log>, LogThread),
+    is_committed: Arc<AtomicBool>,
+    (relay, relayed): (Arc<Relay>, JoinHandle<()>),
+) {
+    let committing = Arc::clone(&ledger);
+    let committed = tokio::task::spawn_blocking(move || {
+        committing.close();
+        threads.join();
+        is_committed.store(true, Ordering::Release);
+        // After the last commit: a clean shutdown leaves nothing unsigned and logs the last checkpoint, because the disk may go
+        // with the process.
+        log_thread.stop();
+        log.announce();
+    });
+    // Every writer has to stop before the database closes.
+    let _ = tokio::join!(committed, relayed);
+    relay.report_unsent();
+    let _ = tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await;
+}
+
+async fn stop_within(mut task: JoinHandle<()>, grace: Duration) {
+    if tokio::time::timeout(grace, &mut task).await.is_err() {
+        task.abort();
+    }
+}
+
+async fn keep_up(metrics: Arc<Metrics>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.upkeep();
+    }
+}
+
+/// Logs the checkpoint soon after the start, and then at intervals.
+async fn announce(log: Arc<Log>, interval: Duration) {
+    let mut state = log.watch();
+    // It fails only when the log is dropped, and this task with it.
+    let _ = state.wait_for(|state| !matches!(state, State::Starting)).await;
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        log.announce();
+    }
+}

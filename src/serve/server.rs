@@ -1,0 +1,142 @@
+//! The server: its start, and what others see of it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+
+use super::admin::Admin;
+use super::error::ServeError;
+use super::metrics::Metrics;
+use super::ports::Ports;
+use super::reload::{self, Live, ReloadTargets};
+use super::routes;
+use super::stages::Stages;
+use crate::config::Config;
+use crate::http::{Address, ConnectionLimits, Listener, Tls};
+use crate::ingest::IngestFastPath;
+use crate::ledger::Ledger;
+use crate::ledger::shard::commit::Commit;
+use crate::ledger::store::Store;
+use crate::runtime::Clock;
+
+/// A server that is ready to receive events.
+pub struct Server {
+    pub(super) ports: Ports,
+    pub(super) stages: Stages,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) admin: Arc<Admin>,
+    pub(super) routes: Router,
+    pub(super) otlp_routes: Router,
+    pub(super) fast_path: IngestFastPath,
+    pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) admin_limits: Arc<ConnectionLimits>,
+    pub(super) live: Arc<Live>,
+    /// How often the last checkpoint is logged.
+    pub(super) announce_interval: Duration,
+    /// How long a shutdown may take.
+    pub(super) grace: Duration,
+}
+
+impl Server {
+    /// Binds the addresses, recovers the ledger and starts the stages. `commit` says how batches are put on disk: by the store, except in tests
+    /// that make it fail; `clock` is the system's, except in tests that set it back.
+    ///
+    /// # Errors
+    /// When a part of the configuration cannot be used, or the ledger is broken.
+    pub async fn start(
+        config: &Config,
+        commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
+        clock: Clock,
+    ) -> Result<Server, ServeError> {
+        // Read before the files are used: a change in between is not missed.
+        let files = reload::contents(config);
+        let tls = Tls::load(&config.tls)?;
+        let ports = Ports::bind(config, tls.as_ref()).await?;
+        let metrics = Arc::new(Metrics::new()?);
+        let stages = metrics.scope(|| Stages::start(config, commit, clock))?;
+        let limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
+        let admin_limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
+        let targets = reload_targets(&stages, &metrics, tls, [&limits, &admin_limits]);
+        let live = Arc::new(Live::new(config, files, ports.receiving(), targets));
+        let Stages { guard, memory_budget, ledger, ingest, relay, log, audit, .. } = &stages;
+        let memory_and_connections = (memory_budget.clone(), Arc::clone(&limits));
+        Ok(Server {
+            admin: Admin::new(
+                Arc::clone(ledger),
+                Arc::clone(relay),
+                Arc::clone(log),
+                Arc::clone(&metrics),
+                memory_and_connections,
+            ),
+            routes: routes::public(Arc::clone(ingest), Arc::clone(relay), Arc::clone(audit), guard),
+            otlp_routes: routes::with_fallbacks(routes::otlp(Arc::clone(ingest), guard)),
+            fast_path: IngestFastPath::new(Arc::clone(ingest), Arc::clone(guard)),
+            announce_interval: config.log.announce_interval,
+            grace: config.shutdown.grace,
+            ports,
+            stages,
+            metrics,
+            limits,
+            admin_limits,
+            live,
+        })
+    }
+
+    /// Where events are received and read.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+        self.ports.public.iter().map(Listener::address).collect()
+    }
+
+    /// Whether the addresses of the network speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.ports.public.iter().any(Listener::is_tls)
+    }
+
+    /// Where metrics and probes are answered.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn admin_address(&self) -> io::Result<Address> {
+        self.ports.admin.as_ref().ok_or(io::ErrorKind::NotConnected)?.address()
+    }
+
+    /// Where OpenTelemetry exporters have an address of their own, if they do.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn otlp_address(&self) -> io::Result<Option<Address>> {
+        self.ports.otlp.as_ref().map(Listener::address).transpose()
+    }
+
+    /// What can be changed while the server runs.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.stages.ledger
+    }
+}
+
+fn reload_targets(
+    stages: &Stages,
+    metrics: &Arc<Metrics>,
+    tls: Option<Tls>,
+    [limits, admin_limits]: [&Arc<ConnectionLimits>; 2],
+) -> ReloadTargets {
+    ReloadTargets {
+        guard: Arc::clone(&stages.guard),
+        tls,
+        ingest: Arc::clone(&stages.ingest),
+        connections: [Arc::clone(limits), Arc::clone(admin_limits)],
+        relay: Arc::clone(&stages.relay),
+        ledger: Arc::clone(&stages.ledger),
+        metrics: Arc::clone(metrics),
+    }
+}

@@ -1,0 +1,85 @@
+//! The stages of a server, started in the order of the data flow.
+
+use std::sync::Arc;
+
+use cairn_proof::chain::DefaultLabels;
+use tokio::sync::mpsc;
+
+use super::error::ServeError;
+use crate::audit::Audit;
+use crate::auth::{Guard, Keys};
+use crate::config::Config;
+use crate::http::MemoryBudget;
+use crate::ingest::Ingest;
+use crate::ledger::shard::commit::Commit;
+use crate::ledger::store::Store;
+use crate::ledger::{Ledger, LedgerHooks, Threads};
+use crate::relay::Relay;
+use crate::runtime::{Clock, OnFailure};
+use crate::tlog::{Log, LogThread};
+
+/// Every stage of a running server.
+pub struct Stages {
+    /// Authentication.
+    pub guard: Arc<Guard>,
+    /// The memory of all requests.
+    pub memory_budget: MemoryBudget,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// The threads of the ledger.
+    pub threads: Threads,
+    /// Ingestion.
+    pub ingest: Arc<Ingest>,
+    /// The relay.
+    pub relay: Arc<Relay>,
+    /// The transparency log.
+    pub log: Arc<Log>,
+    /// The thread of the log.
+    pub log_thread: LogThread,
+    /// Reading.
+    pub audit: Arc<Audit>,
+    /// Receives the reason when a thread cannot go on.
+    pub failed: mpsc::UnboundedReceiver<String>,
+}
+
+impl Stages {
+    /// Recovers the ledger and starts the stages on it. Metrics register with the current recorder.
+    ///
+    /// # Errors
+    /// When a part of the configuration cannot be used, or the ledger is broken.
+    pub fn start(
+        config: &Config,
+        commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
+        clock: Clock,
+    ) -> Result<Stages, ServeError> {
+        let guard = Guard::new(Keys::load(&config.auth)?);
+        let memory_budget = MemoryBudget::new(config.limits.inflight_bytes.as_u64());
+        let (on_failure, failed) = failures();
+        let store = Arc::new(Store::open(&config.storage)?);
+        let labels = DefaultLabels::new(&config.ingest.default_labels);
+        let hooks = LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
+        let (ledger, threads) = Ledger::start(store, hooks, config.shards, &config.storage, &config.queue)?;
+        let ledger = Arc::new(ledger);
+        let ingest = Ingest::new(
+            Arc::clone(&ledger),
+            config.ingest.clone(),
+            config.limits,
+            &config.queue,
+            memory_budget.clone(),
+        );
+        let relay = Relay::start(&config.relay, Arc::clone(&ledger))?;
+        let (log, log_thread) = Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger))?;
+        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), memory_budget.clone());
+        Ok(Stages { guard, memory_budget, ledger, threads, ingest, relay, log, log_thread, audit, failed })
+    }
+}
+
+/// Where threads report that they cannot go on, and where the server learns of it.
+fn failures() -> (OnFailure, mpsc::UnboundedReceiver<String>) {
+    let (fail, failed) = mpsc::unbounded_channel();
+    let on_failure: OnFailure = Arc::new(move |reason| {
+        // Without a receiver the server has stopped already.
+        let _ = fail.send(reason);
+    });
+    (on_failure, failed)
+}

@@ -1,0 +1,8 @@
+//! Text that people write or read.
+
+mod did_you_mean;
+pub mod settings;
+pub mod units;
+
+pub use cairn_proof::sanitize::sanitize;
+pub use did_you_mean::did_you_mean;

@@ -1,0 +1,106 @@
+//! What settings have to be, said once: for values of the wrong type and for values out of range.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// What a setting has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// In words.
+    Text(&'static str),
+    /// A number in a range.
+    Number(RangeInclusive<u64>),
+    /// A size such as `64MiB`.
+    Size,
+    /// A duration such as `250ms`.
+    Duration,
+    /// A path.
+    Path,
+    /// A list of strings.
+    Strings,
+    /// `true` or `false`.
+    Bool,
+    /// A section with further settings.
+    Section,
+}
+
+impl Expected {
+    /// Whether a number is in the range.
+    pub fn allows(&self, number: u64) -> bool {
+        matches!(self, Expected::Number(range) if range.contains(&number))
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::Text(text) => f.write_str(text),
+            Expected::Number(range) if *range.end() == u64::MAX => write!(f, "a number, at least {}", range.start()),
+            Expected::Number(range) => write!(f, "a number from {} to {}", range.start(), range.end()),
+            Expected::Size => f.write_str("a size such as 64MiB"),
+            Expected::Duration => f.write_str("a time such as 250ms or 10s"),
+            Expected::Path => f.write_str("a path"),
+            Expected::Strings => f.write_str("a list of strings, such as [one, two]"),
+            Expected::Bool => f.write_str("true or false"),
+            Expected::Section => f.write_str("a section with settings, one on each line"),
+        }
+    }
+}
+
+/// The settings of one stage with what they have to be. A key that ends with `*` stands for every key that begins like it.
+pub type Expectations = &'static [(&'static str, Expected)];
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct InvalidSetting {
+    /// The key, with dots between the levels.
+    pub key: String,
+    /// The key and what is wrong with it; never a secret.
+    pub sentence: String,
+}
+
+impl InvalidSetting {
+    /// A setting that is not what it has to be.
+    pub fn new(key: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> InvalidSetting {
+        let key = key.into();
+        InvalidSetting { sentence: format!("{key}: expected {expected}, found {found}"), key }
+    }
+}
+
+/// The checks of one stage's settings.
+#[derive(Debug, Default)]
+pub struct Checks {
+    invalid: Vec<InvalidSetting>,
+}
+
+impl Checks {
+    /// Reports a setting unless it is valid.
+    pub fn require(&mut self, is_valid: bool, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
+        if !is_valid {
+            self.invalid.push(InvalidSetting::new(key, expected, found));
+        }
+    }
+
+    /// Reports a number that is not in the range of its setting in `expectations`.
+    pub fn number(&mut self, expectations: Expectations, key: &str, found: u64) {
+        if let Some((_, expected)) = expectations.iter().find(|(name, _)| *name == key) {
+            self.require(expected.allows(found), key, expected, found);
+        }
+    }
+
+    /// Reports a duration that is zero.
+    pub fn positive(&mut self, key: &str, found: std::time::Duration) {
+        self.require(!found.is_zero(), key, "more than 0s", humantime::format_duration(found));
+    }
+
+    /// Adds what another check found.
+    pub fn extend(&mut self, invalid: impl IntoIterator<Item = InvalidSetting>) {
+        self.invalid.extend(invalid);
+    }
+
+    /// The settings that cannot be used.
+    pub fn finish(self) -> Vec<InvalidSetting> {
+        self.invalid
+    }
+}

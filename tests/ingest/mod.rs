@@ -1,0 +1,12 @@
+//! Events on their way in: every wire format, its limits, and hostile input.
+
+pub mod agnost;
+pub mod allocations;
+pub mod events;
+pub mod labels;
+pub mod limits;
+pub mod otlp;
+pub mod otlp_attacks;
+pub mod otlp_mapping;
+pub mod otlp_spans;
+pub mod smuggling;

@@ -1,0 +1,7 @@
+//! The transparency log: checkpoints, proofs, keys, attacks, and following it from outside.
+
+pub mod attacks;
+pub mod checkpoints;
+pub mod follow;
+pub mod keys;
+pub mod merkle;

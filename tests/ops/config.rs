@@ -1,0 +1,305 @@
+//! The configuration: every key documented, every mistake named.
+
+use cairn::config::Config;
+use cairn::relay::DestinationConfig;
+use figment::Figment;
+use figment::providers::{Format, Serialized, Yaml};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::harness::{cairn, repository, run_text};
+
+/// The names of all settings, with dots between the levels.
+fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().unwrap() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        // An empty one has no keys of its own, but is one.
+        if value.as_object().is_some_and(|it| !it.is_empty()) { keys(value, &path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn the_example_file_documents_every_key_with_its_default() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let text = std::fs::read_to_string(repository("config/cairn.yaml")).unwrap();
+    let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
+    let (mut known, mut documented) = (Vec::new(), Vec::new());
+    keys(&defaults, "", &mut known);
+    keys(&file, "", &mut documented);
+    known.sort();
+    documented.sort();
+    assert_eq!(known, documented);
+    let read: Config = Figment::from(Yaml::string(&text)).extract().unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), defaults, "a default in the file is not the program's");
+    let round: Config = Figment::from(Serialized::defaults(Config::default())).extract().unwrap();
+    assert_eq!(serde_json::to_value(round).unwrap(), defaults);
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    for key in known {
+        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    }
+}
+
+#[test]
+fn the_example_of_a_relay_documents_every_key_of_a_destination_with_its_default() {
+    let path = repository("config/relay-agnost.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
+    let mut defaults = serde_json::to_value(DestinationConfig::default()).unwrap();
+    // The only one that has no default.
+    defaults["org_id"] = file["relay"]["destinations"][0]["org_id"].clone();
+    assert_eq!(file["relay"]["destinations"], Value::from(vec![defaults.clone()]));
+    assert_eq!(run_text(&["config", "validate", "--config", path.to_str().unwrap()]).0, 0);
+    let mut known = Vec::new();
+    keys(&defaults, "", &mut known);
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    for key in known {
+        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    }
+}
+
+/// What `cairn config validate` says of a file and an environment.
+fn validate(file: &str, environment: &[(&str, &str)]) -> (i32, String) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my.yaml");
+    std::fs::write(&path, file).unwrap();
+    let output = cairn().args(["config", "validate", "--config"]).arg(&path).envs(environment.iter().copied()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
+    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let cases: &[Case] = &[
+        ("storage:\n  data_dri: x\n", &[], &["storage.data_dri: unknown key; did you mean data_dir?", "my.yaml"]),
+        ("lisen: 127.0.0.1:1\n", &[], &["lisen: unknown key; did you mean listen?", "my.yaml"]),
+        (
+            "queue:\n  max_wait: soon\n",
+            &[],
+            &["queue.max_wait: expected a time such as 250ms or 10s, found \"soon\"", "my.yaml"],
+        ),
+        ("queue:\n  bytes: many\n", &[], &["queue.bytes: expected a size such as 64MiB, found \"many\"", "my.yaml"]),
+        ("shards: 0\n", &[], &["shards: expected a number from 1 to 256, found 0", "my.yaml"]),
+        ("shards: few\n", &[], &["shards: expected a number from 1 to 256, found \"few\"", "my.yaml"]),
+        ("shutdown:\n  grace: 2days\n", &[], &["shutdown.grace: expected at most 1day, found 2days"]),
+        ("queue:\n  events: -5\n", &[], &["queue.events: expected a number from 1 to 1000000, found -5"]),
+        ("storage: /data\n", &[], &["storage: expected settings under it, one a line, found \"/data\""]),
+        ("log:\n  format: JSON\n", &[], &["log.format: expected auto, json or text, found \"JSON\""]),
+        (
+            "listen: 127.0.0.1:1\nadmin:\n  listen: 127.0.0.1:1\n",
+            &[],
+            &["admin.listen: expected another address than listen"],
+        ),
+        (
+            "ingest:\n  otlp:\n    select: agents\n",
+            &[],
+            &["ingest.otlp.select: expected all or agent, found \"agents\""],
+        ),
+        (
+            "ingest:\n  otlp:\n    listen: 0.0.0.0:4318\n",
+            &[],
+            &["ingest.otlp.listen: expected a loopback address, or auth.api_keys"],
+        ),
+        (
+            "ingest:\n  otlp:\n    listen: 127.0.0.1:7600\n",
+            &[],
+            &["ingest.otlp.listen: expected another address than listen and admin.listen"],
+        ),
+        (
+            "ingest:\n  otlp:\n    enabled: false\n    listen: 127.0.0.1:4318\n",
+            &[],
+            &["ingest.otlp.enabled: expected true, or no ingest.otlp.listen, found false"],
+        ),
+        ("limits:\n  otlp_records: 0\n", &[], &["limits.otlp_records: expected at least 1, found 0"]),
+        ("auth:\n  api_keys_file: /nowhere\n", &[], &["auth.api_keys_file: /nowhere: No such file"]),
+        ("", &[("CAIRN_STORAGE_DATA_DIR", "x")], &["did you mean storage.data_dir", "CAIRN_STORAGE__DATA_DIR?"]),
+        ("storage.data_dir: x\n", &[], &["did you mean storage.data_dir, one level per line"]),
+        ("zzz: 1\n", &[], &["zzz: unknown key; there are listen, socket_mode, tls, admin"]),
+        (
+            "",
+            &[("CAIRN_LIMITS__BODY_BYTES", "2KiB")],
+            &["limits.event_bytes: expected at most limits.body_bytes", "CAIRN_LIMITS__BODY_BYTES"],
+        ),
+        ("", &[("CAIRN_SHARDS", "999")], &["shards: expected a number from 1 to 256, found 999", "CAIRN_SHARDS"]),
+        (
+            "",
+            &[("CAIRN_STORAGE__DATA_DRI", "x")],
+            &["storage.data_dri: unknown key; did you mean data_dir?", "CAIRN_STORAGE__DATA_DRI"],
+        ),
+        (
+            "",
+            &[("CAIRN_LIMITS__EVENT_BYTES", "40MiB")],
+            &["limits.event_bytes: expected at most limits.body_bytes", "CAIRN_LIMITS__EVENT_BYTES"],
+        ),
+        ("socket_mode: 0o660\n", &[], &["socket_mode: expected permissions in octal digits"]),
+        ("listen: 0.0.0.0:7600\n", &[], &["listen: expected a loopback address, or auth.api_keys", "my.yaml"]),
+        (
+            "listen: here\n",
+            &[],
+            &["listen: expected an address such as 127.0.0.1:7600 or unix:", "found \"here\"", "my.yaml"],
+        ),
+        ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
+        ("log:\n  level: 'info,'\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: info,cairn=\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: '[span]=debug'\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: info,debgu\n", &[], &["log.level: expected error, warn"]),
+        ("log:\n  level: inof\n", &[], &["log.level: expected error, warn", "inof"]),
+        ("auth:\n  api_keys: hush\n", &[], &["auth.api_keys: expected a list of strings", "my.yaml"]),
+        (
+            "",
+            &[("CAIRN_AUTH__API_KEYS", "hush")],
+            &["auth.api_keys: expected a list of strings", "CAIRN_AUTH__API_KEYS"],
+        ),
+        ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
+        ("shards: [\n", &[], &["my.yaml"]),
+        (
+            "auth:\n  api_keys: [hush]\nshards: 1\nauth: {}\n",
+            &[],
+            &["auth: expected once, found more than once (in", "my.yaml"],
+        ),
+        (
+            "log: {level: info, level: debug}\nrelay: {destinations: [{}, {name: a, name: b}]}\n",
+            &[],
+            &["log.level: expected once, found", "relay.destinations[1].name: expected once, found"],
+        ),
+        (
+            "relay:\n  destinations:\n    - type: kafka\n",
+            &[],
+            &["relay.destinations[0].type: expected agnost, found \"kafka\"", "my.yaml"],
+        ),
+        (
+            "relay:\n  destinations: [{name: a}]\n",
+            &[],
+            &["relay.destinations[0].org_id: expected a UUID, or org_id_file with the path of one", "my.yaml"],
+        ),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID", "hush")],
+            &["relay.agnost.org_id: expected a UUID", "CAIRN_RELAY__AGNOST__ORG_ID"],
+        ),
+        ("relay:\n  agnost: {org_id: [hush]}\n", &[], &["relay.agnost.org_id: expected a text", "my.yaml"]),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID_FILE", "/nowhere")],
+            &["relay.agnost.org_id_file: expected a file with a UUID, found /nowhere: No such file"],
+        ),
+        (
+            "relay:\n  agnost: {org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}\n  destinations: [{org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}]\n",
+            &[],
+            &["relay.agnost.name: expected a name that no other destination has, found agnost (in default)"],
+        ),
+        (
+            "relay:\n  agnost: {org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11, org_id_file: /f, endpoint: 'http://u:hush@h', concurrency: 0, timeout: 0s, ca_file: /nowhere, retry: {initial: 2s, max: 1s}}\n",
+            &[],
+            &[
+                "relay.agnost.org_id: expected either org_id or org_id_file, found both",
+                "relay.agnost.endpoint: expected an http or https URL without user",
+                "relay.agnost.concurrency: expected a number from 1 to 1024, found 0",
+                "relay.agnost.timeout: expected more than 0s",
+                "relay.agnost.ca_file: expected a file with certificates (PEM), found /nowhere",
+                "relay.agnost.retry.max: expected at least retry.initial, 2s, found 1s",
+            ],
+        ),
+        ("", &[("CAIRN_RELAY__AGNOST", "hush")], &["relay.agnost: expected settings under it"]),
+        ("auth:\n  api_keys: [12345678]\n", &[], &["auth.api_keys[0]: expected a string"]),
+        (
+            "",
+            &[("CAIRN_RELAY__AGNOST__ORG_ID", "")],
+            &["relay.agnost.org_id: expected a UUID with its hyphens, found nothing"],
+        ),
+        ("relay:\n  destinations: {org_id: hush}\n", &[], &["relay.destinations: expected a list of destinations"]),
+        ("relay:\n  agnost: {endpoint: 'http://h/?key=hush'}\n", &[], &["relay.agnost.endpoint: expected an http"]),
+        (
+            "relay:\n  agnost: {retry: {intial: 1s}}\n",
+            &[],
+            &["relay.agnost.retry.intial: unknown key; did you mean initial?"],
+        ),
+    ];
+    for (file, environment, expected) in cases {
+        let (code, said) = validate(file, environment);
+        assert_eq!(code, 2, "{file}{environment:?}: {said}");
+        for part in *expected {
+            assert!(said.contains(part), "{file}{environment:?} said\n{said}\nnot {part}");
+            assert!(!said.contains("hush") && !said.contains("12345678"), "a secret: {said}");
+        }
+    }
+    let (code, said) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);
+    assert_eq!((code, said.lines().count()), (2, 2), "both mistakes: {said}");
+}
+
+#[test]
+fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
+    for service in ["CAIRN", "CAIRN_CENTRAL", "CAIRN_0_2", "CAIRN__BLUE"] {
+        let injected = [
+            ("_SERVICE_HOST", "10.0.0.1"),
+            ("_SERVICE_PORT", "7600"),
+            ("_SERVICE_PORT_HTTP", "7600"),
+            ("_PORT", "tcp://10.0.0.1:7600"),
+            ("_PORT_7600_TCP", "tcp://10.0.0.1:7600"),
+            ("_PORT_7600_TCP_PROTO", "tcp"),
+            ("_PORT_7600_TCP_PORT", "7600"),
+            ("_PORT_7600_TCP_ADDR", "10.0.0.1"),
+        ];
+        for (name, value) in injected {
+            let (code, said) = validate("", &[(&format!("{service}{name}"), value)]);
+            assert_eq!(code, 0, "{said}");
+        }
+    }
+    for mistaken in ["CAIRN_LISTEN_PORT", "CAIRN_LISTEN_PORT_NUMBER", "CAIRN_STORAGE__PORT", "CAIRN_SERVICES"] {
+        assert_eq!(validate("", &[(mistaken, "1")]).0, 2, "{mistaken}");
+    }
+    assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  api_keys: [k]\n", &[]).0, 0);
+    assert_eq!(validate("listen: 0.0.0.0:7600\nauth:\n  allow_anonymous: true\n", &[]).0, 0);
+}
+
+#[test]
+fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my.yaml");
+    std::fs::write(
+        &path,
+        "auth:\n  api_keys: [very-secret]\nqueue:\n  max_wait: 250ms\n\
+                relay:\n  destinations: [{org_id: 6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11}]\n",
+    )
+    .unwrap();
+    let mut command = cairn();
+    command.args(["config", "print", "--data-dir", "/somewhere", "--config"]).arg(&path).env("CAIRN_SHARDS", "3");
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(!said.contains("very-secret") && !said.contains("6f2f6b9a"), "{said}");
+    let line =
+        |start: &str| said.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line("shards: 3").ends_with("# CAIRN_SHARDS"), "{said}");
+    assert!(line("max_wait: 250ms").ends_with("my.yaml"), "{said}");
+    assert!(line("data_dir: /somewhere").ends_with("# a flag"), "{said}");
+    assert!(line("events: 10000").ends_with("# default"), "{said}");
+    // What is printed can be read again.
+    let again = folder.path().join("again.yaml");
+    std::fs::write(&again, said.replace("\"********\"", "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11")).unwrap();
+    assert_eq!(run_text(&["config", "validate", "--config", again.to_str().unwrap()]).0, 0);
+}
+
+#[test]
+fn exit_statuses_tell_usage_from_failure_and_help_has_examples() {
+    assert_eq!(run_text(&["serve", "--config", "/nowhere.yaml"]).0, 2);
+    assert_eq!(run_text(&["verify"]).0, 2);
+    assert_eq!(run_text(&["nonsense"]).0, 2);
+    let folder = TempDir::new().unwrap();
+    let empty = folder.path().to_str().unwrap();
+    for command in [&["verify", "--all"][..], &["log"]] {
+        let (code, _, said) = run_text(&[command, &["--data-dir", empty]].concat());
+        assert_eq!(code, 3);
+        assert!(said.contains("there is no ledger in"), "{said}");
+    }
+    assert_eq!(run_text(&["verify", "--all", "--server", "http://127.0.0.1:1"]).0, 3);
+    for command in ["serve", "log", "verify"] {
+        let (code, said, _) = run_text(&[command, "--help"]);
+        assert!(code == 0 && said.contains("Example"), "{said}");
+    }
+    for action in ["validate", "print"] {
+        assert!(run_text(&["config", action, "--help"]).1.contains("Example"));
+    }
+    let (code, said, _) = run_text(&["--version"]);
+    assert_eq!((code, said), (0, format!("cairn {}\n", env!("CARGO_PKG_VERSION"))));
+}

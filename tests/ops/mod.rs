@@ -1,0 +1,12 @@
+//! Operation: configuration, authentication, transport, pods, documents, scale, structure.
+
+pub mod auth;
+pub mod config;
+pub mod documents;
+pub mod http;
+pub mod pod;
+pub mod reload;
+pub mod scale;
+pub mod scale_in_time;
+pub mod structure;
+pub mod transport;

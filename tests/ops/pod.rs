@@ -1,0 +1,379 @@
+//! The life of a pod, without a cluster: what the image has and nothing else, a root that nobody can write, user 10001, volumes as
+//! the kubelet hands them over.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::harness::{Process, cairn, eventually, metric, repository};
+use crate::support::upstream::{Fate, ORG, Upstream};
+
+const USER: u32 = 10001;
+
+/// The most that the image may take.
+const IMAGE_BYTES: u64 = 40_000_000;
+
+/// What a container's runtime does: a file system of its own, in which only the volumes can be written, and a user without
+/// privileges.
+const ENTER: &str = r#"
+    root=$1; volume=$2; secrets=$3; shift 3
+    mount --make-rprivate /
+    mount --bind "$root" "$root"
+    mount --bind "$volume" "$root/var/lib/cairn"
+    mount --bind "$secrets" "$root/etc/cairn/secrets"
+    mount --bind /proc "$root/proc"
+    mount --bind /dev "$root/dev"
+    mount -t tmpfs -o size=64m,mode=1777 none "$root/tmp"
+    mount -o remount,bind,ro "$root"
+    exec setpriv --no-new-privs chroot --userspec=10001:10001 --groups=10001 "$root" /cairn "$@"
+"#;
+
+/// A node: the image, and the volumes of one pod.
+struct Node {
+    folder: TempDir,
+}
+
+impl Node {
+    fn new() -> Node {
+        let node = Node { folder: TempDir::new().unwrap() };
+        let program = node.path("program");
+        std::fs::copy(cairn().get_program(), &program).unwrap();
+        done(Command::new("strip").arg(&program).output().unwrap());
+        let script = repository("deploy/image/root.sh");
+        done(Command::new("sh").arg(script).args([&program, &node.path("image")]).output().unwrap());
+        // Where the chart mounts them.
+        std::fs::create_dir_all(node.path("image/etc/cairn/secrets")).unwrap();
+        std::fs::create_dir(node.path("secrets")).unwrap();
+        std::fs::write(node.path("secrets/org-id"), ORG).unwrap();
+        set(&node.path("secrets/org-id"), 0o440, 0, USER);
+        node.mount_new_volume();
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A volume that nobody has used: its root is the system's, and open to the group of the pod.
+    fn mount_new_volume(&self) {
+        let _ = std::fs::remove_dir_all(self.path("volume"));
+        std::fs::create_dir(self.path("volume")).unwrap();
+        set(&self.path("volume"), 0o2775, 0, USER);
+    }
+
+    /// What the kubelet does when it mounts a volume for a pod with `fsGroup`: everything belongs to that group, which may
+    /// read and write it.
+    fn mount_again(&self) {
+        let mut folders = vec![self.path("volume")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                let (is_folder, mode) = (entry.is_dir(), entry.metadata().unwrap().permissions().mode() & 0o777);
+                chown(&entry, None, Some(USER)).unwrap();
+                set_mode(&entry, if is_folder { mode | 0o2770 } else { mode | 0o660 });
+                folders.extend(is_folder.then_some(entry));
+            }
+        }
+    }
+
+    /// Starts the container as a pod of that name has it.
+    fn start(&self, pod: &str, upstream: &Upstream) -> Process {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-euc", ENTER, "sh"]);
+        command.args([self.path("image"), self.path("volume"), self.path("secrets")]).arg("serve");
+        command.args(["--config", "/etc/cairn/cairn.yaml"]);
+        let environment = [
+            ("CAIRN_INGEST__DEFAULT_LABELS__POD", pod),
+            ("CAIRN_RELAY__AGNOST__ORG_ID_FILE", "/etc/cairn/secrets/org-id"),
+            ("CAIRN_RELAY__AGNOST__ENDPOINT", &upstream.url()),
+            ("CAIRN_RELAY__AGNOST__RETRY__INITIAL", "10ms"),
+            ("CAIRN_RELAY__AGNOST__RETRY__MAX", "100ms"),
+            ("CAIRN_LOG__ANNOUNCE_INTERVAL", "1h"),
+            ("CAIRN_SHUTDOWN__GRACE", "4s"),
+        ];
+        Process::start_with(command, Path::new("/var/lib/cairn/data"), &environment)
+    }
+}
+
+/// Runs the program in the container of a server, as `kubectl exec`, a probe and a preStop hook do.
+fn exec(server: &Process, arguments: &[&str]) -> Output {
+    let (pid, user) = (server.child.id().to_string(), USER.to_string());
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid, "--mount", "--root", "--wd", "--setuid", &user, "--setgid", &user, "/cairn"]);
+    command.args(arguments);
+    if arguments[0] != "reload" {
+        command.args(["--config", "/etc/cairn/cairn.yaml"]);
+    }
+    // The port that the test found free.
+    command.env("CAIRN_ADMIN__LISTEN", server.admin_url.trim_start_matches("http://")).output().unwrap()
+}
+
+/// What a command printed that went well.
+fn done(output: Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn set(path: &Path, mode: u32, user: u32, group: u32) {
+    chown(path, Some(user), Some(group)).unwrap();
+    set_mode(path, mode);
+}
+
+/// Ends a server as the kubelet does; how long it took, and what it said.
+fn terminate(mut server: Process) -> (Duration, String) {
+    let started = Instant::now();
+    done(Command::new("kill").arg(server.child.id().to_string()).output().unwrap());
+    let status = server.child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", server.said());
+    (started.elapsed(), server.said())
+}
+
+async fn get(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn post(url: &str, body: &Value) {
+    let request = reqwest::Client::new().post(url).header("content-type", "application/json");
+    let answer = request.body(body.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+}
+
+async fn events(server: &Process) -> Vec<Value> {
+    let (_, text) = get(&format!("{}/v1/events?order=asc&limit=1000", server.url)).await;
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The keys that an auditor needs, as the log of the process has them.
+async fn announced_keys(server: &Process) -> Value {
+    let line = || server.said().lines().find(|line| line.contains("verifier_keys")).map(str::to_owned);
+    eventually("an announcement", async || line().is_some()).await;
+    serde_json::from_str::<Value>(&line().unwrap()).unwrap()["verifier_keys"].clone()
+}
+
+async fn backlog(server: &Process) -> Option<f64> {
+    let (_, text) = get(&format!("{}/metrics", server.admin_url)).await;
+    metric(&text, "cairn_relay_backlog_events{destination=\"agnost\"}")
+}
+
+/// Whether this user may do what the runtime of containers does.
+fn may_mount() -> bool {
+    let may = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    may.is_ok_and(|output| output.status.success())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
+    if !may_mount() {
+        println!("skipped: this user may not mount a file system");
+        return;
+    }
+    let (node, upstream) = (Node::new(), Upstream::start().await);
+    upstream.decide(|_, _| Fate::Status(503, None));
+    let batch =
+        |first: usize| -> Value { (first..first + 400).map(|n| json!({"agent_id": "a", "action_input": n})).collect() };
+
+    // An empty volume, and an upstream that is away: probes do not mind.
+    let server = node.start("agent-0", &upstream);
+    post(&format!("{}/v1/batch", server.url), &batch(0)).await;
+    eventually("the backlog", async || backlog(&server).await == Some(400.0)).await;
+    assert_eq!(get(&format!("{}/healthz", server.admin_url)).await.0, 200);
+    assert_eq!(get(&format!("{}/readyz", server.admin_url)).await.0, 200);
+    assert_eq!(done(exec(&server, &["health"])), "ok\n");
+    assert_eq!(done(exec(&server, &["health", "--ready"])), "ready\n");
+    let said = done(exec(&server, &["verify", "--all"]));
+    assert!(said.contains("1 agents, 400 events verified: all valid"), "{said}");
+    let mode = |name: &str| node.path(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("volume/data") & 0o777, mode("volume/data/log.key")), (0o700, 0o600), "for nobody else");
+    done(exec(&server, &["reload", "--pid", &server.child.id().to_string()]));
+    eventually("the word", async || server.said().contains("the configuration was read again")).await;
+    let keys = announced_keys(&server).await;
+    let (took, said) = terminate(server);
+    assert!(took < Duration::from_secs(4), "an upstream that is away is not waited for: {took:?}");
+    assert!(said.contains("events were not relayed; they wait on disk"), "{said}");
+
+    // The next pod, on the same volume.
+    node.mount_again();
+    assert_eq!(mode("volume/data/log.key"), 0o660);
+    let server = node.start("agent-1", &upstream);
+    assert_eq!(events(&server).await.len(), 400);
+    assert_eq!(announced_keys(&server).await, keys, "the same log");
+    post(&format!("{}/v1/batch", server.url), &batch(400)).await;
+    let stored = events(&server).await;
+    let pods = |pod: &str| stored.iter().filter(|event| event["labels"]["pod"] == pod).count();
+    assert_eq!((pods("agent-0"), pods("agent-1")), (400, 400));
+    assert!(stored.iter().enumerate().all(|(index, event)| event["sequence"] == index as u64 + 1));
+    // The app ends, and with it comes SIGTERM: all that waits goes out first.
+    upstream.decide(|_, _| Fate::Take);
+    let (_, said) = terminate(server);
+    assert!(!said.contains("not relayed"), "{said}");
+    let last = said.lines().rfind(|line| line.contains("the log's checkpoint")).unwrap_or_default();
+    assert!(last.contains("\"size\":800"), "who collects logs has the last checkpoint, too: {last}");
+    assert_eq!(upstream.event_count(), 800);
+    upstream.assert_no_violations();
+
+    // A new volume is a new log.
+    node.mount_new_volume();
+    let server = node.start("agent-2", &upstream);
+    assert_ne!(announced_keys(&server).await, keys);
+    assert_eq!(events(&server).await, Vec::<Value>::new());
+    terminate(server);
+}
+
+/// How many connections the system has for a port of this machine, those that the server has not taken among them.
+fn connections(url: &str) -> usize {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let to_port = sockets.filter(|socket| socket[1].ends_with(&format!(":{port:04X}")));
+    to_port.filter(|socket| ![TIME_WAIT, LISTEN].contains(&socket[3])).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_waits_for_the_last_events_and_no_longer() {
+    let data = TempDir::new().unwrap();
+    let server = Process::start(data.path(), &[]);
+    let drain = |arguments: &[&str]| {
+        let mut command = cairn();
+        command.arg("drain").args(arguments).env("CAIRN_ADMIN__LISTEN", server.admin_url.trim_start_matches("http://"));
+        let started = Instant::now();
+        let status = command.status().unwrap();
+        (status.code(), started.elapsed())
+    };
+    let (code, took) = drain(&["--after", "600ms"]);
+    assert!(
+        code == Some(0) && took >= Duration::from_millis(600) && took < Duration::from_secs(4),
+        "{code:?} {took:?}"
+    );
+    let sending = {
+        let url = server.url.clone();
+        tokio::spawn(async move {
+            let event = json!({"agent_id": "a"});
+            for _ in 0..20 {
+                post(&format!("{url}/v1/events"), &event).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+    };
+    let (code, took) = tokio::task::block_in_place(|| drain(&["--after", "1s"]));
+    assert!(code == Some(0) && took >= Duration::from_millis(2500), "events came for two seconds: {took:?}");
+    sending.await.unwrap();
+    // A server that has no time to answer is not one that is gone: a look takes two seconds at most.
+    let signal = |name: &str| done(Command::new("kill").args([name, &server.child.id().to_string()]).output().unwrap());
+    let stalled = std::thread::scope(|scope| {
+        signal("-STOP");
+        let before = connections(&server.admin_url);
+        let draining = scope.spawn(|| drain(&["--after", "600ms", "--within", "20s"]));
+        // That comes when the first one was given up.
+        let second = eventually("a second look", async || connections(&server.admin_url) >= before + 2);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(second));
+        let went_on = Instant::now();
+        signal("-CONT");
+        let (code, took) = draining.join().unwrap();
+        (code, took, went_on.elapsed())
+    });
+    assert!(stalled.0 == Some(0) && stalled.1 >= Duration::from_millis(2800), "{stalled:?}");
+    assert!(stalled.2 >= Duration::from_millis(600), "it was not quiet while nobody could say: {stalled:?}");
+    let (code, took) = drain(&["--after", "1m", "--within", "300ms"]);
+    assert!(code == Some(0) && took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
+    drop(server);
+    let free = cairn().args(["drain", "--after", "1m"]).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:1").output().unwrap();
+    assert_eq!(free.status.code(), Some(3), "nobody is there to wait for");
+    let health = cairn().arg("health").env("CAIRN_ADMIN__LISTEN", "127.0.0.1:1").output().unwrap();
+    assert_eq!(health.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&health.stderr).contains("http://127.0.0.1:1/healthz"), "{health:?}");
+}
+
+#[test]
+fn what_root_does_to_a_ledger_belongs_to_its_owner() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: this user is not root");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    // Nobody else may look into the folder of a test.
+    set(folder.path(), 0o755, 0, 0);
+    std::fs::create_dir(&data).unwrap();
+    terminate(Process::start(&data, &[]));
+    let files = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    files().for_each(|file| set(&file, 0o600, USER, USER));
+    set(&data, 0o700, USER, USER);
+    for words in [["key", "rotate"], ["key", "new-log"]] {
+        done(cairn().args(words).arg("--data-dir").arg(&data).output().unwrap());
+        for file in files() {
+            let metadata = file.metadata().unwrap();
+            let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
+            assert!(owner == USER && mode & 0o077 == 0, "{words:?}: {} {owner} {mode:o}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_image_is_small_and_has_what_it_needs() {
+    if !may_mount() {
+        println!("skipped: this user may not mount a file system");
+        return;
+    }
+    let node = Node::new();
+    let (mut bytes, mut folders, mut programs) = (0, vec![node.path("image")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+            let metadata = entry.metadata().unwrap();
+            match metadata.is_dir() {
+                true => folders.push(entry.path()),
+                false => bytes += metadata.len(),
+            }
+            let is_library = entry.file_name().to_string_lossy().contains(".so");
+            if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 && !is_library {
+                programs.push(entry.file_name());
+            }
+        }
+    }
+    println!("the image: {:.1} MB", bytes as f64 / 1e6);
+    assert!(bytes < IMAGE_BYTES, "{bytes} bytes");
+    assert_eq!(programs, ["cairn"], "no shell, nor anything else that runs");
+}
+
+#[test]
+fn shells_and_readers_are_told_of_every_command() {
+    let commands = [
+        "serve",
+        "config",
+        "verify",
+        "export",
+        "verify-export",
+        "relay",
+        "dead-letter",
+        "key",
+        "health",
+        "drain",
+        "reload",
+    ];
+    for shell in ["bash", "zsh", "fish"] {
+        let script = done(cairn().args(["completions", shell]).output().unwrap());
+        commands.iter().for_each(|command| assert!(script.contains(command), "{shell}: {command}"));
+    }
+    let bash = cairn().args(["completions", "bash"]).output().unwrap();
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("cairn"), bash.stdout).unwrap();
+    done(Command::new("bash").arg("-n").arg(folder.path().join("cairn")).output().unwrap());
+    let page = done(cairn().arg("man").output().unwrap());
+    commands.iter().for_each(|command| assert!(page.contains(&command.replace('-', "\\-")), "{command}"));
+    done(cairn().args(["man", "--folder"]).arg(folder.path()).output().unwrap());
+    for command in commands {
+        let page = std::fs::read_to_string(folder.path().join(format!("cairn-{command}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{command}");
+    }
+    assert_eq!(cairn().args(["man", "--folder", "/not/there"]).output().unwrap().status.code(), Some(3));
+}

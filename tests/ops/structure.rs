@@ -1,0 +1,185 @@
+//! The structure of the code: short files and functions, imports that go one way, no cycles, one place for each mechanism.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+
+use crate::support::harness::repository;
+use crate::support::modules::{Modules, SourceFile};
+
+/// Which top-level modules and rooms of the ledger may import which. `serve` and `cli` may import everything; everything may import
+/// `cairn_proof`, `text` and `runtime`.
+const IMPORTS: [(&str, &[&str]); 16] = [
+    ("text", &[]),
+    ("runtime", &[]),
+    ("http", &[]),
+    ("auth", &["http"]),
+    ("ledger::store", &[]),
+    ("ledger::format", &["ledger::store"]),
+    ("ledger::read", &["ledger::format", "ledger::store"]),
+    ("ledger::shard", &["ledger::read", "ledger::format", "ledger::store"]),
+    ("ledger", &[]),
+    ("ingest", &["auth", "http", "ledger"]),
+    ("tlog", &["ledger"]),
+    ("relay", &["http", "ledger"]),
+    ("audit", &["http", "ledger", "tlog"]),
+    ("config", &["auth", "http", "ingest", "ledger", "relay", "tlog"]),
+    ("serve", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config"]),
+    ("cli", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config", "serve"]),
+];
+const LINES: usize = 400;
+const FUNCTION_LINES: usize = 80;
+const BANNED_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "manager", "misc"];
+
+/// The module of [`IMPORTS`] that a file belongs to.
+fn layer(module: &[String]) -> String {
+    let rooms = ["store", "format", "read", "shard"];
+    match module {
+        [first, room, ..] if first == "ledger" && rooms.contains(&&**room) => format!("{first}::{room}"),
+        [first, ..] => first.clone(),
+        [] => String::new(),
+    }
+}
+
+fn product() -> [Modules; 2] {
+    [Modules::read(&repository("src")), Modules::read(&repository("crates/cairn-proof/src"))]
+}
+
+#[test]
+fn no_file_is_longer_than_400_lines_or_has_a_name_that_says_nothing() {
+    for folder in ["src", "crates", "tests", "benches", "fuzz"] {
+        for SourceFile { path, text, .. } in Modules::read(&repository(folder)).files() {
+            assert!(text.lines().count() <= LINES, "{} is too long", path.display());
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert!(!BANNED_NAMES.contains(&name), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_function_is_longer_than_80_lines() {
+    struct Functions<'f>(&'f PathBuf, usize);
+    impl Functions<'_> {
+        fn check(&mut self, name: &syn::Ident, span: proc_macro2::Span) {
+            let lines = span.end().line - span.start().line + 1;
+            assert!(lines <= FUNCTION_LINES, "{}: {name} has {lines} lines", self.0.display());
+            self.1 += 1;
+        }
+    }
+    impl<'a> Visit<'a> for Functions<'_> {
+        fn visit_item_fn(&mut self, function: &'a syn::ItemFn) {
+            self.check(&function.sig.ident, function.sig.span().join(function.block.span()).unwrap());
+            syn::visit::visit_item_fn(self, function);
+        }
+
+        fn visit_impl_item_fn(&mut self, function: &'a syn::ImplItemFn) {
+            self.check(&function.sig.ident, function.sig.span().join(function.block.span()).unwrap());
+            syn::visit::visit_impl_item_fn(self, function);
+        }
+    }
+    let mut seen = 0;
+    for modules in product() {
+        for file in modules.files() {
+            let mut functions = Functions(&file.path, 0);
+            functions.visit_file(&file.syntax);
+            seen += functions.1;
+        }
+    }
+    assert!(seen > 1000, "only {seen} functions found");
+}
+
+#[test]
+fn imports_only_go_down() {
+    let modules = Modules::read(&repository("src"));
+    let mut seen = 0;
+    for (from, to) in modules.imports(true) {
+        let (from_layer, to_layer) = (layer(&modules.file(from).module), layer(&modules.file(to).module));
+        if from_layer == to_layer || ["", "main"].contains(&&*from_layer) {
+            continue;
+        }
+        let (_, allowed) =
+            IMPORTS.iter().find(|(name, _)| *name == from_layer).unwrap_or_else(|| panic!("{from_layer}?"));
+        // The ledger itself composes its rooms, and whoever may import it may import them.
+        let top = to_layer.split("::").next().unwrap();
+        let is_allowed = allowed.contains(&&*to_layer)
+            || allowed.contains(&top) && !from_layer.starts_with("ledger")
+            || from_layer == "ledger" && top == "ledger"
+            || ["text", "runtime"].contains(&top) && !["text", "runtime"].contains(&&*from_layer);
+        let (from, to) = (modules.file(from).path.display(), modules.file(to).path.display());
+        assert!(is_allowed, "{from} ({from_layer}) must not import {to} ({to_layer})");
+        seen += 1;
+    }
+    assert!(seen > 100, "only {seen} imports found");
+}
+
+#[test]
+fn no_two_files_import_each_other_directly_or_through_others() {
+    for modules in product() {
+        let mut edges: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (from, to) in modules.imports(false) {
+            edges.entry(from).or_default().insert(to);
+        }
+        assert!(edges.len() > 10);
+        let reachable = |start: usize| {
+            let (mut found, mut open) = (BTreeSet::new(), vec![start]);
+            while let Some(file) = open.pop() {
+                open.extend(edges.get(&file).into_iter().flatten().filter(|next| found.insert(**next)));
+            }
+            found
+        };
+        let all: BTreeMap<usize, BTreeSet<usize>> = edges.keys().map(|&file| (file, reachable(file))).collect();
+        let cyclic: Vec<String> = all
+            .iter()
+            .filter(|(file, found)| found.contains(file))
+            .map(|(file, found)| {
+                let with: Vec<_> =
+                    found.iter().filter(|other| all.get(other).is_some_and(|back| back.contains(file))).collect();
+                let names: Vec<_> = with.iter().map(|other| modules.name(**other)).collect();
+                format!("{} with {}", modules.name(*file), names.join(", "))
+            })
+            .collect();
+        assert!(cyclic.is_empty(), "files in cycles:\n{}", cyclic.join("\n"));
+    }
+}
+
+#[test]
+fn each_mechanism_has_its_one_place() {
+    let files: Vec<(String, String)> = product()
+        .iter()
+        .flat_map(|modules| modules.files().iter().map(|file| (modules.name_of(file), file.product_text())))
+        .collect();
+    let only = |what: &str, places: &[&str]| {
+        let found: Vec<_> = files.iter().filter(|(_, text)| text.contains(what)).map(|(name, _)| name).collect();
+        assert!(!found.is_empty(), "nothing contains {what}: the rule checks nothing");
+        for name in found {
+            assert!(places.iter().any(|place| name.starts_with(place)), "{what} in {name}");
+        }
+    };
+    only("rocksdb::", &["src/ledger/store/"]);
+    only("env::var", &["src/config/"]);
+    only("Env::", &["src/config/"]);
+    only("reqwest", &["src/cli/client.rs", "src/cli/exit.rs", "src/relay/"]);
+    only("catch_unwind", &["src/runtime/supervisor.rs"]);
+    only("thread::Builder", &["src/runtime/supervisor.rs"]);
+    only(
+        "SystemTime",
+        &["src/runtime/clock.rs", "src/ledger/shard/metrics.rs", "src/relay/upstream.rs", "src/cli/status.rs"],
+    );
+    only("base16ct", &["crates/cairn-proof/src/hex.rs"]);
+    only("NamedTempFile", &["crates/cairn-proof/src/files.rs"]);
+    only("std::fs", &["src/", "crates/cairn-proof/src/files.rs", "crates/cairn-proof/src/bin/"]);
+    for impure in ["std::net", "std::time::", "async fn", "Instant", "SystemTime"] {
+        for (name, text) in files.iter().filter(|(name, _)| name.starts_with("crates/cairn-proof/")) {
+            assert!(!text.contains(impure), "{impure} in {name}");
+        }
+    }
+    assert!(files.iter().all(|(name, text)| !text.contains(":02x}") || name.ends_with("hex.rs")), "a second hex codec");
+}
+
+#[test]
+fn established_crates_alone_hash_and_sign() {
+    let lock = std::fs::read_to_string(repository("Cargo.lock")).unwrap();
+    assert!(!lock.contains("tape-sha256") && lock.contains("name = \"sha2\""));
+}
