@@ -1,101 +1,128 @@
-# Two commands on a fresh machine that has Rust: `make run` and `make test`. They share everything they compile.
+# Every target installs what it needs. They share everything that is compiled.
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
+RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test bench profile bench-micro bench-relay bench-otlp interop openapi deploy-check release fuzz soak setup
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp interop openapi deploy-check release \
+	fuzz soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
 
 PREFIX ?= $(HOME)/.cargo
 
 run: build
-	$(CARGO_TARGET_DIR)/release/cairn serve --config config/cairn.yaml
+	$(RELEASE)/cairn serve --config config/cairn.yaml
 
-build: setup
-	cargo build --release --locked
+build: setup-build
+	cargo build --release --locked --bin cairn
+	cargo build --release --locked -p cairn-proof --bin cairn-verify
 
 install: build
-	install -D -m 755 $(CARGO_TARGET_DIR)/release/cairn $(PREFIX)/bin/cairn
+	install -D -m 755 $(RELEASE)/cairn $(PREFIX)/bin/cairn
+	install -D -m 755 $(RELEASE)/cairn-verify $(PREFIX)/bin/cairn-verify
 
-# The tests are compiled with the profile of the product, so that the database is compiled once. Those
-# that measure run alone.
-test: setup
-	cargo test --release --locked -- --skip scale
+# The tests are compiled with the profile of the product, so that the database is compiled once. Those that measure run alone.
+test: build setup-test
+	cargo test --release --locked --workspace -- --skip scale
 	cargo test --release --locked --test promises -- --nocapture --test-threads=1 scale
 
-# Every figure of the README beside its limit, as a table, as JSON and as a drawing: a quarter of an hour, 10 GB of disk.
+clippy: setup-build
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+# Licences, sources and duplicate versions of the dependencies. Needs no network: the database of advisories is not fetched.
+TOOLS ?= $(HOME)/.cache/cairn/tools
+deny:
+	sh deploy/cargo-tools.sh $(TOOLS) cargo-deny@0.20.2
+	$(TOOLS)/bin/cargo-deny --offline --locked check bans licenses sources
+
+# Every figure of docs/performance.md beside its limit, as a table, as JSON and as a drawing: a quarter of an hour, 10 GB of disk.
 # A part of it: make bench ONLY="single batches".
 ROUNDS ?= 5
 ONLY ?=
 BENCH ?= $(HOME)/.cache/cairn/bench
-bench: setup
+bench: setup-build setup-bench
 	cargo build --release --locked --bins --benches
 	sh deploy/venv.sh $(BENCH) benches/requirements.txt
 	$(BENCH)/bin/python benches/bench.py --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY),--json benches/results.json --plot benches/growth.svg)
 
-# Where the CPU time goes, as flame graphs in benches/profiles. Needs perf (on Debian: linux-perf), and the right to use it.
+# Where the CPU time goes, as flame graphs in benches/profiles. Needs perf (on Debian: linux-perf), and the permission to use it.
 PROFILE_TOOLS ?= $(HOME)/.cache/cairn/profile
-profile: build
+profile: build setup-bench
 	sh deploy/cargo-tools.sh $(PROFILE_TOOLS) inferno@0.12.8
 	python3 benches/profile.py $(PROFILE_TOOLS)/bin
 
-# What each piece of work on the way of an event takes, without a server.
-bench-micro: setup
+# What each step of an event's path takes, without a server.
+bench-micro: setup-build
 	cargo bench --locked --bench micro
 
-# The same load with a relay whose upstream is away, beside a server without one.
-bench-relay: build
+# The same load with a relay whose upstream is down, beside a server without a relay.
+bench-relay: build setup-bench
 	sh benches/relay.sh
 
 # Spans in exports of 512, each on disk before the answer, beside decoding the same bytes on one core, and beside RocksDB alone.
-bench-otlp: setup
+bench-otlp: setup-build setup-bench setup-interop
 	cargo build --release --locked --bins --benches
 	sh tests/interop/install.sh $(INTEROP)
-	$(INTEROP)/python/bin/python benches/otlp.py $(CARGO_TARGET_DIR)/release/cairn
+	$(INTEROP)/python/bin/python benches/otlp.py $(RELEASE)/cairn
 
-# What may take long: 500 kills under load, 500 power losses, and ten minutes of full load with an eye on memory and files.
-# Part of it: make soak KILLS=100 POWER_LOSSES=0 SOAK_SECONDS=60.
+# What may take long: 500 kills under load, 160 power losses, and ten minutes of full load that watch memory and files.
+# A part of it: make soak KILLS=100 POWER_LOSSES=0 SOAK_SECONDS=60.
 KILLS ?= 500
 POWER_LOSSES ?= 160
 SOAK_SECONDS ?= 600
-soak: setup
+soak: build setup-test
 	TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
 	TEST_POWER_LOSSES=$(POWER_LOSSES) cargo test --release --locked --test promises -- --nocapture when_the_power_goes
 	TEST_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture full_load_keeps
 
 # Real clients against a server of their own, and what it stored. Only installing them needs the network.
 INTEROP ?= $(HOME)/.cache/cairn/interop
-interop: build
+interop: build setup-interop
 	sh tests/interop/install.sh $(INTEROP)
-	python3 tests/interop/check.py $(CARGO_TARGET_DIR)/release/cairn $(INTEROP)
+	python3 tests/interop/check.py $(RELEASE)/cairn $(INTEROP)
 
 # Every call of openapi.json, in ways that it allows and in ways that it does not, against a running server.
 OPENAPI ?= $(HOME)/.cache/cairn/openapi
-openapi: build
+openapi: build setup-interop
 	sh deploy/venv.sh $(OPENAPI) tests/openapi/requirements.txt
-	sh tests/openapi/run.sh $(CARGO_TARGET_DIR)/release/cairn $(OPENAPI)/bin/schemathesis
+	sh tests/openapi/run.sh $(RELEASE)/cairn $(OPENAPI)/bin/schemathesis
 
-# Every manifest as Kubernetes takes it, every alert as it fires, every metric as it is told of; without a cluster. A part of it:
+# Every manifest as Kubernetes reads it, every alert as it fires, every metric as it is documented; without a cluster. A part of it:
 # make deploy-check PART=charts. Only installing the tools needs the network.
 DEPLOY ?= $(HOME)/.cache/cairn/deploy
 PART ?=
-deploy-check: build
+deploy-check: build setup-deploy
 	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
-	$(DEPLOY)/bin/python deploy/check/check.py $(CARGO_TARGET_DIR)/release/cairn $(PART)
+	$(DEPLOY)/bin/python deploy/check/check.py $(RELEASE)/cairn $(PART)
 
-# What is given to users, in dist/.
+# What users get, in dist/.
 RELEASE_TOOLS ?= $(HOME)/.cache/cairn/release
-release: setup
+release: setup-build setup-release
 	sh deploy/cargo-tools.sh $(RELEASE_TOOLS) cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9 cargo-deb@3.8.0
 	sh deploy/release.sh $(RELEASE_TOOLS)
 
-# Each target of fuzz/ for a minute. They run with the compiler that everything else is made with; what they find is kept in
-# the folder of seeds, and becomes a test.
+# Each target of fuzz/ for a minute. They are compiled with the same compiler as everything else; what they find is kept in the folder of
+# seeds, and becomes a test.
 FUZZ_SECONDS ?= 60
 FUZZ ?= $(HOME)/.cache/cairn/fuzz
 FUZZ_TARGETS ?= canonical event otlp agnost package tlog
 fuzz: build
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh cargo build --release --locked -p cairn-fuzz
-	sh fuzz/run.sh $(FUZZ_SECONDS) $(CARGO_TARGET_DIR)/release/cairn $(FUZZ) \
-		$(foreach target,$(FUZZ_TARGETS),$(CARGO_TARGET_DIR)/release/$(target))
+	sh fuzz/run.sh $(FUZZ_SECONDS) $(RELEASE)/cairn $(FUZZ) $(foreach target,$(FUZZ_TARGETS),$(RELEASE)/$(target))
 
-setup:
-	@sh deploy/setup.sh
+setup-build:
+	@sh deploy/setup.sh build
+
+setup-test:
+	@sh deploy/setup.sh test
+
+setup-interop:
+	@sh deploy/setup.sh interop
+
+setup-deploy:
+	@sh deploy/setup.sh deploy
+
+setup-release:
+	@sh deploy/setup.sh release
+
+setup-bench:
+	@sh deploy/setup.sh bench

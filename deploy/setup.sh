@@ -1,41 +1,70 @@
 #!/bin/sh
-# Installs what the build and the tests need from the system, if it is missing. Debian and its relatives.
+# Installs what a target needs from the system, if it is missing. Debian and its relatives.
+# setup.sh build|test|interop|deploy|bench...
 set -eu
 
 missing=
 need() { # command package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-need c++ g++
-need make make
-need curl curl
-need python3 python3
-need sha256sum coreutils
-need wrk wrk
-need h2load nghttp2-client
-need strip binutils
-need strace strace
-need systemd-analyze systemd
-need promtool prometheus
-# An auditor checks by hand with these.
-need jq jq
-# Clients that the server is tested with.
-need node nodejs
-need npm npm
-python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
-need openssl openssl
-need xxd xxd
-# The database's bindings are made with libclang and its headers: the unversioned name comes with both.
-if ! ls /usr/lib/llvm-*/lib/libclang.so >/dev/null 2>&1; then
-    missing="$missing libclang-dev"
-fi
-[ -n "$missing" ] || exit 0
+for group in "$@"; do
+    case $group in
+    build)
+        need c++ g++
+        need make make
+        # The database's bindings are generated with libclang and its headers: the unversioned name comes with both.
+        if ! ls /usr/lib/llvm-*/lib/libclang.so >/dev/null 2>&1; then
+            missing="$missing libclang-dev"
+        fi
+        ;;
+    test)
+        # What the documents' code blocks use, and how tests make system calls fail.
+        need curl curl
+        need jq jq
+        need openssl openssl
+        need python3 python3
+        need sha256sum coreutils
+        need strace strace
+        need strip binutils
+        need xxd xxd
+        ;;
+    interop)
+        need node nodejs
+        need npm npm
+        need python3 python3
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    deploy)
+        need curl curl
+        need promtool prometheus
+        need python3 python3
+        need systemd-analyze systemd
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    release)
+        need strip binutils
+        ;;
+    bench)
+        need curl curl
+        need h2load nghttp2-client
+        need python3 python3
+        need wrk wrk
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    *)
+        echo "setup.sh: unknown group $group" >&2
+        exit 2
+        ;;
+    esac
+done
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+[ -n "${missing# }" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "please install:$missing" >&2
+    echo "please install: $missing" >&2
     exit 1
 fi
-echo "installing:$missing"
+echo "installing: $missing"
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 $sudo apt-get update -qq
