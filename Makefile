@@ -28,10 +28,11 @@ clippy: setup-build
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
-# Licences, sources and duplicate versions of the dependencies. Needs no network: the database of advisories is not fetched.
+# Licences, sources and duplicate versions of the dependencies. The database of advisories is not fetched.
 TOOLS ?= $(HOME)/.cache/cairn/tools
 deny:
 	sh deploy/cargo-tools.sh $(TOOLS) cargo-deny@0.20.2
+	cargo fetch --locked --quiet
 	$(TOOLS)/bin/cargo-deny --offline --locked check bans licenses sources
 
 # Every figure of docs/performance.md beside its limit, as a table, as JSON and as a drawing: a quarter of an hour, 10 GB of disk.

@@ -9,8 +9,8 @@ target=${CARGO_TARGET_DIR:-target}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 revision=$(git rev-parse --short=12 HEAD)
 [ -z "$(git status --porcelain)" ] || revision=$revision-modified
-# Files are as old as the commit, so that the same sources give the same archive. Not for what compiles: the database would
-# be compiled again for every commit, which takes a quarter of an hour and gives the same.
+# Files have the time of the commit, so that the same sources produce the same archive. Not for compilation: the
+# database would be compiled again for every commit, which takes a quarter of an hour and changes nothing.
 commit_time=$(git log -1 --format=%ct)
 name=cairn-$version-$(uname -m)-linux
 stage=dist/$name
@@ -18,27 +18,30 @@ stage=dist/$name
 rm -rf dist
 mkdir -p "$stage/man" "$stage/completions"
 
-# With the list of crates in it. The wrapper is around our own crates alone: the database is not compiled again.
+# With the list of crates. The wrapper applies to the workspace's crates only: the database is not compiled again.
 BUILD_REVISION=$revision cargo auditable build --release --locked --bin cairn
-install -m 755 "$target/release/cairn" "$stage/cairn"
-strip "$stage/cairn"
+BUILD_REVISION=$revision cargo auditable build --release --locked -p cairn-proof --bin cairn-verify
+for program in cairn cairn-verify; do
+    install -m 755 "$target/release/$program" "$stage/$program"
+    strip "$stage/$program"
+done
 
 "$stage/cairn" man --folder "$stage/man"
 "$stage/cairn" completions bash > "$stage/completions/cairn"
 "$stage/cairn" completions zsh > "$stage/completions/_cairn"
 "$stage/cairn" completions fish > "$stage/completions/cairn.fish"
-cp -r LICENSE README.md SECURITY.md CHANGELOG.md config deploy/systemd "$stage/"
+cp -r LICENSE README.md SECURITY.md CHANGELOG.md docs config deploy/systemd "$stage/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$commit_time" \
     -C dist -czf "dist/$name.tar.gz" "$name"
 
-# What it is made of, of the program alone: what tests need is not in it.
+# The SBOM covers only the program, not the dependencies of tests.
 SOURCE_DATE_EPOCH=$commit_time cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
     --target "$(rustc -vV | sed -n 's/^host: //p')"
-# Without the folder that it was built in.
+# Remove the path of the build directory.
 sed "s|path+file://$PWD|cairn|g" cairn_bin.cdx.json > "dist/$name.cdx.json"
 find . -name '*.cdx.json' -not -path './dist/*' -delete
 
-# The package takes the staged files: see Cargo.toml.
+# cargo-deb takes the staged files: see Cargo.toml.
 ln -sfn "$name" dist/staged
 SOURCE_DATE_EPOCH=$commit_time cargo deb --quiet --no-build --no-strip --output dist/
 rm dist/staged
