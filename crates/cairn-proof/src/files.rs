@@ -1,8 +1,9 @@
-//! The only module of this crate that touches the file system: keys, state files, and a log in a directory.
+//! File access: keys, state files of a monitor, and copies of a log. No other module of this crate touches the file
+//! system.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,60 +11,66 @@ use crate::evidence::follow::{LogError, LogSource};
 use crate::evidence::monitor::MonitorState;
 use crate::tree::{WIDTH, note_keys};
 
-/// Replaces a file, or creates it, so that only its owner can read it. The file has either the old or the new content, also after a
-/// power loss, and is on disk when this returns.
+/// Replaces or creates a file atomically and durably, readable by its owner only. Missing directories are created.
+///
+/// After a crash or a power loss the file has either the old or the new content. The new content is on disk when this
+/// returns.
 ///
 /// # Errors
-/// When the file cannot be written. It has its old content then.
+/// When the file cannot be written. It keeps its old content, unless only the sync of the directory failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    // A fixed name, not a random one: the next write overwrites a file that a crash left behind.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // The new name is on disk only when the directory is.
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The rename survives a power loss only after the directory is synced.
     File::open(folder)?.sync_all()
 }
 
-/// The verifier keys that an argument names: the key itself, or a file that contains keys.
+/// Returns the verifier keys of a command-line argument, which is a key or the path of a file with keys.
 ///
 /// # Errors
-/// When the argument is neither.
+/// When the argument is neither a verifier key nor a readable file that contains one.
 pub fn verifier_keys(argument: &str) -> Result<Vec<String>, String> {
-    if note_keys::is_verifier(argument) {
+    if note_keys::is_verifier_key(argument) {
         return Ok(vec![argument.to_owned()]);
     }
     let text = fs::read_to_string(argument)
         .map_err(|error| format!("--key: {argument:?} is not a verifier key, and cannot be read as a file: {error}"))?;
-    let found: Vec<String> =
-        text.split_whitespace().filter(|word| note_keys::is_verifier(word)).map(str::to_owned).collect();
-    if found.is_empty() { Err(format!("--key: {argument} contains no verifier key")) } else { Ok(found) }
+    let keys: Vec<String> =
+        text.split_whitespace().filter(|text| note_keys::is_verifier_key(text)).map(str::to_owned).collect();
+    if keys.is_empty() { Err(format!("--key: {argument} contains no verifier key")) } else { Ok(keys) }
 }
 
-/// Reads how far a log was followed; `None` if the file does not exist yet.
+/// Reads the state of a monitor; `None` if the file does not exist.
 ///
 /// # Errors
 /// When the file cannot be read, or was not written by [`write_state`].
 pub fn read_state(path: &Path) -> Result<Option<MonitorState>, String> {
-    let named = |error: &dyn std::fmt::Display| format!("--state {}: {error}", path.display());
+    let with_path = |error: &dyn std::fmt::Display| format!("--state {}: {error}", path.display());
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(named(&error)),
+        Err(error) => return Err(with_path(&error)),
     };
     let state = serde_json::from_slice(&text);
-    state.map(Some).map_err(|error| named(&format!("this file was not written by --state: {error}")))
+    state.map(Some).map_err(|error| with_path(&format!("not a state file: {error}")))
 }
 
-/// Writes how far a log was followed.
+/// Writes the state of a monitor, atomically and durably.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_state(path: &Path, state: &MonitorState) -> Result<(), String> {
-    let named = |error: &dyn std::fmt::Display| format!("--state {}: {error}", path.display());
-    let text = serde_json::to_vec(state).map_err(|error| named(&error))?;
-    replace(path, &text).map_err(|error| named(&error))
+    let with_path = |error: &dyn std::fmt::Display| format!("--state {}: {error}", path.display());
+    let text = serde_json::to_vec(state).map_err(|error| with_path(&error))?;
+    replace(path, &text).map_err(|error| with_path(&error))
 }
 
 /// A log in a directory with the layout of C2SP tlog-tiles: `checkpoint`, `tile/...`.
@@ -73,7 +80,7 @@ pub struct LogDirectory {
 }
 
 impl LogDirectory {
-    /// The log in a directory. Nothing is read yet.
+    /// The log in a directory. Nothing is read until [`LogSource::read`] is called.
     pub fn new(path: &Path) -> LogDirectory {
         LogDirectory { path: path.to_owned(), name: path.display().to_string() }
     }
@@ -86,30 +93,32 @@ impl LogSource for LogDirectory {
 
     fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, LogError> {
         let path = self.path.join(path);
-        let named = |error: io::Error| format!("{}: {error}", path.display());
+        let with_path = |error: io::Error| format!("{}: {error}", path.display());
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
-        if read.map_err(named)? as u64 > max_bytes {
+        if read.map_err(with_path)? as u64 > max_bytes {
             return Err(format!("{}: longer than {max_bytes} bytes", path.display()).into());
         }
         Ok(bytes)
     }
 }
 
-/// A log as a stream: its entry bundles one after the other, starting with the first bundle that was not read completely, and a
-/// checkpoint from elsewhere. Hash tiles cannot be read from it.
+/// A log that is read as a stream: its bundles one after the other, and a checkpoint from another source.
+///
+/// The stream must begin with the first bundle that the state file does not cover completely. It contains no tiles, so
+/// the log cannot be compared with other checkpoints.
 pub struct LogStream<R> {
     checkpoint: Vec<u8>,
     entries: Mutex<R>,
 }
 
 impl<R: BufRead> LogStream<R> {
-    /// A log whose entry bundles are read from `entries`.
+    /// A log whose bundles are read from `entries`; `checkpoint` is the signed note of the log itself.
     pub fn new(checkpoint: Vec<u8>, entries: R) -> LogStream<R> {
         LogStream { checkpoint, entries: Mutex::new(entries) }
     }
 
-    fn bundle(&self, width: usize) -> io::Result<Vec<u8>> {
+    fn read_bundle(&self, width: usize) -> io::Result<Vec<u8>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bundle = Vec::new();
         for _ in 0..width {
@@ -136,10 +145,10 @@ impl<R: BufRead> LogSource for LogStream<R> {
         }
         let Some(bundle) = path.strip_prefix("tile/entries/") else {
             return Err(
-                format!("standard input has no {path}: compare checkpoints in a directory or with a server").into()
+                format!("standard input has no {path}: to compare checkpoints, use a directory or a server").into()
             );
         };
         let width = bundle.split_once(".p/").map_or(Ok(WIDTH), |(_, width)| width.parse())?;
-        self.bundle(width.min(WIDTH)).map_err(|error| format!("standard input ends within {path}: {error}").into())
+        self.read_bundle(width.min(WIDTH)).map_err(|error| format!("standard input ends within {path}: {error}").into())
     }
 }

@@ -1,37 +1,37 @@
-//! The one hex codec: lower-case digits, in constant time (base16ct).
+//! Encodes and decodes hex, in constant time (base16ct). Cairn writes hashes in lower-case hex only.
 
 use std::fmt;
 
-/// The `N` hex digits of `N / 2` bytes. `N` is twice the number of bytes.
-pub fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+/// Encodes bytes as an array of lower-case hex digits. `N` must be twice the number of bytes.
+pub fn encode_array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut digits = [0; N];
     debug_assert_eq!(bytes.len() * 2, N, "two digits for each byte");
-    // It fails only if there is not enough room.
+    // Encoding fails only if the output is too short.
     let _ = base16ct::lower::encode(bytes, &mut digits);
     digits
 }
 
-/// The hex digits of bytes.
+/// Encodes bytes as lower-case hex digits.
 pub fn encode(bytes: &[u8]) -> String {
     base16ct::lower::encode_string(bytes)
 }
 
-/// Writes the hex digits of bytes.
+/// Writes bytes as lower-case hex digits.
 ///
 /// # Errors
-/// When `f` fails.
+/// When the formatter fails.
 pub fn fmt(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(&encode(bytes))
 }
 
-/// Parses exactly `2 * N` lower-case hex digits.
+/// Decodes exactly `2 * N` lower-case hex digits; `None` for any other input.
 pub fn parse<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    let is_whole = base16ct::lower::decode(digits, &mut bytes).is_ok_and(|decoded| decoded.len() == N);
-    is_whole.then_some(bytes)
+    let is_complete = base16ct::lower::decode(digits, &mut bytes).is_ok_and(|decoded| decoded.len() == N);
+    is_complete.then_some(bytes)
 }
 
-/// Parses hex digits of either case.
+/// Decodes hex digits of either case; `None` if the input is not hex or has an odd length.
 pub fn parse_mixed(digits: &[u8]) -> Option<Vec<u8>> {
     base16ct::mixed::decode_vec(digits).ok()
 }
@@ -41,9 +41,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_survive_the_round_trip_and_other_digits_are_refused() {
+    fn hex_round_trips_and_malformed_digits_are_rejected() {
         let bytes: [u8; 32] = std::array::from_fn(|n| (n * 37) as u8);
-        let digits: [u8; 64] = array(&bytes);
+        let digits: [u8; 64] = encode_array(&bytes);
         assert_eq!(encode(&bytes).as_bytes(), digits);
         assert_eq!(parse::<32>(&digits), Some(bytes));
         assert_eq!(parse::<32>(&digits[..62]), None);

@@ -1,9 +1,16 @@
-//! Verifies what Cairn recorded, with nothing but what the sender handed over and a key that the auditor trusts.
+//! Offline verification of Cairn event chains, transparency logs and evidence packages.
 //!
-//! The crate holds the rules: what an event is ([`chain`]), how events are linked and hashed ([`chain::link`]), how the log's Merkle
-//! tree is built and signed ([`tree`]), and how an evidence package and a whole log are checked ([`evidence`]). It contains no database,
-//! no network, no async runtime and no clock. Only [`files`] touches the file system. The server uses the same code for
-//! what it writes, so both sides follow one set of rules; `docs/verification.md` is the specification.
+//! The crate implements the rules that `docs/verification.md` specifies:
+//!
+//! - [`chain`]: the fields of an event, its canonical bytes, its hash, and the chain of each agent;
+//! - [`tree`]: the Merkle tree of the log (RFC 6962), its tiles, and its signed checkpoints (C2SP);
+//! - [`evidence`]: the verification of an evidence package, and of a whole log by a monitor;
+//! - [`files`]: keys, state files and copies of a log on disk. It is the only module that touches the file system.
+//!
+//! The crate contains no database, no network access, no async runtime and no clock. The Cairn server uses it to
+//! validate and hash what it stores, so that the writer and the verifier share one implementation of each rule.
+//!
+//! The binary `cairn-verify` is the command-line interface of this crate; `docs/auditors.md` describes its use.
 //!
 //! # Verify a package
 //!
@@ -17,10 +24,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # Verify one event by hand
+//! # Verify one link of a chain
 //!
-//! The hash of an event is SHA-256 over its canonical bytes, followed by the previous hash as 64 hex digits. The first event of a chain
-//! follows 64 zeros.
+//! The hash of an event is SHA-256 over its canonical bytes followed by the previous hash as 64 hex digits. The
+//! previous hash of the first event of a chain is 64 zeros.
 //!
 //! ```
 //! use cairn_proof::chain::walk::Checker;

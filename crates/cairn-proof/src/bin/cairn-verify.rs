@@ -1,4 +1,6 @@
-//! `cairn-verify`: checks an evidence package, or follows a log, without a server and without a database.
+//! `cairn-verify`: verifies an evidence package or a copy of a log, without a server and without network access.
+//!
+//! `docs/auditors.md` describes its use and the meaning of the verdicts.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -13,29 +15,32 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 
 const HELP: &str = "\
-Verifies what Cairn recorded, with nothing but files and a key that you trust.
+Verifies an evidence package or a copy of a log of Cairn. It needs a verifier key that you trust, and no network.
 
 Usage:
   cairn-verify package FILE --key KEY... [--json]
   cairn-verify log DIRECTORY --key KEY... [--state FILE] [--checkpoint FILE] [--agent-id ID] [--json]
   cairn-verify log - --checkpoint FILE --key KEY... [--state FILE] [--agent-id ID] [--json]
 
-  FILE        an evidence package; - for standard input
+  FILE        an evidence package; - reads standard input
   DIRECTORY   a copy of a log in the layout of C2SP tlog-tiles: checkpoint, tile/...
-  -           with log: entry bundles on standard input, one after the other, from the first that --state has not read completely
+  log -       reads bundles of entries from standard input, one after the other, beginning with the first one that
+              the state file does not cover completely
 
 Options:
-  --key KEY          a verifier key that you trust, or a file with such keys; it must not come with the package
-  --state FILE       keeps in this file how far the log was read, and continues from there next time
-  --checkpoint FILE  a checkpoint of the log that was kept elsewhere; the log has to extend it. With -, the log's own checkpoint
-  --agent-id ID      reports the last sequence of this agent in the log
+  --key KEY          a verifier key that you trust, or a file with such keys; repeatable. The key must not come from
+                     the sender of the package
+  --state FILE       records how far the log was read; the next run reads only what is new
+  --checkpoint FILE  a checkpoint that was kept elsewhere; the log must extend it. With log -, the checkpoint of the
+                     log itself
+  --agent-id ID      also prints the last sequence of this agent in the log
   --json             prints one JSON object
   -h, --help         prints this help
   -V, --version      prints the version
 
 Exit status: 0 valid, 1 broken or not proven, 2 usage error, 3 operational error";
 
-/// What the command line asks for, as it is written.
+/// The command line, parsed but not validated.
 #[derive(Default)]
 struct Args {
     command: Option<String>,
@@ -47,11 +52,11 @@ struct Args {
     json: bool,
 }
 
-/// Why the program ends without a verdict.
+/// Why the program exits without a verdict.
 enum Failure {
     Usage(String),
     Operational(String),
-    /// Help or version were printed.
+    /// The help or the version was printed: exit status 0.
     Done,
 }
 
@@ -78,7 +83,7 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether what was asked about is valid.
+/// Runs the command. Returns whether the package or the log is valid.
 fn run() -> Result<bool, Failure> {
     let args = parse()?;
     let usage = |message: &str| Failure::Usage(message.to_owned());
@@ -88,24 +93,24 @@ fn run() -> Result<bool, Failure> {
     }
     let input = args.input.as_deref().ok_or_else(|| usage("a file or directory is missing"))?;
     match args.command.as_deref() {
-        Some("package") => package(input, &keys, args.json),
+        Some("package") => verify_package(input, &keys, args.json),
         Some("log") if keys.is_empty() => {
             Err(usage("--key is missing: a log cannot be verified without a trusted key"))
         }
         Some("log") if input.as_os_str() == "-" => {
-            let path = args.checkpoint.as_ref().ok_or_else(|| usage("log - needs --checkpoint FILE"))?;
+            let path = args.checkpoint.as_ref().ok_or_else(|| usage("log - requires --checkpoint FILE"))?;
             let note = std::fs::read(path).map_err(|error| io_failure(path, &error))?;
-            follow(LogStream::new(note, BufReader::new(io::stdin())), &args, keys, Vec::new())
+            verify_log(LogStream::new(note, BufReader::new(io::stdin())), &args, keys, Vec::new())
         }
         Some("log") => {
-            let mut known = Vec::new();
+            let mut checkpoints = Vec::new();
             if let Some(path) = &args.checkpoint {
                 let note = std::fs::read(path).map_err(|error| io_failure(path, &error))?;
-                let named = |why| Failure::Operational(format!("--checkpoint {}: {why}", path.display()));
-                let (head, _) = checkpoint::open(&note, &keys).map_err(named)?;
-                known.push((path.display().to_string(), head));
+                let with_path = |why| Failure::Operational(format!("--checkpoint {}: {why}", path.display()));
+                let (head, _) = checkpoint::open(&note, &keys).map_err(with_path)?;
+                checkpoints.push((path.display().to_string(), head));
             }
-            follow(LogDirectory::new(input), &args, keys, known)
+            verify_log(LogDirectory::new(input), &args, keys, checkpoints)
         }
         _ => Err(usage("expected package or log")),
     }
@@ -137,7 +142,7 @@ fn io_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::Operational(format!("{}: {error}", path.display()))
 }
 
-/// Prints a line. A reader that closed the pipe early has seen enough.
+/// Prints a line. A closed pipe (as with `| head`) is not an error.
 fn print(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Operational(error.to_string())),
@@ -145,7 +150,7 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn package(path: &Path, keys: &[String], json: bool) -> Result<bool, Failure> {
+fn verify_package(path: &Path, keys: &[String], json: bool) -> Result<bool, Failure> {
     let file: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path).map_err(|error| io_failure(path, &error))?),
@@ -155,13 +160,13 @@ fn package(path: &Path, keys: &[String], json: bool) -> Result<bool, Failure> {
     Ok(verdict.outcome() == Outcome::Valid)
 }
 
-fn follow<S: LogSource>(
+fn verify_log<S: LogSource>(
     source: S,
     args: &Args,
     keys: Vec<String>,
-    known: Vec<(String, cairn_proof::tree::Head)>,
+    checkpoints: Vec<(String, cairn_proof::tree::Head)>,
 ) -> Result<bool, Failure> {
-    let mut follower = Follower::new(source, keys, args.agent_id.clone(), known);
+    let mut follower = Follower::new(source, keys, args.agent_id.clone(), checkpoints);
     if let Some(path) = &args.state {
         let state = files::read_state(path).map_err(Failure::Operational)?;
         follower.resume(state).map_err(|why| Failure::Operational(format!("--state {}: {why}", path.display())))?;

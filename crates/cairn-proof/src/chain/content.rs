@@ -1,13 +1,13 @@
 //! The content of an event: the fields that are hashed, in canonical form.
 //!
-//! The shard knows three values that ingest does not: the time of receipt, an id when the client sent none, and
-//! the time-stamp when the client sent none. Their places are left as placeholders of fixed width, so that the bytes
-//! written here are those that are hashed, stored and answered.
+//! Three values are not known when the content is written: the time of receipt, the id if the client sent none, and the
+//! timestamp if the client sent none. They are written as placeholders of fixed width. The shard fills them in place,
+//! so the bytes written here are those that are hashed, stored and answered.
 
 use uuid::Uuid;
 
 use super::error::EventError;
-use super::fields::{ACTION_STATUSES, ACTION_TYPE, ACTION_TYPES, Field, UUID_LEN};
+use super::fields::{ACTION_STATUSES, ACTION_TYPES, DEFAULT_ACTION_TYPE, Field, UUID_LEN};
 use super::json::Fault;
 use super::link::AgentKey;
 use super::slots::Slots;
@@ -18,36 +18,37 @@ use super::{string, time, validate};
 pub struct Content<'r> {
     values: &'r [u8],
     slots: Slots,
-    /// What is unusual about the event, in words.
+    /// The validation warnings (`docs/events.md`, "Warnings").
     pub warnings: &'r [String],
-    /// Whose event it is.
+    /// The key of the agent.
     pub agent: AgentKey,
-    /// The id that the client sent, if it did.
+    /// The id that the client sent, if any.
     pub client_id: Option<Uuid>,
-    /// Which of the server's labels it got, see [`super::DefaultLabels::add`].
+    /// The default labels that were added, one bit each; see [`super::DefaultLabels::add`].
     pub added_labels: u16,
-    /// `source` when the client does not say.
+    /// The value of `source` if the client sent none.
     source: &'static str,
     capture_method: &'static str,
     canonical_len: usize,
 }
 
-/// Where canonical bytes wait for what only the shard knows. Offsets are in bytes from their start.
+/// The placeholders in canonical bytes that the shard fills. Offsets are in bytes from the start of the canonical
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placeholders {
     /// [`UUID_LEN`] bytes, if the client sent no id.
     pub id: Option<usize>,
     /// [`time::LEN`] bytes.
     pub received_at: usize,
-    /// [`time::LEN`] bytes, if the client sent no time-stamp: the time of receipt, too.
+    /// [`time::LEN`] bytes, if the client sent no timestamp. The time of receipt is its default.
     pub timestamp: Option<usize>,
 }
 
-/// The agent of the event before, which mostly is that of the next one, too. Checking and hashing the id for each took 3 %
-/// of the CPU time of an event in a batch.
+/// Caches the agent key of the previous event, which is usually that of the next event, too. Validating and hashing the
+/// agent id of each event took 3 % of the CPU time of an event in a batch.
 #[derive(Default)]
 pub struct LastAgent {
-    /// The id, as a canonical value.
+    /// The agent id, as a canonical value.
     id: Vec<u8>,
     key: Option<AgentKey>,
 }
@@ -68,10 +69,13 @@ impl LastAgent {
 }
 
 impl<'r> Content<'r> {
-    /// The fields of an event, of values that are canonical already: see [`super::json`].
+    /// Validates the fields of an event.
+    ///
+    /// `slots` are the places of the fields in `values`, which are canonical already (see [`super::json`]). Warnings
+    /// are appended to `warnings`. `limit` is the maximum length of the canonical bytes.
     ///
     /// # Errors
-    /// When a field is not what it has to be, or all of them take more than `limit` bytes.
+    /// When `agent_id` is missing, a field has an invalid value, or the canonical bytes are longer than `limit`.
     pub fn of(
         values: &'r [u8],
         slots: Slots,
@@ -89,8 +93,8 @@ impl<'r> Content<'r> {
                 validate::field(field, value)?;
             }
         }
-        for (field, known) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
-            warnings.extend(value(field).and_then(|value| validate::unusual(field, value, known)));
+        for (field, listed) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
+            warnings.extend(value(field).and_then(|value| validate::unlisted_warning(field, value, listed)));
         }
         let EventSource { source, capture_method, .. } = source;
         let mut content = Content {
@@ -117,23 +121,23 @@ impl<'r> Content<'r> {
         self.slots[field as usize].map(|slot| &self.values[slot.start..slot.end])
     }
 
-    /// What stands for `field`: a value, a hole of that many bytes, or nothing.
+    /// The part of the canonical bytes for `field`: the value sent, a default, a placeholder, or nothing.
     fn part(&self, field: Field) -> Part<'_> {
         if let Some(value) = self.value(field) {
             return Part::Value(value);
         }
         match field {
-            Field::ActionType => Part::Text(ACTION_TYPE),
+            Field::ActionType => Part::Text(DEFAULT_ACTION_TYPE),
             Field::CaptureMethod => Part::Text(self.capture_method),
-            Field::Id => Part::Hole(UUID_LEN),
-            Field::ReceivedAt | Field::Timestamp => Part::Hole(time::LEN),
+            Field::Id => Part::Placeholder(UUID_LEN),
+            Field::ReceivedAt | Field::Timestamp => Part::Placeholder(time::LEN),
             Field::SchemaVersion => Part::Text("1.0"),
             Field::Source => Part::Text(self.source),
             _ => Part::Nothing,
         }
     }
 
-    /// How many bytes [`Content::write`] appends.
+    /// The number of bytes that [`Content::write`] appends.
     pub fn canonical_len(&self) -> usize {
         self.canonical_len
     }
@@ -143,7 +147,7 @@ impl<'r> Content<'r> {
             let value = match self.part(field) {
                 Part::Value(value) => value.len(),
                 Part::Text(text) => text.len() + 2,
-                Part::Hole(len) => len + 2,
+                Part::Placeholder(len) => len + 2,
                 Part::Nothing => return 0,
             };
             ",".len() + field.key().len() + value
@@ -151,7 +155,7 @@ impl<'r> Content<'r> {
         1 + Field::ALL.into_iter().map(member).sum::<usize>()
     }
 
-    /// Appends the canonical bytes, with zeros in the placeholders.
+    /// Appends the canonical bytes to `out`, with ASCII zeros in the placeholders.
     pub fn write(&self, out: &mut Vec<u8>) -> Placeholders {
         let start = out.len();
         let mut placeholders = Placeholders { id: None, received_at: 0, timestamp: None };
@@ -167,7 +171,7 @@ impl<'r> Content<'r> {
             match part {
                 Part::Value(value) => out.extend_from_slice(value),
                 Part::Text(text) => string::write_string(text, out),
-                Part::Hole(len) => {
+                Part::Placeholder(len) => {
                     let at = out.len() + 1 - start;
                     match field {
                         Field::Id => placeholders.id = Some(at),
@@ -189,6 +193,7 @@ impl<'r> Content<'r> {
 enum Part<'a> {
     Value(&'a [u8]),
     Text(&'static str),
-    Hole(usize),
+    /// The length in bytes, without quotes.
+    Placeholder(usize),
     Nothing,
 }

@@ -1,15 +1,15 @@
-//! Why an event is refused.
+//! The error of an event that is refused.
 
 use std::fmt;
 
 use super::json::{self, Fault};
 
-/// Why an event is refused. Nothing of it is stored.
+/// Why an event is refused. Nothing of a refused event is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventError {
-    /// Who is to blame.
+    /// The kind of error.
     pub fault: Fault,
-    /// Names the field, and what was expected.
+    /// The field and what was expected, for the sender of the event.
     pub message: String,
 }
 

@@ -1,36 +1,39 @@
-//! From one event on the wire to its content.
+//! Reads one event as it was received, and turns it into its content.
+//!
+//! The rules are specified in `docs/events.md`: what is refused, what is ignored, and how unknown fields are stored.
 
 use super::content::{Content, LastAgent};
 use super::error::EventError;
-use super::fields::{BESIDE_CONTENT, Field, FieldType, UNKNOWN};
-use super::json::{self, Canonicalizer, Parser};
+use super::fields::{Field, FieldType, OUTSIDE_CONTENT, UNKNOWN};
+use super::json::{self, Parser, ParserScratch};
 use super::slots::{Slot, Slots};
 use super::source::EventSource;
 use super::{scan, validate};
 
-/// Reads events, with memory that is reused from one to the next.
+/// Reads events. Its buffers are reused from event to event.
 #[derive(Default)]
 pub struct EventReader {
-    memory: Canonicalizer,
-    /// The canonical values, in the order they were sent.
+    scratch: ParserScratch,
+    /// The canonical values, in the order in which they were sent.
     values: Vec<u8>,
-    /// Where in `values` each field is; `None` if absent or null.
+    /// The place of each field in `values`; `None` if absent or null.
     slots: Slots,
-    /// Fields that the schema does not know: key and value.
+    /// The key and the value of each field that is not in the schema.
     unknown: Vec<(Slot, Slot)>,
     warnings: Vec<String>,
     last_agent: LastAgent,
 }
 
 impl EventReader {
-    /// Memory beyond this many bytes is given back by [`EventReader::trim`].
-    const KEEP_BYTES: usize = 1 << 20;
+    /// The capacity of the buffers that [`EventReader::trim`] retains, in bytes.
+    const RETAINED_BYTES: usize = 1 << 20;
 
-    /// Reads the event that starts at byte `at` of `text`, and says where it ends.
+    /// Reads the event that starts at byte `at` of `text`. Returns its content and the offset of its end.
+    ///
+    /// `limit` is the maximum length of the canonical bytes.
     ///
     /// # Errors
-    /// When the event is refused; [`skip`] finds its end then. Canonical values of more than `limit` bytes are
-    /// too long.
+    /// When the event is refused. [`skip`] finds its end then.
     pub fn read(
         &mut self,
         text: &str,
@@ -42,11 +45,11 @@ impl EventReader {
         self.slots = Slots::default();
         self.unknown.clear();
         self.warnings.clear();
-        let mut parser = Parser::new(text, at, &mut self.memory, limit);
+        let mut parser = Parser::new(text, at, &mut self.scratch, limit);
         if parser.peek() != Some(b'{') {
             parser.value(&mut self.values)?;
-            let found = validate::shown(&self.values);
-            return Err(EventError::content(format!("an event: expected an object, found {found}")));
+            let found = validate::preview(&self.values);
+            return Err(EventError::content(format!("event: expected an object, found {found}")));
         }
         let fields = Fields {
             values: &mut self.values,
@@ -57,7 +60,7 @@ impl EventReader {
         };
         fields.read(&mut parser)?;
         let end = parser.position();
-        self.keep_unknown(limit)?;
+        self.store_unknown(limit)?;
         let added_labels = source.add_labels(&mut self.values, &mut self.slots);
         let mut content =
             Content::of(&self.values, self.slots, &mut self.warnings, source, limit, &mut self.last_agent)?;
@@ -65,15 +68,15 @@ impl EventReader {
         Ok((content, end))
     }
 
-    /// Gives back the memory that an unusually large event needed.
+    /// Releases the buffers if an unusually large event has enlarged them.
     pub fn trim(&mut self) {
-        if self.values.capacity() > EventReader::KEEP_BYTES {
+        if self.values.capacity() > EventReader::RETAINED_BYTES {
             *self = EventReader::default();
         }
     }
 
     /// Moves the unknown fields into `metadata._unknown`.
-    fn keep_unknown(&mut self, limit: usize) -> Result<(), EventError> {
+    fn store_unknown(&mut self, limit: usize) -> Result<(), EventError> {
         let values = &self.values;
         let bytes = |slot: &Slot| &values[slot.start..slot.end];
         let metadata = self.slots[Field::Metadata as usize].as_ref().map(bytes);
@@ -87,7 +90,7 @@ impl EventReader {
         if let Some(pair) = self.unknown.windows(2).find(|pair| bytes(&pair[0].0) == bytes(&pair[1].0)) {
             return Err(EventError::content(format!("duplicate key {}", String::from_utf8_lossy(bytes(&pair[0].0)))));
         }
-        let known = metadata.map_or(Ok(&b"{}"[..]), |object| validate::object(Field::Metadata.name(), object))?;
+        let members = metadata.map_or(Ok(&b"{}"[..]), |object| validate::object(Field::Metadata.name(), object))?;
         let mut merged = format!("{{\"{UNKNOWN}\":{{").into_bytes();
         for (index, (key, value)) in self.unknown.iter().enumerate() {
             merged.extend_from_slice(if index == 0 { b"" } else { b"," });
@@ -96,15 +99,15 @@ impl EventReader {
             merged.extend_from_slice(bytes(value));
         }
         merged.push(b'}');
-        merged.extend_from_slice(if known.len() > 2 { b"," } else { b"" });
-        merged.extend_from_slice(&known[1..]);
+        merged.extend_from_slice(if members.len() > 2 { b"," } else { b"" });
+        merged.extend_from_slice(&members[1..]);
         let names: Vec<_> = self.unknown.iter().map(|(key, _)| String::from_utf8_lossy(bytes(key))).collect();
         self.warnings.push(unknown_warning(&names));
-        // Canonical values were UTF-8 before they were put together.
+        // Canonical values are UTF-8, so this copies nothing.
         let merged = String::from_utf8_lossy(&merged);
         let start = self.values.len();
-        let mut parser = Parser::new(&merged, 0, &mut self.memory, limit.saturating_add(start));
-        // The event itself is level 1.
+        let mut parser = Parser::new(&merged, 0, &mut self.scratch, limit.saturating_add(start));
+        // `metadata` is inside the event, which is level 1.
         parser.deepen(1);
         parser.value(&mut self.values).map_err(|error| error.inside(Field::Metadata.name()))?;
         self.slots[Field::Metadata as usize] = Some(Slot { start, end: self.values.len() });
@@ -112,11 +115,11 @@ impl EventReader {
     }
 }
 
-/// Where the value that starts at byte `at` of `text` ends, whatever is wrong with it; the end of `text` if it
-/// does not end.
+/// Returns the offset of the end of the value that starts at byte `at` of `text`, without validating it; the length of
+/// `text` if the value does not end.
 pub fn skip(text: &str, at: usize) -> usize {
-    let mut memory = Canonicalizer::default();
-    let mut parser = Parser::new(text, at, &mut memory, usize::MAX);
+    let mut scratch = ParserScratch::default();
+    let mut parser = Parser::new(text, at, &mut scratch, usize::MAX);
     parser.peek();
     let start = parser.position();
     scan::value_len(&text.as_bytes()[start..]).map_or(text.len(), |len| start + len)
@@ -126,16 +129,16 @@ fn unknown_warning(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 10;
     let shown: Vec<_> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
-    format!("unknown fields are kept in metadata.{UNKNOWN}: {}{more}", shown.join(", "))
+    format!("unknown fields are stored in metadata.{UNKNOWN}: {}{more}", shown.join(", "))
 }
 
-/// The parts of a [`EventReader`] that the members of an event are read into.
+/// The buffers of an [`EventReader`] into which the members of an event are read.
 struct Fields<'r> {
     values: &'r mut Vec<u8>,
     slots: &'r mut [Option<Slot>],
     unknown: &'r mut Vec<(Slot, Slot)>,
     warnings: &'r mut Vec<String>,
-    /// One bit per field of the schema, then one per name of [`BESIDE_CONTENT`].
+    /// One bit per field of the schema, then one per name of [`OUTSIDE_CONTENT`].
     seen: u32,
 }
 
@@ -161,8 +164,8 @@ impl Fields<'_> {
         let key = Slot { start, end: self.values.len() };
         let name = &self.values[start + 1..key.end - 1];
         let field = Field::from_name(name);
-        let beside = BESIDE_CONTENT.iter().position(|beside| beside.as_bytes() == name);
-        if let Some(bit) = field.map(|field| field as usize).or(beside.map(|index| Field::ALL.len() + index)) {
+        let outside = OUTSIDE_CONTENT.iter().position(|outside| outside.as_bytes() == name);
+        if let Some(bit) = field.map(|field| field as usize).or(outside.map(|index| Field::ALL.len() + index)) {
             if self.seen & (1 << bit) != 0 {
                 return Err(parser.content(format!("duplicate key {}", String::from_utf8_lossy(&self.values[start..]))));
             }
@@ -175,24 +178,24 @@ impl Fields<'_> {
         })?;
         let value = Slot { start: value, end: self.values.len() };
         let is_null = self.values[value.start..] == *b"null";
-        let ignored = match (field, beside) {
+        let ignored = match (field, outside) {
             (Some(field), _) if field.field_type() == FieldType::ServerSet => Some(field.name()),
             (Some(_), _) if is_null => Some(""),
             (Some(field), _) => {
                 self.slots[field as usize] = Some(value);
                 None
             }
-            (None, Some(index)) => Some(BESIDE_CONTENT[index]),
+            (None, Some(index)) => Some(OUTSIDE_CONTENT[index]),
             (None, None) => {
                 self.unknown.push((key, value));
                 None
             }
         };
         if let Some(name) = ignored {
-            // What is not kept does not count against the length of the event.
+            // Ignored fields do not count towards the length of the event.
             self.values.truncate(start);
             if !is_null {
-                self.warnings.push(format!("{name} is set by the server: what was sent is ignored"));
+                self.warnings.push(format!("{name} is set by the server: the value sent is ignored"));
             }
         }
         Ok(())

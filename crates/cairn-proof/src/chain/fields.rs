@@ -1,9 +1,9 @@
-//! The fields of an event, schema 1.0: the table of the README's section "An event".
+//! The fields of an event, schema version 1.0. `docs/events.md` specifies them.
 
-/// A field that is part of an event's content, in the order of canonical bytes.
+/// A field of the content of an event, in the order of the canonical bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-#[expect(missing_docs, reason = "the names say it all")]
+#[expect(missing_docs, reason = "docs/events.md describes each field by this name")]
 pub enum Field {
     ActionInput,
     ActionName,
@@ -24,10 +24,10 @@ pub enum Field {
     Timestamp,
 }
 
-/// What a field's value has to be.
+/// The type of the value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
-    /// Any JSON.
+    /// Any JSON value.
     Any,
     /// Any string.
     Text,
@@ -43,11 +43,11 @@ pub enum FieldType {
     Labels,
     /// An object.
     Object,
-    /// Whatever it is, the server sets it.
+    /// A value that the server sets. A value that a client sends is ignored.
     ServerSet,
 }
 
-/// Names on the wire, and as keys in canonical bytes, by field.
+/// By field: its name in JSON, and its key in canonical bytes.
 const NAMES: [(&str, &[u8]); 17] = [
     ("action_input", b"\"action_input\":"),
     ("action_name", b"\"action_name\":"),
@@ -69,7 +69,7 @@ const NAMES: [(&str, &[u8]); 17] = [
 ];
 
 impl Field {
-    /// Every content field, in the order of canonical bytes.
+    /// All fields of the content, in the order of the canonical bytes.
     pub const ALL: [Field; 17] = [
         Field::ActionInput,
         Field::ActionName,
@@ -90,17 +90,17 @@ impl Field {
         Field::Timestamp,
     ];
 
-    /// The field's name on the wire.
+    /// The name of the field in JSON.
     pub const fn name(self) -> &'static str {
         NAMES[self as usize].0
     }
 
-    /// The name as it stands in canonical bytes: in quotes, with the colon behind it.
+    /// The key as it is written in canonical bytes: the name in quotes, followed by a colon.
     pub const fn key(self) -> &'static [u8] {
         NAMES[self as usize].1
     }
 
-    /// The field of that name.
+    /// The field with this name, if there is one.
     pub fn from_name(name: &[u8]) -> Option<Field> {
         Some(match name {
             b"action_input" => Field::ActionInput,
@@ -124,7 +124,7 @@ impl Field {
         })
     }
 
-    /// What the field's value has to be.
+    /// The type of the value of the field.
     pub const fn field_type(self) -> FieldType {
         match self {
             Field::ActionInput | Field::ActionOutput => FieldType::Any,
@@ -148,19 +148,20 @@ impl Field {
 /// The length of a UUID in its hyphenated form, in bytes.
 pub const UUID_LEN: usize = 36;
 
-/// Fields that stand beside the content of a stored event. Sent by a client, they are ignored with a warning.
-pub const BESIDE_CONTENT: [&str; 4] = ["hash", "prev_hash", "sequence", "validation_warnings"];
+/// The members of a stored event that are not part of its content. If a client sends them, they are ignored with a
+/// warning.
+pub const OUTSIDE_CONTENT: [&str; 4] = ["hash", "prev_hash", "sequence", "validation_warnings"];
 
-/// The `action_type` of an event that has none.
-pub const ACTION_TYPE: &str = "CUSTOM";
+/// The default of `action_type`.
+pub const DEFAULT_ACTION_TYPE: &str = "CUSTOM";
 
-/// The `action_type`s that draw no warning.
+/// The values of `action_type` that cause no warning.
 pub const ACTION_TYPES: [&str; 6] = ["TOOL_CALL", "TOOL_RESULT", "LLM_CALL", "LLM_RESPONSE", "AGENT_TURN", "CUSTOM"];
 
-/// The `action_status`es that draw no warning.
+/// The values of `action_status` that cause no warning.
 pub const ACTION_STATUSES: [&str; 3] = ["success", "error", "timeout"];
 
-/// Where unknown top-level fields are kept, inside `metadata`.
+/// The member of `metadata` in which unknown fields of an event are stored.
 pub const UNKNOWN: &str = "_unknown";
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_stand_in_canonical_order_and_are_found_by_name() {
+    fn fields_are_in_canonical_order_and_found_by_name() {
         assert!(Field::ALL.windows(2).all(|pair| pair[0].name() < pair[1].name()));
         for (index, field) in Field::ALL.into_iter().enumerate() {
             assert_eq!(field as usize, index);

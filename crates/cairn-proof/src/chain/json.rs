@@ -1,11 +1,11 @@
-//! From a JSON text straight to its canonical bytes (RFC 8785, with the integers of [`super::number`]).
+//! Canonicalizes a JSON text (RFC 8785, with the integers of [`super::number`]).
 //!
-//! No tree is built. Values are copied in the order they are read, strings in runs; an object whose keys turn
-//! out not to be in order has its members moved once, when it closes. Key order is by UTF-16 code units.
+//! No tree is built. Values are copied in the order in which they are read, strings in runs. The members of an object
+//! whose keys are out of order are moved once, at its end. Keys are ordered by their UTF-16 code units.
 //!
-//! A text can be wrong in two ways. It may not be JSON at all ([`Fault::Syntax`]); or it is JSON that cannot be
-//! kept exactly ([`Fault::Content`]): a duplicate key, a number that would be rounded, a lone surrogate,
-//! nesting beyond [`MAX_DEPTH`], or too many bytes.
+//! A text is rejected for one of three reasons ([`Fault`]): it is not JSON; it is JSON that cannot be represented
+//! exactly (a duplicate key, an integer that would be rounded, a number out of range, a lone surrogate, or nesting
+//! beyond [`MAX_DEPTH`]); or its canonical form is too long.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,38 +13,38 @@ use std::fmt;
 use super::number::{self, Literal, NumberError};
 use super::scan;
 
-/// How deep arrays and objects may be nested. The outermost one is level 1.
+/// The maximum nesting of arrays and objects. The outermost one is level 1.
 pub const MAX_DEPTH: u32 = 128;
 
-/// How many characters of the way to a value are shown.
-const SHOWN_PATH: usize = 100;
+/// The maximum number of characters of a path in a message.
+const MAX_SHOWN_PATH: usize = 100;
 
-/// What is wrong with a JSON text.
+/// The kind of error in a JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It is not JSON (RFC 8259).
     Syntax,
-    /// It is JSON, but cannot be kept exactly.
+    /// It is JSON, but its content is not accepted: it cannot be represented exactly, or is not a valid event.
     Content,
     /// Its canonical form is longer than the limit.
     TooLong,
 }
 
-/// The first thing that is wrong with a JSON text, and where.
+/// The first error in a JSON text, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Who is to blame: the encoder, or what was encoded.
+    /// The kind of error.
     pub fault: Fault,
-    /// Byte offset in the text.
+    /// The offset of the error in the text, in bytes.
     pub at: usize,
-    /// The way to the value, as `metadata.models[3]`; empty at the top.
+    /// The path of the value, such as `metadata.models[3]`; empty at the top level.
     pub path: String,
-    /// What was expected.
+    /// What was expected, or what is not accepted.
     pub message: String,
 }
 
 impl Error {
-    /// Says that the value stands inside the member or element `step`.
+    /// Prepends `step`, the name of a member or the index of an element such as `[3]`, to the path.
     pub fn inside(mut self, step: &str) -> Error {
         let separator = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{step}{separator}{}", self.path);
@@ -54,7 +54,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.char_indices().nth(SHOWN_PATH) {
+        match self.path.char_indices().nth(MAX_SHOWN_PATH) {
             Some((end, _)) => write!(f, "{}...: ", &self.path[..end])?,
             None if self.path.is_empty() => {}
             None => write!(f, "{}: ", self.path)?,
@@ -65,63 +65,63 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The canonical bytes of one JSON text.
+/// Returns the canonical bytes of a JSON text.
 ///
 /// # Errors
-/// See [`Fault`].
+/// When the text is not JSON, or cannot be represented exactly; see [`Fault`].
 pub fn canonicalize(text: &str) -> Result<Vec<u8>, Error> {
-    let mut canonicalizer = Canonicalizer::default();
+    let mut scratch = ParserScratch::default();
     let mut out = Vec::with_capacity(text.len());
-    let mut parser = Parser::new(text, 0, &mut canonicalizer, usize::MAX);
+    let mut parser = Parser::new(text, 0, &mut scratch, usize::MAX);
     parser.value(&mut out)?;
     parser.end()?;
     Ok(out)
 }
 
-/// One member of an open object: where its canonical key starts and ends, and where its value ends.
+/// A member of an open object, as offsets in the output: start and end of its canonical key, and end of its value.
 #[derive(Clone, Copy)]
 struct Member {
     start: u32,
     key_end: u32,
     end: u32,
-    /// The key's bytes sort as its UTF-16 code units do.
+    /// Whether the bytes of the key sort in the same order as its UTF-16 code units.
     sorts_bytewise: bool,
 }
 
-/// Memory that is reused from one text to the next.
+/// The buffers of a [`Parser`], to be reused from text to text.
 #[derive(Default)]
-pub struct Canonicalizer {
-    /// The members of all objects that are open, the innermost one's last.
+pub struct ParserScratch {
+    /// The members of all open objects, those of the innermost object last.
     members: Vec<Member>,
-    /// Members on their way to their sorted places.
+    /// A copy of the members of an object while they are sorted.
     moved: Vec<u8>,
 }
 
-/// Reads one JSON text from left to right.
+/// Reads a JSON text from left to right, and writes canonical values.
 pub struct Parser<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
     depth: u32,
-    memory: &'a mut Canonicalizer,
-    /// The most bytes that canonical output may have.
+    scratch: &'a mut ParserScratch,
+    /// The maximum length of the output, in bytes.
     limit: usize,
 }
 
 impl<'a> Parser<'a> {
-    /// Starts at byte `at` of `text`; canonical output beyond `limit` bytes is refused.
+    /// Starts at byte `at` of `text`. An output of more than `limit` bytes is an error.
     ///
     /// The text must be shorter than 4 GiB.
-    pub fn new(text: &'a str, at: usize, memory: &'a mut Canonicalizer, limit: usize) -> Parser<'a> {
-        memory.members.clear();
-        Parser { text, at, depth: 0, memory, limit }
+    pub fn new(text: &'a str, at: usize, scratch: &'a mut ParserScratch, limit: usize) -> Parser<'a> {
+        scratch.members.clear();
+        Parser { text, at, depth: 0, scratch, limit }
     }
 
-    /// Where the next unread byte is.
+    /// The offset of the next unread byte.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The next byte that is no white space, unread.
+    /// Skips white space, and returns the next byte without reading it; `None` at the end.
     pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(byte) = bytes.get(self.at) {
@@ -133,24 +133,33 @@ impl<'a> Parser<'a> {
         None
     }
 
-    /// Reads `byte` if it comes next.
+    /// Reads `byte` if it is next, after white space; returns whether it was.
     pub fn accept(&mut self, byte: u8) -> bool {
-        let next = self.peek() == Some(byte);
-        self.at += usize::from(next);
-        next
+        let is_next = self.peek() == Some(byte);
+        self.at += usize::from(is_next);
+        is_next
     }
 
-    /// Reads `byte`, which has to come next.
+    /// Reads `byte`, which must be next, after white space.
+    ///
+    /// # Errors
+    /// When another byte is next, or the text ends.
     pub fn require(&mut self, byte: u8) -> Result<(), Error> {
         if self.accept(byte) { Ok(()) } else { Err(self.unexpected(&format!("`{}`", char::from(byte)))) }
     }
 
-    /// Nothing but white space may follow.
+    /// Checks that nothing but white space follows.
+    ///
+    /// # Errors
+    /// When something else follows.
     pub fn end(&mut self) -> Result<(), Error> {
         if self.peek().is_none() { Ok(()) } else { Err(self.unexpected("the end of the text")) }
     }
 
-    /// One level deeper: the caller has seen `{` or `[`.
+    /// Reads the `{` or `[` that is next, and enters a level of nesting.
+    ///
+    /// # Errors
+    /// When the nesting is deeper than [`MAX_DEPTH`].
     pub fn enter(&mut self) -> Result<(), Error> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -160,26 +169,29 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Counts what is read next as nested `levels` deeper than it stands in the text.
+    /// Adds `levels` to the current nesting, for a text that will be nested in a larger one.
     pub fn deepen(&mut self, levels: u32) {
         self.depth += levels;
     }
 
-    /// One level back: the caller has read `}` or `]`.
+    /// Leaves a level of nesting. The caller has read the `}` or `]`.
     pub fn leave(&mut self) {
         self.depth -= 1;
     }
 
-    /// Reads any value and appends its canonical form.
+    /// Reads any value, and appends its canonical form to `out`.
+    ///
+    /// # Errors
+    /// When the text is not JSON, cannot be represented exactly, or is too long in canonical form.
     pub fn value(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         match self.peek() {
             Some(b'"') => self.string(out)?,
             Some(b'{') => self.object(out)?,
             Some(b'[') => self.array(out)?,
             Some(b'-' | b'0'..=b'9') => self.number(out)?,
-            Some(b't') => self.word("true", out)?,
-            Some(b'f') => self.word("false", out)?,
-            Some(b'n') => self.word("null", out)?,
+            Some(b't') => self.literal_name("true", out)?,
+            Some(b'f') => self.literal_name("false", out)?,
+            Some(b'n') => self.literal_name("null", out)?,
             _ => return Err(self.unexpected("a value")),
         }
         if out.len() > self.limit {
@@ -192,15 +204,15 @@ impl<'a> Parser<'a> {
     fn object(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         self.enter()?;
         out.push(b'{');
-        let first = self.memory.members.len();
+        let first = self.scratch.members.len();
         let mut in_order = true;
         if !self.accept(b'}') {
             loop {
                 let member = self.member(out)?;
-                if let Some(last) = self.memory.members[first..].last() {
+                if let Some(last) = self.scratch.members[first..].last() {
                     in_order &= compare_keys(out, last, &member) == Ordering::Less;
                 }
-                self.memory.members.push(member);
+                self.scratch.members.push(member);
                 out.push(b',');
                 if !self.accept(b',') {
                     self.require(b'}')?;
@@ -212,7 +224,7 @@ impl<'a> Parser<'a> {
         if !in_order {
             self.sort_members(first, out)?;
         }
-        self.memory.members.truncate(first);
+        self.scratch.members.truncate(first);
         out.push(b'}');
         self.leave();
         Ok(())
@@ -228,7 +240,10 @@ impl<'a> Parser<'a> {
         Ok(Member { start: start as u32, key_end: key_end as u32, end: out.len() as u32, sorts_bytewise })
     }
 
-    /// Reads a key and the colon behind it, and appends the key's canonical form.
+    /// Reads a key and the colon after it, and appends the canonical form of the key to `out`.
+    ///
+    /// # Errors
+    /// When the text is not JSON, or the key has a lone surrogate.
     pub fn key(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         if self.peek() != Some(b'"') {
             return Err(self.unexpected("a key in double quotes"));
@@ -237,9 +252,9 @@ impl<'a> Parser<'a> {
         self.require(b':')
     }
 
-    /// Moves the members from `first` on, which end `out`, to their sorted places.
+    /// Sorts the members of an object, from index `first` on. They are at the end of `out`.
     fn sort_members(&mut self, first: usize, out: &mut Vec<u8>) -> Result<(), Error> {
-        let Canonicalizer { members, moved } = &mut *self.memory;
+        let ParserScratch { members, moved } = &mut *self.scratch;
         let members = &mut members[first..];
         members.sort_unstable_by(|a, b| compare_keys(out, a, b));
         for pair in members.windows(2) {
@@ -278,12 +293,12 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn word(&mut self, word: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+    fn literal_name(&mut self, name: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+        if !self.text.as_bytes()[self.at..].starts_with(name.as_bytes()) {
             return Err(self.unexpected("a value"));
         }
-        self.at += word.len();
-        out.extend_from_slice(word.as_bytes());
+        self.at += name.len();
+        out.extend_from_slice(name.as_bytes());
         Ok(())
     }
 
@@ -291,10 +306,10 @@ impl<'a> Parser<'a> {
         let start = self.at;
         self.at += usize::from(self.next_is(b"-"));
         let leading_zero = self.next_is(b"0");
-        let whole = self.digits()?;
-        if leading_zero && whole > 1 {
+        let integer_digits = self.digits()?;
+        if leading_zero && integer_digits > 1 {
             self.at = start;
-            return Err(self.syntax("a number may not start with a zero"));
+            return Err(self.syntax("leading zero in a number"));
         }
         let mut is_integer = true;
         if self.next_is(b".") {
@@ -313,7 +328,7 @@ impl<'a> Parser<'a> {
             let shown: String = literal.text.chars().take(40).collect();
             self.at = start;
             self.content(match error {
-                NumberError::Inexact => format!("the integer {shown} cannot be kept exactly: send it as a string"),
+                NumberError::Inexact => format!("the integer {shown} cannot be stored exactly: send it as a string"),
                 NumberError::Overflow => format!("the number {shown} is out of range"),
             })
         })
@@ -330,15 +345,15 @@ impl<'a> Parser<'a> {
         if count == 0 { Err(self.unexpected("a digit")) } else { Ok(count) }
     }
 
-    fn unexpected(&mut self, wanted: &str) -> Error {
+    fn unexpected(&mut self, expected: &str) -> Error {
         let found = match self.peek() {
             None => "the text ends".to_owned(),
             Some(_) => match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
                 Some(c) => format!("found {c:?}"),
-                None => "found a part of a character".to_owned(),
+                None => "found part of a character".to_owned(),
             },
         };
-        self.error(Fault::Syntax, format!("not JSON: expected {wanted}, {found}"))
+        self.error(Fault::Syntax, format!("not JSON: expected {expected}, {found}"))
     }
 
     pub(super) fn syntax(&self, message: &str) -> Error {
@@ -354,10 +369,11 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The first byte of U+E000. Below it, UTF-8 sorts as UTF-16 does; above, surrogates come in between.
+/// The first byte of U+E000 in UTF-8. Characters below sort the same in UTF-8 and in UTF-16; from there on the orders
+/// differ, because of surrogates.
 pub(super) const FIRST_UNORDERED_BYTE: u8 = 0xEE;
 
-/// The order of two members of one object by the UTF-16 code units of their keys.
+/// Compares two members of an object by the UTF-16 code units of their keys.
 fn compare_keys(out: &[u8], a: &Member, b: &Member) -> Ordering {
     let key = |member: &Member| &out[member.start as usize + 1..member.key_end as usize - 1];
     if a.sorts_bytewise && b.sorts_bytewise {
@@ -366,7 +382,7 @@ fn compare_keys(out: &[u8], a: &Member, b: &Member) -> Ordering {
     scan::utf16(key(a)).cmp(scan::utf16(key(b)))
 }
 
-/// A canonical key, quotes included, as people read it.
+/// The text of a canonical key in quotes, unescaped.
 fn key_text(canonical: &[u8]) -> String {
     scan::text(canonical).unwrap_or_default().into_owned()
 }

@@ -1,4 +1,5 @@
-//! Labels that the server puts on every event, so that a fleet can be told apart. They never stand over a client's own.
+//! Default labels: labels that the server adds to every event (`ingest.default_labels`). They never replace a label
+//! that the client sent. The rules are specified in `docs/events.md`, "Labels" and "Deduplication".
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,20 +10,20 @@ use super::scan;
 use super::slots::{Slot, Slots};
 use super::string::{compare_keys, write_string};
 
-/// The most that there may be: an event remembers in a bit for each which of them it got.
+/// The maximum number of default labels: each has a bit in a [`u16`] that records which of them an event was given.
 pub const DEFAULT_LABELS_MAX: usize = 16;
 
-/// A set of labels, written as canonical JSON once.
+/// A set of default labels, canonicalized once.
 #[derive(Debug, Clone, Default)]
 pub struct DefaultLabels {
-    /// A canonical object; empty if there are none.
+    /// The labels as a canonical object; empty if there are none.
     object: Vec<u8>,
-    /// The names of those that ever were default labels, as they stand in an object.
-    known: HashSet<Vec<u8>>,
+    /// The names of all default labels, current and former, escaped as in a canonical object.
+    names: HashSet<Vec<u8>>,
 }
 
 impl DefaultLabels {
-    /// Labels with these names and texts; of more than [`DEFAULT_LABELS_MAX`], the first ones.
+    /// Creates default labels from names and values. Labels after the first [`DEFAULT_LABELS_MAX`] are ignored.
     pub fn new<'l>(labels: impl IntoIterator<Item = (&'l String, &'l String)>) -> DefaultLabels {
         let mut labels: Vec<_> = labels.into_iter().take(DEFAULT_LABELS_MAX).collect();
         labels.sort_by(|a, b| compare_keys(a.0, b.0));
@@ -37,37 +38,39 @@ impl DefaultLabels {
             object.push(b'}');
         }
         let names = labels.into_iter().map(|(name, _)| name.as_str());
-        DefaultLabels { object, ..DefaultLabels::default() }.and_formerly(names)
+        DefaultLabels { object, ..DefaultLabels::default() }.with_former_names(names)
     }
 
-    /// The same, where labels of these names once were among them.
-    pub fn and_formerly<'l>(mut self, names: impl IntoIterator<Item = &'l str>) -> DefaultLabels {
+    /// Adds names of former default labels, which [`DefaultLabels::same_labels`] does not compare either.
+    pub fn with_former_names<'l>(mut self, names: impl IntoIterator<Item = &'l str>) -> DefaultLabels {
         for name in names {
             let mut quoted = Vec::new();
             write_string(name, &mut quoted);
-            self.known.insert(quoted[1..quoted.len() - 1].to_vec());
+            self.names.insert(quoted[1..quoted.len() - 1].to_vec());
         }
         self
     }
 
-    /// The names, now and formerly.
+    /// The names of all default labels, current and former, unescaped.
     pub fn names(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.known.iter().filter_map(|name| scan::unescape(std::str::from_utf8(name).ok()?))
+        self.names.iter().filter_map(|name| scan::unescape(std::str::from_utf8(name).ok()?))
     }
 
-    /// How many bytes they add to an event at most.
+    /// The maximum number of bytes that they add to an event.
     pub fn len(&self) -> usize {
         self.object.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no default labels.
     pub fn is_empty(&self) -> bool {
         self.object.is_empty()
     }
 
-    /// Puts them among the labels of an event whose canonical `values` stand in `slots`: behind the values, where its labels
-    /// are from then on. Tells which of them, in their order, it had not itself: a bit for each. What is no object is left to
-    /// be refused.
+    /// Adds the default labels to an event that does not have labels of these names.
+    ///
+    /// `slots` are the places of the fields in `values`. The merged labels are appended to `values`, and their slot is
+    /// changed. Returns which default labels were added: bit `n` for the `n`-th label. Labels that are not an object
+    /// are left unchanged; validation refuses them later.
     pub fn add(&self, values: &mut Vec<u8>, slots: &mut Slots) -> u16 {
         let labels = &mut slots[Field::Labels as usize];
         let start = values.len();
@@ -84,26 +87,27 @@ impl DefaultLabels {
         added
     }
 
-    /// Appends an object with the members of the one at `own` and, where it has none of that name, ours.
+    /// Appends an object with the labels at `own` and the default labels of other names. Returns the added ones as
+    /// bits.
     fn merge(&self, own: Slot, values: &mut Vec<u8>) -> u16 {
-        let mut ours = scan::members(&self.object).enumerate().peekable();
+        let mut defaults = scan::members(&self.object).enumerate().peekable();
         let mut added = 0;
-        // The byte in front of the next member of their own: a brace or a comma.
+        // The offset of the byte before the next member of the client's labels: a brace or a comma.
         let mut at = own.start;
         let mut separator = b'{';
         loop {
             let next = scan::members(&values[at..own.end]).next();
-            let order = match (next, ours.peek()) {
+            let order = match (next, defaults.peek()) {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some((own, _)), Some((_, (our, _)))) => scan::utf16(own).cmp(scan::utf16(our)),
+                (Some((own, _)), Some((_, (default, _)))) => scan::utf16(own).cmp(scan::utf16(default)),
             };
             let len = next.map_or(0, |(key, value)| r#""":"#.len() + key.len() + value.len());
             values.push(separator);
             separator = b',';
             if order == Ordering::Greater {
-                let Some((index, (key, value))) = ours.next() else { break };
+                let Some((index, (key, value))) = defaults.next() else { break };
                 added |= 1 << index;
                 values.push(b'"');
                 values.extend_from_slice(key);
@@ -114,10 +118,10 @@ impl DefaultLabels {
             values.extend_from_within(at + 1..at + 1 + len);
             at += 1 + len;
             if order == Ordering::Equal {
-                ours.next();
+                defaults.next();
             }
         }
-        // Neither has any.
+        // Neither object has members.
         if separator == b'{' {
             values.push(b'{');
         }
@@ -125,22 +129,25 @@ impl DefaultLabels {
         added
     }
 
-    /// Whether an event that came with the labels `sent`, of which we `added` some, is one that was stored with the labels
-    /// `stored`.
+    /// Whether two events are the same with respect to their labels: a new one and a stored one.
     ///
-    /// One of ours says where an event came in, which may be elsewhere the second time, and may have been said in other words
-    /// or not at all: it makes no other event of it. A label that the client sent does.
-    pub fn is_same(&self, added: u16, sent: Option<&[u8]>, stored: Option<&[u8]>) -> bool {
-        if sent == stored || self.known.is_empty() {
+    /// `sent` are the labels of the new event with the default labels merged in, `added` is the result of
+    /// [`DefaultLabels::add`] for it, and `stored` are the labels of the stored event.
+    ///
+    /// Default labels depend on where and when an event was received, so they are not compared, whatever they are now
+    /// or were earlier. A label that the client sent is compared, even if it has the name of a default label.
+    pub fn same_labels(&self, added: u16, sent: Option<&[u8]>, stored: Option<&[u8]>) -> bool {
+        if sent == stored || self.names.is_empty() {
             return sent == stored;
         }
         let added = scan::members(&self.object).enumerate().filter(|(index, _)| added & (1 << index) != 0);
         let added: Vec<&[u8]> = added.map(|(_, (name, _))| name).collect();
         let (sent, stored) = (sent.unwrap_or(b"{}"), stored.unwrap_or(b"{}"));
         let own = || scan::members(sent).filter(|(name, _)| !added.contains(name));
-        let own_of_ours: HashSet<&[u8]> =
-            own().map(|(name, _)| name).filter(|name| self.known.contains(*name)).collect();
-        own().eq(scan::members(stored).filter(|(name, _)| !self.known.contains(*name) || own_of_ours.contains(name)))
+        let own_with_default_name: HashSet<&[u8]> =
+            own().map(|(name, _)| name).filter(|name| self.names.contains(*name)).collect();
+        own().eq(scan::members(stored)
+            .filter(|(name, _)| !self.names.contains(*name) || own_with_default_name.contains(name)))
     }
 }
 
@@ -159,7 +166,7 @@ mod tests {
         DefaultLabels::new(&map)
     }
 
-    /// The labels that an event is stored with.
+    /// Returns the labels with which an event is stored.
     fn stored(sent: &str, defaults: &DefaultLabels) -> String {
         let mut reader = EventReader::default();
         let source = EventSource::HTTP_API.with_labels(defaults);
@@ -168,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn they_stand_in_their_place_and_never_over_a_clients_own() {
+    fn default_labels_are_sorted_in_and_never_replace_those_of_the_client() {
         let defaults = labels(&[("pod", "cairn-0"), ("node", "a\"b")]);
         let table = [
             (r#"{"agent_id":"a"}"#, r#"{"node":"a\"b","pod":"cairn-0"}"#),
@@ -188,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_what_is_wrong_with_its_labels_as_ever() {
+    fn invalid_labels_are_refused_as_without_default_labels() {
         let defaults = labels(&[("pod", "cairn-0")]);
         for sent in [r#"{"agent_id":"a","labels":"x"}"#, r#"{"agent_id":"a","labels":{"pod":[]}}"#] {
             let read = |labels| {
@@ -201,43 +208,46 @@ mod tests {
     }
 
     #[test]
-    fn another_pod_makes_no_other_event_and_another_label_does() {
-        let labels = labels(&[("node", "b"), ("pod", "1")]).and_formerly(["zone"]);
-        // What was sent, in `values`, and what is stored.
+    fn other_default_labels_are_the_same_event_and_other_client_labels_are_not() {
+        let labels = labels(&[("node", "b"), ("pod", "1")]).with_former_names(["zone"]);
+        // Compares the labels of a request with stored ones.
         let same = |sent: &str, stored: &str| {
             let mut values = sent.as_bytes().to_vec();
             let mut slots = Slots::default();
             slots[Field::Labels as usize] = (!sent.is_empty()).then_some(Slot { start: 0, end: sent.len() });
             let added = labels.add(&mut values, &mut slots);
             let merged = slots[Field::Labels as usize].map(|slot| &values[slot.start..slot.end]);
-            labels.is_same(added, merged, (!stored.is_empty()).then_some(stored.as_bytes()))
+            labels.same_labels(added, merged, (!stored.is_empty()).then_some(stored.as_bytes()))
         };
         assert!(same(r#"{"team":"x"}"#, r#"{"node":"b","pod":"1","team":"x"}"#));
-        assert!(same(r#"{"team":"x"}"#, r#"{"node":"a","pod":"0","team":"x"}"#), "it came in elsewhere the first time");
-        assert!(same(r#"{"team":"x"}"#, r#"{"team":"x"}"#), "there were no default labels the first time");
-        assert!(same(r#"{"team":"x"}"#, r#"{"team":"x","zone":"z"}"#), "there was another one");
-        assert!(same("", ""), "nor any of its own");
+        assert!(same(r#"{"team":"x"}"#, r#"{"node":"a","pod":"0","team":"x"}"#), "received at another pod before");
+        assert!(same(r#"{"team":"x"}"#, r#"{"team":"x"}"#), "no default labels before");
+        assert!(same(r#"{"team":"x"}"#, r#"{"team":"x","zone":"z"}"#), "another default label before");
+        assert!(same("", ""), "no labels of its own");
         assert!(!same(r#"{"team":"x"}"#, r#"{"node":"b","pod":"1","team":"y"}"#));
         assert!(!same(r#"{"team":"x"}"#, r#"{"node":"b","pod":"1"}"#));
         assert!(!same(r#"{"team":"x"}"#, r#"{"more":1,"node":"b","pod":"1","team":"x"}"#));
-        assert!(!same(r#"{"pod":"mine"}"#, r#"{"node":"b","pod":"1"}"#), "a label of the client's own");
+        assert!(!same(r#"{"pod":"mine"}"#, r#"{"node":"b","pod":"1"}"#), "a label of the client");
         assert!(same(r#"{"pod":"mine"}"#, r#"{"node":"a","pod":"mine"}"#));
-        assert!(!same(r#"{"pod":"1"}"#, r#"{"node":"b","pod":"mine"}"#), "its own, also where it says what we would");
+        assert!(
+            !same(r#"{"pod":"1"}"#, r#"{"node":"b","pod":"mine"}"#),
+            "a label of the client, even with the value of the default label"
+        );
         assert!(!same(r#"{"zone":"y"}"#, r#"{"node":"b","pod":"1","zone":"z"}"#));
     }
 
     proptest! {
-        /// Beside the obvious way: a map.
+        /// Compared with a merge of two maps.
         #[test]
-        fn merged_labels_are_canonical_and_have_what_a_map_would(
+        fn merged_labels_are_canonical_and_equal_a_merge_of_maps(
             own in prop::collection::btree_map("[a-d\u{e000}\u{10000}\"\\\\\n]{0,2}", "[a-z\"]{0,3}", 0..5),
-            ours in prop::collection::btree_map("[a-d\u{e000}\u{10000}\"\\\\\n]{0,2}", "[a-z\"]{0,3}", 0..5),
+            defaults in prop::collection::btree_map("[a-d\u{e000}\u{10000}\"\\\\\n]{0,2}", "[a-z\"]{0,3}", 0..5),
         ) {
             let sent = serde_json::json!({"agent_id": "a", "labels": own}).to_string();
-            let mut expected = ours.clone();
+            let mut expected = defaults.clone();
             expected.extend(own);
             let expected = reference_canonical(&serde_json::to_value(&expected).unwrap());
-            prop_assert_eq!(stored(&sent, &DefaultLabels::new(&ours)), expected);
+            prop_assert_eq!(stored(&sent, &DefaultLabels::new(&defaults)), expected);
         }
     }
 }

@@ -1,4 +1,6 @@
-//! One link: the hash of an event's canonical bytes and of the hash before it.
+//! The hash that links an event to the one before it, and the newtypes for agents, sequences and hashes.
+//!
+//! The rules are specified in `docs/verification.md`, "Hash and chain".
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::hex;
 
-/// Names an agent in keys of fixed width: the first 16 bytes of SHA-256 over its id.
+/// Identifies an agent in keys of fixed width: the first 16 bytes of SHA-256 over its id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AgentKey(pub [u8; 16]);
 
@@ -28,7 +30,8 @@ impl AsRef<[u8]> for AgentKey {
     }
 }
 
-/// What is known of agents. Their keys are hashes already; the seed is against keys that were chosen to collide.
+/// A map by agent. Its hash function is fast because the keys are hashes already; it is seeded against keys that were
+/// chosen to collide.
 pub type AgentMap<V> = HashMap<AgentKey, V, foldhash::fast::RandomState>;
 
 impl fmt::Debug for AgentKey {
@@ -37,12 +40,12 @@ impl fmt::Debug for AgentKey {
     }
 }
 
-/// An event's place in its agent's chain: 1, 2, 3 ... without a gap. 0 stands before the first event.
+/// The number of an event in the chain of its agent: 1, 2, 3 ... without gaps. 0 means that there is no event yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// The place after this one. A forged record may say that it has the last place there is.
+    /// The next sequence. Saturates, because a forged record can state the maximum.
     pub fn next(self) -> Sequence {
         Sequence(self.0.saturating_add(1))
     }
@@ -54,15 +57,15 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// A SHA-256 hash; shown, hashed and sent as 64 lower-case hex digits.
+/// A SHA-256 hash, written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// What stands before the first event of every chain: 64 zeros.
+    /// The previous hash of the first event of every chain: 64 zeros.
     pub const GENESIS: Hash = Hash([0; 32]);
 
-    /// The hash of the event with these canonical bytes, behind the event with the hash `prev`.
+    /// The hash of an event: SHA-256 over its canonical bytes, followed by the previous hash `prev` as 64 hex digits.
     pub fn of_event(canonical: &[u8], prev: &Hash) -> Hash {
         let mut hasher = Sha256::new();
         hasher.update(canonical);
@@ -72,30 +75,30 @@ impl Hash {
 
     /// The hash as 64 lower-case hex digits.
     pub fn hex(&self) -> [u8; 64] {
-        hex::array(&self.0)
+        hex::encode_array(&self.0)
     }
 }
 
 impl FromStr for Hash {
-    type Err = NotAHash;
+    type Err = ParseHashError;
 
-    /// Reads 64 lower-case hex digits, the only form of a hash.
-    fn from_str(text: &str) -> Result<Hash, NotAHash> {
-        hex::parse(text.as_bytes()).map(Hash).ok_or(NotAHash)
+    /// Parses 64 lower-case hex digits, the only form of a hash.
+    fn from_str(text: &str) -> Result<Hash, ParseHashError> {
+        hex::parse(text.as_bytes()).map(Hash).ok_or(ParseHashError)
     }
 }
 
-/// A text that is no hash.
+/// The error of a text that is not a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAHash;
+pub struct ParseHashError;
 
-impl fmt::Display for NotAHash {
+impl fmt::Display for ParseHashError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("expected 64 lower-case hex digits")
     }
 }
 
-impl std::error::Error for NotAHash {}
+impl std::error::Error for ParseHashError {}
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

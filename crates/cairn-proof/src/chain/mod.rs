@@ -1,8 +1,18 @@
-//! What a verifier needs, and nothing else: events, their canonical bytes, and the chain that links them.
+//! Events, their canonical bytes, and the chain that links the events of an agent.
 //!
-//! Everything here is pure. There is no I/O, no async, no clock and no randomness; time and ids come from the
-//! caller. The rules are those of RFC 8785 (JSON Canonicalization Scheme) with one difference, described in
-//! [`number`], and of the README's section "The rules a verifier needs".
+//! The fields of an event and their validation are specified in `docs/events.md`; canonical bytes, hash and chain in
+//! `docs/verification.md`, "Rules for events". Canonical bytes are those of RFC 8785 (JSON Canonicalization Scheme)
+//! with one difference, described in [`number`].
+//!
+//! The module has no I/O, no async code, no clock and no randomness; times and ids come from the caller.
+//!
+//! | modules | content |
+//! |---|---|
+//! | [`json`], [`string`], [`number`] | canonicalize any JSON text: [`canonicalize`] |
+//! | [`scan`], [`canonical`] | read canonical bytes, and check quickly whether bytes are canonical |
+//! | [`fields`], [`event`], [`content`], [`labels`], [`source`] | read an event that was received: [`EventReader`] |
+//! | [`link`], [`walk`] | hash an event, and verify a chain: [`Hash`], [`Walk`] |
+//! | [`object`], [`time`] | write JSON objects and RFC 3339 times |
 
 pub mod canonical;
 pub mod content;
@@ -30,7 +40,7 @@ mod tests;
 pub use content::{Content, LastAgent, Placeholders};
 pub use error::EventError;
 pub use event::EventReader;
-pub use fields::{ACTION_TYPE, Field};
+pub use fields::{DEFAULT_ACTION_TYPE, Field};
 pub use json::canonicalize;
 pub use labels::{DEFAULT_LABELS_MAX, DefaultLabels};
 pub use link::{AgentKey, AgentMap, Hash, Sequence};

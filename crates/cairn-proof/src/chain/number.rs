@@ -1,35 +1,35 @@
 //! The canonical form of a JSON number.
 //!
-//! RFC 8785 reads every number as an IEEE 754 double and so rounds integers beyond 2^53. Evidence must not be
-//! rounded: an integer literal in [-2^63, 2^64) keeps exactly its digits. An integer literal outside that range
-//! is accepted only if it is what a double prints as, so that canonical text parses back to itself. Every other
-//! number is the nearest double in its shortest ECMAScript form.
+//! RFC 8785 reads every number as an IEEE 754 double, and so rounds integers beyond 2^53. Evidence must not be rounded:
+//! an integer literal in [-2^63, 2^64) keeps exactly its digits. An integer literal outside that range is accepted only
+//! if it is exactly what a double prints as, so that canonical text parses back to itself. Every other number is the
+//! nearest double in its shortest ECMAScript form. See `docs/verification.md`, "Canonical bytes".
 
-/// Why a well-formed number literal cannot be kept.
+/// Why a well-formed number literal has no canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberError {
-    /// An integer that neither 64 bits nor a double can hold exactly.
+    /// An integer that neither 64 bits nor a double can represent exactly.
     Inexact,
     /// The nearest double is infinite.
     Overflow,
 }
 
-/// A literal that follows the grammar of RFC 8259, split into what its canonical form depends on.
+/// A number literal that follows the grammar of RFC 8259.
 #[derive(Debug, Clone, Copy)]
 pub struct Literal<'a> {
     /// The literal as it was sent.
     pub text: &'a str,
-    /// It has neither a fraction nor an exponent.
+    /// Whether the literal has neither a fraction nor an exponent.
     pub is_integer: bool,
 }
 
-/// Every integer of up to 18 digits is in range; only longer ones need to be compared.
+/// Integers of at most this many digits are always in range.
 pub(super) const ALWAYS_IN_RANGE_DIGITS: usize = 18;
 
 /// Appends the canonical form of `literal` to `out`.
 ///
 /// # Errors
-/// When the number cannot be kept: see [`NumberError`]. Nothing is appended then.
+/// When the number has no canonical form; see [`NumberError`]. Nothing is appended then.
 pub fn write(literal: Literal<'_>, out: &mut Vec<u8>) -> Result<(), NumberError> {
     let text = literal.text;
     if literal.is_integer && is_64_bit_integer(text) {
@@ -37,7 +37,7 @@ pub fn write(literal: Literal<'_>, out: &mut Vec<u8>) -> Result<(), NumberError>
         out.extend_from_slice(digits.as_bytes());
         return Ok(());
     }
-    // The literal follows JSON's grammar, which is a part of what Rust's parser takes: it cannot fail.
+    // Rust's parser accepts every literal of the JSON grammar, so this does not fail.
     let value: f64 = text.parse().map_err(|_| NumberError::Overflow)?;
     if !value.is_finite() {
         return Err(if literal.is_integer { NumberError::Inexact } else { NumberError::Overflow });
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn larger_integers_are_kept_only_if_a_double_prints_them() {
+    fn larger_integers_are_accepted_only_if_a_double_prints_them() {
         assert_eq!(canonical("100000000000000000000").as_deref(), Ok("100000000000000000000"));
         assert_eq!(canonical("-10000000000000000000").as_deref(), Ok("-10000000000000000000"));
         for text in ["18446744073709551616", "-9223372036854775809", "1000000000000000000000000"] {

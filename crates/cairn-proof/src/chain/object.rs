@@ -1,8 +1,9 @@
-//! Writing JSON objects from canonical values: what other formats become on their way in, and on their way out.
+//! Writes JSON objects from canonical values. The adapters for other formats use it for events that they convert, in
+//! both directions. The members are not sorted.
 
 use super::string::write_string;
 
-/// A JSON object that is being written. Names are given as they stand between the quotes.
+/// Writes one JSON object. Names must need no escapes, or be escaped already.
 pub struct Object {
     bytes: Vec<u8>,
 }
@@ -14,19 +15,19 @@ impl Default for Object {
 }
 
 impl Object {
-    /// An empty one.
+    /// Starts an empty object.
     pub fn new() -> Object {
         Object::with_capacity(256)
     }
 
-    /// An empty one with room for that many bytes.
+    /// Starts an empty object, with memory for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Object {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.push(b'{');
         Object { bytes }
     }
 
-    /// A name; its value comes next.
+    /// Writes a name. Its value must be written next.
     pub fn key(&mut self, name: &[u8]) {
         if self.bytes.last() != Some(&b'{') {
             self.bytes.push(b',');
@@ -36,35 +37,35 @@ impl Object {
         self.bytes.extend_from_slice(b"\":");
     }
 
-    /// The value behind a name.
+    /// Appends JSON: the value after [`Object::key`], or a part of it.
     pub fn value(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
     }
 
-    /// A value that is JSON already.
+    /// Writes a member whose value is JSON already.
     pub fn raw(&mut self, name: &str, value: &[u8]) {
         self.key(name.as_bytes());
         self.bytes.extend_from_slice(value);
     }
 
-    /// A number.
+    /// Writes a member with an integer.
     pub fn integer(&mut self, name: &str, value: i128) {
         self.raw(name, value.to_string().as_bytes());
     }
 
-    /// A text.
+    /// Writes a member with a string, escaped as in canonical bytes.
     pub fn text(&mut self, name: &str, text: &str) {
         self.key(name.as_bytes());
         write_string(text, &mut self.bytes);
     }
 
-    /// A canonical value as a string: see [`Object::write_as_string`].
+    /// Writes a member with a canonical value, converted to a string; see [`Object::write_as_string`].
     pub fn string(&mut self, name: &str, value: Option<&[u8]>) {
         self.key(name.as_bytes());
         self.write_as_string(value);
     }
 
-    /// An object in it.
+    /// Writes a member with an object, whose members `write` writes.
     pub fn object(&mut self, name: &str, write: impl FnOnce(&mut Object)) {
         self.key(name.as_bytes());
         self.bytes.push(b'{');
@@ -72,18 +73,19 @@ impl Object {
         self.bytes.push(b'}');
     }
 
-    /// What is written so far: all but the brace that closes it.
-    pub fn open(self) -> Vec<u8> {
+    /// Returns the object without its closing brace.
+    pub fn into_unclosed(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The whole object.
+    /// Closes the object and returns it.
     pub fn close(mut self) -> Vec<u8> {
         self.bytes.push(b'}');
         self.bytes
     }
 
-    /// A string stays as it is, anything else becomes the string of its compact JSON, nothing the empty one.
+    /// Writes a value as a string: a string as it is, any other value as a string with its JSON, `None` as the empty
+    /// string.
     pub fn write_as_string(&mut self, value: Option<&[u8]>) {
         match value {
             Some(value) if value.first() == Some(&b'"') => self.bytes.extend_from_slice(value),

@@ -1,8 +1,8 @@
-//! Canonical bytes by another way, for tests and fuzzing alone: slow and obvious.
+//! A second, simple implementation of canonical bytes, for tests and fuzzing only.
 
 use serde_json::Value;
 
-/// RFC 8785 in a few obvious lines, over a tree. Integers are kept by `serde_json`; other numbers go to `ryu_js`.
+/// Canonicalizes a parsed value (RFC 8785). `serde_json` preserves 64-bit integers; `ryu_js` writes other numbers.
 pub fn reference_canonical(value: &Value) -> String {
     match value {
         Value::Number(number) if number.is_f64() => ryu_js::Buffer::new().format(number.as_f64().unwrap()).to_owned(),

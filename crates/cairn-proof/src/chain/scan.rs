@@ -1,30 +1,30 @@
-//! Reading canonical bytes again: strings, members of an object, one field of an event.
+//! Reads canonical bytes: strings, the members of an object, one field of an event.
 //!
-//! These functions trust their input to be canonical bytes that [`super::json`] wrote, and read them without
-//! checking the grammar a second time. On anything else they return `None` or nonsense, but never panic.
+//! The input must be canonical bytes, as [`super::json`] writes them; the grammar is not checked again. For other input
+//! the result is `None` or unspecified, but nothing panics.
 
 use std::borrow::Cow;
 use std::str::Chars;
 
-/// The position of the first byte that ends a run of plain string bytes: a quote, a backslash or a control
-/// character; the length of `bytes` when there is none.
+/// Returns the length of the run of plain string bytes at the start of `bytes`. A quote, a backslash, a control
+/// character or the end of `bytes` ends the run.
 ///
-/// Many bytes at a time: most of an event is text in strings.
+/// It compares many bytes at a time, because most of an event is text in strings.
 #[inline]
 pub fn plain_run(bytes: &[u8]) -> usize {
     const WORDS: usize = 4;
-    // Most strings are short.
+    // Most strings are short: the first words are compared inline.
     let (chunks, rest) = bytes.as_chunks::<8>();
     for (index, chunk) in chunks.iter().take(WORDS).enumerate() {
-        if let Some(at) = stop_in(*chunk) {
+        if let Some(at) = first_stop(*chunk) {
             return 8 * index + at;
         }
     }
     if chunks.len() > WORDS { 8 * WORDS + long_run(&bytes[8 * WORDS..]) } else { 8 * chunks.len() + short_run(rest) }
 }
 
-/// Where the first byte of eight is that is not plain.
-fn stop_in(chunk: [u8; 8]) -> Option<usize> {
+/// The index of the first byte of a word that is not plain.
+fn first_stop(chunk: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
@@ -43,17 +43,17 @@ fn short_run(bytes: &[u8]) -> usize {
     bytes.iter().position(|&byte| is_stop(byte)).unwrap_or(bytes.len())
 }
 
-/// The same for long strings: the compiler makes one comparison of those of a piece.
+/// Like [`short_run`], for long strings: the compiler vectorizes the comparison of a block.
 #[inline(never)]
 fn long_run(bytes: &[u8]) -> usize {
-    let is_plain = |piece: &[u8; 32]| !piece.iter().fold(false, |stop, &byte| stop | is_stop(byte));
-    let at = 32 * bytes.as_chunks().0.iter().take_while(|piece| is_plain(piece)).count();
+    let is_plain = |block: &[u8; 32]| !block.iter().fold(false, |stop, &byte| stop | is_stop(byte));
+    let at = 32 * bytes.as_chunks().0.iter().take_while(|block| is_plain(block)).count();
     let (chunks, rest) = bytes[at..].as_chunks::<8>();
-    let found = chunks.iter().enumerate().find_map(|(index, chunk)| Some(8 * index + stop_in(*chunk)?));
+    let found = chunks.iter().enumerate().find_map(|(index, chunk)| Some(8 * index + first_stop(*chunk)?));
     at + found.unwrap_or_else(|| 8 * chunks.len() + short_run(rest))
 }
 
-/// The length of the canonical string at the start of `bytes`, quotes included.
+/// Returns the length of the canonical string at the start of `bytes`, including its quotes.
 fn string_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -66,9 +66,9 @@ fn string_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The length of the value at the start of `bytes`.
+/// Returns the length of the value at the start of `bytes`.
 ///
-/// Brackets and quotes are counted, nothing is checked, so this also finds the end of a value that is refused.
+/// Only brackets and quotes are counted, so this also finds the end of a value that is not valid.
 pub fn value_len(bytes: &[u8]) -> Option<usize> {
     match bytes.first()? {
         b'"' => string_len(bytes),
@@ -91,12 +91,12 @@ pub fn value_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The members of a canonical object, in order: the key without its quotes but still escaped, and the value.
+/// An iterator over the members of a canonical object: the key without its quotes, still escaped, and the value.
 pub struct Members<'a> {
     rest: &'a [u8],
 }
 
-/// Iterates over the members of the canonical object `bytes`.
+/// Iterates over the members of the canonical object `bytes`, in their order.
 pub fn members(bytes: &[u8]) -> Members<'_> {
     Members { rest: bytes.get(1..).unwrap_or_default() }
 }
@@ -117,23 +117,23 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The value of the member `key` of the canonical object `bytes`.
+/// Returns the value of the member `key` of the canonical object `bytes`.
 pub fn member<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
     members(bytes).find_map(|(name, value)| (name == key.as_bytes()).then_some(value))
 }
 
-/// The text of a canonical string value, unescaped; `None` if `value` is no string.
+/// Returns the text of a canonical string, unescaped; `None` if `value` is not a string.
 pub fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     unescape(std::str::from_utf8(inner).ok()?)
 }
 
-/// What a filter or a label compares: a string's text, any other value's canonical form.
+/// Returns the text of a string, and the canonical JSON of any other value. Filters compare labels in this form.
 pub fn text_or_literal(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.first() == Some(&b'"') { text(value) } else { std::str::from_utf8(value).ok().map(Cow::Borrowed) }
 }
 
-/// Undoes the escapes that canonical strings have: the short ones and `\u00xx`.
+/// Unescapes the inside of a canonical string, which has only the short escapes and `\u00xx`.
 pub fn unescape(inner: &str) -> Option<Cow<'_, str>> {
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
@@ -141,8 +141,9 @@ pub fn unescape(inner: &str) -> Option<Cow<'_, str>> {
     Unescaped(inner.chars()).collect::<Option<String>>().map(Cow::Owned)
 }
 
-/// The UTF-16 code units of a canonical key, its quotes left out, decoded one by one: two keys that differ early are
-/// compared fast, however long they are.
+/// Iterates over the UTF-16 code units of a canonical key without its quotes.
+///
+/// They are decoded lazily, so that a comparison of two long keys ends at their first difference.
 pub fn utf16(inner: &[u8]) -> impl Iterator<Item = u16> {
     let text = std::str::from_utf8(inner).unwrap_or_default();
     Unescaped(text.chars()).flatten().flat_map(|c| {
@@ -152,7 +153,7 @@ pub fn utf16(inner: &[u8]) -> impl Iterator<Item = u16> {
     })
 }
 
-/// The characters of a canonical string; `None` for an escape that is none.
+/// An iterator over the characters of a canonical string; `None` for an invalid escape.
 struct Unescaped<'a>(Chars<'a>);
 
 impl Iterator for Unescaped<'_> {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_whatever_their_values_hold() {
+    fn members_are_found_for_all_kinds_of_values() {
         let bytes = br#"{"a":"}\",{","b":[{"c":"]"},1],"c":{},"d":-1.5e+30,"e":true}"#;
         let found: Vec<_> = members(bytes).map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
         let expected: [(&[u8], &[u8]); 5] =
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_bytes_end_the_reading_and_do_not_panic() {
+    fn damaged_bytes_end_the_iteration_without_a_panic() {
         let whole = br#"{"a":"x\n","b":[1,{"c":"\u001f"}]}"#;
         for end in 0..whole.len() {
             let _ = members(&whole[..end]).count();

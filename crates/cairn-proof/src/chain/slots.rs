@@ -1,15 +1,15 @@
-//! Where the values of an event's fields are, within the buffer that holds them.
+//! The places of the fields of an event in the buffer with their values.
 
 use super::fields::Field;
 
-/// A range of an event's values, in bytes.
+/// A range of a buffer, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {
-    /// Where it begins.
+    /// The offset of the first byte.
     pub start: usize,
-    /// Where it ends.
+    /// The offset after the last byte.
     pub end: usize,
 }
 
-/// Where each field of [`Field::ALL`] is; `None` if it is absent or null.
+/// The place of each field, in the order of [`Field::ALL`]; `None` if the field is absent or null.
 pub type Slots = [Option<Slot>; Field::ALL.len()];

@@ -1,16 +1,16 @@
-//! How an event arrived, and the values that follow from it.
+//! The API that received an event, and the values of fields that follow from it.
 
 use super::labels::DefaultLabels;
 use super::slots::Slots;
 
-/// How an event came in; sets the fields that say so.
+/// The API that received an event, with the defaults that it sets.
 #[derive(Debug, Clone, Copy)]
 pub struct EventSource<'l> {
-    /// `source` when the client does not say.
+    /// The value of `source` if the client sent none.
     pub source: &'static str,
-    /// `capture_method`.
+    /// The value of `capture_method`.
     pub capture_method: &'static str,
-    /// `labels` that the client does not say.
+    /// The default labels, if there are any.
     pub labels: Option<&'l DefaultLabels>,
 }
 
@@ -22,12 +22,12 @@ impl<'l> EventSource<'l> {
     /// `POST /v1/traces` and `POST /v1/logs`.
     pub const OTLP: Self = EventSource { source: "otlp", capture_method: "otlp", labels: None };
 
-    /// The same with these labels on every event.
+    /// Adds default labels.
     pub fn with_labels(self, labels: &'l DefaultLabels) -> EventSource<'l> {
         EventSource { labels: Some(labels), ..self }
     }
 
-    /// Puts its labels among those of an event, see [`DefaultLabels::add`].
+    /// Adds the default labels to those of an event; see [`DefaultLabels::add`].
     pub fn add_labels(self, values: &mut Vec<u8>, slots: &mut Slots) -> u16 {
         self.labels.map_or(0, |labels| labels.add(values, slots))
     }

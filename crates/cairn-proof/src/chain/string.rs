@@ -1,4 +1,4 @@
-//! Strings on their way into canonical bytes: escapes are undone and only those that RFC 8785 wants are written.
+//! Canonical strings: escapes are decoded, and only those that RFC 8785 requires are written.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,10 @@ use super::json::{Error, Parser};
 use super::scan;
 
 impl Parser<'_> {
-    /// Reads a string, its opening quote next, and appends its canonical form.
+    /// Reads a string, whose opening quote must be next, and appends its canonical form to `out`.
+    ///
+    /// # Errors
+    /// When the string is not valid JSON, or has a lone surrogate.
     pub fn string(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         let bytes = self.text.as_bytes();
         out.push(b'"');
@@ -21,8 +24,8 @@ impl Parser<'_> {
                     let c = self.escape()?;
                     write_char(c, out);
                 }
-                Some(_) => return Err(self.syntax("a control character in a string must be escaped")),
-                None => return Err(self.syntax("the string does not end")),
+                Some(_) => return Err(self.syntax("unescaped control character in a string")),
+                None => return Err(self.syntax("unterminated string")),
             }
         }
         self.at += 1;
@@ -41,7 +44,7 @@ impl Parser<'_> {
             Some(b'r') => '\r',
             Some(b't') => '\t',
             Some(b'u') => return self.unicode_escape(),
-            _ => return Err(self.syntax("an unknown escape in a string")),
+            _ => return Err(self.syntax("invalid escape in a string")),
         };
         self.at += 2;
         Ok(c)
@@ -51,11 +54,11 @@ impl Parser<'_> {
         let high = self.hex4()?;
         let code = match high {
             0xD800..=0xDBFF if self.text.as_bytes()[self.at..].starts_with(b"\\u") => {
-                let back = self.at;
+                let at = self.at;
                 match self.hex4()? {
                     low @ 0xDC00..=0xDFFF => 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00),
                     _ => {
-                        self.at = back;
+                        self.at = at;
                         high
                     }
                 }
@@ -69,7 +72,7 @@ impl Parser<'_> {
     fn hex4(&mut self) -> Result<u32, Error> {
         let digits = self.text.as_bytes().get(self.at + 2..self.at + 6);
         let mut code = 0;
-        for digit in digits.ok_or_else(|| self.syntax("an escape in a string is cut off"))? {
+        for digit in digits.ok_or_else(|| self.syntax("truncated escape in a string"))? {
             let value = char::from(*digit).to_digit(16);
             code = code * 16 + value.ok_or_else(|| self.syntax("`\\u` must be followed by four hex digits"))?;
         }
@@ -78,9 +81,9 @@ impl Parser<'_> {
     }
 }
 
-/// The order of two keys of an object: that of their UTF-16 code units.
+/// Compares two keys of an object by their UTF-16 code units.
 pub fn compare_keys(a: &str, b: &str) -> Ordering {
-    // UTF-8 sorts as UTF-16 does but for the first bytes of U+E000 to U+FFFF: there, surrogates come before them.
+    // UTF-8 sorts like UTF-16, except for U+E000 to U+FFFF: in UTF-16, surrogates sort before them.
     let rank = |byte: u8| if matches!(byte, 0xEE | 0xEF) { byte + 0x10 } else { byte };
     match a.bytes().zip(b.bytes()).find(|(a, b)| a != b) {
         Some((a, b)) => rank(a).cmp(&rank(b)),
@@ -88,7 +91,7 @@ pub fn compare_keys(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Appends `c` as it stands in a canonical string.
+/// Appends `c` as it is written in a canonical string.
 fn write_char(c: char, out: &mut Vec<u8>) {
     match c {
         '"' => out.extend_from_slice(b"\\\""),
@@ -115,9 +118,9 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
         let (plain, others) = rest.split_at(scan::plain_run(rest));
         out.extend_from_slice(plain);
         // A run ends before an ASCII character.
-        let Some((&stop, behind)) = others.split_first() else { break };
+        let Some((&stop, after)) = others.split_first() else { break };
         write_char(char::from(stop), out);
-        rest = behind;
+        rest = after;
     }
     out.push(b'"');
 }
@@ -130,7 +133,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_are_in_the_order_of_their_utf_16_code_units(a in ".{0,3}", b in "[a\u{D7FF}\u{E000}\u{FFFF}\u{10000}\u{10FFFF}]{0,3}") {
+        fn keys_are_compared_by_their_utf_16_code_units(
+            a in ".{0,3}",
+            b in "[a\u{D7FF}\u{E000}\u{FFFF}\u{10000}\u{10FFFF}]{0,3}",
+        ) {
             for (a, b) in [(&a, &b), (&b, &a), (&b, &b)] {
                 prop_assert_eq!(compare_keys(a, b), a.encode_utf16().cmp(b.encode_utf16()));
             }

@@ -1,16 +1,16 @@
-//! Rules that need more than one file of this module: canonical bytes against a slow reading, and whole events.
+//! Tests across the files of this module: canonical bytes against the reference implementation, and whole events.
 
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::canonical::Canonical;
+use super::canonical::FastChecker;
 use super::event::EventReader;
 use super::json::Fault;
 use super::reference::reference_canonical;
 use super::source::EventSource;
 use super::{Field, canonicalize, scan};
 
-/// Strings that reach every rule: escapes, and characters whose order differs between UTF-8 and UTF-16.
+/// Strings that exercise every rule: escapes, and characters whose order differs between UTF-8 and UTF-16.
 fn text() -> impl Strategy<Value = String> {
     let awkward =
         prop::sample::select(vec!['"', '\\', '\n', '\u{1}', '\u{7f}', 'é', '\u{fb33}', '\u{ffff}', '😀', 'a']);
@@ -23,7 +23,7 @@ fn json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no such number", |n| n.is_finite()).prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no infinities and no NaN", |n| n.is_finite()).prop_map(Value::from),
         text().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 48, 8, |inner| {
@@ -36,7 +36,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn canonical_bytes_equal_those_of_a_slow_obvious_implementation(value in json(), pretty in any::<bool>()) {
+    fn canonical_bytes_equal_those_of_the_reference_implementation(value in json(), pretty in any::<bool>()) {
         let sent = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         prop_assert_eq!(String::from_utf8(canonicalize(&sent).unwrap()).unwrap(), reference_canonical(&value));
     }
@@ -49,13 +49,14 @@ proptest! {
     }
 
     #[test]
-    fn the_fast_look_says_yes_to_nothing_but_canonical_bytes(value in json(), cut in 0usize..200, other in any::<char>()) {
+    fn the_fast_path_accepts_only_canonical_bytes(value in json(), cut in 0usize..200, other in any::<char>()) {
         let object = serde_json::json!({ "metadata": value });
-        let is_canonical = |text: &str| canonicalize(text).is_ok_and(|again| again == text.as_bytes());
-        let mut look = Canonical::default();
-        let mut is_event = |text: &str| look.is_event(text, |_, _| {});
-        let mut texts = vec![object.to_string(), reference_canonical(&object), serde_json::to_string_pretty(&object).unwrap()];
-        // One character is another one, is missing, or is there twice.
+        let is_canonical = |text: &str| canonicalize(text).is_ok_and(|canonical| canonical == text.as_bytes());
+        let mut checker = FastChecker::default();
+        let mut is_event = |text: &str| checker.is_canonical_event(text, |_, _| {});
+        let pretty = serde_json::to_string_pretty(&object).unwrap();
+        let mut texts = vec![object.to_string(), reference_canonical(&object), pretty];
+        // One character is replaced, removed, or duplicated, or another one is inserted before it.
         let chars: Vec<char> = reference_canonical(&object).chars().collect();
         let at = cut % chars.len();
         let (before, after) = (&chars[..at], &chars[at + 1..]);
@@ -65,24 +66,25 @@ proptest! {
         for text in texts {
             prop_assert!(!is_event(&text) || is_canonical(&text), "{}", text);
         }
-        // It may say no to what is rare; not to what is plain.
+        // The fast path may reject rare canonical texts, but not plain ones.
         let plain = object.to_string();
         let is_plain = |c: char| c.is_ascii() && c != '\\';
-        if plain == reference_canonical(&object) && plain.chars().all(is_plain) && !plain.contains(|c: char| c.is_ascii_digit()) {
+        let has_digit = plain.contains(|c: char| c.is_ascii_digit());
+        if plain == reference_canonical(&object) && plain.chars().all(is_plain) && !has_digit {
             prop_assert!(is_event(&plain), "{}", plain);
         }
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in ".{0,64}", json in json(), cut in 0usize..200, broken in any::<char>()) {
+    fn no_text_makes_the_parser_panic(text in ".{0,64}", json in json(), cut in 0usize..200, other in any::<char>()) {
         let _ = canonicalize(&text);
         let mut json: Vec<char> = json.to_string().chars().collect();
-        if let Some(place) = json.get_mut(cut) {
-            *place = broken;
+        if let Some(c) = json.get_mut(cut) {
+            *c = other;
         }
-        let broken: String = json.iter().collect();
-        let cut: String = json.iter().take(cut).collect();
-        for text in [broken, cut] {
+        let damaged: String = json.iter().collect();
+        let truncated: String = json.iter().take(cut).collect();
+        for text in [damaged, truncated] {
             let _ = canonicalize(&text);
             let _ = super::event::skip(&text, 0);
             let _ = EventReader::default().read(&text, 0, EventSource::HTTP_API, 1 << 20).map(|_| ());
@@ -90,7 +92,7 @@ proptest! {
     }
 
     #[test]
-    fn members_of_canonical_bytes_are_what_was_sent(members in prop::collection::btree_map(text(), json(), 0..8)) {
+    fn members_of_canonical_bytes_are_those_sent(members in prop::collection::btree_map(text(), json(), 0..8)) {
         let sent = Value::Object(members.clone().into_iter().collect()).to_string();
         let canonical = canonicalize(&sent).unwrap();
         let mut found = std::collections::BTreeMap::new();
@@ -105,7 +107,7 @@ proptest! {
     }
 }
 
-/// The canonical bytes of an event and its warnings, or why it is refused.
+/// Returns the canonical bytes of an event and its warnings, or why it is refused.
 fn read(text: &str) -> Result<(String, Vec<String>), String> {
     let mut reader = EventReader::default();
     let (content, end) = reader.read(text, 0, EventSource::HTTP_API, 2000).map_err(|error| error.message)?;
@@ -118,7 +120,7 @@ fn read(text: &str) -> Result<(String, Vec<String>), String> {
 }
 
 #[test]
-fn an_event_becomes_canonical_bytes_with_holes() {
+fn an_event_becomes_canonical_bytes_with_placeholders() {
     let sent = r#" {"agent_id": "a", "duration_ms": 12.0, "labels": {"z":1,"b":true}, "session_id": null} "#;
     let (canonical, warnings) = read(sent).unwrap();
     let expected = concat!(
@@ -132,7 +134,7 @@ fn an_event_becomes_canonical_bytes_with_holes() {
 }
 
 #[test]
-fn holes_are_where_the_zeros_are() {
+fn the_placeholders_are_at_the_reported_offsets() {
     let mut reader = EventReader::default();
     let (content, _) = reader.read(r#"{"agent_id":"a"}"#, 0, EventSource::HTTP_API, 2000).unwrap();
     let mut bytes = b"before".to_vec();
@@ -151,7 +153,7 @@ fn holes_are_where_the_zeros_are() {
 }
 
 #[test]
-fn unknown_and_server_set_fields_are_kept_or_ignored_with_a_warning() {
+fn unknown_fields_are_stored_and_server_set_fields_ignored_with_a_warning() {
     let sent = r#"{"zeta":1,"agent_id":"a","metadata":{"a":1,"Z":2},"Alpha":{"y":1,"x":2},"hash":"h","received_at":"r",
         "sequence":null,"action_type":"DANCE","action_status":"meh"}"#;
     let (canonical, warnings) = read(sent).unwrap();
@@ -162,11 +164,11 @@ fn unknown_and_server_set_fields_are_kept_or_ignored_with_a_warning() {
     assert!(!canonical.contains(r#""h""#) && !canonical.contains("sequence"));
     assert!(canonical.contains(r#""action_type":"DANCE""#));
     let expected = [
-        "hash is set by the server: what was sent is ignored",
-        "received_at is set by the server: what was sent is ignored",
-        r#"unknown fields are kept in metadata._unknown: "Alpha", "zeta""#,
-        r#"action_type: "DANCE" is none of TOOL_CALL, TOOL_RESULT, LLM_CALL, LLM_RESPONSE, AGENT_TURN, CUSTOM"#,
-        r#"action_status: "meh" is none of success, error, timeout"#,
+        "hash is set by the server: the value sent is ignored",
+        "received_at is set by the server: the value sent is ignored",
+        r#"unknown fields are stored in metadata._unknown: "Alpha", "zeta""#,
+        r#"action_type: "DANCE" is not one of TOOL_CALL, TOOL_RESULT, LLM_CALL, LLM_RESPONSE, AGENT_TURN, CUSTOM"#,
+        r#"action_status: "meh" is not one of success, error, timeout"#,
     ];
     assert_eq!(warnings, expected);
     let (canonical, _) = read(r#"{"agent_id":"a","x":null}"#).unwrap();
@@ -174,7 +176,7 @@ fn unknown_and_server_set_fields_are_kept_or_ignored_with_a_warning() {
 }
 
 #[test]
-fn a_refused_event_is_told_which_field_and_what_was_expected() {
+fn the_error_of_a_refused_event_names_the_field_and_what_was_expected() {
     let deep = format!(r#"{{"agent_id":"a","x":{}1{}}}"#, "[".repeat(126), "]".repeat(126));
     let long = format!(r#"{{"agent_id":"a","action_input":"{}"}}"#, "x".repeat(3000));
     let cases = [
@@ -206,18 +208,18 @@ fn a_refused_event_is_told_which_field_and_what_was_expected() {
     ];
     for (sent, expected) in cases {
         let error = read(sent).expect_err(sent);
-        assert!(error.contains(expected), "{sent}\n said {error}\n not {expected}");
+        assert!(error.contains(expected), "{sent}\n failed with {error}\n not {expected}");
     }
 }
 
 #[test]
-fn an_unknown_field_may_be_as_deep_as_its_new_place_allows() {
+fn the_nesting_of_an_unknown_field_is_limited_where_it_is_stored() {
     let sent = format!(r#"{{"agent_id":"a","x":{}1{}}}"#, "[".repeat(125), "]".repeat(125));
     read(&sent).unwrap();
 }
 
 #[test]
-fn what_is_no_json_is_told_apart_from_what_cannot_be_kept() {
+fn syntax_errors_are_distinguished_from_errors_of_content() {
     let mut reader = EventReader::default();
     let mut fault = |text: &str| reader.read(text, 0, EventSource::HTTP_API, 2000).map(|_| ()).unwrap_err().fault;
     for text in ["", "{", r#"{"agent_id":"a",}"#, r#"{"a" 1}"#, r#"{'a':1}"#, "nul", r#"{"a":01}"#, "{\"a\":\"\t\"}"] {
@@ -229,7 +231,7 @@ fn what_is_no_json_is_told_apart_from_what_cannot_be_kept() {
 }
 
 #[test]
-fn the_end_of_a_refused_value_is_found() {
+fn the_end_of_a_refused_event_is_found() {
     let text = r#" {"a":"}\"]","b":[1e999,{}]} , 1"#;
     assert_eq!(&text[super::event::skip(text, 0)..], " , 1");
     assert_eq!(super::event::skip("{", 0), 1);

@@ -1,4 +1,4 @@
-//! What the fields of an event may hold.
+//! Validates the fields of an event (`docs/events.md`, "Fields that a client sets").
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use super::error::EventError;
 use super::fields::{Field, FieldType, UNKNOWN, UUID_LEN};
 use super::{scan, time};
 
-/// The longest agent id, in bytes.
-const AGENT_ID_MAX: usize = 256;
+/// The maximum length of an agent id, in bytes.
+const MAX_AGENT_ID_LEN: usize = 256;
 
-/// Checks that the canonical `value` is what `field` has to be.
+/// Checks that `value`, which is canonical, is valid for `field`. Fields that the server sets are not checked.
 ///
 /// # Errors
-/// Names the field, and what was expected.
+/// When the value is not valid. The message names the field and what was expected.
 pub fn field(field: Field, value: &[u8]) -> Result<(), EventError> {
     let name = field.name();
     match field.field_type() {
@@ -46,23 +46,25 @@ pub fn field(field: Field, value: &[u8]) -> Result<(), EventError> {
     Ok(())
 }
 
-/// The agent id: 1 to 256 bytes without control characters.
+/// Parses an agent id: 1 to 256 bytes without control characters.
 pub fn agent_id(value: &[u8]) -> Result<Cow<'_, str>, EventError> {
     let id = text(Field::AgentId.name(), value)?;
     match id.len() {
         0 => Err(EventError::content("agent_id is required: it is empty")),
-        1..=AGENT_ID_MAX if !is_agent_id(&id) => Err(EventError::content("agent_id: expected no control characters")),
-        1..=AGENT_ID_MAX => Ok(id),
-        len => Err(EventError::content(format!("agent_id: expected at most {AGENT_ID_MAX} bytes, found {len}"))),
+        1..=MAX_AGENT_ID_LEN if !is_agent_id(&id) => {
+            Err(EventError::content("agent_id: expected no control characters"))
+        }
+        1..=MAX_AGENT_ID_LEN => Ok(id),
+        len => Err(EventError::content(format!("agent_id: expected at most {MAX_AGENT_ID_LEN} bytes, found {len}"))),
     }
 }
 
-/// Whether a text can be an agent id.
+/// Whether a text is a valid agent id: 1 to 256 bytes without control characters.
 pub fn is_agent_id(text: &str) -> bool {
-    (1..=AGENT_ID_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+    (1..=MAX_AGENT_ID_LEN).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// A UUID in its hyphenated form, of any version.
+/// Parses a UUID of any version in its hyphenated form.
 pub fn uuid(value: &[u8]) -> Result<Uuid, EventError> {
     let name = Field::Id.name();
     let text = text(name, value)?;
@@ -70,22 +72,22 @@ pub fn uuid(value: &[u8]) -> Result<Uuid, EventError> {
     parsed.ok_or_else(|| expected(name, "a UUID such as 0198c6b2-7d0e-7cc5-a4ef-1f2b3c4d5e6f", value))
 }
 
-/// The canonical object itself.
+/// Returns `value` if it is an object.
 pub fn object<'v>(name: &str, value: &'v [u8]) -> Result<&'v [u8], EventError> {
     if value.first() == Some(&b'{') { Ok(value) } else { Err(expected(name, "an object", value)) }
 }
 
-/// A client may not write where the server keeps what it does not know.
+/// The error of an event that sends the member of `metadata` in which the server stores unknown fields.
 pub fn reserved_unknown() -> EventError {
     EventError::content(format!("metadata.{UNKNOWN}: this name is reserved for unknown fields"))
 }
 
-/// A warning if `value` is none of the values that the schema lists for `field`.
-pub fn unusual(field: Field, value: &[u8], known: &[&str]) -> Option<String> {
+/// Returns a warning if `value` is not one of the values that the schema lists for `field`.
+pub fn unlisted_warning(field: Field, value: &[u8], listed: &[&str]) -> Option<String> {
     let text = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    // A canonical string has escapes only where it must, and these need none.
-    let is_known = known.iter().any(|known| known.as_bytes() == text);
-    (!is_known).then(|| format!("{}: {} is none of {}", field.name(), shown(value), known.join(", ")))
+    // The listed values need no escapes, so their canonical form is the plain text.
+    let is_listed = listed.iter().any(|listed| listed.as_bytes() == text);
+    (!is_listed).then(|| format!("{}: {} is not one of {}", field.name(), preview(value), listed.join(", ")))
 }
 
 fn labels(object: &[u8]) -> Result<(), EventError> {
@@ -103,14 +105,14 @@ fn text<'v>(name: &str, value: &'v [u8]) -> Result<Cow<'v, str>, EventError> {
 }
 
 fn expected(name: &str, what: &str, found: &[u8]) -> EventError {
-    EventError::content(format!("{name}: expected {what}, found {}", shown(found)))
+    EventError::content(format!("{name}: expected {what}, found {}", preview(found)))
 }
 
-/// The start of a canonical value, for people.
-pub fn shown(value: &[u8]) -> String {
-    const SHOWN: usize = 60;
+/// Returns the start of a canonical value, for messages.
+pub fn preview(value: &[u8]) -> String {
+    const MAX_CHARS: usize = 60;
     let text = String::from_utf8_lossy(value);
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.into_owned(),
     }

@@ -1,57 +1,59 @@
-//! Walking a chain from its first event to its head, and naming the first break.
+//! Verifies a chain event by event, and reports the first break.
+//!
+//! The rules and the messages of breaks are specified in `docs/verification.md`, "Hash and chain" and "Breaks".
 
 use std::fmt;
 
-use super::canonical::Canonical;
+use super::canonical::FastChecker;
 use super::fields::Field;
-use super::json::{Canonicalizer, Parser};
+use super::json::{Parser, ParserScratch};
 use super::link::{AgentKey, AgentMap, Hash, Sequence};
 use super::scan;
 
-/// How many agents' ids are remembered.
-const AGENTS: usize = 4096;
+/// The maximum number of agent ids that a [`Checker`] caches.
+const MAX_AGENTS: usize = 4096;
 
-/// What a chain says of one event.
+/// One event as its chain states it. Nothing in it is verified.
 #[derive(Debug, Clone, Copy)]
 pub struct Link<'a> {
-    /// The agent whose chain it stands in.
+    /// The agent of the chain.
     pub agent: AgentKey,
-    /// Its place there.
+    /// The sequence of the event.
     pub sequence: Sequence,
     /// The hash of the event before it.
     pub prev_hash: Hash,
-    /// Its own hash.
+    /// The hash of the event.
     pub hash: Hash,
-    /// Its content.
+    /// The canonical bytes of its content.
     pub canonical: &'a [u8],
 }
 
-/// The first event of a chain that does not follow from the one before it.
+/// The first break of a chain. Its `Display` form is the message that `docs/verification.md` specifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Break {
-    /// The place in the chain where it breaks.
+    /// The sequence that the next event of the chain should have had.
     pub sequence: Sequence,
-    /// Which rule failed.
+    /// The rule that failed.
     pub kind: BreakKind,
 }
 
 /// The rule that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BreakKind {
-    /// Another sequence stands where this one belongs.
+    /// The event has another sequence than the next one.
     SequenceGap {
-        /// What stands there.
+        /// The sequence of the event.
         found: Sequence,
     },
-    /// `prev_hash` is not the hash of the event before.
+    /// `prev_hash` is not the hash of the event before it.
     BrokenLink,
-    /// The hash is not that of the canonical bytes and `prev_hash`.
+    /// The stated hash is not that of the canonical bytes and `prev_hash`.
     HashMismatch,
-    /// The hash is right, but the bytes are no event in canonical form: what is wrong with them.
+    /// The hash is right, but the bytes are not an event of the agent in canonical form, for this reason.
     NotAnEvent(String),
-    /// There is no such event, or what is stored cannot be read: why.
+    /// The event is missing or cannot be read, for this reason. Only in a ledger.
     Unreadable(String),
-    /// The chain ends here, or goes on, against what is stored about its head: what that says.
+    /// The chain does not end where the stored head states. Only in a ledger.
     WrongHead(String),
 }
 
@@ -71,12 +73,12 @@ impl fmt::Display for Break {
     }
 }
 
-/// A chain that has been followed so far without a break.
+/// The state of verifying a chain: its last verified event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walk {
-    /// The last event's place; 0 at the start.
+    /// The sequence of the last verified event; 0 at the start.
     pub sequence: Sequence,
-    /// The last event's hash; [`Hash::GENESIS`] at the start.
+    /// The hash of the last verified event; [`Hash::GENESIS`] at the start.
     pub hash: Hash,
 }
 
@@ -87,23 +89,25 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// Takes the next event: checks its sequence, its link, its hash, and then that the hashed bytes are an event.
+    /// Verifies the next event: its sequence, its previous hash, its hash, and that the hashed bytes are an event of
+    /// the agent in canonical form.
     ///
     /// # Errors
-    /// The first of these that fails. The walk is over then.
+    /// When one of these rules fails: the first one, in this order. The walk is unchanged then, and ends there.
     pub fn step(&mut self, link: &Link<'_>, checker: &mut Checker) -> Result<(), Break> {
         let fault = checker.check(link.canonical, link.agent).err();
         self.step_checked(link, Hash::of_event(link.canonical, &link.prev_hash), fault.as_deref())
     }
 
-    /// Takes the next event, whose hash was computed and whose bytes were checked before: `hash` is that of the canonical bytes and of the
-    /// previous hash that the link names, `fault` is what [`Checker::check`] found.
+    /// Verifies the next event like [`Walk::step`], with results that were computed before, for example in parallel.
+    ///
+    /// `hash` is the hash over `link.canonical` and `link.prev_hash`; `fault` is the error of [`Checker::check`].
     ///
     /// # Errors
     /// As for [`Walk::step`].
     pub fn step_checked(&mut self, link: &Link<'_>, hash: Hash, fault: Option<&str>) -> Result<(), Break> {
         let before = *self;
-        self.follow_hashed(link, hash)?;
+        self.step_hashed(link, hash)?;
         if let Some(fault) = fault {
             *self = before;
             return Err(Break { sequence: link.sequence, kind: BreakKind::NotAnEvent(fault.to_owned()) });
@@ -111,16 +115,16 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes the next event: its sequence, its link and its hash. That its content is an event in canonical form is for
-    /// the caller to know.
+    /// Verifies the sequence, the previous hash and the hash of the next event, for bytes that the caller knows to be
+    /// canonical.
     ///
     /// # Errors
-    /// The first of these that fails. The walk is over then.
-    pub fn follow(&mut self, link: &Link<'_>) -> Result<(), Break> {
-        self.follow_hashed(link, Hash::of_event(link.canonical, &link.prev_hash))
+    /// When one of these rules fails: the first one, in this order. The walk is unchanged then, and ends there.
+    pub fn step_link(&mut self, link: &Link<'_>) -> Result<(), Break> {
+        self.step_hashed(link, Hash::of_event(link.canonical, &link.prev_hash))
     }
 
-    fn follow_hashed(&mut self, link: &Link<'_>, hash: Hash) -> Result<(), Break> {
+    fn step_hashed(&mut self, link: &Link<'_>, hash: Hash) -> Result<(), Break> {
         let sequence = self.sequence.next();
         let broken = |kind| Err(Break { sequence, kind });
         if link.sequence != sequence {
@@ -137,26 +141,27 @@ impl Walk {
     }
 }
 
-/// Checks that bytes are an event in canonical form, with memory that is reused from one event to the next.
+/// Checks that bytes are an event in canonical form. Its buffers are reused from event to event.
 #[derive(Default)]
 pub struct Checker {
-    fast: Canonical,
-    memory: Canonicalizer,
-    again: Vec<u8>,
-    /// The canonical ids of agents that were seen.
-    agents: AgentMap<Box<[u8]>>,
+    fast: FastChecker,
+    scratch: ParserScratch,
+    /// The canonical form of the bytes, on the slow path.
+    rewritten: Vec<u8>,
+    /// The canonical agent ids that were verified, by key.
+    agent_ids: AgentMap<Box<[u8]>>,
 }
 
 impl Checker {
-    /// Bytes are an event of `agent` if they are their own canonical form, have no fields but those of the
-    /// schema, and name that agent.
+    /// Checks that bytes are an event of `agent`: they are their own canonical form, have no other fields than those of
+    /// the schema, and their `agent_id` is that of the agent.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When they are not. The text states why.
     pub fn check(&mut self, canonical: &[u8], agent: AgentKey) -> Result<(), String> {
         let text = std::str::from_utf8(canonical).map_err(|error| error.to_string())?;
         let mut agent_id = None;
-        let is_event = self.fast.is_event(text, |field, value| {
+        let is_event = self.fast.is_canonical_event(text, |field, value| {
             if field == Field::AgentId {
                 agent_id = Some(value);
             }
@@ -164,31 +169,31 @@ impl Checker {
         if is_event && agent_id.is_some_and(|id| self.is_agent(id, agent)) {
             return Ok(());
         }
-        self.check_slowly(text, agent)
+        self.check_slow_path(text, agent)
     }
 
-    /// Whether a canonical value is an agent's id. Its hash is the same for every event of the agent.
+    /// Whether a canonical value is the id of an agent. The result is cached, because hashing the id is slow.
     fn is_agent(&mut self, id: &[u8], agent: AgentKey) -> bool {
-        if self.agents.get(&agent).is_some_and(|known| **known == *id) {
+        if self.agent_ids.get(&agent).is_some_and(|cached| **cached == *id) {
             return true;
         }
-        let is_it = scan::text(id).is_some_and(|text| AgentKey::of(&text) == agent);
-        if is_it {
-            if self.agents.len() >= AGENTS {
-                self.agents.clear();
+        let is_agent = scan::text(id).is_some_and(|text| AgentKey::of(&text) == agent);
+        if is_agent {
+            if self.agent_ids.len() >= MAX_AGENTS {
+                self.agent_ids.clear();
             }
-            self.agents.insert(agent, id.into());
+            self.agent_ids.insert(agent, id.into());
         }
-        is_it
+        is_agent
     }
 
-    /// The same for whatever the fast way does not know, and with the reason.
-    fn check_slowly(&mut self, text: &str, agent: AgentKey) -> Result<(), String> {
+    /// Checks what the fast path does not accept, and returns the reason for a rejection.
+    fn check_slow_path(&mut self, text: &str, agent: AgentKey) -> Result<(), String> {
         let canonical = text.as_bytes();
-        self.again.clear();
-        let mut parser = Parser::new(text, 0, &mut self.memory, usize::MAX);
-        parser.value(&mut self.again).and_then(|()| parser.end()).map_err(|error| error.to_string())?;
-        if self.again != canonical {
+        self.rewritten.clear();
+        let mut parser = Parser::new(text, 0, &mut self.scratch, usize::MAX);
+        parser.value(&mut self.rewritten).and_then(|()| parser.end()).map_err(|error| error.to_string())?;
+        if self.rewritten != canonical {
             return Err("not in canonical form".to_owned());
         }
         if canonical.first() != Some(&b'{') {
@@ -202,9 +207,9 @@ impl Checker {
                 None => return Err(format!("unknown field {:?}", String::from_utf8_lossy(key))),
             }
         }
-        let agent_id = agent_id.ok_or("no agent_id")?;
+        let agent_id = agent_id.ok_or("agent_id is missing")?;
         if AgentKey::of(&agent_id) != agent {
-            return Err(format!("it is an event of agent {agent_id:?}"));
+            return Err(format!("it belongs to agent {agent_id:?}"));
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
-//! The layers of a package, each checked for itself: events, chain, tree, checkpoint.
+//! Checks the layers `events`, `chain`, `tree` and `checkpoint` of a package, each independently of the others.
+//!
+//! The rules are specified in `docs/verification.md`, "How a verifier checks a package".
 
 use tlog_tiles::{Hash as Node, check_record, record_hash};
 
@@ -9,175 +11,179 @@ use super::verdict::{Finding, Verdict};
 use crate::chain::{AgentKey, Hash, Sequence, Walk, scan, time};
 use crate::tree::{Head, checkpoint, leaf};
 
-/// More events than any log has; the arithmetic of proofs is not defined for every number that fits into 64 bits.
-const SIZE_MAX: u64 = 1 << 56;
-/// A proof of a tree of [`SIZE_MAX`] leaves is not longer.
-const SIBLINGS_MAX: usize = 56;
+/// The maximum number of leaves of a tree. It bounds the arithmetic of proofs, which would overflow for some 64-bit
+/// sizes.
+const MAX_TREE_SIZE: u64 = 1 << 56;
+/// The length of a proof in a tree of [`MAX_TREE_SIZE`] leaves.
+const MAX_SIBLINGS: usize = 56;
 
-/// What was found so far about a package whose events are being read.
-pub struct Check {
+/// The checks of a package, while its events and then its proofs are read.
+pub struct PackageCheck {
     claims: Claims,
     agent: AgentKey,
-    /// The tree, by the checkpoint if there is one, else by what the package says of it.
+    /// Size and root of the tree: from the checkpoint if there is one, else from `tree_size` and `merkle_root`.
     tree: Option<(u64, Node)>,
     checkpoint: Finding,
-    /// The first thing that is wrong with each layer.
-    wrong_content: Option<String>,
-    wrong_chain: Option<String>,
-    wrong_tree: Option<String>,
+    // The first error of each layer.
+    content_error: Option<String>,
+    chain_error: Option<String>,
+    tree_error: Option<String>,
     walk: Walk,
     reader: PackageEventReader,
-    /// The ids and leaves of the events.
-    told: ListDigest,
-    /// Those of the proofs.
-    proven: Comparison,
-    last_leaf: Option<u64>,
+    /// Id and leaf hash of each event.
+    event_list: ListDigest,
+    /// Id and leaf hash of each proof.
+    proof_list: Comparison,
+    last_leaf_index: Option<u64>,
+    /// Buffer: the current item of a list.
     item: Vec<u8>,
 }
 
-impl Check {
-    /// Begins with what a package claims, and the verifier keys that the auditor trusts.
-    pub fn new(claims: Claims, keys: &[String]) -> Check {
-        let (checkpoint, head) = check_checkpoint(&claims, keys);
-        let (told_size, told_root) = (claims.tree_size, claims.merkle_root.map(|root| Node(root.0)));
+impl PackageCheck {
+    /// Starts with the members before `events`, and the verifier keys that the auditor trusts.
+    pub fn new(claims: Claims, keys: &[String]) -> PackageCheck {
+        let (checkpoint, head) = verify_checkpoint(&claims, keys);
+        let (stated_size, stated_root) = (claims.tree_size, claims.merkle_root.map(|root| Node(root.0)));
         let signed_tree = head.map(|head| (head.size, head.root));
-        let mut wrong_tree = None;
+        let mut tree_error = None;
         if let Some((size, root)) = signed_tree
-            && (told_size.is_some_and(|told| told != size) || told_root.is_some_and(|told| told != root))
+            && (stated_size.is_some_and(|stated| stated != size) || stated_root.is_some_and(|stated| stated != root))
         {
-            wrong_tree = Some("merkle_root and tree_size are not those of the checkpoint".to_owned());
+            tree_error = Some("merkle_root or tree_size does not match the checkpoint".to_owned());
         }
-        let tree = signed_tree.or(told_size.zip(told_root));
-        if tree.is_some_and(|(size, _)| size > SIZE_MAX) {
-            wrong_tree = Some("no tree has so many events".to_owned());
+        let tree = signed_tree.or(stated_size.zip(stated_root));
+        if tree.is_some_and(|(size, _)| size > MAX_TREE_SIZE) {
+            tree_error = Some("the tree has more than 2^56 leaves".to_owned());
         }
-        Check {
+        PackageCheck {
             agent: AgentKey::of(&claims.filter.agent_id),
-            wrong_chain: wrong_start(&claims),
+            chain_error: start_error(&claims),
             walk: Walk { sequence: Sequence(claims.first_sequence.saturating_sub(1)), hash: claims.anchor_prev_hash },
             claims,
-            tree: tree.filter(|_| wrong_tree.is_none()),
+            tree: tree.filter(|_| tree_error.is_none()),
             checkpoint,
-            wrong_content: None,
-            wrong_tree,
+            content_error: None,
+            tree_error,
             reader: PackageEventReader::default(),
-            told: ListDigest::default(),
-            proven: Comparison::default(),
-            last_leaf: None,
+            event_list: ListDigest::default(),
+            proof_list: Comparison::default(),
+            last_leaf_index: None,
             item: Vec::new(),
         }
     }
 
-    /// Takes the next event.
+    /// Checks the next event.
     pub fn event(&mut self, text: &str) {
-        let number = self.told.length() + 1;
+        let number = self.event_list.length() + 1;
         let mut reader = std::mem::take(&mut self.reader);
         self.item.clear();
         match reader.read(text) {
-            Ok(told) => self.told(number, &told),
+            Ok(event) => self.check_event(number, &event),
             Err(why) => {
                 let why = format!("event {number} of the package cannot be read: {why}");
-                for layer in [&mut self.wrong_content, &mut self.wrong_chain, &mut self.wrong_tree] {
+                for layer in [&mut self.content_error, &mut self.chain_error, &mut self.tree_error] {
                     layer.get_or_insert_with(|| why.clone());
                 }
             }
         }
-        self.told.push(&self.item);
+        self.event_list.push(&self.item);
         self.reader = reader;
     }
 
-    fn told(&mut self, number: u64, told: &PackageEvent<'_>) {
-        let sequence = told.sequence;
-        let wrong = told.wrong.clone().or_else(|| self.is_foreign(told));
-        if let Some(why) = wrong {
+    fn check_event(&mut self, number: u64, event: &PackageEvent<'_>) {
+        let sequence = event.sequence;
+        let error = event.invalid.clone().or_else(|| self.filter_error(event));
+        if let Some(why) = error {
             let why = format!("event {number} of the package, sequence {sequence}: {why}");
-            self.wrong_content.get_or_insert(why);
+            self.content_error.get_or_insert(why);
         }
-        if self.wrong_chain.is_none()
-            && let Err(broken) = self.walk.follow(&told.link(self.agent))
+        if self.chain_error.is_none()
+            && let Err(broken) = self.walk.step_link(&event.link(self.agent))
         {
-            self.wrong_chain = Some(broken.to_string());
+            self.chain_error = Some(broken.to_string());
         }
-        // The leaf is what the event says of itself: that its content has this hash is the chain's to show.
-        let data = leaf::data(told.agent_id, told.hash, sequence);
-        self.item.extend_from_slice(scan::text(told.id).unwrap_or_default().as_bytes());
+        // The leaf has the stated hash. The layer `chain` shows that the content has this hash.
+        let data = leaf::data(event.agent_id, event.hash, sequence);
+        self.item.extend_from_slice(scan::text(event.id).unwrap_or_default().as_bytes());
         self.item.extend_from_slice(&record_hash(&data).0);
     }
 
-    /// Why an event is not one of those that the package says it has.
-    fn is_foreign(&self, told: &PackageEvent<'_>) -> Option<String> {
+    /// Why an event does not match the filter of the package, if it does not.
+    fn filter_error(&self, event: &PackageEvent<'_>) -> Option<String> {
         let filter = &self.claims.filter;
-        let agent_id = scan::text(told.agent_id).unwrap_or_default();
+        let agent_id = scan::text(event.agent_id).unwrap_or_default();
         if agent_id != filter.agent_id {
-            return Some(format!("it is an event of the agent {agent_id:?}"));
+            return Some(format!("it belongs to agent {agent_id:?}"));
         }
-        let Some(ms) = scan::text(told.received_at).and_then(|text| time::parse_ms(&text)) else {
-            return Some("received_at: expected a time".to_owned());
+        let Some(ms) = scan::text(event.received_at).and_then(|text| time::parse_ms(&text)) else {
+            return Some("received_at: expected an RFC 3339 time".to_owned());
         };
         let is_early = filter.since.is_some_and(|since| ms < since.0);
         let is_late = filter.until.is_some_and(|until| ms >= until.0);
-        (is_early || is_late).then(|| "it was not received in the filter's time".to_owned())
+        (is_early || is_late).then(|| "received_at is outside the interval of the filter".to_owned())
     }
 
-    /// Takes the next proof.
-    pub fn proof(&mut self, of: &EventProof) {
-        let proof = &of.proof.0;
+    /// Checks the next proof.
+    pub fn proof(&mut self, event_proof: &EventProof) {
+        let proof = &event_proof.proof.0;
         self.item.clear();
-        self.item.extend_from_slice(of.event_id.as_bytes());
+        self.item.extend_from_slice(event_proof.event_id.as_bytes());
         self.item.extend_from_slice(&proof.leaf_hash.0.0);
-        self.proven.push(&self.item, &self.told);
+        self.proof_list.push(&self.item, &self.event_list);
         let Some((size, root)) = self.tree else { return };
-        let number = self.proven.length();
-        let wrong = |why: &str| Some(format!("proof {number} of the package, of the event {}: {why}", of.event_id));
-        let wrong = if proof.tree_size != size {
-            wrong("it is of another tree")
-        } else if self.last_leaf.is_some_and(|last| proof.leaf_index <= last) {
-            wrong("the leaves of an agent rise with its sequence, and this one does not")
-        } else if proof.siblings.len() > SIBLINGS_MAX {
-            wrong("it is too long")
+        let number = self.proof_list.length();
+        let event_id = &event_proof.event_id;
+        let failed = |why: &str| Some(format!("proof {number} of the package, for event {event_id}: {why}"));
+        let error = if proof.tree_size != size {
+            failed(&format!("tree_size is {}, expected {size}", proof.tree_size))
+        } else if self.last_leaf_index.is_some_and(|last| proof.leaf_index <= last) {
+            failed("leaf_index is not greater than that of the event before")
+        } else if proof.siblings.len() > MAX_SIBLINGS {
+            failed(&format!("more than {MAX_SIBLINGS} siblings"))
         } else {
             let siblings = proof.siblings.iter().map(|hash| Node(hash.0.0)).collect();
             let checked = check_record(&siblings, size, root, proof.leaf_index, Node(proof.leaf_hash.0.0));
-            if checked.is_ok() { None } else { wrong("it does not lead to the root of the tree") }
+            if checked.is_ok() { None } else { failed("it does not lead to the root of the tree") }
         };
-        self.last_leaf = Some(proof.leaf_index);
-        if self.wrong_tree.is_none() {
-            self.wrong_tree = wrong;
+        self.last_leaf_index = Some(proof.leaf_index);
+        if self.tree_error.is_none() {
+            self.tree_error = error;
         }
     }
 
-    /// Ends with what is wrong with the package as a file, if anything.
-    pub fn finish(mut self, wrong_package: Option<String>) -> Verdict {
-        let (events, proofs) = (self.told.length(), self.proven.length());
-        // A file that was cut off lacks proofs, and that is not the tree's fault.
-        let lacks_proofs = wrong_package.is_none() && events != proofs;
-        if self.wrong_tree.is_none() {
-            self.wrong_tree =
-                self.wrong_proofs().or(lacks_proofs.then(|| format!("there are {events} events and {proofs} proofs")));
+    /// Returns the verdict. `package_error` is the error in the form of the file, if there is one.
+    pub fn finish(mut self, package_error: Option<String>) -> Verdict {
+        let (events, proofs) = (self.event_list.length(), self.proof_list.length());
+        // In a truncated file, missing proofs are an error of the layer `package`, not of the layer `tree`.
+        let lacks_proofs = package_error.is_none() && events != proofs;
+        if self.tree_error.is_none() {
+            self.tree_error = self
+                .mismatched_proof()
+                .or(lacks_proofs.then(|| format!("there are {events} events and {proofs} proofs")));
         }
         let (first, last) = (Sequence(self.claims.first_sequence), self.walk.sequence);
-        // Without an event nothing is shown, and of a file that breaks off nothing but what was read.
-        let finding = |wrong: Option<String>, holds: String| match wrong {
+        // A layer is not shown without events, and in a truncated file.
+        let finding = |error: Option<String>, holds: String| match error {
             Some(why) => Finding::Fails(why),
-            None if events == 0 => Finding::NotShown("there is no event in it".to_owned()),
-            None if wrong_package.is_some() => Finding::NotShown(format!("as far as the file goes: {holds}")),
+            None if events == 0 => Finding::NotShown("the package has no events".to_owned()),
+            None if package_error.is_some() => Finding::NotShown(format!("only as far as the file goes: {holds}")),
             None => Finding::Holds(holds),
         };
         let tree = match &self.tree {
-            Some((size, _)) => finding(self.wrong_tree, format!("every event is a leaf of the tree of {size} events")),
-            None => self.wrong_tree.map_or_else(
-                || Finding::NotShown("the package names no tree, by a checkpoint or otherwise".to_owned()),
+            Some((size, _)) => finding(self.tree_error, format!("every event is a leaf of the tree of {size} events")),
+            None => self.tree_error.map_or_else(
+                || Finding::NotShown("the package has neither a checkpoint nor merkle_root and tree_size".to_owned()),
                 Finding::Fails,
             ),
         };
         Verdict {
-            content: finding(self.wrong_content, format!("{events} events, each in canonical form")),
-            chain: finding(self.wrong_chain, format!("whole from sequence {first} to {last}")),
+            content: finding(self.content_error, format!("{events} events with valid fields, all matching the filter")),
+            chain: finding(self.chain_error, format!("unbroken from sequence {first} to {last}")),
             tree,
             checkpoint: self.checkpoint,
-            package: match wrong_package {
+            package: match package_error {
                 Some(why) => Finding::Fails(why),
-                None => Finding::Holds("complete, and of a form that is known".to_owned()),
+                None => Finding::Holds("complete and well-formed".to_owned()),
             },
             agent_id: self.claims.filter.agent_id,
             exported_at: self.claims.exported_at,
@@ -189,48 +195,50 @@ impl Check {
         }
     }
 
-    /// Whether each proof is that of its event.
-    fn wrong_proofs(&self) -> Option<String> {
-        let (from, to) = self.proven.parted(&self.told)?;
+    /// The first proof that has another id or leaf hash than the event at its place, if there is one.
+    fn mismatched_proof(&self) -> Option<String> {
+        let (from, to) = self.proof_list.first_difference(&self.event_list)?;
         let which = if from == to { format!("event {from}") } else { format!("one of the events {from} to {to}") };
-        Some(format!("the proof of {which} of the package is of another event"))
+        Some(format!("the proof of {which} of the package belongs to another event"))
     }
 }
 
-/// What is wrong with where a package says that it begins.
-fn wrong_start(claims: &Claims) -> Option<String> {
+/// Why `first_sequence` and `anchor_prev_hash` are not valid, if they are not.
+fn start_error(claims: &Claims) -> Option<String> {
     let first = claims.first_sequence;
-    if first == 0 || first > SIZE_MAX {
-        return Some("first_sequence: sequences start at 1, and no chain is so long".to_owned());
+    if first == 0 || first > MAX_TREE_SIZE {
+        return Some(format!("first_sequence: expected 1 to 2^56, found {first}"));
     }
     if first == 1 && claims.anchor_prev_hash != Hash::GENESIS {
-        return Some("anchor_prev_hash: before the first event stand 64 zeros".to_owned());
+        return Some("anchor_prev_hash: expected 64 zeros before the first event".to_owned());
     }
-    // Whoever cuts off a beginning has to say so.
+    // Without `since`, a package that begins later would hide the events before.
     (first > 1 && claims.filter.since.is_none())
-        .then(|| format!("by its filter it begins with the agent's first event, and it does with sequence {first}"))
+        .then(|| format!("the package begins with sequence {first}, but its filter has no since"))
 }
 
-/// Whether the checkpoint was signed, and by whom; and what it says.
-fn check_checkpoint(claims: &Claims, keys: &[String]) -> (Finding, Option<Head>) {
+/// Verifies the signature of the checkpoint. Also returns its content, whether or not the signature holds.
+fn verify_checkpoint(claims: &Claims, keys: &[String]) -> (Finding, Option<Head>) {
     let Some(text) = &claims.checkpoint else {
-        return (Finding::NotShown("there is none: nobody says that this tree is the log's".to_owned()), None);
+        let why = "the package has no checkpoint: nothing shows that the tree is that of the log";
+        return (Finding::NotShown(why.to_owned()), None);
     };
-    let head = match checkpoint::told(text.as_bytes()) {
+    let head = match checkpoint::parse_unverified(text.as_bytes()) {
         Ok(head) => head,
         Err(why) => return (Finding::Fails(why), None),
     };
-    let named = if keys.is_empty() { claims.log_key.as_slice() } else { keys };
-    if named.is_empty() {
-        return (Finding::NotShown("there is no key to check it with: name yours with --key".to_owned()), Some(head));
+    let tried = if keys.is_empty() { claims.log_key.as_slice() } else { keys };
+    if tried.is_empty() {
+        let why = "no key to verify the signature with: name the key that you trust with --key";
+        return (Finding::NotShown(why.to_owned()), Some(head));
     }
-    let finding = match checkpoint::open(text.as_bytes(), named) {
+    let finding = match checkpoint::open(text.as_bytes(), tried) {
         Err(why) => Finding::Fails(why),
         Ok((_, key)) if keys.is_empty() => Finding::NotShown(format!(
-            "signed by {key}, which stands only in the file: whoever made the file may have made the key. Name the \
-             key that you trust with --key"
+            "signed with {key}, which is only in the file: the sender of the file may have made it. Name the key that \
+             you trust with --key"
         )),
-        Ok((_, key)) => Finding::Holds(format!("signed by {key}, which you named, over {} events", head.size)),
+        Ok((_, key)) => Finding::Holds(format!("signed with {key}, a key that you named, over {} events", head.size)),
     };
     (finding, Some(head))
 }

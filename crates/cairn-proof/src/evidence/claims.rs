@@ -1,4 +1,4 @@
-//! What a package says of itself and of its proofs, as it is read.
+//! The members of a package other than its events, as parsed. Nothing in them is verified yet.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::chain::{Hash, link, time};
 
-/// What a package says of itself, before its events.
+/// The members before `events`.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     pub exported_at: Option<String>,
@@ -22,29 +22,27 @@ pub struct Claims {
     pub anchor_prev_hash: Hash,
 }
 
-/// Which events the sender says that they are.
+/// The member `filter`: which events were requested.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Of this agent.
+    /// The agent of all events.
     pub agent_id: String,
-    /// Received then or later.
-    pub since: Option<Ms>,
-    /// Received before.
-    pub until: Option<Ms>,
+    /// Inclusive lower bound of `received_at`.
+    pub since: Option<TimeMs>,
+    /// Exclusive upper bound of `received_at`.
+    pub until: Option<TimeMs>,
 }
 
-/// A proof, and of which event it is.
+/// An element of `merkle_proofs`: a proof and the id of its event.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventProof {
-    /// The event's id.
     pub event_id: String,
-    /// The proof.
-    pub proof: Object<Proof>,
+    pub proof: StrictObject<Proof>,
 }
 
-/// That a leaf is in a tree.
+/// An inclusion proof (RFC 9162, section 2.1.3.2).
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
@@ -54,40 +52,40 @@ pub struct Proof {
     pub tree_size: u64,
 }
 
-/// What is written as an object. Without this an array of the values would do as well.
+/// A struct that is deserialized from a JSON object only. By default serde also accepts an array of the values.
 #[derive(Debug)]
-pub struct Object<T>(pub T);
+pub struct StrictObject<T>(pub T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for StrictObject<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<StrictObject<T>, D::Error> {
         struct Members<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-            type Value = Object<T>;
+            type Value = StrictObject<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, members: M) -> Result<Object<T>, M::Error> {
-                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            fn visit_map<M: MapAccess<'de>>(self, members: M) -> Result<StrictObject<T>, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(StrictObject)
             }
         }
         deserializer.deserialize_map(Members(PhantomData))
     }
 }
 
-/// A hash, as 64 hex digits.
+/// A hash, written as 64 lower-case hex digits.
 #[derive(Debug, Clone, Copy)]
 pub struct HexHash(pub Hash);
 
-/// A time in ms since 1970, as RFC 3339.
+/// A time in milliseconds since 1970, written as RFC 3339.
 #[derive(Debug, Clone, Copy)]
-pub struct Ms(pub u64);
+pub struct TimeMs(pub u64);
 
-/// Reads a text without copying it.
-struct Text<T>(fn(&str) -> Result<T, String>);
+/// Parses a string without copying it.
+struct StrVisitor<T>(fn(&str) -> Result<T, String>);
 
-impl<T> Visitor<'_> for Text<T> {
+impl<T> Visitor<'_> for StrVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,13 +99,15 @@ impl<T> Visitor<'_> for Text<T> {
 
 impl<'de> serde::Deserialize<'de> for HexHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HexHash, D::Error> {
-        deserializer
-            .deserialize_str(Text(|text| text.parse().map(HexHash).map_err(|error: link::NotAHash| error.to_string())))
+        deserializer.deserialize_str(StrVisitor(|text| {
+            text.parse().map(HexHash).map_err(|error: link::ParseHashError| error.to_string())
+        }))
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Ms {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Ms, D::Error> {
-        deserializer.deserialize_str(Text(|text| time::parse_ms(text).map(Ms).ok_or("expected a time".to_owned())))
+impl<'de> serde::Deserialize<'de> for TimeMs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TimeMs, D::Error> {
+        let parse = |text: &str| time::parse_ms(text).map(TimeMs).ok_or("expected an RFC 3339 time".to_owned());
+        deserializer.deserialize_str(StrVisitor(parse))
     }
 }

@@ -1,4 +1,8 @@
-//! Follows a log from outside: reads every leaf up to each new checkpoint, and compares it with every checkpoint seen before.
+//! Follows a log from outside: reads every leaf up to each new checkpoint, and checks that the checkpoint extends every
+//! checkpoint that is known.
+//!
+//! This is the procedure of `docs/verification.md`, "How a monitor checks a log". A [`LogSource`] supplies the files of
+//! the log; the caller stores the state between runs.
 
 use std::fmt;
 
@@ -12,29 +16,29 @@ use crate::chain::AgentKey;
 use crate::sanitize::sanitize;
 use crate::tree::{HEIGHT, Head, TilePath, WIDTH, checkpoint};
 
-/// The longest bundle of 256 leaves, in bytes.
-const BUNDLE_MAX_BYTES: u64 = (WIDTH as u64) * (2 + u16::MAX as u64);
-/// The longest checkpoint, and longer than any tile, in bytes.
-const SMALL_MAX_BYTES: u64 = 1 << 20;
-/// How many checkpoints are remembered whose leaves could not be read.
-const KNOWN_MAX: usize = 100;
+/// The maximum length of a bundle of 256 leaves, in bytes.
+const MAX_BUNDLE_BYTES: u64 = (WIDTH as u64) * (2 + u16::MAX as u64);
+/// The maximum length of a checkpoint or a tile, in bytes.
+const MAX_SMALL_FILE_BYTES: u64 = 1 << 20;
+/// The maximum number of checkpoints that are remembered while their leaves cannot be read.
+const MAX_KNOWN_CHECKPOINTS: usize = 100;
 
 /// Why a log could not be read.
 pub type LogError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where a log is read from: files in the layout of C2SP tlog-tiles.
+/// Access to the files of a log in the layout of C2SP tlog-tiles.
 pub trait LogSource {
-    /// What messages call it: a URL or a path.
+    /// The name of the source in messages: a URL or a path.
     fn name(&self) -> &str;
 
     /// Reads a file of the log, such as `checkpoint` or `tile/entries/000`.
     ///
     /// # Errors
-    /// When it cannot be read, or has more than `max_bytes` bytes.
+    /// When the file cannot be read, or is longer than `max_bytes`.
     fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, LogError>;
 }
 
-/// Follows one log.
+/// Follows one log: reads new leaves, and checks each new checkpoint.
 pub struct Follower<S> {
     source: S,
     /// The verifier keys that the auditor trusts.
@@ -42,97 +46,111 @@ pub struct Follower<S> {
     /// The agent whose last sequence is reported.
     agent_id: Option<String>,
     monitor: Monitor,
-    /// The checkpoint up to which the monitor has read, with its signed note.
-    last: Option<(Head, String)>,
-    /// Other checkpoints that the log has to extend, each with a name: one that was kept elsewhere, and those that the log has shown
-    /// without showing all of its leaves.
-    known: Vec<(String, Head)>,
+    /// The checkpoint up to which the monitor has read, and its signed note.
+    last_read: Option<(Head, String)>,
+    /// Other checkpoints that the log must extend, each with a name for messages: those that were kept elsewhere, and
+    /// those that the log has served without all of their leaves.
+    known_checkpoints: Vec<(String, Head)>,
 }
 
 /// The result of one reading.
 pub struct Report {
     head: Head,
-    new: u64,
+    new_events: u64,
     agents: usize,
-    /// The agent that was asked for, and its last sequence; `None` if its sequences are wrong.
+    /// The requested agent and its last sequence; `None` if there is an error in its sequences.
     agent: Option<(String, Option<u64>)>,
-    /// How many findings there are; `findings` has the first of them.
+    /// The number of findings; `findings` has the first of them.
     broken: u64,
     findings: Vec<String>,
 }
 
 impl<S: LogSource> Follower<S> {
-    /// Follows the log in `source`. `known` are checkpoints of it that were kept elsewhere, each with a name.
-    pub fn new(source: S, keys: Vec<String>, agent_id: Option<String>, known: Vec<(String, Head)>) -> Follower<S> {
-        Follower { source, keys, agent_id, monitor: Monitor::default(), last: None, known }
+    /// Follows the log in `source` from its first leaf.
+    ///
+    /// `keys` are the verifier keys that the auditor trusts. `agent_id` names an agent whose last sequence is reported.
+    /// `known_checkpoints` are verified checkpoints of the log that were kept elsewhere, each with a name for messages.
+    pub fn new(
+        source: S,
+        keys: Vec<String>,
+        agent_id: Option<String>,
+        known_checkpoints: Vec<(String, Head)>,
+    ) -> Follower<S> {
+        Follower { source, keys, agent_id, monitor: Monitor::default(), last_read: None, known_checkpoints }
     }
 
-    /// Goes back to a state that [`Follower::state`] wrote; without one, to the first leaf. The checkpoint that was read last stays known.
+    /// Continues from a state that [`Follower::state`] returned; without one, from the first leaf.
+    ///
+    /// The checkpoint of the previous reading remains known: the log must still extend it.
     ///
     /// # Errors
-    /// When the state was not written by this program, or its checkpoint is not signed with a trusted key.
+    /// When the state is invalid, or its checkpoint is not signed with a trusted key.
     pub fn resume(&mut self, state: Option<MonitorState>) -> Result<(), String> {
         self.monitor = Monitor::default();
-        if let Some((last, _)) = self.last.take() {
-            self.remember("the last reading", last);
+        if let Some((head, _)) = self.last_read.take() {
+            self.remember("the previous reading", head);
         }
         if let Some(state) = state {
             let note = state.checkpoint.clone();
             let (head, _) = checkpoint::open(note.as_bytes(), &self.keys)?;
-            self.monitor = state.monitor(&head)?;
-            self.last = Some((head, note));
+            self.monitor = state.restore(&head)?;
+            self.last_read = Some((head, note));
         }
         Ok(())
     }
 
-    /// The state after the last complete reading; `None` if leaves were read that no checkpoint covers.
+    /// The state after the last complete reading; `None` if there is none, or if leaves were read that its checkpoint
+    /// does not cover.
     pub fn state(&self) -> Option<MonitorState> {
-        let (head, note) = self.last.as_ref()?;
-        (head.size == self.monitor.size()).then(|| MonitorState::of(&self.monitor, note.clone()))
+        let (head, note) = self.last_read.as_ref()?;
+        (head.size == self.monitor.size()).then(|| MonitorState::new(&self.monitor, note.clone()))
     }
 
-    /// Reads what is new. `progress` is called with the number of leaves read and the number to read.
+    /// Reads the current checkpoint and all new leaves. `progress` is called with the number of new leaves read, and
+    /// their total.
     ///
     /// # Errors
-    /// When the log cannot be read. What it shows that is wrong is in the report.
+    /// When the log cannot be read. Violations of its rules are in the report.
     pub fn read(&mut self, progress: impl FnMut(u64, u64)) -> Result<Report, LogError> {
-        let note = self.source.read("checkpoint", SMALL_MAX_BYTES)?;
+        let note = self.source.read("checkpoint", MAX_SMALL_FILE_BYTES)?;
         let before = self.monitor.size();
-        checkpoint::told(&note).map_err(|why| format!("{}: checkpoint: {why}", self.source.name()))?;
+        checkpoint::parse_unverified(&note).map_err(|why| format!("{}: checkpoint: {why}", self.source.name()))?;
         let head = match checkpoint::open(&note, &self.keys) {
             Ok((head, _)) => head,
             Err(why) => {
                 let origin = self.source.name().to_owned();
                 let head = Head { origin, size: before, root: NodeHash([0; HASH_SIZE]) };
-                return Ok(self.report(head, before, Some(format!("its checkpoint: {why}"))));
+                return Ok(self.report(head, before, Some(format!("checkpoint: {why}"))));
             }
         };
         if let Some(why) = self.rollback(&head) {
             return Ok(self.report(head, before, Some(why)));
         }
-        // Known from here on, whether or not the rest of the log can be read.
-        self.remember("a checkpoint that it has shown", head.clone());
-        for (name, known) in &self.known {
-            if let Some(why) = self.compare(name, known, &head)? {
+        // Remembered even if the rest of the log cannot be read: the log must not replace this checkpoint later.
+        self.remember("a checkpoint that the log served earlier", head.clone());
+        for (name, known) in &self.known_checkpoints {
+            if let Some(why) = self.check_consistency(name, known, &head)? {
                 return Ok(self.report(head, before, Some(why)));
             }
         }
         if let Some(why) = self.read_leaves(&head, progress)? {
             return Ok(self.report(head, before, Some(why)));
         }
-        // The new checkpoint extends all of them.
-        self.known.clear();
-        self.last = Some((head.clone(), String::from_utf8_lossy(&note).into_owned()));
+        // The new checkpoint extends all known ones, so it replaces them.
+        self.known_checkpoints.clear();
+        self.last_read = Some((head.clone(), String::from_utf8_lossy(&note).into_owned()));
         Ok(self.report(head, before, None))
     }
 
     fn remember(&mut self, name: &str, head: Head) {
-        if self.known.len() < KNOWN_MAX && self.known.iter().all(|(_, known)| *known != head) {
-            self.known.push((name.to_owned(), head));
+        if self.known_checkpoints.len() < MAX_KNOWN_CHECKPOINTS
+            && self.known_checkpoints.iter().all(|(_, known)| *known != head)
+        {
+            self.known_checkpoints.push((name.to_owned(), head));
         }
     }
 
-    /// Reads the leaves up to a checkpoint; returns what is wrong with them.
+    /// Reads the leaves up to a checkpoint. Returns why they do not match it, if they do not.
     fn read_leaves(&mut self, head: &Head, mut progress: impl FnMut(u64, u64)) -> Result<Option<String>, LogError> {
         let before = self.monitor.size();
         while self.monitor.size() < head.size {
@@ -141,68 +159,70 @@ impl<S: LogSource> Follower<S> {
             let first = index * WIDTH as u64;
             let width = (head.size - first).min(WIDTH as u64) as usize;
             let path = TilePath { level: None, index, width };
-            let bundle = self.source.read(&format!("tile/{path}"), BUNDLE_MAX_BYTES)?;
+            let bundle = self.source.read(&format!("tile/{path}"), MAX_BUNDLE_BYTES)?;
             let read_before = (self.monitor.size() - first) as usize;
-            if let Err(why) = self.monitor.bundle(&bundle, width, read_before) {
-                return Ok(Some(format!("the leaves from {first} on: {why}")));
+            if let Err(why) = self.monitor.read_bundle(&bundle, width, read_before) {
+                return Ok(Some(format!("leaves from {first} on: {why}")));
             }
         }
-        Ok(match (self.monitor.is_at(head), before) {
+        Ok(match (self.monitor.matches(head), before) {
             (true, _) => None,
-            (false, 0) => Some(format!("its {} leaves are not those that were signed", head.size)),
+            (false, 0) => Some(format!("the {} leaves do not match the signed root", head.size)),
             (false, before) => Some(format!(
-                "its checkpoint of {} events does not extend the {before} events of the last reading, or its leaves are not \
-                 those that were signed",
+                "the checkpoint of {} events does not extend the {before} events of the previous reading, or the \
+                 leaves do not match the signed root",
                 head.size
             )),
         })
     }
 
-    /// Why a checkpoint is older than a known one, or of another log.
+    /// Why a checkpoint is smaller than a known one, or has another origin, if so.
     fn rollback(&self, head: &Head) -> Option<String> {
-        let last = self.last.iter().map(|(last, _)| ("the last reading", last));
-        let known = self.known.iter().map(|(name, known)| (name.as_str(), known));
+        let last = self.last_read.iter().map(|(head, _)| ("the previous reading", head));
+        let known = self.known_checkpoints.iter().map(|(name, known)| (name.as_str(), known));
         last.chain(known).find_map(|(name, known)| {
             if known.origin != head.origin {
-                return Some(format!("its origin is {:?}, and was {:?} in {name}", head.origin, known.origin));
+                return Some(format!("the origin is {:?}, but was {:?} in {name}", head.origin, known.origin));
             }
             (known.size > head.size).then(|| {
-                format!("it was set back: {} events were signed in {name}, and now there are {}", known.size, head.size)
+                let (signed, now) = (known.size, head.size);
+                format!("the log was rolled back: {signed} events were signed in {name}, but it now has {now}")
             })
         })
     }
 
-    /// Why the log does not extend a known checkpoint.
-    fn compare(&self, name: &str, known: &Head, head: &Head) -> Result<Option<String>, LogError> {
+    /// Why the log does not extend a known checkpoint, if it does not.
+    fn check_consistency(&self, name: &str, known: &Head, head: &Head) -> Result<Option<String>, LogError> {
         if known.size == 0 {
             return Ok(None);
         }
-        let wrong = || Some(format!("its first {} events are not those that were signed in {name}", known.size));
+        let mismatch = || Some(format!("the first {} events are not those that were signed in {name}", known.size));
         if known.size == head.size {
-            return Ok(if known.root == head.root { None } else { wrong() });
+            return Ok(if known.root == head.root { None } else { mismatch() });
         }
         let hashes = SourceHashes { source: &self.source, size: head.size };
         let proof = match prove_tree(head.size, known.size, &hashes) {
             Ok(proof) => proof,
             Err(TlogError::InvalidInput(why)) => return Err(why.into()),
-            Err(_) => return Ok(wrong()),
+            Err(_) => return Ok(mismatch()),
         };
         let checked = check_tree(&proof, head.size, head.root, known.size, known.root);
-        Ok(if checked.is_ok() { None } else { wrong() })
+        Ok(if checked.is_ok() { None } else { mismatch() })
     }
 
-    fn report(&self, head: Head, before: u64, wrong: Option<String>) -> Report {
-        let mut findings: Vec<String> = wrong.into_iter().collect();
+    fn report(&self, head: Head, before: u64, error: Option<String>) -> Report {
+        let mut findings: Vec<String> = error.into_iter().collect();
         let broken = self.monitor.broken.saturating_add(findings.len() as u64);
         findings.extend(self.monitor.findings.iter().cloned());
         let last_sequence = |agent_id: &String| self.monitor.last_sequence(AgentKey::of(agent_id));
         let agent = self.agent_id.as_ref().map(|agent_id| (agent_id.clone(), last_sequence(agent_id)));
-        let new = self.monitor.size().saturating_sub(before);
-        Report { head, new, agents: self.monitor.agents(), agent, broken, findings }
+        let new_events = self.monitor.size().saturating_sub(before);
+        Report { head, new_events, agents: self.monitor.agents(), agent, broken, findings }
     }
 }
 
-/// Any hash of a log's tree, read from its tiles. Nothing is trusted: a wrong hash makes a proof that does not verify.
+/// Reads any hash of the tree of a log from its tiles. The hashes are untrusted: a wrong one results in a proof that
+/// does not verify.
 struct SourceHashes<'s, S> {
     source: &'s S,
     size: u64,
@@ -218,7 +238,7 @@ impl<S: LogSource> HashReader for SourceHashes<'_, S> {
             let on_level = self.size >> (HEIGHT * tile_level);
             let width = on_level.saturating_sub(index * WIDTH as u64).min(WIDTH as u64) as usize;
             let path = TilePath { level: Some(tile_level), index, width };
-            let tile = self.source.read(&format!("tile/{path}"), SMALL_MAX_BYTES);
+            let tile = self.source.read(&format!("tile/{path}"), MAX_SMALL_FILE_BYTES);
             let tile = tile.map_err(|error| TlogError::InvalidInput(error.to_string()))?;
             let hashes = tile.get(offset * HASH_SIZE..(offset + (1 << height)) * HASH_SIZE);
             hashes.map(Tile::subtree_hash).ok_or(TlogError::IndexesNotInTree)
@@ -228,16 +248,16 @@ impl<S: LogSource> HashReader for SourceHashes<'_, S> {
 }
 
 impl Report {
-    /// Whether nothing is wrong with the log as far as it was read.
+    /// Whether there are no findings, now or in earlier readings of the same state.
     pub fn is_valid(&self) -> bool {
         self.broken == 0
     }
 
-    /// The report for programs.
+    /// The report as JSON.
     pub fn to_json(&self) -> Value {
         json!({
-            "valid": self.is_valid(), "origin": self.head.origin, "tree_size": self.head.size, "new_events": self.new,
-            "agents": self.agents, "broken": self.broken, "findings": self.findings,
+            "valid": self.is_valid(), "origin": self.head.origin, "tree_size": self.head.size,
+            "new_events": self.new_events, "agents": self.agents, "broken": self.broken, "findings": self.findings,
             "agent_id": self.agent.as_ref().map(|(agent_id, _)| agent_id),
             "last_sequence": self.agent.as_ref().and_then(|(_, last)| *last),
         })
@@ -254,13 +274,13 @@ impl fmt::Display for Report {
         }
         match &self.agent {
             Some((agent_id, Some(last))) => writeln!(f, "agent {agent_id:?}: the last sequence in the log is {last}")?,
-            Some((agent_id, None)) => writeln!(f, "agent {agent_id:?}: its sequences are wrong")?,
+            Some((agent_id, None)) => writeln!(f, "agent {agent_id:?}: its sequences are not 1, 2, 3 ...")?,
             None => {}
         }
-        let Report { head, new, agents, broken, .. } = self;
-        write!(f, "{}: {} events of {agents} agents, {new} of them new: ", sanitize(&head.origin), head.size)?;
+        let Report { head, new_events, agents, broken, .. } = self;
+        write!(f, "{}: {} events of {agents} agents, {new_events} new: ", sanitize(&head.origin), head.size)?;
         match broken {
-            0 => f.write_str("the sequences of each agent are 1, 2, 3 ... without a gap or repetition: valid"),
+            0 => f.write_str("the sequences of each agent are 1, 2, 3 ... without gaps or repetitions: valid"),
             broken => write!(f, "{broken} BROKEN"),
         }
     }

@@ -1,67 +1,68 @@
-//! A JSON text that may be longer than memory, read value by value.
+//! Reads a JSON text of any size value by value, with memory for its longest value.
 //!
-//! Only brackets, commas and colons between the values are read here, and where a value ends; what is in it is for a
-//! parser to say, which gets it whole.
+//! The stream reads the punctuation between values, and finds the end of each value. It does not check what is inside a
+//! value: the caller parses it.
 
 use std::io::{self, Read};
 
 use crate::chain::scan;
 
-/// The longest a value may be. Longer events are taken only by servers whose `limits.event_bytes` says so.
-const VALUE_BYTES: usize = 64 << 20;
-/// How much is read at a time.
+/// The maximum length of a value, in bytes. A longer event exists only if `limits.event_bytes` of the server permits
+/// it.
+const MAX_VALUE_BYTES: usize = 64 << 20;
+/// The number of bytes of one read.
 const READ_BYTES: usize = 256 << 10;
 
-/// Why a text cannot be read on.
+/// Why reading stopped.
 #[derive(Debug)]
-pub enum Stop {
+pub enum StreamError {
     /// The file cannot be read.
     Io(io::Error),
-    /// What is in it is wrong.
-    Wrong(String),
+    /// The content of the file is invalid.
+    Invalid(String),
 }
 
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Stop {
-        Stop::Io(error)
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> StreamError {
+        StreamError::Io(error)
     }
 }
 
-/// A JSON text.
+/// A JSON text that is read from a file.
 pub struct JsonStream<R> {
     file: R,
     buffer: Vec<u8>,
     /// The next unread byte.
     at: usize,
-    /// How many bytes of the file are no longer in the buffer.
-    before: u64,
-    is_end: bool,
+    /// The number of bytes of the file before the buffer.
+    discarded: u64,
+    is_eof: bool,
 }
 
 impl<R: Read> JsonStream<R> {
-    /// From its first byte on.
+    /// Reads a text from the beginning of `file`.
     pub fn new(file: R) -> JsonStream<R> {
-        JsonStream { file, buffer: Vec::new(), at: 0, before: 0, is_end: false }
+        JsonStream { file, buffer: Vec::new(), at: 0, discarded: 0, is_eof: false }
     }
 
-    /// Says what is wrong, and where.
-    pub fn wrong(&self, why: &str) -> Stop {
-        Stop::Wrong(format!("{why} (at byte {})", self.before + self.at as u64))
+    /// Returns an error with the current position.
+    pub fn invalid(&self, why: &str) -> StreamError {
+        StreamError::Invalid(format!("{why} (at byte {})", self.discarded + self.at as u64))
     }
 
-    /// Reads more of the file behind what is unread.
+    /// Discards what was read, and appends more of the file to what is unread.
     fn fill(&mut self) -> io::Result<()> {
-        self.before += self.at as u64;
+        self.discarded += self.at as u64;
         self.buffer.drain(..self.at);
         self.at = 0;
-        // As much again as there is: so a long value is looked through a few times, not once per read.
+        // Doubling the buffer bounds how often the bytes of a long value are moved.
         let more = self.buffer.len().max(READ_BYTES);
         let read = self.file.by_ref().take(more as u64).read_to_end(&mut self.buffer)?;
-        self.is_end = read < more;
+        self.is_eof = read < more;
         Ok(())
     }
 
-    /// The next byte that is no white space, unread; `None` at the end.
+    /// Returns the next byte that is not white space, without reading it; `None` at the end.
     pub fn peek(&mut self) -> io::Result<Option<u8>> {
         loop {
             while let Some(byte) = self.buffer.get(self.at) {
@@ -70,43 +71,43 @@ impl<R: Read> JsonStream<R> {
                 }
                 self.at += 1;
             }
-            if self.is_end {
+            if self.is_eof {
                 return Ok(None);
             }
             self.fill()?;
         }
     }
 
-    /// Reads `byte` if it comes next.
+    /// Reads `byte` if it is next; returns whether it was.
     pub fn accept(&mut self, byte: u8) -> io::Result<bool> {
         let is_next = self.peek()? == Some(byte);
         self.at += usize::from(is_next);
         Ok(is_next)
     }
 
-    /// Reads `byte`, which has to come next.
-    pub fn require(&mut self, byte: u8) -> Result<(), Stop> {
+    /// Reads `byte`, which must be next.
+    pub fn require(&mut self, byte: u8) -> Result<(), StreamError> {
         if self.accept(byte)? {
             return Ok(());
         }
         let expected = char::from(byte);
         Err(match self.peek()? {
-            None => self.wrong(&format!("not JSON: expected `{expected}`, and the file ends")),
-            Some(_) => self.wrong(&format!("not JSON: expected `{expected}`")),
+            None => self.invalid(&format!("not JSON: expected `{expected}`, but the file ends")),
+            Some(_) => self.invalid(&format!("not JSON: expected `{expected}`")),
         })
     }
 
-    /// Reads a value. It is a text between brackets that belong together, or quotes, or up to what ends a number or a
-    /// word; whether it is JSON is not looked at.
-    pub fn value(&mut self) -> Result<&str, Stop> {
+    /// Reads a value: up to the matching bracket or quote, or up to the punctuation after a number or a literal.
+    /// Whether the value is valid JSON is not checked.
+    pub fn value(&mut self) -> Result<&str, StreamError> {
         self.peek()?;
-        let mut value = Extent::default();
+        let mut scanner = ValueScanner::default();
         let length = loop {
-            match value.look_at(&self.buffer[self.at..]) {
+            match scanner.find_end(&self.buffer[self.at..]) {
                 Some(length) => break length,
-                None if self.is_end => return Err(self.wrong("not JSON: the file ends within a value, or before one")),
-                None if self.buffer.len() - self.at > VALUE_BYTES => {
-                    return Err(self.wrong(&format!("a value is longer than {} MiB", VALUE_BYTES >> 20)));
+                None if self.is_eof => return Err(self.invalid("not JSON: the file ends within or before a value")),
+                None if self.buffer.len() - self.at > MAX_VALUE_BYTES => {
+                    return Err(self.invalid(&format!("a value is longer than {} MiB", MAX_VALUE_BYTES >> 20)));
                 }
                 None => self.fill()?,
             }
@@ -115,12 +116,13 @@ impl<R: Read> JsonStream<R> {
         self.at = range.end;
         match std::str::from_utf8(&self.buffer[range]) {
             Ok(text) => Ok(text.trim_ascii_end()),
-            Err(_) => Err(Stop::Wrong(format!("not UTF-8 (before byte {})", self.before + self.at as u64))),
+            Err(_) => Err(StreamError::Invalid(format!("not UTF-8 (before byte {})", self.discarded + self.at as u64))),
         }
     }
 
-    /// Whether there is one more element in an array whose `[` was read; `is_first` for the one behind it.
-    pub fn has_element(&mut self, is_first: bool) -> Result<bool, Stop> {
+    /// Whether an array has another element, after its `[` was read. Reads the comma before the element, or the `]`.
+    /// `is_first` is set for the first element.
+    pub fn has_element(&mut self, is_first: bool) -> Result<bool, StreamError> {
         if self.accept(b']')? {
             return Ok(false);
         }
@@ -131,36 +133,36 @@ impl<R: Read> JsonStream<R> {
     }
 }
 
-/// How far a value goes. Goes on where it was when there is more of the value.
+/// Finds the end of a value. The scan is resumed when more of the value is in the buffer.
 #[derive(Default)]
-struct Extent {
-    /// How many bytes were looked at.
-    seen: usize,
+struct ValueScanner {
+    /// The number of bytes scanned.
+    scanned: usize,
     depth: usize,
     is_string: bool,
     is_escape: bool,
 }
 
-impl Extent {
-    /// The length of the value that `bytes` begin with; `None` if they do not have its end.
-    fn look_at(&mut self, bytes: &[u8]) -> Option<usize> {
-        while let Some(&byte) = bytes.get(self.seen) {
-            self.seen += 1;
+impl ValueScanner {
+    /// Returns the length of the value at the start of `bytes`; `None` if its end is not in them.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        while let Some(&byte) = bytes.get(self.scanned) {
+            self.scanned += 1;
             if self.is_escape {
                 self.is_escape = false;
             } else if self.is_string {
                 match byte {
-                    b'"' if self.depth == 0 => return Some(self.seen),
+                    b'"' if self.depth == 0 => return Some(self.scanned),
                     b'"' => self.is_string = false,
                     b'\\' => self.is_escape = true,
-                    _ => self.seen += scan::plain_run(&bytes[self.seen..]),
+                    _ => self.scanned += scan::plain_run(&bytes[self.scanned..]),
                 }
             } else {
                 match byte {
                     b'"' => self.is_string = true,
                     b'{' | b'[' => self.depth += 1,
-                    b'}' | b']' | b',' if self.depth == 0 => return Some(self.seen - 1),
-                    b'}' | b']' if self.depth == 1 => return Some(self.seen),
+                    b'}' | b']' | b',' if self.depth == 0 => return Some(self.scanned - 1),
+                    b'}' | b']' if self.depth == 1 => return Some(self.scanned),
                     b'}' | b']' => self.depth -= 1,
                     _ => {}
                 }
@@ -174,10 +176,10 @@ impl Extent {
 mod tests {
     use super::*;
 
-    /// Gives a few bytes at a time.
-    struct Drops<'a>(&'a [u8], usize);
+    /// Returns at most the given number of bytes per read.
+    struct Chunked<'a>(&'a [u8], usize);
 
-    impl Read for Drops<'_> {
+    impl Read for Chunked<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             let count = self.1.min(into.len()).min(self.0.len());
             into[..count].copy_from_slice(&self.0[..count]);
@@ -187,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn values_are_found_however_the_bytes_come() {
-        // A control character is for the parser to refuse.
+    fn values_are_found_for_every_size_of_a_read() {
+        // The control character is not rejected here, but by the parser.
         let long = format!("\"{}\u{1}\"", "ä€😀\\\"[".repeat(100_000));
         let text = format!(" [ 1 , {{\"a\":[\"]\"]}} ,\n{long},true ]");
-        for drop in [1usize, 7, 1 << 20] {
-            let mut stream = JsonStream::new(Drops(text.as_bytes(), drop));
+        for chunk in [1usize, 7, 1 << 20] {
+            let mut stream = JsonStream::new(Chunked(text.as_bytes(), chunk));
             stream.require(b'[').unwrap();
             let mut found = Vec::new();
             while stream.has_element(found.is_empty()).unwrap() {
@@ -204,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_ends_too_early_is_never_taken_for_a_whole_one() {
+    fn a_truncated_text_is_never_accepted() {
         let text = r#"[{"a":"b"},[1,2],"x\"y",17]"#;
         for end in 0..text.len() {
             let mut stream = JsonStream::new(&text.as_bytes()[..end]);
-            let mut read = || -> Result<(), Stop> {
+            let mut read = || -> Result<(), StreamError> {
                 stream.require(b'[')?;
                 let mut is_first = true;
                 while stream.has_element(is_first)? {
@@ -217,27 +219,27 @@ mod tests {
                 }
                 Ok(())
             };
-            assert!(matches!(read(), Err(Stop::Wrong(_))), "{end}");
+            assert!(matches!(read(), Err(StreamError::Invalid(_))), "{end}");
         }
     }
 
     #[test]
-    fn a_value_that_does_not_end_is_not_read_into_memory() {
+    fn an_endless_value_is_rejected_with_bounded_memory() {
         let endless = io::repeat(b'[');
         let mut stream = JsonStream::new(endless);
-        assert!(matches!(stream.value(), Err(Stop::Wrong(why)) if why.contains("longer than")));
-        assert!(stream.buffer.capacity() <= 4 * VALUE_BYTES);
-        let failing = Drops(b"[1,", 1).chain(Failing);
+        assert!(matches!(stream.value(), Err(StreamError::Invalid(why)) if why.contains("longer than")));
+        assert!(stream.buffer.capacity() <= 4 * MAX_VALUE_BYTES);
+        let failing = Chunked(b"[1,", 1).chain(Failing);
         let mut stream = JsonStream::new(failing);
         stream.require(b'[').unwrap_or_default();
-        assert!(matches!(stream.value(), Err(Stop::Io(_))));
+        assert!(matches!(stream.value(), Err(StreamError::Io(_))));
     }
 
     struct Failing;
 
     impl Read for Failing {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::Error::other("the disk is gone"))
+            Err(io::Error::other("disk failed"))
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Whether two long lists are the same, without keeping either.
+//! Compares two lists of any length with bounded memory.
 //!
-//! A package has all its events first and then all their proofs. Whoever reads it once and keeps neither needs to know
-//! that the proofs are those of the events, in their order. So both lists are hashed as they come, item by item; of the
-//! first one the hash at every n-th item is kept, so that it can be said where they part.
+//! A package has all its events first, and all their proofs after them. It is read once, and neither list is stored,
+//! but each proof must belong to the event at its place. Therefore both lists are hashed item by item. Of the first
+//! list, the hash after every n-th item is stored; these marks locate the first difference.
 
 use sha2::{Digest, Sha256};
 
-/// How many hashes are kept, 32 bytes each.
+/// The maximum number of stored hashes, 32 bytes each.
 const MARKS: usize = 4096;
 
-/// A list that was hashed as it came.
+/// The first list: a running hash with marks.
 pub struct ListDigest {
     length: u64,
     hash: [u8; 32],
-    /// The hashes behind every `stride` items.
+    /// The hash after every `stride` items.
     marks: Vec<[u8; 32]>,
     stride: u64,
 }
@@ -25,12 +25,12 @@ impl Default for ListDigest {
 }
 
 impl ListDigest {
-    /// How many items there are.
+    /// The number of items.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Takes the next item.
+    /// Appends an item.
     pub fn push(&mut self, item: &[u8]) {
         self.step(item);
         if !self.length.is_multiple_of(self.stride) {
@@ -38,7 +38,7 @@ impl ListDigest {
         }
         self.marks.push(self.hash);
         if self.marks.len() == MARKS {
-            // Every second one is kept: those behind an even number of strides.
+            // Keep every second mark: those after an even number of strides.
             self.marks = self.marks.iter().skip(1).step_by(2).copied().collect();
             self.stride *= 2;
         }
@@ -53,40 +53,41 @@ impl ListDigest {
     }
 }
 
-/// A second list, compared with the first as it comes.
+/// The second list, compared with the first one item by item.
 #[derive(Default)]
 pub struct Comparison {
     second: ListDigest,
-    /// The items, counted from 1, among which the first difference is.
-    parted: Option<(u64, u64)>,
+    /// The first and the last item, counted from 1, between which the first difference is.
+    difference: Option<(u64, u64)>,
 }
 
 impl Comparison {
-    /// How many items there were.
+    /// The number of items.
     pub fn length(&self) -> u64 {
         self.second.length
     }
 
-    /// Takes the next item of the second list.
+    /// Appends an item to the second list, and compares the list with `first` at the marks.
     pub fn push(&mut self, item: &[u8], first: &ListDigest) {
         self.second.step(item);
         let length = self.second.length;
-        if self.parted.is_some() || !length.is_multiple_of(first.stride) {
+        if self.difference.is_some() || !length.is_multiple_of(first.stride) {
             return;
         }
         let mark = usize::try_from(length / first.stride - 1).ok().and_then(|index| first.marks.get(index));
         if mark.is_some_and(|mark| *mark != self.second.hash) {
-            self.parted = Some((length - first.stride + 1, length));
+            self.difference = Some((length - first.stride + 1, length));
         }
     }
 
-    /// Among which items, counted from 1, the first difference is; `None` if the lists are the same as far as both go.
-    pub fn parted(&self, first: &ListDigest) -> Option<(u64, u64)> {
-        let behind_the_last_mark = || {
-            let is_same = first.length != self.second.length || first.hash == self.second.hash;
-            (!is_same).then(|| (first.marks.len() as u64 * first.stride + 1, first.length))
+    /// The first and the last item, counted from 1, between which the first difference is; `None` if the lists are
+    /// equal up to the end of the shorter one.
+    pub fn first_difference(&self, first: &ListDigest) -> Option<(u64, u64)> {
+        let after_the_last_mark = || {
+            let is_equal = first.length != self.second.length || first.hash == self.second.hash;
+            (!is_equal).then(|| (first.marks.len() as u64 * first.stride + 1, first.length))
         };
-        self.parted.or_else(behind_the_last_mark)
+        self.difference.or_else(after_the_last_mark)
     }
 }
 
@@ -94,28 +95,29 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    fn parted(first: impl Iterator<Item = u64>, second: impl Iterator<Item = u64>) -> Option<(u64, u64)> {
-        let (mut trail, mut comparison) = (ListDigest::default(), Comparison::default());
-        first.for_each(|item| trail.push(&item.to_be_bytes()));
-        second.for_each(|item| comparison.push(&item.to_be_bytes(), &trail));
-        assert!(trail.marks.len() < MARKS, "memory is bounded");
-        comparison.parted(&trail)
+    fn first_difference(first: impl Iterator<Item = u64>, second: impl Iterator<Item = u64>) -> Option<(u64, u64)> {
+        let (mut digest, mut comparison) = (ListDigest::default(), Comparison::default());
+        first.for_each(|item| digest.push(&item.to_be_bytes()));
+        second.for_each(|item| comparison.push(&item.to_be_bytes(), &digest));
+        assert!(digest.marks.len() < MARKS, "memory is bounded");
+        comparison.first_difference(&digest)
     }
 
     #[test]
-    fn the_first_difference_is_found_and_nothing_else() {
+    fn the_first_difference_of_two_lists_is_located() {
         for length in [0, 1, 2, 100, 4095, 4096, 4097, 20_000] {
-            assert_eq!(parted(0..length, 0..length), None, "{length}");
+            assert_eq!(first_difference(0..length, 0..length), None, "{length}");
             for wrong in [0, 1, 50, 4095, 4096, 9_999, 19_999].into_iter().filter(|&wrong| wrong < length) {
                 let other = (0..length).map(|item| if item == wrong { u64::MAX } else { item });
-                let (from, to) = parted(0..length, other).unwrap();
+                let (from, to) = first_difference(0..length, other).unwrap();
                 assert!((from..=to).contains(&(wrong + 1)), "item {wrong} of {length}: {from} to {to}");
                 assert!(to - from < 16, "{from} to {to}");
                 assert!(length > 4095 || from == to, "short lists are exact");
             }
         }
         // Exchanged items are two differences.
-        assert_eq!(parted([1, 2, 3].into_iter(), [1, 3, 2].into_iter()), Some((2, 2)));
-        assert_eq!(parted([1, 2, 3].into_iter(), [1, 2].into_iter()), None, "the lengths are compared elsewhere");
+        assert_eq!(first_difference([1, 2, 3].into_iter(), [1, 3, 2].into_iter()), Some((2, 2)));
+        let shorter = first_difference([1, 2, 3].into_iter(), [1, 2].into_iter());
+        assert_eq!(shorter, None, "the caller compares the lengths");
     }
 }

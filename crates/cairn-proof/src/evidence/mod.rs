@@ -1,16 +1,20 @@
-//! Evidence packages: one agent's events with all that proves them, in one file (spec: the README's "For the auditor").
+//! Verification of evidence packages and of whole logs.
 //!
-//! A package is checked with nothing but itself and a key. Nothing here reads a ledger, or asks anybody.
+//! An evidence package is one file with the events of one agent, their proofs and the signed checkpoint. Its format and
+//! its verification are specified in `docs/verification.md`, "Evidence package" and "How a verifier checks a package";
+//! the checks of a log in "How a monitor checks a log". Nothing here reads a ledger or uses the network: the input is a
+//! stream or a [`follow::LogSource`].
 //!
-//! | file | |
+//! | module | content |
 //! |---|---|
-//! | [`package`] | the file, member by member |
-//! | [`stream`] | JSON that may be longer than memory |
-//! | [`told`] | one event, as the package tells it |
-//! | [`check`] | the layers: events, chain, tree, checkpoint |
-//! | [`trail`] | whether two long lists are the same, without keeping either |
-//! | [`verdict`] | what was found, a layer at a time |
-//! | [`follow`] | the reader of every leaf of a log |
+//! | [`package`] | reads a package member by member and verifies it: [`verify`] |
+//! | [`verdict`] | the result, layer by layer: [`Verdict`] |
+//! | [`follow`] | reads a log up to each new checkpoint: [`follow::Follower`] |
+//! | [`monitor`] | checks the sequences of all agents in the leaves of a log: [`Monitor`] |
+//! | `check` | the layers `events`, `chain`, `tree` and `checkpoint` |
+//! | `claims`, `package_event` | parse the members, events and proofs of a package |
+//! | `json_stream` | reads a JSON text of any size, value by value |
+//! | `list_digest` | compares two lists of any size with bounded memory |
 
 mod check;
 mod claims;

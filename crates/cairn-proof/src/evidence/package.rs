@@ -1,21 +1,22 @@
-//! The file, member by member. An event and a proof are read at a time, however long the file is.
+//! Reads and verifies an evidence package, member by member, with memory for one event or proof at a time.
 //!
-//! The members stand in the order of [`MEMBERS`], each once, and there are no others.
+//! The format is specified in `docs/verification.md`, "Evidence package": the members are in the order of [`MEMBERS`],
+//! each at most once, and there are no others.
 
 use std::io::{self, Read};
 
 use serde::de::DeserializeOwned;
 
-use super::check::Check;
-use super::claims::{Claims, EventProof, Filter, HexHash, Object};
-use super::json_stream::{JsonStream, Stop};
+use super::check::PackageCheck;
+use super::claims::{Claims, EventProof, Filter, HexHash, StrictObject};
+use super::json_stream::{JsonStream, StreamError};
 use super::verdict::Verdict;
 use crate::chain::time;
 
 /// The version of the format.
 pub const VERSION: &str = "1.0";
 
-/// The members, in their order.
+/// The members of a package, in the order of the format.
 pub const MEMBERS: [&str; 11] = [
     "version",
     "exported_at",
@@ -30,44 +31,47 @@ pub const MEMBERS: [&str; 11] = [
     "merkle_proofs",
 ];
 
-/// Verifies a package. `keys` are the verifier keys that the auditor trusts; `progress` is told of every event and proof.
+/// Verifies an evidence package.
+///
+/// `keys` are the verifier keys that the auditor trusts; without any, the layer `checkpoint` never holds. `progress` is
+/// called after each event and each proof.
 ///
 /// # Errors
-/// When the file cannot be read. Whatever is wrong with what is in it is in the verdict.
+/// When the file cannot be read. Errors in its content are in the verdict.
 pub fn verify(file: impl Read, keys: &[String], progress: impl FnMut()) -> io::Result<Verdict> {
     let json = JsonStream::new(file);
-    let mut reading = Reading { json, keys, claims: Claims::default(), check: None, progress };
-    let wrong = match reading.read() {
+    let mut reader = PackageReader { json, keys, claims: Claims::default(), check: None, progress };
+    let error = match reader.read() {
         Ok(()) => None,
-        Err(Stop::Wrong(why)) => Some(why),
-        Err(Stop::Io(error)) => return Err(error),
+        Err(StreamError::Invalid(why)) => Some(why),
+        Err(StreamError::Io(error)) => return Err(error),
     };
-    Ok(match (reading.check, wrong) {
-        (Some(check), wrong) => check.finish(wrong),
-        (None, wrong) => Verdict::unreadable(reading.claims.filter.agent_id, wrong.unwrap_or_default()),
+    Ok(match (reader.check, error) {
+        (Some(check), error) => check.finish(error),
+        (None, error) => Verdict::unreadable(reader.claims.filter.agent_id, error.unwrap_or_default()),
     })
 }
 
-/// What a file begins with that gzip made (RFC 1952).
+/// The first byte of a gzip file (RFC 1952).
 const GZIP: u8 = 0x1f;
-/// Without these there is nothing to check.
-const NEEDED: [&str; 6] = ["version", "filter", "first_sequence", "anchor_prev_hash", "events", "merkle_proofs"];
+/// The members that are not optional.
+const REQUIRED: [&str; 6] = ["version", "filter", "first_sequence", "anchor_prev_hash", "events", "merkle_proofs"];
 
-/// What was read so far.
-struct Reading<'k, R, P> {
+/// The state of reading a package.
+struct PackageReader<'k, R, P> {
     json: JsonStream<R>,
     keys: &'k [String],
     claims: Claims,
-    /// From the events on.
-    check: Option<Check>,
+    /// Set when the member `events` begins; `claims` is moved into it.
+    check: Option<PackageCheck>,
     progress: P,
 }
 
-impl<R: Read, P: FnMut()> Reading<'_, R, P> {
-    fn read(&mut self) -> Result<(), Stop> {
-        let mut left = &MEMBERS[..];
+impl<R: Read, P: FnMut()> PackageReader<'_, R, P> {
+    fn read(&mut self) -> Result<(), StreamError> {
+        let mut remaining = &MEMBERS[..];
         if self.json.peek()? == Some(GZIP) {
-            return Err(self.json.wrong("it is compressed: unpack it first"));
+            return Err(self.json.invalid("the file is compressed: decompress it first"));
         }
         self.json.require(b'{')?;
         let mut is_first = true;
@@ -76,73 +80,74 @@ impl<R: Read, P: FnMut()> Reading<'_, R, P> {
                 self.json.require(b',')?;
             }
             is_first = false;
-            let name: String = self.next()?;
+            let name: String = self.parse_value()?;
             self.json.require(b':')?;
             if !MEMBERS.contains(&&*name) {
-                return Err(self.json.wrong(&format!("unknown member {name:?}")));
+                return Err(self.json.invalid(&format!("unknown member {name:?}")));
             }
-            let Some(at) = left.iter().position(|member| *member == name) else {
-                return Err(self.json.wrong(&format!("{name:?} is there twice, or not in its place")));
+            let Some(at) = remaining.iter().position(|member| *member == name) else {
+                return Err(self.json.invalid(&format!("{name:?} is duplicate or out of order")));
             };
-            let (passed_over, after) = left.split_at(at);
-            self.missing(passed_over)?;
-            left = &after[1..];
+            let (skipped, after) = remaining.split_at(at);
+            self.require_optional(skipped)?;
+            remaining = &after[1..];
             self.member(&name)?;
         }
-        self.missing(left)?;
+        self.require_optional(remaining)?;
         match self.json.peek()? {
             None => Ok(()),
-            Some(_) => Err(self.json.wrong("there is something behind the package")),
+            Some(_) => Err(self.json.invalid("unexpected data after the package")),
         }
     }
 
-    fn missing(&self, members: &[&str]) -> Result<(), Stop> {
-        match members.iter().find(|member| NEEDED.contains(member)) {
-            Some(member) => Err(self.json.wrong(&format!("{member:?} is missing, or not in its place"))),
+    /// Fails if one of the members that the file does not have is required.
+    fn require_optional(&self, absent: &[&str]) -> Result<(), StreamError> {
+        match absent.iter().find(|member| REQUIRED.contains(member)) {
+            Some(member) => Err(self.json.invalid(&format!("{member:?} is missing or out of order"))),
             None => Ok(()),
         }
     }
 
-    /// Reads a value of a known form.
-    fn next<T: DeserializeOwned>(&mut self) -> Result<T, Stop> {
+    /// Reads a value and deserializes it.
+    fn parse_value<T: DeserializeOwned>(&mut self) -> Result<T, StreamError> {
         let read = serde_json::from_str(self.json.value()?);
-        read.map_err(|error| self.json.wrong(&error.to_string()))
+        read.map_err(|error| self.json.invalid(&error.to_string()))
     }
 
-    /// Reads a member. The order is right.
-    fn member(&mut self, name: &str) -> Result<(), Stop> {
-        let wrong = |stop| match stop {
-            Stop::Wrong(why) => Stop::Wrong(format!("{name}: {why}")),
+    /// Reads the value of a member. Errors name the member.
+    fn member(&mut self, name: &str) -> Result<(), StreamError> {
+        self.member_value(name).map_err(|error| match error {
+            StreamError::Invalid(why) => StreamError::Invalid(format!("{name}: {why}")),
             io => io,
-        };
-        self.member_value(name).map_err(wrong)
+        })
     }
 
-    fn member_value(&mut self, name: &str) -> Result<(), Stop> {
+    fn member_value(&mut self, name: &str) -> Result<(), StreamError> {
         match name {
             "version" => {
-                let version: String = self.next()?;
+                let version: String = self.parse_value()?;
                 if version != VERSION {
-                    return Err(self.json.wrong(&format!("{version:?} is not known to this program, {VERSION:?} is")));
+                    let why = format!("unsupported version {version:?}, expected {VERSION:?}");
+                    return Err(self.json.invalid(&why));
                 }
             }
             "exported_at" => {
-                let told: Option<String> = self.next()?;
-                if told.as_deref().is_some_and(|told| time::parse_ms(told).is_none()) {
-                    return Err(self.json.wrong("expected a time"));
+                let exported_at: Option<String> = self.parse_value()?;
+                if exported_at.as_deref().is_some_and(|text| time::parse_ms(text).is_none()) {
+                    return Err(self.json.invalid("expected an RFC 3339 time"));
                 }
-                self.claims.exported_at = told;
+                self.claims.exported_at = exported_at;
             }
-            "filter" => self.claims.filter = self.next::<Object<Filter>>()?.0,
-            "merkle_root" => self.claims.merkle_root = self.next::<Option<HexHash>>()?.map(|hex| hex.0),
-            "tree_size" => self.claims.tree_size = self.next()?,
-            "checkpoint" => self.claims.checkpoint = self.next()?,
-            "log_key" => self.claims.log_key = self.next()?,
-            "first_sequence" => self.claims.first_sequence = self.next()?,
-            "anchor_prev_hash" => self.claims.anchor_prev_hash = self.next::<HexHash>()?.0,
+            "filter" => self.claims.filter = self.parse_value::<StrictObject<Filter>>()?.0,
+            "merkle_root" => self.claims.merkle_root = self.parse_value::<Option<HexHash>>()?.map(|hex| hex.0),
+            "tree_size" => self.claims.tree_size = self.parse_value()?,
+            "checkpoint" => self.claims.checkpoint = self.parse_value()?,
+            "log_key" => self.claims.log_key = self.parse_value()?,
+            "first_sequence" => self.claims.first_sequence = self.parse_value()?,
+            "anchor_prev_hash" => self.claims.anchor_prev_hash = self.parse_value::<HexHash>()?.0,
             "events" => {
-                let mut check = Check::new(std::mem::take(&mut self.claims), self.keys);
-                let read = self.elements(|text| {
+                let mut check = PackageCheck::new(std::mem::take(&mut self.claims), self.keys);
+                let read = self.for_each_element(|text| {
                     check.event(text);
                     Ok(())
                 });
@@ -151,8 +156,8 @@ impl<R: Read, P: FnMut()> Reading<'_, R, P> {
             }
             _ => {
                 let Some(mut check) = self.check.take() else { return Ok(()) };
-                let read = self.elements(|text| {
-                    let proof: Object<EventProof> = serde_json::from_str(text)?;
+                let read = self.for_each_element(|text| {
+                    let proof: StrictObject<EventProof> = serde_json::from_str(text)?;
                     check.proof(&proof.0);
                     Ok(())
                 });
@@ -163,14 +168,14 @@ impl<R: Read, P: FnMut()> Reading<'_, R, P> {
         Ok(())
     }
 
-    /// Reads an array, element by element.
-    fn elements(&mut self, mut take: impl FnMut(&str) -> serde_json::Result<()>) -> Result<(), Stop> {
+    /// Reads an array, and calls `handle` with the text of each element.
+    fn for_each_element(&mut self, mut handle: impl FnMut(&str) -> serde_json::Result<()>) -> Result<(), StreamError> {
         self.json.require(b'[')?;
         let mut count = 0u64;
         while self.json.has_element(count == 0)? {
             count += 1;
-            if let Err(error) = take(self.json.value()?) {
-                return Err(self.json.wrong(&format!("element {count}: {error}")));
+            if let Err(error) = handle(self.json.value()?) {
+                return Err(self.json.invalid(&format!("element {count}: {error}")));
             }
             (self.progress)();
         }

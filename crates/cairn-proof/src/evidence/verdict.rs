@@ -1,4 +1,7 @@
-//! What was found about a package, a layer at a time: what one layer shows is never taken for another.
+//! The verdict on a package, layer by layer. What one layer shows is never taken for another.
+//!
+//! The layers are specified in `docs/verification.md`, "How a verifier checks a package"; `docs/auditors.md`, "Read the
+//! verdict", explains them.
 
 use std::fmt;
 
@@ -7,61 +10,61 @@ use serde_json::{Value, json};
 use crate::chain::Sequence;
 use crate::sanitize::sanitize;
 
-/// What was found about one layer.
+/// The verdict on one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It holds: what that means.
+    /// The layer holds. The text states what that shows.
     Holds(String),
-    /// It does not: why.
+    /// The layer is broken, for this reason.
     Fails(String),
-    /// The package does not say: what is missing.
+    /// The package neither proves nor disproves the layer. The text states what is missing.
     NotShown(String),
 }
 
-/// What was found about a package.
+/// The verdict on a package.
 #[derive(Debug, Clone)]
 pub struct Verdict {
-    /// Whose events they are.
+    /// The agent that the filter of the package names.
     pub agent_id: String,
-    /// When the package says that it was made.
+    /// When the package was made, as it states itself; not proven.
     pub exported_at: Option<String>,
-    /// How many events there are.
+    /// The number of events.
     pub events: u64,
-    /// The first event's place in its chain.
+    /// The sequence of the first event, as stated; 0 if the file has no readable member `events`.
     pub first: Sequence,
-    /// The last one's.
+    /// The sequence of the last event up to which the chain is unbroken.
     pub last: Sequence,
-    /// How many events the tree has.
+    /// The number of leaves of the tree; `None` if the package names no valid tree.
     pub tree_size: Option<u64>,
-    /// How many events have no proof: they are newer than the checkpoint, or it was withheld.
+    /// The number of events without a proof; 0 for a truncated file.
     pub without_proof: u64,
-    /// The file itself.
+    /// The layer `package`: the file is complete and has the form of a package.
     pub package: Finding,
-    /// Each event is one, in canonical form.
+    /// The layer `events`: each event has valid fields and matches the filter.
     pub content: Finding,
-    /// Each event follows from the one before it.
+    /// The layer `chain`: each event is linked to the one before it by its hash.
     pub chain: Finding,
-    /// Each event is a leaf of the tree.
+    /// The layer `tree`: each event is a leaf of the tree.
     pub tree: Finding,
-    /// The tree was signed.
+    /// The layer `checkpoint`: the tree is signed with a key that the auditor trusts.
     pub checkpoint: Finding,
 }
 
-/// A verdict in a word.
+/// The overall result of a [`Verdict`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Every layer holds.
     Valid,
-    /// Nothing is wrong, but something is not shown.
+    /// No layer is broken, but at least one is not shown.
     NotProven,
-    /// Something is wrong.
+    /// At least one layer is broken.
     Broken,
 }
 
 impl Verdict {
-    /// Of a file that has no events to check.
+    /// The verdict on a file that cannot be read up to its events.
     pub fn unreadable(agent_id: String, why: String) -> Verdict {
-        let not_shown = || Finding::NotShown("the file could not be read so far".to_owned());
+        let not_shown = || Finding::NotShown("the file could not be read up to its events".to_owned());
         Verdict {
             agent_id,
             exported_at: None,
@@ -78,13 +81,13 @@ impl Verdict {
         }
     }
 
-    /// The layers, each with its name.
+    /// The layers with their names, in the order in which they are reported.
     pub fn layers(&self) -> [(&'static str, &Finding); 5] {
         let Verdict { package, content, chain, tree, checkpoint, .. } = self;
         [("package", package), ("events", content), ("chain", chain), ("tree", tree), ("checkpoint", checkpoint)]
     }
 
-    /// In a word.
+    /// The overall result.
     pub fn outcome(&self) -> Outcome {
         let layers = self.layers();
         if layers.iter().any(|(_, finding)| matches!(finding, Finding::Fails(_))) {
@@ -96,30 +99,30 @@ impl Verdict {
         }
     }
 
-    /// What the package says, or leaves open, and nothing in it proves.
+    /// What the package claims or leaves open, and nothing in it proves.
     pub fn unproven(&self) -> Vec<String> {
         let mut unproven = ["exported_at", "filter", "log_key", "validation_warnings"].map(str::to_owned).to_vec();
         if matches!(self.chain, Finding::Holds(_)) {
             if self.first.0 > 1 {
-                unproven.push(format!("what the agent's events before sequence {} are", self.first));
+                unproven.push(format!("the agent's events before sequence {}", self.first));
             }
             unproven.push(format!("whether the agent has events after sequence {}", self.last));
         }
         unproven
     }
 
-    /// For machines.
+    /// The verdict as JSON; `docs/auditors.md`, "Check the file", describes the members.
     pub fn to_json(&self) -> Value {
         let layers: serde_json::Map<String, Value> = self
             .layers()
             .into_iter()
             .map(|(name, finding)| {
-                let (holds, says) = match finding {
-                    Finding::Holds(says) => (Some(true), says),
-                    Finding::Fails(says) => (Some(false), says),
-                    Finding::NotShown(says) => (None, says),
+                let (holds, reason) = match finding {
+                    Finding::Holds(reason) => (Some(true), reason),
+                    Finding::Fails(reason) => (Some(false), reason),
+                    Finding::NotShown(reason) => (None, reason),
                 };
-                (name.to_owned(), json!({"holds": holds, "says": says}))
+                (name.to_owned(), json!({"holds": holds, "says": reason}))
             })
             .collect();
         let outcome = match self.outcome() {
@@ -148,21 +151,21 @@ impl fmt::Display for Verdict {
         if self.first.0 == 0
             && let Finding::Fails(why) = &self.package
         {
-            return write!(f, "this is no evidence package: {}\nBROKEN", sanitize(why));
+            return write!(f, "not an evidence package: {}\nBROKEN", sanitize(why));
         }
         let exported_at = self.exported_at.as_deref().unwrap_or("an unknown time");
         writeln!(f, "agent {:?}: {} events, exported at {exported_at}", self.agent_id, self.events)?;
         for (name, finding) in self.layers() {
-            let (word, says) = match finding {
-                Finding::Holds(says) => ("holds", says),
-                Finding::Fails(says) => ("BROKEN", says),
-                Finding::NotShown(says) => ("NOT SHOWN", says),
+            let (status, reason) = match finding {
+                Finding::Holds(reason) => ("holds", reason),
+                Finding::Fails(reason) => ("BROKEN", reason),
+                Finding::NotShown(reason) => ("NOT SHOWN", reason),
             };
-            // What is said may have words of the file in it, and the file is not to be trusted.
-            writeln!(f, "  {name:<10}  {word}: {}", sanitize(says))?;
+            // The reason may quote the file, which is untrusted.
+            writeln!(f, "  {name:<10}  {status}: {}", sanitize(reason))?;
         }
-        writeln!(f, "newer than the checkpoint, or without a proof for another reason: {} events", self.without_proof)?;
-        writeln!(f, "not proven by anything in the file: {}", self.unproven().join(", "))?;
+        writeln!(f, "events without a proof: {}", self.without_proof)?;
+        writeln!(f, "not proven by the file: {}", self.unproven().join(", "))?;
         f.write_str(match self.outcome() {
             Outcome::Valid => "VALID",
             Outcome::NotProven => "NOT PROVEN",

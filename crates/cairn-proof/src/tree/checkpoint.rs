@@ -1,58 +1,60 @@
-//! Checkpoints: the tree's size and root, signed (C2SP tlog-checkpoint).
+//! Checkpoints: signed notes with the origin, size and root of a tree (C2SP tlog-checkpoint).
 
 use signed_note::Note;
 use tlog_tiles::{Checkpoint, Hash};
 
 use super::note_keys;
 
-/// What a checkpoint says.
+/// The content of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
-    /// Whose log it is.
+    /// The origin: the name of the log.
     pub origin: String,
-    /// How many leaves the tree has.
+    /// The number of leaves.
     pub size: u64,
-    /// Its root.
+    /// The root of the tree.
     pub root: Hash,
 }
 
-/// The text that is signed.
+/// Encodes the text that is signed.
 ///
 /// # Errors
-/// When the origin makes none.
+/// When the origin is not valid in a checkpoint.
 pub fn text(head: &Head) -> Result<Vec<u8>, String> {
     let checkpoint = Checkpoint::new(&head.origin, head.size, head.root, "");
     checkpoint.map(|checkpoint| checkpoint.to_bytes()).map_err(|error| error.to_string())
 }
 
-/// Reads the text of a checkpoint.
+/// Parses the text of a checkpoint, without signatures.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not that of a checkpoint.
 pub fn parse(text: &[u8]) -> Result<Head, String> {
     let checkpoint = Checkpoint::from_bytes(text).map_err(|error| error.to_string())?;
     Ok(Head { origin: checkpoint.origin().to_owned(), size: checkpoint.size(), root: *checkpoint.hash() })
 }
 
-/// What a checkpoint says, whoever signed it.
+/// Parses a signed checkpoint without verifying its signatures.
 ///
 /// # Errors
-/// When it is none.
-pub fn told(note: &[u8]) -> Result<Head, String> {
+/// When it is not a signed note, or its text is not that of a checkpoint.
+pub fn parse_unverified(note: &[u8]) -> Result<Head, String> {
     let note = Note::from_bytes(note).map_err(|error| error.to_string());
-    note.and_then(|note| parse(note.text())).map_err(|error| format!("this is no checkpoint: {error}"))
+    note.and_then(|note| parse(note.text())).map_err(|error| format!("not a checkpoint: {error}"))
 }
 
-/// Opens a checkpoint that one of these verifier keys has signed, and says which. The key has to be one of this log: its
-/// name is the log's.
+/// Verifies a checkpoint with verifier keys; returns its content and the key that verified its signature.
+///
+/// The name of that key must be the origin of the checkpoint.
 ///
 /// # Errors
-/// Why it is none, in words.
+/// When it is not a checkpoint, none of the keys has signed it, the signature of one of the keys is wrong, or the name
+/// of the key is not the origin.
 pub fn open<'k>(note: &[u8], verifier_keys: &'k [String]) -> Result<(Head, &'k str), String> {
-    let head = told(note)?;
+    let head = parse_unverified(note)?;
     let key = note_keys::signer(note, verifier_keys)?;
     if key.split('+').next() != Some(&head.origin) {
-        return Err(format!("it is of the log {:?}, and signed with the key of another: {key}", head.origin));
+        return Err(format!("its origin is {:?}, but it is signed with a key of another log: {key}", head.origin));
     }
     Ok((head, key))
 }

@@ -1,46 +1,47 @@
-//! The tree's running edge: what is not in whole tiles yet. Pure.
+//! The right edge of the tree: the hashes that are not in full tiles yet.
 //!
 //! A tile has 256 hashes of one level; the levels of tiles are eight levels of the tree apart (C2SP tlog-tiles). Tile
-//! `n` of level 0 has the hashes of leaves 256 n to 256 n + 255, tile `n` of level 1 the roots of 256 tiles of level
-//! 0, and so on. WholeTile tiles never change; of each level the last, incomplete one is kept here.
+//! `n` of level 0 has the hashes of leaves 256 n to 256 n + 255, tile `n` of level 1 the roots of 256 tiles of level 0,
+//! and so on. A full tile never changes. An [`Edge`] holds the last, partial tile of each level; the caller stores the
+//! full tiles and reads them through [`Tiles`].
 
 use tlog_tiles::{EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, node_hash, split_stored_hash_index};
 
-/// How many hashes a whole tile has.
+/// The number of hashes of a full tile.
 pub const WIDTH: usize = 256;
-/// How many levels of the tree one level of tiles spans.
+/// The number of levels of the tree that one level of tiles spans.
 pub const HEIGHT: u8 = 8;
-/// How many levels of tiles there can be: 2^64 leaves have eight.
+/// The maximum number of levels of tiles: 2^64 leaves have eight.
 const LEVELS: u8 = 8;
 
-/// The bytes of a tile's hashes.
+/// The hashes of a tile, 32 bytes each.
 pub type TileBytes = Vec<u8>;
 
-/// A tile that has become whole.
+/// A tile with all of its 256 hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WholeTile {
-    /// Its level.
+pub struct FullTile {
+    /// The level of the tile.
     pub level: u8,
-    /// Its number on that level.
+    /// The number of the tile on its level.
     pub index: u64,
     /// Its 256 hashes.
     pub bytes: TileBytes,
 }
 
-/// The incomplete tiles of a tree.
+/// The partial tiles of a tree, at most one per level.
 #[derive(Debug, Clone, Default)]
 pub struct Edge {
     size: u64,
-    /// By level, the hashes of the last tile; fewer than 256 each.
+    /// By level, the hashes of the partial tile: fewer than 256 each.
     levels: Vec<TileBytes>,
 }
 
 impl Edge {
-    /// The edge of a tree of that size, from the hashes of its incomplete tiles: `hashes(level, first, count)` tells
-    /// those from number `first` on.
+    /// Restores the edge of a tree of `size` leaves. `hashes(level, first, count)` returns `count` hashes of a level,
+    /// beginning with number `first`.
     ///
     /// # Errors
-    /// Whatever `hashes` fails with.
+    /// When `hashes` fails.
     pub fn rebuild<E>(size: u64, mut hashes: impl FnMut(u8, u64, usize) -> Result<TileBytes, E>) -> Result<Edge, E> {
         let mut edge = Edge { size, levels: Vec::new() };
         for level in 0..LEVELS {
@@ -57,23 +58,23 @@ impl Edge {
         Ok(edge)
     }
 
-    /// The hashes of the incomplete tiles, level by level; [`Edge::rebuild`] takes them.
+    /// The hashes of the partial tiles, by level: the input of [`Edge::rebuild`].
     pub fn levels(&self) -> &[TileBytes] {
         &self.levels
     }
 
-    /// How many leaves the tree has.
+    /// The number of leaves of the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The hashes of a level's incomplete tile.
+    /// The hashes of the partial tile of a level; empty if there is none.
     pub fn hashes(&self, level: u8) -> &[u8] {
         self.levels.get(usize::from(level)).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds a leaf; tells the tiles that it makes whole.
-    pub fn push(&mut self, leaf: Hash, mut whole: impl FnMut(WholeTile)) {
+    /// Appends a leaf, and calls `on_full` with each tile that it completes.
+    pub fn push(&mut self, leaf: Hash, mut on_full: impl FnMut(FullTile)) {
         self.size += 1;
         let mut hash = leaf;
         for level in 0..LEVELS {
@@ -87,14 +88,14 @@ impl Edge {
             }
             let bytes = std::mem::take(&mut self.levels[at]);
             hash = Tile::subtree_hash(&bytes);
-            whole(WholeTile { level, index: (self.size >> (HEIGHT * (level + 1))) - 1, bytes });
+            on_full(FullTile { level, index: (self.size >> (HEIGHT * (level + 1))) - 1, bytes });
         }
     }
 
     /// The root of the tree (RFC 6962, section 2.1).
     pub fn root(&self) -> Hash {
         let mut root: Option<Hash> = None;
-        // From the right: whole subtrees grow from there to the left.
+        // Complete subtrees are joined from right to left.
         for hashes in &self.levels {
             let mut rest = &hashes[..];
             while !rest.is_empty() {
@@ -110,28 +111,28 @@ impl Edge {
     }
 }
 
-/// Reads whole tiles.
+/// Access to the full tiles of a tree.
 pub trait Tiles {
-    /// The 256 hashes of a whole tile.
+    /// Returns the 256 hashes of a full tile.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// When the tile cannot be read.
     fn tile(&self, level: u8, index: u64) -> Result<TileBytes, String>;
 }
 
-/// Any hash of a tree, from its whole tiles and its edge.
+/// Reads any hash of a tree from its full tiles and its edge.
 pub struct Hashes<'a, T> {
-    /// The whole tiles.
+    /// The full tiles.
     pub tiles: &'a T,
-    /// The others.
+    /// The partial tiles.
     pub edge: &'a Edge,
 }
 
 impl<T: Tiles> Hashes<'_, T> {
-    /// The first `count` hashes of a tile, whole or not.
+    /// Returns the first `count` hashes of a tile, full or partial.
     ///
     /// # Errors
-    /// When the tree has not so many, or they cannot be read.
+    /// When the tree does not have that many hashes there, or they cannot be read.
     pub fn tile(&self, level: u8, index: u64, count: usize) -> Result<TileBytes, Error> {
         let missing = || Error::IndexesNotInTree;
         if level >= LEVELS || count > WIDTH {
@@ -183,7 +184,7 @@ mod tests {
         }
     }
 
-    /// RFC 6962, section 2.1, word for word.
+    /// The definition in RFC 6962, section 2.1.
     fn root(leaves: &[Hash]) -> Hash {
         match leaves {
             [] => EMPTY_HASH,
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_and_proofs_are_those_of_the_rfc_across_the_edges_of_tiles() {
+    fn roots_and_proofs_match_the_rfc_across_tile_boundaries() {
         let (mut edge, mut tiles) = (Edge::default(), Memory::default());
         let mut leaves = Vec::new();
         let mut roots = HashMap::new();
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(tiles.0.len(), 257 + 1);
         let hashes = Hashes { tiles: &tiles, edge: &edge };
         for old in checked {
-            // Proofs in an older tree are read from tiles that have grown since.
+            // Proofs of a smaller tree are read from the tiles of a larger one.
             for size in checked.into_iter().filter(|&size| size >= old) {
                 let proof = prove_tree(size, old, &hashes).unwrap();
                 check_tree(&proof, size, roots[&size], old, roots[&old]).unwrap();
@@ -226,11 +227,11 @@ mod tests {
             }
         }
         for size in checked {
-            let again = Edge::rebuild(size, |level, first, count| {
+            let rebuilt = Edge::rebuild(size, |level, first, count| {
                 hashes.tile(level, first / WIDTH as u64, (first % WIDTH as u64) as usize + count)
             });
-            let again = again.unwrap();
-            assert_eq!((again.size(), again.root()), (size, roots[&size]));
+            let rebuilt = rebuilt.unwrap();
+            assert_eq!((rebuilt.size(), rebuilt.root()), (size, roots[&size]));
         }
         assert!(hashes.tile(0, 257, 200).is_err() && hashes.tile(0, u64::MAX, 1).is_err());
         assert!(hashes.tile(9, 0, 1).is_err() && hashes.tile(0, 0, 257).is_err());

@@ -1,20 +1,20 @@
-//! The paths of tiles and entry bundles (C2SP tlog-tiles): `<L>/<N>[.p/<W>]` and `entries/<N>[.p/<W>]`.
+//! The paths of tiles and bundles (C2SP tlog-tiles), relative to `tile/`: `<L>/<N>[.p/<W>]` and `entries/<N>[.p/<W>]`.
 
 use std::fmt;
 
-/// What a path asks for.
+/// A tile or a bundle, identified by its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TilePath {
-    /// The level of a tile; `None` for a bundle of entries.
+    /// The level of a tile; `None` for a bundle.
     pub level: Option<u8>,
-    /// Its number.
+    /// The number of the tile on its level, or of the bundle.
     pub index: u64,
-    /// How many of its 256 hashes or entries.
+    /// The number of its hashes or entries, 1 to 256; fewer than 256 in a partial tile.
     pub width: usize,
 }
 
 impl fmt::Display for TilePath {
-    /// What stands behind `tile/`.
+    /// Writes the path relative to `tile/`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.level {
             Some(level) => write!(f, "{level}/")?,
@@ -35,7 +35,7 @@ impl fmt::Display for TilePath {
 }
 
 impl TilePath {
-    /// Reads what stands behind `tile/`. Every tile has exactly one path.
+    /// Parses a path relative to `tile/`. Each tile has exactly one path; any other text gives `None`.
     pub fn parse(path: &str) -> Option<TilePath> {
         let (level, rest) = path.split_once('/')?;
         let level = match level {
@@ -43,7 +43,7 @@ impl TilePath {
             level => Some(number(level).filter(|&level| level <= 63)? as u8),
         };
         let (rest, width) = match rest.rsplit_once(".p/") {
-            // A whole one is never asked for as a part.
+            // The path of a full tile has no width.
             Some((rest, width)) => (rest, number(width).filter(|width| (1..256).contains(width))? as usize),
             None => (rest, 256),
         };
@@ -51,13 +51,13 @@ impl TilePath {
     }
 }
 
-/// A decimal number in its only form.
+/// Parses a decimal number without sign and without leading zeros.
 fn number(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// A number in groups of three digits, all but the last one with an `x` in front: 1234067 is `x001/x234/067`.
+/// Parses a number in groups of three digits, all but the last one preceded by `x`: 1234067 is `x001/x234/067`.
 fn index(text: &str) -> Option<u64> {
     let (before, last) = match text.rsplit_once('/') {
         Some((before, last)) => (Some(before), last),
@@ -69,7 +69,7 @@ fn index(text: &str) -> Option<u64> {
     let mut index = 0u64;
     for (at, part) in before.into_iter().flat_map(|before| before.split('/')).enumerate() {
         let value = group(part.strip_prefix('x')?)?;
-        // No empty groups in front.
+        // A leading group of zeros would be a second form of the same number.
         if at == 0 && value == 0 {
             return None;
         }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_tile_has_one_path_and_anything_else_is_none() {
+    fn each_tile_has_exactly_one_path_and_other_texts_are_rejected() {
         let tile = |level, index, width| Some(TilePath { level, index, width });
         let cases = [
             ("0/000", tile(Some(0), 0, 256)),
