@@ -1,4 +1,4 @@
-//! The gauges of the ledger, set when metrics are scraped.
+//! The gauges of the ledger, which are set when metrics are scraped. `docs/metrics.md` lists them.
 
 use metrics::{Gauge, Unit, describe_gauge, gauge};
 
@@ -9,7 +9,7 @@ use super::read::index::Index;
 use super::shard::disk_space::DiskSpace;
 use super::shard::queue::Queue;
 
-/// What is measured when somebody looks.
+/// The gauges of a running ledger.
 pub struct LedgerMetrics {
     queues: Vec<QueueGauges>,
     agents: Gauge,
@@ -27,16 +27,16 @@ struct QueueGauges {
 }
 
 impl LedgerMetrics {
-    /// Registers with the recorder that is in force.
+    /// Registers the gauges with the current recorder.
     pub fn register(shards: impl Iterator<Item = ShardId>) -> LedgerMetrics {
         describe_gauge!("cairn_queue_events", "Events that wait for their shard or are being committed.");
-        describe_gauge!("cairn_queue_capacity_events", "The most events that may wait: queue.events.");
-        describe_gauge!("cairn_queue_bytes", Unit::Bytes, "Memory of the events that wait.");
+        describe_gauge!("cairn_queue_capacity_events", "The most events that a queue may contain: queue.events.");
+        describe_gauge!("cairn_queue_bytes", Unit::Bytes, "Memory of the events in a queue.");
         describe_gauge!("cairn_agents", "Agents that have a chain.");
-        describe_gauge!("cairn_store_bytes", Unit::Bytes, "What the ledger takes on disk.");
-        describe_gauge!("cairn_store_limit_bytes", Unit::Bytes, "The most it may take: storage.max_bytes.");
-        describe_gauge!("cairn_disk_free_bytes", Unit::Bytes, "What the disk has left.");
-        describe_gauge!("cairn_disk_reserve_bytes", Unit::Bytes, "What it has to have left: storage.min_free_bytes.");
+        describe_gauge!("cairn_store_bytes", Unit::Bytes, "Size of the ledger on disk, write-ahead log included.");
+        describe_gauge!("cairn_store_limit_bytes", Unit::Bytes, "Largest size of the ledger: storage.max_bytes.");
+        describe_gauge!("cairn_disk_free_bytes", Unit::Bytes, "Free space on the disk.");
+        describe_gauge!("cairn_disk_reserve_bytes", Unit::Bytes, "Least free space: storage.min_free_bytes.");
         let queue = |shard: ShardId| {
             let shard = shard.0.to_string();
             QueueGauges {
@@ -56,7 +56,7 @@ impl LedgerMetrics {
         }
     }
 
-    /// Sets the gauges from the parts of a running ledger.
+    /// Sets the gauges from the state of a running ledger.
     pub fn observe(&self, queues: &[Queue], committed: &Committed, index: &Index, space: &DiskSpace) {
         for (gauges, queue) in self.queues.iter().zip(queues) {
             let (events, bytes) = queue.used();

@@ -1,4 +1,4 @@
-//! A running ledger: its shards, its index, and the watch over its disk.
+//! A running ledger: its shards, its index and the monitor of its disk space.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use super::threads::Threads;
 use crate::runtime::{Clock, OnFailure};
 use cairn_proof::chain::{AgentKey, DefaultLabels};
 
-/// A running ledger. Cheap to share; closing it takes [`Ledger::close`].
+/// A running ledger. [`Ledger::close`] closes it for new events; [`Threads::join`] waits for its threads.
 pub struct Ledger {
     store: Arc<Store>,
     meta: Meta,
@@ -38,24 +38,25 @@ pub struct Ledger {
     metrics: LedgerMetrics,
 }
 
-/// What a ledger gets from its owner, and a test replaces.
+/// The dependencies of a ledger that its owner provides and tests replace.
 pub struct LedgerHooks {
-    /// How batches are put on disk: the store itself, except in tests that make it fail.
+    /// Writes batches to disk: the store itself, except in tests that make commits fail.
     pub commit: Arc<dyn Commit>,
-    /// The clock: the system's, except in tests that set it back.
+    /// The clock: the system clock, except in tests that set it back.
     pub clock: Clock,
-    /// Called when the process has to end.
+    /// Called when a thread fails and the process has to end.
     pub on_failure: OnFailure,
     /// The labels that the server adds to every event.
     pub labels: DefaultLabels,
 }
 
 impl Ledger {
-    /// Recovers the ledger in `store` and starts its threads. Has to be called within the runtime in which senders wait for their
-    /// answers; metrics register with the current recorder.
+    /// Recovers the ledger in `store` and starts its threads. Must be called within the runtime in which senders wait
+    /// for their answers. Registers metrics with the current recorder.
     ///
     /// # Errors
-    /// When the ledger does not match the settings, cannot be read, or is broken at its end.
+    /// When the ledger does not match the settings, cannot be read, or the last events or heads of a shard are
+    /// inconsistent.
     pub fn start(
         store: Arc<Store>,
         hooks: LedgerHooks,
@@ -63,23 +64,23 @@ impl Ledger {
         storage: &StorageConfig,
         queue: &QueueConfig,
     ) -> Result<(Ledger, Threads), StoreError> {
-        let labels = Arc::new(known_labels(&store, &hooks)?);
+        let labels = Arc::new(labels_with_former_names(&store, &hooks)?);
         let meta = Meta::open(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(DiskSpace::new(storage).map_err(directory)?);
         let committed = Arc::new(Committed::new(shards));
         let in_flight = IdsInFlight::default();
-        let (mut queues, mut ready) = (Vec::new(), Vec::new());
+        let (mut queues, mut recovered) = (Vec::new(), Vec::new());
         for id in (0..shards).map(ShardId) {
             let (queue, receiver) = Queue::new(queue);
             let dedup = Dedup::new(in_flight.clone(), shards, Arc::clone(&labels));
-            ready.push((recover_shard(id, shards, &store, &hooks, &space, &committed, dedup)?, receiver));
+            recovered.push((recover_shard(id, shards, &store, &hooks, &space, &committed, dedup)?, receiver));
             queues.push(queue);
         }
         let index = Arc::new(Index::open(&store, &committed)?);
         let metrics = LedgerMetrics::register(committed.shards());
         let mut threads = Threads::new(hooks.on_failure);
-        for (shard, receiver) in ready {
+        for (shard, receiver) in recovered {
             threads.start_shard(shard, receiver).map_err(directory)?;
         }
         threads.start_index(&index, &store, &committed).map_err(directory)?;
@@ -87,9 +88,9 @@ impl Ledger {
         Ok((Ledger { store, meta, queues, committed, index, space, labels, metrics }, threads))
     }
 
-    /// Whether the data directory was removed or replaced.
-    pub fn is_gone(&self) -> bool {
-        self.space.is_gone(self.store.path())
+    /// Whether the data directory was removed or replaced while the ledger was open.
+    pub fn is_data_dir_gone(&self) -> bool {
+        self.space.is_data_dir_gone(self.store.path())
     }
 
     /// The database.
@@ -102,17 +103,17 @@ impl Ledger {
         self.meta.instance
     }
 
-    /// The labels that the server puts on every event.
+    /// The labels that the server adds to every event.
     pub fn default_labels(&self) -> &Arc<DefaultLabels> {
         &self.labels
     }
 
-    /// The queues of the shards, in their order.
+    /// The queues of the shards, in the order of the shards.
     pub fn queues(&self) -> &[Queue] {
         &self.queues
     }
 
-    /// How far the shards are.
+    /// The progress of the shards.
     pub fn committed(&self) -> &Arc<Committed> {
         &self.committed
     }
@@ -122,7 +123,7 @@ impl Ledger {
         &self.index
     }
 
-    /// Whether there is room.
+    /// The last measurement of disk space.
     pub fn space(&self) -> &DiskSpace {
         &self.space
     }
@@ -132,7 +133,7 @@ impl Ledger {
         shard_of(agent, self.meta.shards)
     }
 
-    /// The event with that id, whoever gave it, and where it stands.
+    /// The event with this id, assigned by a client or by the server, and its location.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -140,7 +141,7 @@ impl Ledger {
         lookup::find(&self.store, id, self.meta.shards)
     }
 
-    /// Takes no more events.
+    /// Closes the queues for new events. The shards commit the events that are already in them.
     pub fn close(&self) {
         self.queues.iter().for_each(Queue::close);
     }
@@ -151,13 +152,13 @@ impl Ledger {
     }
 }
 
-/// The default labels, with the names that default labels ever had in this ledger.
-fn known_labels(store: &Store, hooks: &LedgerHooks) -> Result<DefaultLabels, StoreError> {
+/// The default labels, with the names of all former default labels of this ledger.
+fn labels_with_former_names(store: &Store, hooks: &LedgerHooks) -> Result<DefaultLabels, StoreError> {
     let former = meta::label_names(store, &hooks.labels)?;
-    Ok(hooks.labels.clone().and_formerly(former.iter().map(String::as_str)))
+    Ok(hooks.labels.clone().with_former_names(former.iter().map(String::as_str)))
 }
 
-/// Reads where a shard continues, and refuses to continue over a break.
+/// Reads the position at which a shard continues, and fails if its last events or heads are inconsistent.
 fn recover_shard(
     id: ShardId,
     shards: u16,

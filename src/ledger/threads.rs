@@ -15,17 +15,17 @@ use super::shard::thread::Shard;
 use super::store::Store;
 use crate::runtime::{OnFailure, spawn};
 
-/// The threads of a ledger, for its owner.
+/// The threads of a ledger. Its owner joins them.
 pub struct Threads {
     on_failure: OnFailure,
     shards: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
-    /// Dropping one of them stops its thread.
+    /// Dropping a sender stops its thread.
     stop: Vec<Sender<()>>,
 }
 
 impl Threads {
-    /// No thread yet. `on_failure` is called when one of them cannot go on.
+    /// No threads yet. `on_failure` is called when a thread fails.
     pub fn new(on_failure: OnFailure) -> Threads {
         Threads { on_failure, shards: Vec::new(), others: Vec::new(), stop: Vec::new() }
     }
@@ -57,7 +57,7 @@ impl Threads {
         })
     }
 
-    /// Starts the thread that measures the disk.
+    /// Starts the thread that measures disk space.
     ///
     /// # Errors
     /// When the system cannot start a thread.
@@ -65,12 +65,12 @@ impl Threads {
         let (space, path) = (Arc::clone(space), path.to_owned());
         self.start_other("cairn-space", move |stop| {
             while stop.recv_timeout(disk_space::INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if space.is_gone(&path) {
+                if space.is_data_dir_gone(&path) {
                     let path = path.display();
                     return Err(format!("the data directory {path} was removed or replaced while it was in use"));
                 }
                 if let Err(error) = space.measure(&path) {
-                    tracing::warn!(%error, path = %path.display(), "data directory cannot be measured");
+                    tracing::warn!(%error, path = %path.display(), "disk space cannot be measured");
                 }
             }
             Ok(())
@@ -88,10 +88,10 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until the shards of a closed ledger have committed what they have, then stops the other threads.
+    /// Waits until the shards of a closed ledger have committed all queued events, then stops the other threads.
     pub fn join(self) {
         for shard in self.shards {
-            // A panic was reported when it happened.
+            // A panic was already reported by `spawn`.
             let _ = shard.join();
         }
         drop(self.stop);

@@ -1,23 +1,23 @@
-//! The frame: how events stand in `events`.
+//! The frame: the row format of the family `events`.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
-//! | ... | records, as [`super::record`] says, one behind the other |
-//! | 4 each | where each of them ends |
-//! | 4 | how many they are, at least 1 |
+//! | ... | records as in [`super::record`], one after another |
+//! | 4 each | end offset of each record |
+//! | 4 | number of records, at least 1 |
 //!
-//! The key is the place of the last one, so that whoever looks for an event finds it in the first row at or behind its
-//! place. A frame has events of one commit. With a row for each event instead, the database did the work of a row for each
-//! of them: sorting it in, writing it out, going over it.
+//! The key is the location of the last record, so a seek to the location of an event finds its row. All records of a
+//! frame are from one commit. With a row per event, the database did its work per row for every event: sorting it into
+//! memory, writing it out, and reading it in compactions. See
+//! `docs/adr/0003-events-are-keyed-by-position-and-share-rows.md`.
 
 use super::keys::{Location, Position};
 use crate::ledger::store::{Batch, Family, Store, StoreError};
 
-/// A frame is closed when its records have that many bytes, or more. With a second one it still fits into a block of the
-/// database's.
+/// Size in bytes at which a frame is closed. Even with a further record it fits into a block of the database.
 const FRAME_BYTES: usize = 15 << 10;
 
-/// A frame in the making. Used again and again for its memory.
+/// Builds frames one after another and reuses its memory.
 #[derive(Default)]
 pub struct FrameBuilder {
     bytes: Vec<u8>,
@@ -25,19 +25,19 @@ pub struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// Adds the next event.
+    /// Appends a record.
     pub fn add(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
-        // A record comes from one body, which is far below 4 GiB.
+        // A record comes from one request body, which is far below 4 GiB.
         self.ends.push((self.bytes.len() as u32).to_be_bytes());
     }
 
-    /// Whether it is as long as it should become.
+    /// Whether the frame has reached its size and has to be closed.
     pub fn is_full(&self) -> bool {
         self.bytes.len() >= FRAME_BYTES
     }
 
-    /// The row's value, if there is any event.
+    /// The value of the row; `None` if the frame is empty.
     pub fn finish(&mut self) -> Option<&[u8]> {
         if self.ends.is_empty() {
             return None;
@@ -47,10 +47,11 @@ impl FrameBuilder {
         Some(&self.bytes)
     }
 
-    /// Adds the row to a batch, if there is any event, of which the last one stands at `last`; and begins the next one.
+    /// Adds the frame to a batch, unless it is empty, and begins the next one. `last` is the location of its last
+    /// event.
     ///
     /// # Errors
-    /// When the database has no such family.
+    /// When the column family is missing.
     pub fn put(&mut self, store: &Store, batch: &mut Batch, last: Location) -> Result<(), StoreError> {
         if let Some(value) = self.finish() {
             store.put(batch, Family::Events, &last.encode(), value)?;
@@ -61,17 +62,17 @@ impl FrameBuilder {
     }
 }
 
-/// A frame as it was read.
+/// A frame that was read from the database.
 #[derive(Clone, Copy)]
 pub struct Frame<'r> {
-    /// Where its first event stands.
+    /// The location of the first event.
     pub first: Location,
     records: &'r [u8],
     ends: &'r [[u8; 4]],
 }
 
 impl<'r> Frame<'r> {
-    /// Reads a row; `None` if it is damaged.
+    /// Decodes a row; `None` if it is damaged.
     pub fn decode(key: &[u8], value: &'r [u8]) -> Option<Frame<'r>> {
         let last = Location::decode(key)?;
         let (value, count) = value.split_last_chunk::<4>()?;
@@ -83,22 +84,22 @@ impl<'r> Frame<'r> {
         is_whole.then_some(Frame { first: Location { position: first, ..last }, records, ends })
     }
 
-    /// How many events it has: at least 1.
+    /// The number of events, at least 1.
     pub fn count(&self) -> usize {
         self.ends.len()
     }
 
-    /// Where the last one stands.
+    /// The location of the last event.
     pub fn last(&self) -> Location {
         self.location(self.count() - 1)
     }
 
-    /// Where one of them stands.
+    /// The location of the event at `index`.
     pub fn location(&self, index: usize) -> Location {
         Location { position: Position(self.first.position.0 + index as u64), ..self.first }
     }
 
-    /// The record of one of them. Empty if there is none, or where it ends is damaged.
+    /// The record at `index`; empty if there is none, or if its end offset is damaged.
     pub fn record(&self, index: usize) -> &'r [u8] {
         let end = |index: usize| self.ends.get(index).map(|end| u32::from_be_bytes(*end) as usize);
         let start = index.checked_sub(1).map_or(Some(0), end);
@@ -135,19 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn of_a_damaged_frame_nothing_is_shown_that_it_has_not() {
+    fn a_damaged_frame_is_rejected_or_yields_other_records() {
         let (key, value) = (location(9).encode(), framed());
         for cut in 0..value.len() {
             let Some(frame) = Frame::decode(&key, &value[..cut]) else { continue };
-            panic!("cut to {cut} bytes it has {} events", frame.count());
+            panic!("truncated to {cut} bytes it has {} events", frame.count());
         }
-        assert!(Frame::decode(&key[..9], &value).is_none(), "a key that is no location");
+        assert!(Frame::decode(&key[..9], &value).is_none(), "a key that is not a location");
         assert!(Frame::decode(&location(1).encode(), &value).is_none(), "more events than locations before it");
         assert!(Frame::decode(&key, &[0; 4]).is_none(), "no events");
         for at in 8..value.len() {
             let mut changed = value.clone();
             changed[at] ^= 1;
-            // Whatever it says, it is read to its end, and differs.
+            // A changed frame that decodes can be read to its end, and differs.
             if let Some(frame) = Frame::decode(&key, &changed) {
                 let records: Vec<_> = (0..frame.count()).map(|index| frame.record(index)).collect();
                 assert_ne!(records, RECORDS, "byte {at}");

@@ -1,68 +1,69 @@
-//! Keys and values of the column families, but for records ([`super::record`]). The table is in [`super`].
+//! Keys and values of the column families, except for records, which are in [`super::record`]. The table is in
+//! [`crate::ledger`].
 //!
-//! All integers are big-endian, so that keys sort in the order of what they say.
+//! All integers are big-endian, so that keys sort in numeric order.
 
 use uuid::Uuid;
 
 use cairn_proof::chain::{AgentKey, Hash, Sequence};
 
-/// Which shard an event stands in.
+/// The number of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// An event's place in its shard: 0, 1, 2 ... in the order of commits.
+/// The number of an event in its shard: 0, 1, 2 ... in the order of commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
 
-/// Where an event stands.
+/// The location of an event: its shard and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
-    /// Its shard.
+    /// The shard.
     pub shard: ShardId,
-    /// Its position there.
+    /// The position in the shard.
     pub position: Position,
 }
 
-/// Joins the parts of a key or value. The parts' lengths have to add up to `N`.
+/// Concatenates the parts of a key or value, whose lengths must add up to `N`.
 fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut joined = [0; N];
     let mut rest = &mut joined[..];
     for part in parts {
-        let (location, after) = rest.split_at_mut(part.len());
-        location.copy_from_slice(part);
+        let (slot, after) = rest.split_at_mut(part.len());
+        slot.copy_from_slice(part);
         rest = after;
     }
     debug_assert!(rest.is_empty());
     joined
 }
 
-/// Takes `N` bytes off the front of `bytes`.
+/// Removes the first `N` bytes of `bytes` and returns them.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*taken)
 }
 
-/// No number that the ledger counts comes near this one. A row that has a larger one is damaged, and was it forged, sums
-/// with what was read do not overflow.
-const LARGEST: u64 = i64::MAX as u64;
+/// The largest number that is accepted in a row. The ledger never counts that far, so a larger number means damage; and
+/// sums with a number from a forged row do not overflow.
+const MAX_NUMBER: u64 = i64::MAX as u64;
 
 fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
-    take(bytes).map(u64::from_be_bytes).filter(|&number| number <= LARGEST)
+    take(bytes).map(u64::from_be_bytes).filter(|&number| number <= MAX_NUMBER)
 }
 
 impl Location {
-    /// Whether `other` is the place right behind this one.
+    /// Whether `other` is the location directly after this one.
     pub fn is_followed_by(self, other: Location) -> bool {
         self.shard == other.shard && self.position.0.checked_add(1) == Some(other.position.0)
     }
 
-    /// The key in `events` of the row whose last event stands here, and the value in `client_ids`.
+    /// The key of the frame in `events` whose last event is stored here, and the value in `client_ids`.
     pub fn encode(self) -> [u8; 10] {
         join(&[&self.shard.0.to_be_bytes(), &self.position.0.to_be_bytes()])
     }
 
-    /// Reads what [`Place::encode`] wrote.
+    /// Decodes what [`Location::encode`] wrote; `None` if it is damaged.
     pub fn decode(mut bytes: &[u8]) -> Option<Location> {
         let shard = ShardId(take(&mut bytes).map(u16::from_be_bytes)?);
         let position = Position(take_u64(&mut bytes)?);
@@ -70,30 +71,31 @@ impl Location {
     }
 }
 
-/// A run of one agent's events that stand together. The last one of each agent is in its row in `agents`, as long as
-/// nothing else was stored behind it; all others are rows of `chain`.
+/// A run: consecutive events of one agent at consecutive positions. The last run of an agent is in the agent's row in
+/// `agents` until an event does not continue it; all earlier runs are rows of `chain`. See
+/// `docs/adr/0005-the-run-at-the-head-is-in-the-agent-row.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// The first event's sequence.
+    /// The sequence of the first event.
     pub first: Sequence,
-    /// Where the first event stands; the others follow.
+    /// The location of the first event; the other events follow it.
     pub location: Location,
-    /// How many events there are.
+    /// The number of events.
     pub count: u32,
 }
 
 impl Run {
-    /// The key of the run of `agent` that starts at `first`.
+    /// The key in `chain` of the run of `agent` that starts at `first`.
     pub fn key(agent: AgentKey, first: Sequence) -> [u8; 24] {
         join(&[&agent.0, &first.0.to_be_bytes()])
     }
 
-    /// The value.
+    /// The value in `chain`.
     pub fn encode(self) -> [u8; 14] {
         join(&[&self.location.encode(), &self.count.to_be_bytes()])
     }
 
-    /// Reads a row.
+    /// Decodes a row of `chain`; `None` if it is damaged.
     pub fn decode(mut key: &[u8], mut value: &[u8]) -> Option<(AgentKey, Run)> {
         let agent = AgentKey(take(&mut key)?);
         let first = Sequence(take_u64(&mut key)?);
@@ -105,7 +107,7 @@ impl Run {
         Some((Location::decode(&take::<10>(bytes)?)?, take(bytes).map(u32::from_be_bytes)?))
     }
 
-    /// Whether the event at `place` belongs to it as its next one.
+    /// Whether an event of the agent at `location` continues the run.
     pub fn is_continued_at(&self, location: Location) -> bool {
         let Location { shard, position } = self.location;
         let next = Location { shard, position: Position(position.0.wrapping_add(u64::from(self.count))) };
@@ -113,18 +115,18 @@ impl Run {
     }
 }
 
-/// What is known of an agent: a row of `agents`, whose key is the agent key.
+/// A row of `agents`, whose key is the agent key.
 ///
-/// Sequences have no gaps, so the head's sequence is the count of events.
+/// Sequences have no gaps, so the sequence of the head is the number of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
-    /// The last event's sequence.
+    /// The sequence of the last event.
     pub sequence: Sequence,
-    /// The last event's hash.
+    /// The hash of the last event.
     pub hash: Hash,
-    /// When the first event was received, in ms since 1970.
+    /// The time of receipt of the first event, in ms since 1970.
     pub first_ms: u64,
-    /// When the last event was received, in ms since 1970.
+    /// The time of receipt of the last event, in ms since 1970.
     pub last_ms: u64,
     /// The run that ends at the last event.
     pub run: Run,
@@ -133,7 +135,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The value.
+    /// The value in `agents`.
     pub fn encode(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(70 + self.agent_id.len());
         value.extend_from_slice(&self.sequence.0.to_be_bytes());
@@ -145,61 +147,61 @@ impl Agent {
         value
     }
 
-    /// Reads a value.
+    /// Decodes a value; `None` if it is damaged.
     pub fn decode(mut value: &[u8]) -> Option<Agent> {
         let sequence = Sequence(take_u64(&mut value)?);
         let hash = Hash(take(&mut value)?);
         let (first_ms, last_ms) = (take_u64(&mut value)?, take_u64(&mut value)?);
         let (location, count) = Run::take(&mut value)?;
-        let before = sequence.0.checked_sub(u64::from(count)).filter(|_| count > 0)?;
-        let run = Run { first: Sequence(before + 1), location, count };
+        let events_before = sequence.0.checked_sub(u64::from(count)).filter(|_| count > 0)?;
+        let run = Run { first: Sequence(events_before + 1), location, count };
         Some(Agent { sequence, hash, first_ms, last_ms, run, agent_id: std::str::from_utf8(value).ok()?.into() })
     }
 }
 
-/// The shard that an agent belongs to, of that many.
+/// The shard, out of `shards`, that an agent belongs to. Fixed for the life of a ledger.
 pub fn shard_of(agent: AgentKey, shards: u16) -> ShardId {
     let [a, b, c, d, ..] = agent.0;
-    // Below `shards`, so it fits.
+    // Less than `shards`, so it fits.
     ShardId((u32::from_be_bytes([a, b, c, d]) % u32::from(shards.max(1))) as u16)
 }
 
-/// The key in `times` of the first event that `shard` received in the millisecond `ms`. The value is its
-/// position, as [`Position::encode`] writes it.
+/// The key in `times` of the first event that `shard` received in the millisecond `ms`. The value is the position of
+/// that event, as [`Position::encode`] writes it.
 pub fn time_key(shard: ShardId, ms: u64) -> [u8; 10] {
     join(&[&shard.0.to_be_bytes(), &ms.to_be_bytes()])
 }
 
 impl Position {
-    /// A value that is a position.
+    /// Encodes the position as the value of a row.
     pub fn encode(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
-    /// Reads what [`Position::encode`] wrote.
+    /// Decodes what [`Position::encode`] wrote; `None` if it is damaged.
     pub fn decode(mut value: &[u8]) -> Option<Position> {
         take_u64(&mut value).map(Position)
     }
 
-    /// The position behind this one.
+    /// The position after this one.
     pub fn next(self) -> Position {
         Position(self.0 + 1)
     }
 }
 
-/// An id that the server gave: a UUIDv7 (RFC 9562, section 5.7) that leads to its event without a row of its own.
+/// Ids that the server assigns: UUIDv7 (RFC 9562, section 5.7) that lead to their event without a row of their own. See
+/// `docs/adr/0006-server-given-ids-lead-to-their-event.md`.
 ///
-/// Behind the milliseconds stands a counter of 26 bits, as in method 1 of section 6.2: how many events the shard
-/// had received before in that millisecond, so that ids rise within a shard and `times` leads to the event. The
-/// other 48 bits are random.
+/// The milliseconds are followed by a counter of 26 bits, as in method 1 of section 6.2: the number of events that the
+/// shard had already received in that millisecond. Ids therefore ascend within a shard, and `times` leads to the event.
+/// The other 48 bits are random.
 pub mod server_id {
     use super::{Position, Uuid};
 
     const COUNTER_BITS: u32 = 26;
     const LOW_COUNTER_BITS: u32 = 14;
 
-    /// The id of the event at `position` that was received in the millisecond `ms`, whose first event stands at
-    /// `first_of_ms`.
+    /// The id of the event at `position`, received in the millisecond `ms`, whose first event is at `first_of_ms`.
     pub fn make(ms: u64, first_of_ms: Position, position: Position, random: u64) -> Uuid {
         let counter = u128::from((position.0 - first_of_ms.0) & ((1 << COUNTER_BITS) - 1));
         let low = counter & ((1 << LOW_COUNTER_BITS) - 1);
@@ -213,7 +215,7 @@ pub mod server_id {
         )
     }
 
-    /// The milliseconds and the counter; `None` for an id that cannot be the server's.
+    /// The milliseconds and the counter of an id; `None` if the server cannot have assigned it.
     pub fn parts(id: Uuid) -> Option<(u64, u64)> {
         if id.get_version_num() != 7 {
             return None;
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn server_ids_are_version_7_rise_and_say_where_their_event_is() {
+    fn server_ids_are_version_7_ascend_and_encode_the_offset_of_their_event() {
         let mut last = Uuid::nil();
         for offset in [0, 1, 16_383, 16_384, (1 << 26) - 1] {
             let id = server_id::make(1_771_324_200_250, Position(100), Position(100 + offset), u64::MAX);

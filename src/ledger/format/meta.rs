@@ -1,4 +1,5 @@
-//! What is written once, when a ledger is made: its format, its number of shards, its name.
+//! The metadata of a ledger: format, number of shards and instance, which are written once when the ledger is created;
+//! and the names of default labels.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -9,35 +10,36 @@ use super::keys::ShardId;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::DefaultLabels;
 
-/// Raised when older programs could not read what this one writes, or the other way round.
+/// The version of the on-disk format. Raised when older programs cannot read what this one writes, or this one cannot
+/// read what older programs wrote.
 const FORMAT: u32 = 3;
 
 const FORMAT_KEY: &[u8] = b"format";
 const SHARDS_KEY: &[u8] = b"shards";
 const INSTANCE_KEY: &[u8] = b"instance";
-/// A JSON array of texts.
+/// The value is a JSON array of strings.
 const LABELS_KEY: &[u8] = b"labels";
 
-/// The key in `meta` of the number of a shard's agents.
+/// The key in `meta` of the number of agents of a shard.
 pub fn agents_key(shard: ShardId) -> [u8; 8] {
     let [high, low] = shard.0.to_be_bytes();
     [b'a', b'g', b'e', b'n', b't', b's', high, low]
 }
 
-/// What a ledger says of itself.
+/// The metadata of a ledger that never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// How many shards it has. Fixed, because an agent belongs to the shard that its key gives.
+    /// The number of shards. Fixed, because the agent key determines the shard of an agent.
     pub shards: u16,
-    /// A random id that tells this ledger from all others.
+    /// A random id that distinguishes this ledger from all others.
     pub instance: Uuid,
 }
 
 impl Meta {
-    /// Reads it; `None` if nothing was written yet.
+    /// Reads the metadata; `None` if the ledger is new.
     ///
     /// # Errors
-    /// When the ledger has another format, or cannot be read.
+    /// When the ledger has a different format, or the database cannot be read.
     pub fn read(store: &Store) -> Result<Option<Meta>, StoreError> {
         let Some(format) = store.get(Family::Meta, FORMAT_KEY)? else { return Ok(None) };
         let format = format[..].try_into().map(u32::from_be_bytes);
@@ -45,10 +47,10 @@ impl Meta {
         if format != FORMAT {
             return Err(StoreError::Mismatch {
                 path: store.path().to_owned(),
-                message: format!("its format is {format}, this program knows {FORMAT}"),
+                message: format!("its format is {format}, and this program supports format {FORMAT}"),
             });
         }
-        let damaged = || store.damaged("what it says of itself cannot be read");
+        let damaged = || store.damaged("its metadata cannot be read");
         let shards = store.get(Family::Meta, SHARDS_KEY)?.ok_or_else(damaged)?;
         let instance = store.get(Family::Meta, INSTANCE_KEY)?.ok_or_else(damaged)?;
         Ok(Some(Meta {
@@ -57,17 +59,17 @@ impl Meta {
         }))
     }
 
-    /// Reads it, or writes it if the ledger is new.
+    /// Reads the metadata, or writes it if the ledger is new.
     ///
     /// # Errors
-    /// When the ledger has another number of shards, or cannot be read or written.
+    /// When the ledger has a different number of shards, or the database cannot be read or written.
     pub fn open(store: &Store, shards: u16) -> Result<Meta, StoreError> {
         if let Some(meta) = Meta::read(store)? {
             if meta.shards != shards {
                 return Err(StoreError::Mismatch {
                     path: store.path().to_owned(),
                     message: format!(
-                        "it was made with shards: {}, and the configuration says {shards}; set it back, the number is fixed",
+                        "it was created with shards: {}, and the configuration sets {shards}: set it back, it is fixed",
                         meta.shards
                     ),
                 });
@@ -84,20 +86,21 @@ impl Meta {
     }
 }
 
-/// The names that default labels ever had, those that they have now among them, which are kept from now on: an event that
-/// comes again is known by what its client sent, and nothing else tells that apart.
+/// Returns the names of all current and former default labels, and stores those of `current`. The names distinguish
+/// labels that the server added from labels that the client sent when an event with a known id arrives again. See
+/// `docs/adr/0031-default-labels-do-not-change-identity.md`.
 ///
 /// # Errors
 /// When the database cannot be read or written.
-pub fn label_names(store: &Store, now: &DefaultLabels) -> Result<BTreeSet<String>, StoreError> {
-    let damaged = |_| store.damaged("the names of its labels cannot be read");
-    let kept = store.get(Family::Meta, LABELS_KEY)?;
-    let kept: BTreeSet<String> =
-        kept.map_or(Ok(BTreeSet::new()), |row| serde_json::from_slice(&row)).map_err(damaged)?;
-    let all: BTreeSet<String> = kept.iter().cloned().chain(now.names().map(Cow::into_owned)).collect();
-    if all != kept {
+pub fn label_names(store: &Store, current: &DefaultLabels) -> Result<BTreeSet<String>, StoreError> {
+    let damaged = |_| store.damaged("the names of its default labels cannot be read");
+    let stored = store.get(Family::Meta, LABELS_KEY)?;
+    let stored: BTreeSet<String> =
+        stored.map_or(Ok(BTreeSet::new()), |row| serde_json::from_slice(&row)).map_err(damaged)?;
+    let all: BTreeSet<String> = stored.iter().cloned().chain(current.names().map(Cow::into_owned)).collect();
+    if all != stored {
         let mut batch = store.batch(0);
-        // Texts always have a form in JSON.
+        // Strings can always be serialized as JSON.
         let row = serde_json::to_vec(&all).unwrap_or_default();
         store.put(&mut batch, Family::Meta, LABELS_KEY, &row)?;
         store.write_durable(batch).map_err(|error| store.failed(&error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The format on disk: keys and values of every column family. The table is in [`crate::ledger`].
+//! The on-disk format: keys and values of every column family. The table is in [`crate::ledger`].
 
 pub mod frame;
 pub mod keys;

@@ -1,6 +1,6 @@
 //! The record: one event as it is stored in `events`.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | format, 1 |
 //! | 16 | agent key |
@@ -11,10 +11,11 @@
 //! | ... | warnings: a JSON array of strings, then the first 4 bytes of its SHA-256 |
 //! | ... | canonical bytes of the content |
 //!
-//! No hash of the chain covers the warnings. The 4 bytes behind them show damage; they do not show intent.
+//! No hash of the chain covers the warnings. The 4 bytes after them detect damage, not tampering.
 //!
-//! Ingest lays the whole record out once, in one allocation, with room behind it for the answer. The shard fills
-//! in what only it knows, and the same bytes are hashed, stored and answered.
+//! Ingest builds the whole record once, in one allocation, with spare capacity at its end for the answer. The shard
+//! fills in the values that only it knows, and the same bytes are hashed, stored and sent as the answer. See
+//! `docs/adr/0002-the-shard-completes-canonical-bytes.md`.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -33,55 +34,56 @@ const WARNINGS_LEN: usize = HASH + 32;
 const WARNINGS: usize = WARNINGS_LEN + 4;
 const WARNINGS_CHECK: usize = 4;
 
-/// What the answer has beyond the content, its numbers at their longest and without warnings.
-const ANSWER_ROOM: usize = r#","hash":"","prev_hash":"","sequence":18446744073709551615}"#.len() + 2 * 64;
+/// The most bytes that an answer has in addition to the content, without warnings: every number at its greatest length.
+const ANSWER_OVERHEAD: usize = r#","hash":"","prev_hash":"","sequence":18446744073709551615}"#.len() + 2 * 64;
 
-/// A record that waits for its shard: everything is in its place but for what only the shard knows.
+/// A record that waits for its shard: complete except for the values that only the shard knows.
 pub struct Draft {
     bytes: Vec<u8>,
     canonical_at: usize,
     placeholders: Placeholders,
     terms: Terms,
     added_labels: u16,
-    /// Whose event it is.
+    /// The agent of the event.
     pub agent: AgentKey,
-    /// The id that the client sent, if it did.
+    /// The id that the client sent; `None` if the server assigns one.
     pub client_id: Option<Uuid>,
 }
 
-/// What the shard adds to a draft, but for the hashes.
+/// The values that the shard adds to a draft, except for the hashes.
 pub struct Stamp {
-    /// When the event was received, in RFC 3339.
+    /// The time of receipt, in the format of RFC 3339.
     pub received_at: [u8; time::LEN],
-    /// That time in ms since 1970.
+    /// The time of receipt in ms since 1970.
     pub ms: u64,
-    /// The first position of that millisecond.
+    /// The first position of that millisecond in the shard.
     pub first_of_ms: Position,
-    /// Where the event will stand.
+    /// The position at which the event will be stored.
     pub position: Position,
-    /// Random bits for the id.
+    /// Random bits for an id that the server assigns.
     pub random: u64,
-    /// The event's place in its chain.
+    /// The sequence of the event.
     pub sequence: Sequence,
 }
 
 impl Draft {
-    /// Lays out the record of an event.
+    /// Builds the record of an event.
     pub fn new(content: &Content<'_>) -> Draft {
         Draft::with_warnings(content, &[])
     }
 
-    /// The same with more warnings.
-    pub fn with_warnings(content: &Content<'_>, more: &[String]) -> Draft {
-        let is_quiet = content.warnings.is_empty() && more.is_empty();
-        let warnings = if is_quiet { Vec::new() } else { warnings_section(content.warnings.iter().chain(more)) };
+    /// Builds the record of an event with further warnings.
+    pub fn with_warnings(content: &Content<'_>, more_warnings: &[String]) -> Draft {
+        let has_no_warnings = content.warnings.is_empty() && more_warnings.is_empty();
+        let warnings =
+            if has_no_warnings { Vec::new() } else { warnings_section(content.warnings.iter().chain(more_warnings)) };
         let canonical_at = WARNINGS + warnings.len();
-        let room = ANSWER_ROOM + WARNINGS_KEY.len() + warnings.len();
-        let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + room);
+        let overhead = ANSWER_OVERHEAD + WARNINGS_KEY.len() + warnings.len();
+        let mut bytes = Vec::with_capacity(canonical_at + content.canonical_len() + overhead);
         bytes.resize(WARNINGS, 0);
         bytes[0] = FORMAT;
         bytes[AGENT..SEQUENCE].copy_from_slice(&content.agent.0);
-        // A body is shorter than 4 GiB, and so are its warnings.
+        // A request body is shorter than 4 GiB, and so are its warnings.
         bytes[WARNINGS_LEN..WARNINGS].copy_from_slice(&(warnings.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&warnings);
         let placeholders = content.write(&mut bytes);
@@ -90,30 +92,30 @@ impl Draft {
         Draft { bytes, canonical_at, placeholders, terms, added_labels, agent, client_id }
     }
 
-    /// The canonical bytes of the content, with zeros where only the shard knows.
+    /// The canonical bytes of the content, with zeros in the place of values that only the shard knows.
     pub fn canonical(&self) -> &[u8] {
         &self.bytes[self.canonical_at..]
     }
 
     /// The memory that the draft holds, in bytes.
-    pub fn cost(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         let terms = if self.terms.spilled() { self.terms.capacity() * size_of::<Term>() } else { 0 };
         self.bytes.capacity() + terms + size_of::<Draft>()
     }
 
-    /// What the event can be found by. Can be asked once.
+    /// The terms of the event. Moves them out: a second call returns none.
     pub fn take_terms(&mut self) -> Terms {
         std::mem::take(&mut self.terms)
     }
 
-    /// The agent's id.
+    /// The id of the agent.
     pub fn agent_id(&self) -> Box<str> {
         let canonical = &self.bytes[self.canonical_at..];
         let id = scan::member(canonical, Field::AgentId.name()).and_then(scan::text);
         id.unwrap_or_default().into()
     }
 
-    /// Fills the placeholders, and so makes the record that is stored, but for its hashes: see [`Record::seal`].
+    /// Fills the placeholders and returns the record, which is complete except for its hashes: see [`Record::seal`].
     pub fn stamp(mut self, stamp: &Stamp) -> Record {
         let canonical = &mut self.bytes[self.canonical_at..];
         if let Some(at) = self.placeholders.id {
@@ -127,12 +129,12 @@ impl Draft {
         Record { bytes: self.bytes, canonical_at: self.canonical_at }
     }
 
-    /// Whether this is the event that `stored` holds: the same agent and content, but for what the server filled
-    /// in, the labels `ours` among it.
-    pub fn is_same_event(&self, stored: RecordRef<'_>, ours: &DefaultLabels) -> bool {
-        let told = |canonical| {
+    /// Whether this is the same event as `stored`: the agent and the content are equal, except for what the server
+    /// filled in, `default_labels` included. See `docs/adr/0007-client-ids-are-claimed-then-looked-up.md`.
+    pub fn is_same_event(&self, stored: RecordRef<'_>, default_labels: &DefaultLabels) -> bool {
+        let client_fields = |canonical| {
             scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
-                // The ids are the same, though perhaps not in their letter case.
+                // The caller found `stored` by this id; only the letter case may differ.
                 Some(Field::Id) => false,
                 Some(Field::Timestamp) => self.placeholders.timestamp.is_none(),
                 Some(Field::Labels) => false,
@@ -142,7 +144,8 @@ impl Draft {
         };
         let (sent, stored) = (&self.bytes[self.canonical_at..], stored.canonical());
         let labels = |canonical| scan::member(canonical, Field::Labels.name());
-        told(sent).eq(told(stored)) && ours.is_same(self.added_labels, labels(sent), labels(stored))
+        client_fields(sent).eq(client_fields(stored))
+            && default_labels.same_labels(self.added_labels, labels(sent), labels(stored))
     }
 }
 
@@ -168,14 +171,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// A copy of a record that was read.
+    /// Copies a borrowed record, with spare capacity for the answer.
     pub fn copy(record: RecordRef<'_>) -> Record {
-        let mut bytes = Vec::with_capacity(record.bytes.len() + record.answer_room());
+        let mut bytes = Vec::with_capacity(record.bytes.len() + record.answer_overhead());
         bytes.extend_from_slice(record.bytes);
         Record { bytes, canonical_at: record.canonical_at }
     }
 
-    /// Adds the hash of the previous event of the chain, and the event's own hash, which is returned.
+    /// Sets the previous hash and the event's own hash, which is returned.
     pub fn seal(&mut self, prev_hash: &Hash) -> Hash {
         let hash = Hash::of_event(self.as_ref().canonical(), prev_hash);
         self.bytes[PREV_HASH..HASH].copy_from_slice(&prev_hash.0);
@@ -183,22 +186,22 @@ impl Record {
         hash
     }
 
-    /// The record, to read.
+    /// Borrows the record.
     pub fn as_ref(&self) -> RecordRef<'_> {
         RecordRef { bytes: &self.bytes, canonical_at: self.canonical_at }
     }
 
-    /// The stored event as it is answered, from the same bytes that were stored.
+    /// Turns the record into the answer that shows the stored event, in the same allocation.
     pub fn into_answer(mut self) -> RecordAnswer {
-        let beside = self.as_ref().beside_content();
+        let chain_fields = self.as_ref().chain_fields();
         let warnings = self.as_ref().warnings().map(<[u8]>::to_vec);
         self.bytes.pop();
-        beside.write(warnings.as_deref(), &mut self.bytes);
+        chain_fields.write(warnings.as_deref(), &mut self.bytes);
         RecordAnswer { bytes: self.bytes, at: self.canonical_at }
     }
 }
 
-/// The bytes of an answer, behind the header of the record that they were made from.
+/// An answer. Its bytes follow the header of the record that it was made from.
 pub struct RecordAnswer {
     bytes: Vec<u8>,
     at: usize,
@@ -210,7 +213,7 @@ impl AsRef<[u8]> for RecordAnswer {
     }
 }
 
-/// A record, borrowed from where it was read.
+/// A borrowed record.
 #[derive(Clone, Copy)]
 pub struct RecordRef<'a> {
     bytes: &'a [u8],
@@ -218,17 +221,17 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// Reads a record.
+    /// Parses a record.
     ///
     /// # Errors
-    /// What is wrong with it, if it is no record or its warnings are damaged.
+    /// When the record is malformed or its warnings are damaged. The message says which.
     pub fn parse(bytes: &'a [u8]) -> Result<RecordRef<'a>, &'static str> {
-        let (header, rest) = bytes.split_first_chunk::<WARNINGS>().ok_or("the record is cut off")?;
+        let (header, rest) = bytes.split_first_chunk::<WARNINGS>().ok_or("the record is truncated")?;
         if header[0] != FORMAT {
             return Err("unknown record format");
         }
         let len = u32::from_be_bytes([header[89], header[90], header[91], header[92]]) as usize;
-        let section = rest.get(..len).ok_or("the record's warnings are cut off")?;
+        let section = rest.get(..len).ok_or("the warnings of the record are truncated")?;
         let record = RecordRef { bytes, canonical_at: WARNINGS + len };
         match section.split_last_chunk::<WARNINGS_CHECK>() {
             Some((warnings, check)) if Sha256::digest(warnings)[..WARNINGS_CHECK] != check[..] => {
@@ -239,12 +242,12 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// Whose event a record is that cannot be read whole.
+    /// The agent key in a record that cannot be parsed.
     pub fn agent_of_damaged(bytes: &[u8]) -> Option<AgentKey> {
         bytes.get(AGENT..SEQUENCE)?.try_into().ok().map(AgentKey)
     }
 
-    /// The whole record.
+    /// The bytes of the whole record.
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
     }
@@ -254,12 +257,12 @@ impl<'a> RecordRef<'a> {
         &self.bytes[self.canonical_at..]
     }
 
-    /// The canonical value of a field.
+    /// The canonical value of a field of the content.
     pub fn value(self, field: Field) -> Option<&'a [u8]> {
         scan::member(self.canonical(), field.name())
     }
 
-    /// What the chain says of the event.
+    /// The link of the event in its chain.
     pub fn link(self) -> Link<'a> {
         Link {
             agent: self.agent(),
@@ -270,68 +273,68 @@ impl<'a> RecordRef<'a> {
         }
     }
 
-    /// Whose event it is.
+    /// The agent of the event.
     pub fn agent(self) -> AgentKey {
         AgentKey(self.array(AGENT).unwrap_or_default())
     }
 
-    /// The event's place in its chain.
+    /// The sequence of the event.
     pub fn sequence(self) -> Sequence {
         Sequence(self.array(SEQUENCE).map_or(0, u64::from_be_bytes))
     }
 
-    /// The hash of the event before it.
+    /// The previous hash.
     pub fn prev_hash(self) -> Hash {
         self.array(PREV_HASH).map_or(Hash::GENESIS, Hash)
     }
 
-    /// The event's hash.
+    /// The hash.
     pub fn hash(self) -> Hash {
         self.array(HASH).map_or(Hash::GENESIS, Hash)
     }
 
-    /// When the event was received, in ms since 1970.
+    /// The time of receipt in ms since 1970; `None` if the content has none.
     pub fn received_ms(self) -> Option<u64> {
         self.value(Field::ReceivedAt).and_then(scan::text).and_then(|text| time::parse_ms(&text))
     }
 
-    /// The warnings: a JSON array.
+    /// The warnings, a JSON array; `None` if there are none.
     pub fn warnings(self) -> Option<&'a [u8]> {
         let end = self.canonical_at.checked_sub(WARNINGS_CHECK).filter(|&end| end > WARNINGS)?;
         Some(&self.bytes[WARNINGS..end])
     }
 
-    /// Appends the stored event as it is answered.
+    /// Appends the answer that shows the stored event.
     pub fn write_answer(self, out: &mut Vec<u8>) {
         let canonical = self.canonical();
-        out.reserve(canonical.len() + self.answer_room());
+        out.reserve(canonical.len() + self.answer_overhead());
         out.extend_from_slice(&canonical[..canonical.len().saturating_sub(1)]);
-        self.beside_content().write(self.warnings(), out);
+        self.chain_fields().write(self.warnings(), out);
     }
 
-    fn beside_content(self) -> BesideContent {
-        BesideContent { hash: self.hash(), prev_hash: self.prev_hash(), sequence: self.sequence() }
+    fn chain_fields(self) -> ChainFields {
+        ChainFields { hash: self.hash(), prev_hash: self.prev_hash(), sequence: self.sequence() }
     }
 
-    fn answer_room(self) -> usize {
-        ANSWER_ROOM + self.warnings().map_or(0, |warnings| WARNINGS_KEY.len() + warnings.len())
+    fn answer_overhead(self) -> usize {
+        ANSWER_OVERHEAD + self.warnings().map_or(0, |warnings| WARNINGS_KEY.len() + warnings.len())
     }
 
-    /// `N` bytes of the header; `parse` has made sure that they are there.
+    /// `N` bytes of the header, which `parse` has found to be complete.
     fn array<const N: usize>(self, at: usize) -> Option<[u8; N]> {
         self.bytes.get(at..at + N)?.try_into().ok()
     }
 }
 
-/// What an answer has beyond the content.
-struct BesideContent {
+/// The fields of an answer that are not part of the content, except for warnings.
+struct ChainFields {
     hash: Hash,
     prev_hash: Hash,
     sequence: Sequence,
 }
 
-impl BesideContent {
-    /// Appends it behind the content, whose closing brace the caller has left out.
+impl ChainFields {
+    /// Appends the fields to the content, whose closing brace the caller has left out.
     fn write(&self, warnings: Option<&[u8]>, out: &mut Vec<u8>) {
         out.extend_from_slice(br#","hash":""#);
         out.extend_from_slice(&self.hash.hex());

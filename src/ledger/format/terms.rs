@@ -1,20 +1,20 @@
-//! Terms: what the index finds events by, besides agent, time and id.
+//! Terms: the keys of the index, which finds events by type, status, session and label.
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-use cairn_proof::chain::{ACTION_TYPE, Content, Field, scan};
+use cairn_proof::chain::{Content, DEFAULT_ACTION_TYPE, Field, scan};
 
-/// The terms of one event: as many as most have take no allocation of their own.
+/// The terms of one event. The number that most events have needs no allocation.
 pub type Terms = SmallVec<[Term; 8]>;
 
-/// One thing that an event can be found by. A term is a hash: two may be the same by chance, so who finds an event
-/// by it looks at the event itself.
+/// A hash of a field or label and its value. Two terms may collide, so a reader that finds an event by a term has to
+/// check the event itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u128);
 
 impl Term {
-    /// Events with this text in `field`.
+    /// The term of events with the value `text` in `field`.
     pub fn field(field: Field, text: &str) -> Term {
         Term::of(field, text.as_bytes())
     }
@@ -23,16 +23,16 @@ impl Term {
         Term(xxh3_128_with_seed(text, field as u64))
     }
 
-    /// Events with this label. A number or boolean is written as in canonical JSON.
+    /// The term of events with this label. Numbers and booleans are given as in canonical JSON.
     pub fn label(key: &str, value: &str) -> Term {
         Term(xxh3_128_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), Field::Labels as u64)))
     }
 }
 
-/// The fields that events are found by.
+/// The fields that are indexed.
 const FIELDS: [Field; 4] = [Field::ActionStatus, Field::ActionType, Field::Labels, Field::SessionId];
 
-/// Every term of an event with these canonical bytes.
+/// The terms of an event, from its canonical bytes.
 pub fn of_event(canonical: &[u8]) -> Terms {
     let mut terms = Terms::new();
     for (key, value) in scan::members(canonical) {
@@ -43,13 +43,13 @@ pub fn of_event(canonical: &[u8]) -> Terms {
     terms
 }
 
-/// The same, before there are canonical bytes.
+/// The terms of an event, from content that has not been written as canonical bytes. The same as [`of_event`].
 pub fn of_content(content: &Content<'_>) -> Terms {
     let mut terms = Terms::new();
     for field in FIELDS {
         match content.value(field) {
             Some(value) => add(field, value, &mut terms),
-            None if field == Field::ActionType => terms.push(Term::field(field, ACTION_TYPE)),
+            None if field == Field::ActionType => terms.push(Term::field(field, DEFAULT_ACTION_TYPE)),
             None => {}
         }
     }
@@ -59,7 +59,7 @@ pub fn of_content(content: &Content<'_>) -> Terms {
 fn add(field: Field, value: &[u8], terms: &mut Terms) {
     if field != Field::Labels {
         match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
-            // What has no escapes is its own text.
+            // A string without escapes needs no decoding.
             Some(text) if !text.contains(&b'\\') => terms.push(Term::of(field, text)),
             _ => terms.extend(scan::text(value).map(|text| Term::field(field, &text))),
         }

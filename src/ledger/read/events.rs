@@ -1,76 +1,78 @@
-//! Going over stored events, whichever frames they stand in.
+//! Iterates over stored events, across the frames that contain them.
 
 use crate::ledger::format::frame::Frame;
 use crate::ledger::format::keys::Location;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
-/// An event that was read.
+/// An event as it was read.
 #[derive(Clone, Copy)]
 pub struct Event<'r> {
-    /// The key of its row.
+    /// The key of the row.
     key: &'r [u8],
-    /// Where it stands; `None` if its row is damaged.
+    /// The location; `None` if the row is damaged.
     pub location: Option<Location>,
-    /// Its record; of a damaged row everything, because the first agent in it can still be named.
+    /// The record. If the row is damaged, the whole row, because the first agent in it can still be identified.
     pub bytes: &'r [u8],
 }
 
 impl<'r> Event<'r> {
-    /// Whether its row sorts before that of an event which stands at `place`.
+    /// Whether the event sorts before `location`; if its row is damaged, whether the row does.
     pub fn is_before(&self, location: Location) -> bool {
         self.location.map_or_else(|| *self.key < location.encode()[..], |own| own < location)
     }
 }
 
-/// A place among the events.
+/// An iterator over stored events.
 pub struct Events<'s> {
     rows: Rows<'s>,
     at: At,
 }
 
-/// Where that is in the row at hand.
+/// The position of the iterator within the current row.
 #[derive(Clone, Copy)]
 enum At {
-    /// Nowhere: before the first seek, or beyond the ends.
-    Nowhere,
-    /// In a frame that starts at `first` and has events up to `last`: at this index.
+    /// Before the first seek, or beyond the ends.
+    Unpositioned,
+    /// At the event with this index of a frame from `first` to `last`.
     Frame { first: Location, last: Location, index: usize },
-    /// At a damaged row: it counts as one event. What was read before it ended at this place, if it was read.
+    /// At a damaged row, which counts as one event. With the last location of the preceding row, if that was read.
     Damaged(Option<Location>),
 }
 
 impl<'s> Events<'s> {
-    /// The events as they are now. Stands nowhere: seek first.
+    /// Iterates over a snapshot of the events. Must be positioned with a seek first.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn new(store: &'s Store) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.rows(Family::Events)?, at: At::Nowhere })
+        Ok(Events { rows: store.rows(Family::Events)?, at: At::Unpositioned })
     }
 
-    /// The same for one of so many readers that pass over them once.
+    /// Iterates once over a snapshot of the events, as one of `readers` parallel readers. Must be positioned with a
+    /// seek first.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn scan(store: &'s Store, readers: usize) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.scan_beside(Family::Events, readers)?, at: At::Nowhere })
+        Ok(Events { rows: store.scan_shared(Family::Events, readers)?, at: At::Unpositioned })
     }
 
-    /// Goes to the event at `place`, or to the first one behind it. The neighbours of where it stands are only a step away.
+    /// Moves to the event at `location`, or to the first event after it. Moving within a frame, or to an adjacent one,
+    /// is cheap.
     pub fn seek(&mut self, location: Location) {
         if !self.has(location) {
             match self.at {
                 At::Frame { last, .. } if last.is_followed_by(location) => self.next_frame(),
                 At::Frame { first, .. } if location.is_followed_by(first) => {
-                    self.rows.back();
-                    self.arrive(None);
+                    self.rows.prev();
+                    self.load_frame(None);
                 }
                 _ => {}
             }
         }
         if !self.has(location) {
             self.rows.seek(&location.encode());
-            self.arrive(None);
+            self.load_frame(None);
         }
         if self.has(location)
             && let At::Frame { first, index, .. } = &mut self.at
@@ -79,18 +81,18 @@ impl<'s> Events<'s> {
         }
     }
 
-    /// Whether the row at hand has the event at `place`.
+    /// Whether the current row has the event at `location`.
     fn has(&self, location: Location) -> bool {
         matches!(self.at, At::Frame { first, last, .. } if first <= location && location <= last)
     }
 
-    /// Goes to the first one.
+    /// Moves to the first event.
     pub fn seek_first(&mut self) {
         self.rows.seek_first();
-        self.arrive(None);
+        self.load_frame(None);
     }
 
-    /// Goes one on.
+    /// Moves to the next event.
     pub fn next(&mut self) {
         match &mut self.at {
             At::Frame { first, last, index } if last.position.0 - first.position.0 > *index as u64 => *index += 1,
@@ -99,61 +101,61 @@ impl<'s> Events<'s> {
     }
 
     fn next_frame(&mut self) {
-        let behind = match self.at {
+        let previous_last = match self.at {
             At::Frame { last, .. } => Some(last),
-            At::Damaged(behind) => behind,
-            At::Nowhere => None,
+            At::Damaged(previous_last) => previous_last,
+            At::Unpositioned => None,
         };
         self.rows.next();
-        self.arrive(behind);
+        self.load_frame(previous_last);
     }
 
-    /// Looks at the row that was gone to. A frame that reaches back to `behind`, which was read before it, is damaged: an
-    /// event can stand in one frame only.
-    fn arrive(&mut self, behind: Option<Location>) {
-        // What the database could not read is told by whoever asks for the event.
+    /// Decodes the current row. A frame that begins at or before `previous_last`, the last location of the row that was
+    /// read before it, is damaged, because an event is stored in one frame only.
+    fn load_frame(&mut self, previous_last: Option<Location>) {
+        // A read error is reported by `event`.
         self.at = match self.rows.row() {
             Ok(Some((key, value))) => match Frame::decode(key, value) {
-                Some(frame) if behind.is_none_or(|behind| behind < frame.first) => {
+                Some(frame) if previous_last.is_none_or(|previous_last| previous_last < frame.first) => {
                     At::Frame { first: frame.first, last: frame.last(), index: 0 }
                 }
-                _ => At::Damaged(behind),
+                _ => At::Damaged(previous_last),
             },
-            _ => At::Nowhere,
+            _ => At::Unpositioned,
         };
     }
 
-    /// The event here; `None` beyond the ends.
+    /// The current event; `None` beyond the ends.
     ///
     /// # Errors
-    /// When the database could not read on: not the same as an end.
+    /// When the database cannot be read, which is not the same as an end.
     pub fn event(&self) -> Result<Option<Event<'_>>, StoreError> {
         let Some((key, value)) = self.rows.row()? else { return Ok(None) };
-        let whole = match self.at {
+        let decoded = match self.at {
             At::Frame { index, .. } => Frame::decode(key, value).map(|frame| (frame, index)),
-            At::Damaged(_) | At::Nowhere => None,
+            At::Damaged(_) | At::Unpositioned => None,
         };
-        Ok(Some(match whole {
+        Ok(Some(match decoded {
             Some((frame, index)) => Event { key, location: Some(frame.location(index)), bytes: frame.record(index) },
             None => Event { key, location: None, bytes: value },
         }))
     }
 
-    /// Tells up to `most` events of the row at hand, from here on, and goes behind them; says how many they were. None, if
-    /// the row is damaged.
+    /// Passes up to `max_events` events of the current row to `visit`, beginning with the current event, and moves past
+    /// them. Returns their number, which is 0 if the row is damaged.
     ///
     /// # Errors
-    /// When the database cannot be read, and what `tell` fails with.
-    pub fn take_row(
+    /// When the database cannot be read, or `visit` fails.
+    pub fn visit_row(
         &mut self,
-        most: usize,
-        mut tell: impl FnMut(Event<'_>) -> Result<(), StoreError>,
+        max_events: usize,
+        mut visit: impl FnMut(Event<'_>) -> Result<(), StoreError>,
     ) -> Result<usize, StoreError> {
         let (At::Frame { index, .. }, Some((key, value))) = (self.at, self.rows.row()?) else { return Ok(0) };
         let Some(frame) = Frame::decode(key, value) else { return Ok(0) };
-        let (count, end) = (frame.count(), frame.count().min(index.saturating_add(most)));
+        let (count, end) = (frame.count(), frame.count().min(index.saturating_add(max_events)));
         for index in index..end {
-            tell(Event { key, location: Some(frame.location(index)), bytes: frame.record(index) })?;
+            visit(Event { key, location: Some(frame.location(index)), bytes: frame.record(index) })?;
         }
         match &mut self.at {
             At::Frame { index, .. } if end < count => *index = end,
@@ -162,7 +164,7 @@ impl<'s> Events<'s> {
         Ok(end - index)
     }
 
-    /// The record of the event at `place`; `None` if there is none.
+    /// The record at `location`; `None` if there is no event.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,11 +1,13 @@
-//! The consumer of commits behind a cursor: index, log and relay follow the ledger with it.
+//! Follows the commits of a ledger from a cursor. The index, the log and each destination of the relay are its
+//! consumers.
 //!
-//! A consumer reads committed events in the order of their positions, shard by shard, and stores how far it is together with what it
-//! derives, in one batch: a crash loses both or neither. The follower holds that cursor in memory, wakes the consumer when there are
-//! new commits, waits a moment so that one pass sees many of them (debounce), and reads events from the memory of the latest commits
-//! or, for a consumer that is behind, from the database. A slow consumer never slows a commit.
+//! A consumer reads committed events in the order of their positions, shard by shard, and stores its cursor together
+//! with what it derives, in one batch: a crash loses both or neither. The follower has that cursor in memory, wakes the
+//! consumer when there are new commits, waits a moment so that one pass reads many of them (debounce), and reads events
+//! from the memory of the latest commits or, for a consumer that lags, from the database. A slow consumer never slows a
+//! commit. See `docs/adr/0009-consumers-read-recent-commits-from-memory.md`.
 //!
-//! What it leaves out: the row that stores the cursor belongs to the consumer, and so does the thread.
+//! Not included are the row that stores the cursor, and the thread: both belong to the consumer.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::store::{Store, StoreError};
 
-/// The position of the next event of each shard. Written by its consumer, read by everyone.
+/// The position of the next event of each shard. Written by its consumer, read by other threads.
 pub struct Cursor {
     next: Box<[AtomicU64]>,
 }
@@ -63,7 +65,7 @@ pub enum Wake {
 
 /// An event that a consumer reads.
 pub enum FollowedEvent<'e> {
-    /// What the shard handed over when it committed the event.
+    /// The event as the shard published it with its commit.
     Recent(CommittedEvent<'e>),
     /// The record, read back from the database.
     Stored(RecordRef<'e>),
@@ -83,12 +85,12 @@ impl Follower {
         Follower { woken: committed.subscribe(), committed: Arc::clone(committed), cursor, debounce }
     }
 
-    /// How far the shards have committed.
+    /// The progress of the shards.
     pub fn committed(&self) -> &Committed {
         &self.committed
     }
 
-    /// How far the consumer is.
+    /// The cursor of the consumer.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
     }
@@ -122,11 +124,13 @@ impl Follower {
         }
     }
 
-    /// Passes up to `max_events` committed events of a shard to `take`, from the cursor on, until `take` breaks off. Returns the position
-    /// after the last of them, to which the consumer moves the cursor when it has stored what it derived.
+    /// Passes up to `max_events` committed events of a shard to `take`, beginning at the cursor, until `take` returns
+    /// `Break`. Returns the position after the last of them, to which the consumer moves the cursor when it has stored
+    /// what it derived.
     ///
     /// # Errors
-    /// When the database cannot be read, and what `take` fails with. An event that is missing or damaged is passed to `take` as an error.
+    /// When the database cannot be read, or `take` fails. An event that is missing or damaged is passed to `take` as an
+    /// error.
     pub fn read<E: From<StoreError>>(
         &self,
         store: &Store,

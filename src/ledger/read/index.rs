@@ -1,9 +1,9 @@
-//! The term index: the first consumer of commits.
+//! The term index, a consumer of commits.
 //!
-//! It reads committed events in the order of their positions behind a cursor and writes, for a stretch of them, one
-//! row per term: key term · shard · first position, value the offsets of the events that have the term, 2 bytes
-//! each. The cursor is in the same family as the rows, so that a crash loses both or neither: nothing here is in
-//! the write-ahead log, and what is lost is derived again.
+//! It reads committed events in the order of their positions and writes, for each batch of them, one row per term: key
+//! term · shard · first position, value the offsets of the events that have the term, 2 bytes each. The cursor is in
+//! the same column family as the rows, so that a crash loses both or neither: neither is in the write-ahead log, and
+//! what is lost is derived again. See `docs/adr/0008-derived-rows-are-not-in-the-write-ahead-log.md`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,25 +18,26 @@ use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::terms::{self, Term};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
-/// Raised when rows change their meaning: an older index is thrown away and derived again.
+/// The version of the rows. Raised when their meaning changes; an index of another version is deleted and rebuilt.
 const FORMAT: u16 = 2;
-/// The most events of one stretch. Offsets have 2 bytes.
-const STRETCH_EVENTS: u64 = 4096;
-/// A stretch ends behind the event with which it has this many terms: an event can have a hundred thousand labels.
-const STRETCH_TERMS: usize = 65_536;
+/// The most events of one batch. Offsets have 2 bytes.
+const BATCH_EVENTS: u64 = 4096;
+/// A batch ends after the event with which it reaches this number of terms: an event can have a hundred thousand
+/// labels.
+const BATCH_TERMS: usize = 65_536;
 /// How long to wait for more commits before reading.
 const DEBOUNCE: Duration = Duration::from_millis(5);
-/// How long to wait before a failed pass is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a failed pass is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How far the index is.
+/// The progress of the index.
 pub struct Index {
     cursor: Arc<Cursor>,
     moved: watch::Sender<()>,
 }
 
 impl Index {
-    /// Reads the cursors; clears an index of another format.
+    /// Reads the cursors. Clears an index of another format or of other events, so that it is rebuilt.
     ///
     /// # Errors
     /// When the database cannot be read or written.
@@ -44,7 +45,7 @@ impl Index {
         let mut next = Vec::new();
         for shard in committed.shards() {
             let cursor = store.get(Family::Index, &cursor_key(shard))?.and_then(|row| decode_cursor(&row));
-            // An index that is ahead of the events belongs to other events.
+            // An index that is ahead of the events was made from other events.
             next.extend(cursor.filter(|&cursor| cursor <= committed.next(shard)));
         }
         let shards = committed.shards().count();
@@ -63,15 +64,15 @@ impl Index {
         self.cursor.next(shard)
     }
 
-    /// How many committed events are not in the index yet.
+    /// The number of committed events that are not in the index.
     pub fn lag(&self, committed: &Committed) -> u64 {
         committed.lag(&self.cursor.positions())
     }
 
     /// Waits until everything that is committed now is in the index.
     pub async fn catch_up(&self, committed: &Committed) {
-        let goal: Vec<Position> = committed.shards().map(|shard| committed.next(shard)).collect();
-        let is_reached = || committed.shards().zip(&goal).all(|(shard, goal)| self.next(shard) >= *goal);
+        let target: Vec<Position> = committed.shards().map(|shard| committed.next(shard)).collect();
+        let is_reached = || committed.shards().zip(&target).all(|(shard, target)| self.next(shard) >= *target);
         let mut moved = self.moved.subscribe();
         while !is_reached() {
             if moved.changed().await.is_err() {
@@ -88,8 +89,8 @@ impl Index {
                 Ok(()) if follower.wait(None, stop) == Wake::Stop => return,
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, retry_after = ?RETRY, "index cannot be written; retrying");
-                    if !matches!(stop.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
+                    tracing::warn!(%error, retry_after = ?RETRY_DELAY, "index cannot be written; retrying");
+                    if !matches!(stop.recv_timeout(RETRY_DELAY), Err(RecvTimeoutError::Timeout)) {
                         return;
                     }
                 }
@@ -97,10 +98,10 @@ impl Index {
         }
     }
 
-    /// Adds what is committed and not in the index.
+    /// Adds the committed events that are not in the index.
     fn pass(&self, store: &Store, follower: &Follower, stop: &Receiver<()>) -> Result<(), StoreError> {
         let mut terms = Vec::new();
-        // One stretch of each shard in turn, so that none waits for another.
+        // One batch of each shard in turn, so that no shard waits for another.
         while follower.lag() > 0 {
             for shard in follower.committed().shards() {
                 if stop.try_recv() == Err(TryRecvError::Disconnected) {
@@ -108,7 +109,7 @@ impl Index {
                 }
                 let first = self.next(shard);
                 if first < follower.committed().next(shard) {
-                    let next = add_stretch(store, follower, shard, &mut terms)?;
+                    let next = add_batch(store, follower, shard, &mut terms)?;
                     self.cursor.set(shard, next);
                 }
             }
@@ -118,8 +119,8 @@ impl Index {
     }
 }
 
-/// Writes the rows of the next events of a shard and the cursor after them; returns that cursor.
-fn add_stretch(
+/// Writes the rows of the next events of a shard and the cursor after them. Returns that cursor.
+fn add_batch(
     store: &Store,
     follower: &Follower,
     shard: ShardId,
@@ -127,28 +128,28 @@ fn add_stretch(
 ) -> Result<Position, StoreError> {
     terms.clear();
     let first = follower.cursor().next(shard);
-    let next = follower.read(store, shard, STRETCH_EVENTS, |location, event| {
-        // Below 4096, the bound of a stretch.
+    let next = follower.read(store, shard, BATCH_EVENTS, |location, event| {
+        // Less than 4096, the bound of a batch.
         let offset = (location.position.0 - first.0) as u16;
         match event {
             Ok(FollowedEvent::Recent(event)) => terms.extend(event.terms.iter().map(|&term| (term, offset))),
             Ok(FollowedEvent::Stored(record)) => {
                 terms.extend(terms::of_event(record.canonical()).into_iter().map(|term| (term, offset)));
             }
-            // The index continues without the event; `cairn verify` reports it.
-            Err(error) => tracing::error!(%error, "event is left out of the index: run `cairn verify --all`"),
+            // The index continues without the event, which `cairn verify` reports.
+            Err(error) => tracing::error!(%error, "event cannot be indexed: run `cairn verify --all`"),
         }
-        let is_full = terms.len() >= STRETCH_TERMS;
+        let is_full = terms.len() >= BATCH_TERMS;
         Ok::<_, StoreError>(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     terms.sort_unstable();
     terms.dedup();
     let mut batch = store.batch(terms.len() * 12 + 64);
     let mut offsets = Vec::new();
-    for same in terms.chunk_by(|a, b| a.0 == b.0) {
+    for postings in terms.chunk_by(|a, b| a.0 == b.0) {
         offsets.clear();
-        same.iter().for_each(|(_, offset)| offsets.extend_from_slice(&offset.to_be_bytes()));
-        store.put(&mut batch, Family::Index, &row_key(same[0].0, shard, first), &offsets)?;
+        postings.iter().for_each(|(_, offset)| offsets.extend_from_slice(&offset.to_be_bytes()));
+        store.put(&mut batch, Family::Index, &row_key(postings[0].0, shard, first), &offsets)?;
     }
     store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(next))?;
     store.write_derived(batch)?;
@@ -162,14 +163,14 @@ fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
     key
 }
 
-/// Shorter than a row's key, so that the two cannot meet.
+/// Shorter than the key of a row, so the two cannot collide.
 fn cursor_key(shard: ShardId) -> [u8; 8] {
     let [high, low] = shard.0.to_be_bytes();
     [b'c', b'u', b'r', b's', b'o', b'r', high, low]
 }
 
 fn encode_cursor(next: Position) -> [u8; 10] {
-    // The same shape as a place: 2 bytes, then a position.
+    // The same layout as a location: 2 bytes, then a position.
     Location { shard: ShardId(FORMAT), position: next }.encode()
 }
 
@@ -178,14 +179,14 @@ fn decode_cursor(row: &[u8]) -> Option<Position> {
     (cursor.shard.0 == FORMAT).then_some(cursor.position)
 }
 
-/// The positions of one shard's events that have a term.
+/// Iterates over the positions of one shard's events that have a term.
 pub struct Postings<'s> {
     rows: Rows<'s>,
     prefix: [u8; 18],
 }
 
 impl<'s> Postings<'s> {
-    /// Stands nowhere: seek first.
+    /// Opens the positions of a term in a shard.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -195,7 +196,7 @@ impl<'s> Postings<'s> {
         Ok(Postings { rows: store.rows(Family::Index)?, prefix })
     }
 
-    /// The row's positions, rising; empty beyond the ends.
+    /// The positions in the current row, ascending; none beyond the ends.
     fn row(&self) -> Result<impl DoubleEndedIterator<Item = Position> + '_, StoreError> {
         let row = self.rows.row()?.filter(|(key, _)| key.starts_with(&self.prefix));
         let (first, offsets) = match row {
@@ -213,13 +214,13 @@ impl<'s> Postings<'s> {
         key
     }
 
-    /// The first position at or behind `from`.
+    /// The first position at or after `from`.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn at_or_after(&mut self, from: Position) -> Result<Option<Position>, StoreError> {
-        // The row that starts before `from` may reach beyond it.
-        self.rows.seek_back(&self.key(from));
+        // The row that starts before `from` may contain later positions.
+        self.rows.seek_for_prev(&self.key(from));
         if let Some(found) = self.row()?.find(|&position| position >= from) {
             return Ok(Some(found));
         }
@@ -234,11 +235,11 @@ impl<'s> Postings<'s> {
     /// When the database cannot be read.
     pub fn before(&mut self, end: Position) -> Result<Option<Position>, StoreError> {
         let Some(last) = end.0.checked_sub(1).map(Position) else { return Ok(None) };
-        self.rows.seek_back(&self.key(last));
+        self.rows.seek_for_prev(&self.key(last));
         if let Some(found) = self.row()?.rfind(|&position| position < end) {
             return Ok(Some(found));
         }
-        self.rows.back();
+        self.rows.prev();
         let found = self.row()?.rfind(|&position| position < end);
         Ok(found)
     }

@@ -1,4 +1,4 @@
-//! Reading what was committed.
+//! Looks up single rows: events by location or id, agents, and the ends of shards.
 
 use uuid::Uuid;
 
@@ -8,33 +8,33 @@ use crate::ledger::format::record::{Record, RecordRef};
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::{AgentKey, Field, scan};
 
-/// The event at `place`.
+/// The record at `location`; `None` if there is none.
 ///
 /// # Errors
-/// When the database cannot be read, or what is there is no record.
+/// When the database cannot be read, or the record is malformed.
 pub fn record(store: &Store, location: Location) -> Result<Option<Record>, StoreError> {
     let mut events = Events::new(store)?;
     let Some(bytes) = events.at(location)? else { return Ok(None) };
     parse(store, location, bytes).map(|record| Some(Record::copy(record)))
 }
 
-/// Reads the record that stands at `place`.
+/// Parses the record at `location`.
 ///
 /// # Errors
-/// When it is no record.
+/// When the record is malformed.
 pub fn parse<'b>(store: &Store, location: Location, bytes: &'b [u8]) -> Result<RecordRef<'b>, StoreError> {
     RecordRef::parse(bytes).map_err(|why| {
         store.damaged(format!("the event at position {} of shard {}: {why}", location.position.0, location.shard.0))
     })
 }
 
-/// The id of an event.
+/// The id of an event; `None` if it is not a UUID.
 pub fn id(record: RecordRef<'_>) -> Option<Uuid> {
     let text = record.value(Field::Id).and_then(scan::text)?;
     Uuid::try_parse(&text).ok()
 }
 
-/// The event with that id, whoever gave it, and where it stands.
+/// The event with this id, assigned by a client or by the server, and its location.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -44,14 +44,14 @@ pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Location, Re
             Location::decode(&location).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
         return Ok(record(store, location)?.map(|record| (location, record)));
     }
-    find_given(store, id, shards)
+    find_by_server_id(store, id, shards)
 }
 
-/// The event with that id, if a server gave it.
+/// The event with this id, if the server assigned it, and its location.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn find_given(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Location, Record)>, StoreError> {
+pub fn find_by_server_id(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Location, Record)>, StoreError> {
     let Some((ms, offset)) = server_id::parts(id) else { return Ok(None) };
     for shard in (0..shards).map(ShardId) {
         let Some(first) = store.get(Family::Times, &time_key(shard, ms))? else { continue };
@@ -66,42 +66,43 @@ pub fn find_given(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Locati
     Ok(None)
 }
 
-/// What is known of an agent.
+/// The row of an agent; `None` if it has no event.
 ///
 /// # Errors
 /// When the database cannot be read, or the row is damaged.
 pub fn agent(store: &Store, key: AgentKey) -> Result<Option<Agent>, StoreError> {
-    store.get(Family::Agents, &key.0)?.map(|row| decode(store, key, &row)).transpose()
+    store.get(Family::Agents, &key.0)?.map(|row| decode_agent(store, key, &row)).transpose()
 }
 
-/// What is known of each of these agents, whose keys are in order.
+/// The rows of these agents, whose keys must be sorted, in the order of the keys.
 ///
 /// # Errors
-/// When the database has no such family. What is wrong with one of the agents is said in its place.
+/// When the column family is missing. A row that cannot be read is an error at its index of the result.
 pub fn agents(store: &Store, keys: &[AgentKey]) -> Result<Vec<Result<Option<Agent>, StoreError>>, StoreError> {
     let rows = store.get_many(Family::Agents, keys)?.into_iter().zip(keys);
-    Ok(rows.map(|(row, &key)| row?.map(|row| decode(store, key, &row)).transpose()).collect())
+    Ok(rows.map(|(row, &key)| row?.map(|row| decode_agent(store, key, &row)).transpose()).collect())
 }
 
-fn decode(store: &Store, key: AgentKey, row: &[u8]) -> Result<Agent, StoreError> {
+fn decode_agent(store: &Store, key: AgentKey, row: &[u8]) -> Result<Agent, StoreError> {
     Agent::decode(row).ok_or_else(|| store.damaged(format!("the row of agent {key:?} cannot be read")))
 }
 
-/// What an agent is called where something is wrong with its chain: by its id, if its row can be read.
-pub fn name(store: &Store, key: AgentKey) -> String {
+/// The name of an agent in reports of damage: its id, or its key if its row cannot be read.
+pub fn agent_name(store: &Store, key: AgentKey) -> String {
     let row = agent(store, key).ok().flatten();
     row.map_or_else(|| format!("with the key {key:?}"), |row| row.agent_id.into())
 }
 
-/// The position behind the last event of a shard.
+/// The position after the last event of a shard.
 ///
 /// # Errors
-/// When the database cannot be read, or the last row stands at no place: what is behind it is not for new events.
+/// When the database cannot be read, or the key of the last row is not a location: it is then unknown where new events
+/// belong.
 pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
     let mut rows = store.rows(Family::Events)?;
-    rows.seek_back(&Location { shard, position: Position(u64::MAX) }.encode());
+    rows.seek_for_prev(&Location { shard, position: Position(u64::MAX) }.encode());
     let Some((key, _)) = rows.row()? else { return Ok(Position(0)) };
-    let damaged = || store.damaged(format!("a row of events stands at no location: {key:02x?}"));
+    let damaged = || store.damaged(format!("the key of a row in `events` is not a location: {key:02x?}"));
     let last = Location::decode(key).ok_or_else(damaged)?;
     Ok(if last.shard == shard { last.position.next() } else { Position(0) })
 }

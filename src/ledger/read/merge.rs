@@ -7,29 +7,32 @@ use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::store::{Store, StoreError};
 
-/// Tells up to `limit` committed events from `next` on, and moves `next` behind them. Shards are merged by the time of
-/// receipt, so that a session whose agents are in several shards keeps its order as far as clocks go.
+/// Passes up to `limit` committed events from `next` on to `visit`, and advances `next` past them. Shards are merged by
+/// time of receipt, so that a session whose agents are in several shards remains in order, as far as times of receipt
+/// show it.
 ///
-/// For an event that cannot be read, `None` is told.
+/// For an event that cannot be read, `visit` gets `None`.
 ///
 /// # Errors
-/// When the database cannot be read. `next` stands behind what was told then.
+/// When the database cannot be read, or `visit` fails. `next` is then after the last event that was visited
+/// successfully.
 pub fn read(
     store: &Store,
     committed: &Committed,
     next: &mut [Position],
     limit: usize,
-    mut tell: impl FnMut(Location, Option<RecordRef<'_>>) -> Result<(), StoreError>,
+    mut visit: impl FnMut(Location, Option<RecordRef<'_>>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut shards = Vec::new();
     for shard in committed.shards() {
-        // First the end, then the rows: they show what was there when they were opened, and nothing later.
+        // The end is read before the iterator is opened: an iterator sees only rows that were stored when it was
+        // opened.
         let (from, end) = (next[usize::from(shard.0)], committed.next(shard));
         if from < end {
             shards.push(Shard { shard, end, events: Events::new(store)? });
         }
     }
-    // With one shard nobody asks for the time.
+    // With one shard the time of receipt is not needed.
     let is_merged = shards.len() > 1;
     for _ in 0..limit {
         let mut first: Option<(u64, usize)> = None;
@@ -46,7 +49,7 @@ pub fn read(
         let shard = &mut shards[index];
         let position = &mut next[usize::from(shard.shard.0)];
         let location = Location { shard: shard.shard, position: *position };
-        tell(location, shard.record(store, location)?)?;
+        visit(location, shard.record(store, location)?)?;
         *position = position.next();
     }
     Ok(())
@@ -59,13 +62,13 @@ struct Shard<'s> {
 }
 
 impl Shard<'_> {
-    /// When the event at this place was received; the beginning of time if it cannot be read.
+    /// The time of receipt of the event at this position; 0 if it cannot be read.
     fn received_ms(&mut self, position: Position) -> Result<u64, StoreError> {
         let record = self.events.at(Location { shard: self.shard, position })?;
         Ok(record.and_then(|record| RecordRef::parse(record).ok()?.received_ms()).unwrap_or(0))
     }
 
-    /// The record at this place; `None` if there is none that can be read.
+    /// The record at this location; `None` if there is none that can be read.
     fn record<'r>(&'r mut self, store: &Store, location: Location) -> Result<Option<RecordRef<'r>>, StoreError> {
         Ok(self.events.at(location)?.and_then(|record| lookup::parse(store, location, record).ok()))
     }

@@ -1,4 +1,5 @@
-//! Reads what was committed: single rows, whole ranges, the latest commits in memory, and behind a cursor.
+//! Reads committed events: single rows, ranges, the latest commits from memory, and new commits as a consumer with a
+//! cursor.
 
 pub mod committed;
 pub mod events;

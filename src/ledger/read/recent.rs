@@ -1,5 +1,5 @@
-//! The latest commits of a shard in memory, as those need them who follow behind. Whoever keeps up reads nothing back
-//! from the database; whoever falls behind does.
+//! The latest commits of a shard in memory, with what consumers need of each event. A consumer that does not lag reads
+//! nothing from the database. See `docs/adr/0009-consumers-read-recent-commits-from-memory.md`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,20 +9,19 @@ use crate::ledger::format::terms::Term;
 use cairn_proof::chain::string::write_string;
 use cairn_proof::chain::{AgentKey, Hash, Sequence};
 
-/// The most memory that a shard's commits take, in bytes, but for the latest one, which is kept whatever it takes: some
-/// 25,000 events.
-const BYTES: usize = 4 << 20;
+/// The most memory of the commits of a shard, in bytes: some 25,000 events. The latest commit stays, whatever its size.
+const MAX_BYTES: usize = 4 << 20;
 
-/// What is told of one event.
+/// What a consumer reads of one event from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommittedEvent<'s> {
     /// The agent's id, as a canonical value.
     pub agent_id: &'s [u8],
-    /// Its place in its chain.
+    /// The sequence.
     pub sequence: Sequence,
-    /// Its hash.
+    /// The hash.
     pub hash: Hash,
-    /// What it can be found by.
+    /// The terms.
     pub terms: &'s [Term],
 }
 
@@ -38,20 +37,20 @@ pub struct CommittedBatch {
 
 struct Event {
     sequence: Sequence,
-    /// Where the agent's id begins and ends in `agent_ids`.
+    /// The start and the end of the agent's id in `agent_ids`.
     agent_id: (u32, u32),
-    /// Where its terms end. They begin where those of the event before end.
+    /// The end of the event's terms in `terms`. They start at the end of those of the preceding event.
     terms_end: u32,
 }
 
 impl CommittedBatch {
-    /// No event yet.
+    /// An empty batch with capacity for `events` events from position `first` on.
     pub fn new(first: Position, events: usize) -> CommittedBatch {
         let (terms, hashes) = (Vec::with_capacity(events * 4), Vec::with_capacity(events));
         CommittedBatch { first, events: Vec::with_capacity(events), hashes, agent: None, agent_ids: Vec::new(), terms }
     }
 
-    /// Adds the next event. The terms and the bytes of a commit are bounded: both counts fit into 32 bits.
+    /// Appends an event. The terms and the bytes of a commit are bounded, so both offsets fit into 32 bits.
     pub fn push(&mut self, agent: AgentKey, agent_id: &str, sequence: Sequence, hash: Hash, terms: &[Term]) {
         self.terms.extend_from_slice(terms);
         let agent_id = match self.events.last() {
@@ -67,7 +66,7 @@ impl CommittedBatch {
         self.events.push(Event { sequence, agent_id, terms_end: self.terms.len() as u32 });
     }
 
-    /// The position behind the last event.
+    /// The position after the last event.
     fn end(&self) -> Position {
         Position(self.first.0 + self.events.len() as u64)
     }
@@ -79,7 +78,7 @@ impl CommittedBatch {
             + self.terms.capacity() * size_of::<Term>()
     }
 
-    /// The events from a position on, which has to be one of them.
+    /// The events from a position on, which must be in the batch.
     pub fn from(&self, position: Position) -> impl Iterator<Item = CommittedEvent<'_>> {
         let skip = (position.0 - self.first.0) as usize;
         let mut terms_from = skip.checked_sub(1).map_or(0, |before| self.events[before].terms_end as usize);
@@ -92,45 +91,45 @@ impl CommittedBatch {
     }
 }
 
-/// Where a committed event is to be read.
+/// Where to read a committed event.
 pub enum Source {
-    /// It is one of these.
+    /// In memory, in this batch.
     Memory(Arc<CommittedBatch>),
-    /// In the database, and so are those up to this position, if there is one from which on they are in memory.
+    /// In the database, as are all events before the given position. `None` if no later event is in memory.
     Disk(Option<Position>),
 }
 
-/// The latest commits of one shard. Its lock is held for one look-up.
+/// The latest commits of one shard. The lock is held for one lookup or one insertion.
 #[derive(Default)]
 pub struct Recent {
-    kept: Mutex<Kept>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct State {
     commits: VecDeque<Arc<CommittedBatch>>,
     bytes: usize,
 }
 
 impl Recent {
-    /// Adds a commit; the oldest ones go.
-    pub fn push(&self, stretch: CommittedBatch) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += stretch.bytes();
-        kept.commits.push_back(Arc::new(stretch));
-        while kept.bytes > BYTES && kept.commits.len() > 1 {
-            let oldest = kept.commits.pop_front();
-            kept.bytes -= oldest.map_or(0, |oldest| oldest.bytes());
+    /// Adds a commit, and removes the oldest ones above the bound.
+    pub fn push(&self, batch: CommittedBatch) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes += batch.bytes();
+        state.commits.push_back(Arc::new(batch));
+        while state.bytes > MAX_BYTES && state.commits.len() > 1 {
+            let oldest = state.commits.pop_front();
+            state.bytes -= oldest.map_or(0, |oldest| oldest.bytes());
         }
     }
 
-    /// Where the event at a position is to be read.
+    /// Where to read the event at a position.
     pub fn source(&self, position: Position) -> Source {
-        let commits = &self.kept.lock().unwrap_or_else(PoisonError::into_inner).commits;
-        let at = commits.partition_point(|stretch| stretch.end() <= position);
+        let commits = &self.state.lock().unwrap_or_else(PoisonError::into_inner).commits;
+        let at = commits.partition_point(|batch| batch.end() <= position);
         match commits.get(at) {
-            Some(stretch) if stretch.first <= position => Source::Memory(Arc::clone(stretch)),
-            later => Source::Disk(later.map(|stretch| stretch.first)),
+            Some(batch) if batch.first <= position => Source::Memory(Arc::clone(batch)),
+            later => Source::Disk(later.map(|batch| batch.first)),
         }
     }
 }
@@ -139,28 +138,28 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn stretch(first: u64, events: u64, terms: usize) -> CommittedBatch {
-        let mut stretch = CommittedBatch::new(Position(first), 1);
+    fn batch(first: u64, events: u64, terms: usize) -> CommittedBatch {
+        let mut batch = CommittedBatch::new(Position(first), 1);
         for n in first..first + events {
             let id = format!("agent \"{}\"", n / 2);
-            stretch.push(AgentKey::of(&id), &id, Sequence(n), Hash([n as u8; 32]), &vec![Term(n.into()); terms]);
+            batch.push(AgentKey::of(&id), &id, Sequence(n), Hash([n as u8; 32]), &vec![Term(n.into()); terms]);
         }
-        stretch
+        batch
     }
 
     #[test]
-    fn events_are_told_from_any_position_of_a_commit() {
+    fn events_are_read_from_any_position_of_a_commit() {
         let recent = Recent::default();
-        recent.push(stretch(10, 5, 2));
-        // After a failed commit there may be events that nobody handed over.
-        recent.push(stretch(20, 5, 0));
+        recent.push(batch(10, 5, 2));
+        // After a failed commit there may be events that were never published from memory.
+        recent.push(batch(20, 5, 0));
         for position in 10..15 {
             let Source::Memory(found) = recent.source(Position(position)) else { panic!("{position}") };
-            let told: Vec<_> = found.from(Position(position)).collect();
-            assert_eq!(told.len() as u64, 15 - position);
+            let read: Vec<_> = found.from(Position(position)).collect();
+            assert_eq!(read.len() as u64, 15 - position);
             let id = format!(r#""agent \"{}\"""#, position / 2);
-            assert_eq!((told[0].agent_id, told[0].sequence), (id.as_bytes(), Sequence(position)));
-            assert_eq!((told[0].hash, told[0].terms), (Hash([position as u8; 32]), &[Term(position.into()); 2][..]));
+            assert_eq!((read[0].agent_id, read[0].sequence), (id.as_bytes(), Sequence(position)));
+            assert_eq!((read[0].hash, read[0].terms), (Hash([position as u8; 32]), &[Term(position.into()); 2][..]));
         }
         let disk = |position| match recent.source(Position(position)) {
             Source::Disk(until) => until.map(|until| until.0),
@@ -170,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_in_bytes_but_for_the_latest_commit() {
+    fn memory_is_bounded_except_for_the_latest_commit() {
         let recent = Recent::default();
         for n in 0..100 {
-            recent.push(stretch(n, 1, 65_536));
+            recent.push(batch(n, 1, 65_536));
         }
-        let kept: usize = recent.kept.lock().unwrap().commits.iter().map(|stretch| stretch.bytes()).sum();
-        assert!(kept <= BYTES, "{kept}");
-        recent.push(stretch(100, 1, 1 << 20));
-        assert_eq!(recent.kept.lock().unwrap().commits.len(), 1);
+        let bytes: usize = recent.state.lock().unwrap().commits.iter().map(|batch| batch.bytes()).sum();
+        assert!(bytes <= MAX_BYTES, "{bytes}");
+        recent.push(batch(100, 1, 1 << 20));
+        assert_eq!(recent.state.lock().unwrap().commits.len(), 1);
         assert!(matches!(recent.source(Position(100)), Source::Memory(_)));
     }
 }

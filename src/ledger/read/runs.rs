@@ -1,4 +1,5 @@
-//! The runs of one agent's chain: from sequences to locations.
+//! The runs of one agent's chain, which map sequences to locations. See
+//! `docs/adr/0005-the-run-at-the-head-is-in-the-agent-row.md`.
 
 use cairn_proof::chain::{AgentKey, Sequence};
 
@@ -6,47 +7,47 @@ use super::lookup;
 use crate::ledger::format::keys::Run;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
-/// The runs of one agent's chain.
+/// Iterates over the runs of one agent's chain.
 pub struct Runs<'s> {
     /// The rows of `chain`.
     rows: Rows<'s>,
     agent: AgentKey,
-    /// The last run, which is in the row of the agent; `None` if there is no such agent.
+    /// The last run, from the row of the agent; `None` if the agent has no event.
     last: Option<Run>,
     at: At,
 }
 
-/// Where that is.
+/// The position of the iterator.
 #[derive(PartialEq, Eq)]
 enum At {
     /// At a row of `chain`, or before the first run.
     Row,
     Last,
-    Behind,
+    End,
 }
 
 impl<'s> Runs<'s> {
-    /// The runs from the one that has `from` on.
+    /// Positions an iterator at the run that contains `from`.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn from(store: &'s Store, agent: AgentKey, from: Sequence) -> Result<Runs<'s>, StoreError> {
-        // First the row of the agent: a run that ends in the meantime is in both, instead of in none.
+        // The agent's row is read before `chain`: a run that ends in the meantime is then seen twice, not missed.
         let last = lookup::agent(store, agent)?.map(|agent| agent.run);
         let mut runs = Runs { rows: store.rows(Family::Chain)?, agent, last, at: At::Last };
         if last.is_some_and(|last| from < last.first) {
             let key = Run::key(agent, from);
             runs.at = At::Row;
-            runs.rows.seek_back(&key);
+            runs.rows.seek_for_prev(&key);
             if runs.row()?.is_none() {
                 runs.rows.seek(&key);
-                runs.arrive()?;
+                runs.update_position()?;
             }
         }
         Ok(runs)
     }
 
-    /// The run at this place.
+    /// The current run; `None` after the last one.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -54,26 +55,26 @@ impl<'s> Runs<'s> {
         match self.at {
             At::Row => self.row(),
             At::Last => Ok(self.last),
-            At::Behind => Ok(None),
+            At::End => Ok(None),
         }
     }
 
-    /// The row of `chain` here, if it is of this agent and before the last run.
+    /// The current row of `chain`, if it belongs to this agent and precedes the last run.
     fn row(&self) -> Result<Option<Run>, StoreError> {
         let row = self.rows.row()?.and_then(|(key, value)| Run::decode(key, value));
         let is_before_last = |run: &Run| self.last.is_some_and(|last| run.first < last.first);
         Ok(row.filter(|(agent, _)| *agent == self.agent).map(|(_, run)| run).filter(is_before_last))
     }
 
-    /// Behind the rows of `chain` is the last run.
-    fn arrive(&mut self) -> Result<(), StoreError> {
+    /// Moves to the last run if the rows of `chain` are exhausted.
+    fn update_position(&mut self) -> Result<(), StoreError> {
         if self.row()?.is_none() {
             self.at = At::Last;
         }
         Ok(())
     }
 
-    /// Goes one run on.
+    /// Moves to the next run.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -81,25 +82,25 @@ impl<'s> Runs<'s> {
         match self.at {
             At::Row => {
                 self.rows.next();
-                self.arrive()
+                self.update_position()
             }
-            At::Last | At::Behind => {
-                self.at = At::Behind;
+            At::Last | At::End => {
+                self.at = At::End;
                 Ok(())
             }
         }
     }
 
-    /// Goes one run back.
+    /// Moves to the previous run.
     pub fn back(&mut self) {
         match (&self.at, self.last) {
-            (At::Row, _) => self.rows.back(),
+            (At::Row, _) => self.rows.prev(),
             (At::Last, Some(last)) => {
                 self.at = At::Row;
-                self.rows.seek_back(&Run::key(self.agent, Sequence(last.first.0.saturating_sub(1))));
+                self.rows.seek_for_prev(&Run::key(self.agent, Sequence(last.first.0.saturating_sub(1))));
             }
             (At::Last, None) => {}
-            (At::Behind, _) => self.at = At::Last,
+            (At::End, _) => self.at = At::Last,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One commit in the making, and the answers to everyone who waits for it.
+//! The commit that is being built, and the answers to the submissions in it.
 
 use std::collections::HashMap;
 
@@ -6,56 +6,57 @@ use tokio::runtime::Handle;
 
 use super::queue::{Outcome, Outcomes, Permit, Refusal, Submission};
 use super::recover::Tail;
-use super::seal::Receipt;
+use super::seal::ReceiptTime;
 use crate::ledger::format::keys::Run;
 use crate::ledger::format::record::{Draft, Record};
 use crate::ledger::read::recent::CommittedBatch;
 use crate::ledger::store::Batch;
 use cairn_proof::chain::AgentKey;
 
-/// What happens to one submitted event.
+/// The outcome of one submitted event, as far as it is known before the commit.
 pub enum Disposition {
-    /// It is in the commit: the next of its records.
+    /// The event is in the commit, as the next of its records.
     New,
-    /// It is the same event as the record of the commit at this index.
+    /// The same event as the record of the commit at this index.
     SameAs(usize),
-    /// It has the id of another event of the commit.
+    /// A different event of the commit has the same id.
     IdConflict,
-    /// It was stored before.
+    /// The same event was stored before.
     AlreadyStored(Record),
-    /// It is not acknowledged.
+    /// The event is refused.
     Refused(Refusal),
 }
 
-/// One commit in the making.
+/// The commit that is being built.
 pub struct CommitBatch {
     /// The rows to write.
     pub rows: Batch,
     /// The new events, in the order of their positions.
     pub records: Vec<Record>,
-    /// What happens to each submitted event, in the order of submission.
+    /// The disposition of each submitted event, in the order of submission.
     pub dispositions: Vec<Disposition>,
-    /// How many of the dispositions belong to each submission.
+    /// The number of dispositions of each submission.
     pub counts: Vec<usize>,
-    /// The agents whose chains grow.
+    /// The agents whose chains grow in this commit.
     pub touched: Vec<AgentKey>,
     /// The runs that end in this commit.
     pub finished_runs: Vec<(AgentKey, Run)>,
-    /// The events for the consumers that follow the ledger.
+    /// The events as consumers read them from memory.
     pub recent: CommittedBatch,
     /// The tail of the shard after the commit.
     pub tail: Tail,
-    /// When the events were received.
-    pub receipt: Receipt,
+    /// The time of receipt of the events.
+    pub receipt_time: ReceiptTime,
 }
 
-/// The events of these submissions.
+/// The drafts of all submissions.
 pub fn drafts(waiting: &[Submission]) -> impl Iterator<Item = &Draft> {
     waiting.iter().flat_map(|submission| &submission.drafts)
 }
 
-/// Sends every submission its outcomes, and releases its permits. `failed` is why the commit failed, if it did.
-pub fn answer(waiting: &mut Vec<Submission>, commit: CommitBatch, failed: Option<Refusal>, runtime: &Handle) {
+/// Releases the permits of all submissions and sends them their outcomes. `commit_refusal` is the reason if the commit
+/// failed.
+pub fn answer(waiting: &mut Vec<Submission>, commit: CommitBatch, commit_refusal: Option<Refusal>, runtime: &Handle) {
     let copies: HashMap<usize, Record> = commit
         .dispositions
         .iter()
@@ -65,7 +66,7 @@ pub fn answer(waiting: &mut Vec<Submission>, commit: CommitBatch, failed: Option
         })
         .collect();
     let mut records = commit.records.into_iter();
-    let mut outcomes = commit.dispositions.into_iter().map(|disposition| match (disposition, failed) {
+    let mut outcomes = commit.dispositions.into_iter().map(|disposition| match (disposition, commit_refusal) {
         (Disposition::AlreadyStored(record), _) => Outcome::AlreadyStored(record),
         (Disposition::Refused(refusal), _) => Outcome::Refused(refusal),
         (_, Some(refusal)) => Outcome::Refused(refusal),
@@ -82,7 +83,7 @@ pub fn answer(waiting: &mut Vec<Submission>, commit: CommitBatch, failed: Option
             None => permits = Some(submission.permit),
         }
     }
-    // Released before the answers: a sender may send more as soon as it has its answer, and has to find room.
+    // Released before the answers are sent: a sender that has its answer may send again at once, and must get a permit.
     drop(permits);
     let answers: Vec<_> = replies
         .into_iter()
@@ -91,7 +92,7 @@ pub fn answer(waiting: &mut Vec<Submission>, commit: CommitBatch, failed: Option
         .collect();
     runtime.spawn(async move {
         for (reply, outcomes) in answers {
-            // The sender may have gone. The events are stored all the same.
+            // The sender may have disconnected. The events are stored regardless.
             let _ = reply.send(outcomes);
         }
     });

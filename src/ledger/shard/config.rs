@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
 use crate::text::units;
 
-/// `queue.*`: what each shard lets wait.
+/// The settings `queue.*`, which bound the queue of each shard.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueConfig {
     /// The most events that wait for one shard or are being committed by it.
     pub events: usize,
-    /// The most memory that those events take.
+    /// The most memory of these events.
     #[serde(with = "units::size")]
     pub bytes: ByteSize,
-    /// How long a sender waits for a place before it is refused with 503.
+    /// How long a sender waits for a permit before its events are refused with 503.
     #[serde(with = "units::time")]
     pub max_wait: Duration,
 }
@@ -29,7 +29,7 @@ impl Default for QueueConfig {
 }
 
 impl QueueConfig {
-    /// What each setting has to be.
+    /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("queue", Expected::Section),
         ("queue.events", Expected::Number(1..=1_000_000)),
@@ -37,11 +37,11 @@ impl QueueConfig {
         ("queue.max_wait", Expected::Duration),
     ];
 
-    /// The settings that cannot be used.
+    /// Returns the settings that are invalid.
     pub fn check(&self) -> Vec<InvalidSetting> {
         let mut checks = Checks::default();
         checks.number(QueueConfig::EXPECTED, "queue.events", self.events as u64);
-        // Permits are counted in 32 bits.
+        // The semaphore counts permits in 32 bits.
         let is_valid = (64 << 10..4 << 30).contains(&self.bytes.as_u64());
         checks.require(is_valid, "queue.bytes", "from 64KiB to less than 4GiB", self.bytes);
         checks.finish()

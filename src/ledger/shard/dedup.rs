@@ -1,4 +1,5 @@
-//! Ids that clients sent: a second event with an id that is stored, or about to be, is not stored again.
+//! Deduplication by the ids that clients sent: an event whose id is stored, or is being stored, is not stored again.
+//! See `docs/adr/0007-client-ids-are-claimed-then-looked-up.md`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,21 +12,22 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::DefaultLabels;
 
-/// The ids that shards are storing right now. Shared by all shards: two agents may claim one id at once.
+/// The ids that shards are storing now. Shared by all shards, because two agents may use one id at the same time.
 ///
-/// Each lock is held for one look-up, or for the ids of one commit. Nobody gains by ids that collide in these maps: they hold what is being committed.
+/// The lock is held for one lookup, or for the ids of one commit. Colliding ids are no attack on these maps, which only
+/// contain the ids of events that are being committed.
 #[derive(Clone, Default)]
 pub struct IdsInFlight {
     ids: Arc<Mutex<HashSet<Uuid, RandomState>>>,
 }
 
 impl IdsInFlight {
-    /// Claims an id; false if another shard has it.
+    /// Claims an id; returns false if another shard has claimed it.
     fn claim(&self, id: Uuid) -> bool {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 
-    /// Claims ids, and keeps those that no other shard has.
+    /// Claims ids, and removes those from `ids` that another shard has claimed.
     fn claim_all(&self, ids: &mut Vec<Uuid>) {
         let mut held = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.retain(|id| held.insert(*id));
@@ -39,96 +41,104 @@ impl IdsInFlight {
     }
 }
 
-/// What is known of the id of an event.
+/// The result of looking up the id of an event.
 pub enum IdLookup {
-    /// Nothing: the event is new.
+    /// No event has the id.
     New,
-    /// It belongs to this stored event, which is the same.
+    /// The id belongs to this stored event, which is the same event.
     SameEvent(Record),
-    /// It belongs to a stored event that is another one.
+    /// The id belongs to a stored event that is different.
     OtherEvent,
-    /// It belongs to the event of this commit that stands here, as an index into its records.
+    /// The id belongs to the event of this commit at this index of its records.
     InThisCommit(usize),
-    /// Another shard is storing an event with it.
+    /// Another shard is storing an event with the id.
     InFlightOnOtherShard,
 }
 
-/// The ids of one shard's commit.
+/// The client ids of a shard's current commit.
 pub struct Dedup {
     in_flight: IdsInFlight,
     shards: u16,
-    /// What the server puts on events, which makes no other events of them.
+    /// The labels that the server adds, which do not make an event a different one.
     labels: Arc<DefaultLabels>,
-    /// The ids of this commit, and which of its records they belong to.
-    mine: HashMap<Uuid, usize, RandomState>,
-    /// Ids of the commit that are claimed, and have no row.
-    without_row: HashSet<Uuid, RandomState>,
-    /// The last stored event that was found in this commit: many copies of one event are looked up once.
-    found: Option<(Uuid, Record)>,
+    /// The ids that this commit has claimed, with the index of their record.
+    record_indexes: HashMap<Uuid, usize, RandomState>,
+    /// Ids that this commit has claimed and that have no row in `client_ids`.
+    claimed_without_row: HashSet<Uuid, RandomState>,
+    /// The stored event that was found last, so that many copies of one event are looked up once.
+    last_found: Option<(Uuid, Record)>,
 }
 
 impl Dedup {
-    /// For one of `shards` shards.
+    /// The deduplication of one of `shards` shards.
     pub fn new(in_flight: IdsInFlight, shards: u16, labels: Arc<DefaultLabels>) -> Dedup {
-        Dedup { in_flight, shards, labels, mine: HashMap::default(), without_row: HashSet::default(), found: None }
+        Dedup {
+            in_flight,
+            shards,
+            labels,
+            record_indexes: HashMap::default(),
+            claimed_without_row: HashSet::default(),
+            last_found: None,
+        }
     }
 
-    /// Whether an event with the id of a stored one is that one.
+    /// Whether an event is the same as the stored event with its id.
     pub fn is_same(&self, draft: &Draft, stored: RecordRef<'_>) -> bool {
         draft.is_same_event(stored, &self.labels)
     }
 
-    /// Looks up the ids of events that are about to be checked, in one go. What cannot be read is left to [`Ids::check`].
+    /// Claims the ids of all events of a commit and looks them up together. Errors of single rows are left to
+    /// [`Dedup::check`].
     ///
     /// # Errors
-    /// When the database has no such family.
-    pub fn prepare<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
+    /// When the column family is missing.
+    pub fn prefetch<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
         let mut ids: Vec<Uuid> = drafts.filter_map(|draft| draft.client_id).collect();
         if ids.len() < 2 {
             return Ok(());
         }
         ids.sort_unstable();
         ids.dedup();
-        // Claimed first, looked up then: another shard that stored one in between has let it go by now.
+        // Claimed before the lookup: a shard that has stored one of these ids in between has released it by now.
         self.in_flight.claim_all(&mut ids);
         let rows = store.get_many(Family::ClientIds, &ids)?;
         let mut has_row = rows.iter().map(|row| !matches!(row, Ok(None)));
         ids.retain(|id| {
-            let is_left = has_row.next().unwrap_or(true);
-            if !is_left {
-                self.without_row.insert(*id);
+            let may_be_stored = has_row.next().unwrap_or(true);
+            if !may_be_stored {
+                self.claimed_without_row.insert(*id);
             }
-            is_left
+            may_be_stored
         });
         self.in_flight.release(ids.into_iter());
         Ok(())
     }
 
-    /// Looks the id of an event up. If it is new, it is held until [`Ids::release`], as that of record `index`, or
-    /// until [`Ids::forget`] if there will be no such record.
+    /// Looks up the id of an event. A new id remains claimed for record `index` until [`Dedup::release`], or until
+    /// [`Dedup::forget`] if the event does not become part of the commit.
     ///
     /// # Errors
-    /// When the database cannot be read. The id is not held then.
+    /// When the database cannot be read. The id is not claimed then.
     pub fn check(&mut self, store: &Store, draft: &Draft, index: usize) -> Result<IdLookup, StoreError> {
         let Some(id) = draft.client_id else { return Ok(IdLookup::New) };
-        if let Some(&index) = self.mine.get(&id) {
+        if let Some(&index) = self.record_indexes.get(&id) {
             return Ok(IdLookup::InThisCommit(index));
         }
-        if self.found.as_ref().is_none_or(|(found, _)| *found != id) {
-            let has_no_row = self.without_row.remove(&id);
-            // Claimed first, looked up then, here as well.
+        if self.last_found.as_ref().is_none_or(|(found, _)| *found != id) {
+            let has_no_row = self.claimed_without_row.remove(&id);
+            // Claimed before the lookup, as in `prefetch`.
             if !has_no_row && !self.in_flight.claim(id) {
                 return Ok(IdLookup::InFlightOnOtherShard);
             }
-            self.mine.insert(id, index);
+            self.record_indexes.insert(id, index);
             let found = if has_no_row {
-                lookup::find_given(store, id, self.shards)
+                lookup::find_by_server_id(store, id, self.shards)
             } else {
                 lookup::find(store, id, self.shards)
             };
             match found {
                 Ok(None) => return Ok(IdLookup::New),
-                Ok(Some((_, record))) => self.found = Some((id, record)),
+                Ok(Some((_, record))) => self.last_found = Some((id, record)),
                 Err(error) => {
                     self.forget(id);
                     return Err(error);
@@ -136,23 +146,24 @@ impl Dedup {
             }
             self.forget(id);
         }
-        match &self.found {
+        match &self.last_found {
             Some((_, record)) if self.is_same(draft, record.as_ref()) => Ok(IdLookup::SameEvent(record.clone())),
             _ => Ok(IdLookup::OtherEvent),
         }
     }
 
-    /// The event with this id does not come into the commit.
+    /// Releases the id of an event that does not become part of the commit.
     pub fn forget(&mut self, id: Uuid) {
-        self.mine.remove(&id);
+        self.record_indexes.remove(&id);
         self.in_flight.release([id].into_iter());
     }
 
-    /// The commit is over, one way or the other.
+    /// Releases all ids after the commit has succeeded or failed.
     pub fn release(&mut self) {
-        self.found = None;
-        if !self.mine.is_empty() || !self.without_row.is_empty() {
-            self.in_flight.release(self.mine.drain().map(|(id, _)| id).chain(self.without_row.drain()));
+        self.last_found = None;
+        if !self.record_indexes.is_empty() || !self.claimed_without_row.is_empty() {
+            self.in_flight
+                .release(self.record_indexes.drain().map(|(id, _)| id).chain(self.claimed_without_row.drain()));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Whether there is room for new events: what the ledger takes on disk, and what the disk has left.
+//! Measures disk space, which decides whether new events are accepted: the size of the ledger, and the free space on
+//! the disk.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,42 +9,42 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::store::config::StorageConfig;
 
-/// How often the disk is measured.
+/// The interval between measurements.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why there is no room.
+/// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFull {
-    /// The disk has less left than `storage.min_free_bytes`.
+    /// The free space on the disk is below `storage.min_free_bytes`.
     DiskReserve,
-    /// The ledger takes more than `storage.max_bytes`.
+    /// The size of the ledger is above `storage.max_bytes`.
     StoreLimit,
 }
 
 /// The last measurement. Read for every request, written once a second.
 pub struct DiskSpace {
-    /// The data directory that was opened.
+    /// Identifies the data directory that was opened.
     identity: (u64, u64),
     min_free_bytes: AtomicU64,
     max_bytes: AtomicU64,
     free_bytes: AtomicU64,
     store_bytes: AtomicU64,
-    /// Held for an assignment.
-    trouble: Mutex<Trouble>,
+    /// Held for a few assignments.
+    status: Mutex<Status>,
 }
 
 #[derive(Default)]
-struct Trouble {
-    /// What the log said last.
-    told: Option<DiskFull>,
-    /// Since when commits have failed for want of space.
+struct Status {
+    /// The limit that was last reported in the process log.
+    reported: Option<DiskFull>,
+    /// When commits began to fail for want of space; `None` if the last commit succeeded.
     failing_since: Option<Instant>,
-    /// Since when the disk has had room, if it has.
+    /// Since when the free space has been above the minimum; `None` while it is below.
     free_since: Option<Instant>,
 }
 
 impl DiskSpace {
-    /// Measures for the first time.
+    /// Takes the first measurement.
     ///
     /// # Errors
     /// When the data directory cannot be measured.
@@ -54,58 +55,59 @@ impl DiskSpace {
             max_bytes: AtomicU64::new(config.max_bytes.as_u64()),
             free_bytes: AtomicU64::new(u64::MAX),
             store_bytes: AtomicU64::new(0),
-            trouble: Mutex::default(),
+            status: Mutex::default(),
         };
         space.measure(&config.data_dir)?;
         Ok(space)
     }
 
-    /// These limits, from the next measurement on.
-    pub fn change(&self, config: &StorageConfig) {
+    /// Sets new limits. New events are checked against them at once, and the process log reports changes at the next
+    /// measurement.
+    pub fn set_limits(&self, config: &StorageConfig) {
         self.min_free_bytes.store(config.min_free_bytes.as_u64(), Ordering::Relaxed);
         self.max_bytes.store(config.max_bytes.as_u64(), Ordering::Relaxed);
     }
 
-    /// The least that the disk has to have left.
+    /// The minimum of free space, in bytes: `storage.min_free_bytes`.
     pub fn min_free_bytes(&self) -> u64 {
         self.min_free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Measures again, and says in the log when room is gone or back.
+    /// Measures again, and reports in the process log when a limit is reached or no longer reached.
     ///
     /// # Errors
-    /// When the data directory cannot be measured; the last measurement stays in force then.
+    /// When the data directory cannot be read. The last measurement remains valid then.
     pub fn measure(&self, data_dir: &Path) -> std::io::Result<()> {
         let disk = rustix::fs::statvfs(data_dir)?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.store_bytes.store(directory_bytes(data_dir)?, Ordering::Relaxed);
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.free_since =
-            if free_bytes < self.min_free_bytes() { None } else { trouble.free_since.or_else(|| Some(Instant::now())) };
-        let before = std::mem::replace(&mut trouble.told, self.disk_full());
-        drop(trouble);
-        match (before, self.disk_full()) {
-            (before, Some(now)) if before != Some(now) => {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.free_since =
+            if free_bytes < self.min_free_bytes() { None } else { status.free_since.or_else(|| Some(Instant::now())) };
+        let previous = std::mem::replace(&mut status.reported, self.disk_full());
+        drop(status);
+        match (previous, self.disk_full()) {
+            (previous, Some(now)) if previous != Some(now) => {
                 tracing::error!("new events are refused: {}", self.explain(now));
             }
-            (Some(_), None) => tracing::info!("there is room again: new events are taken"),
+            (Some(_), None) => tracing::info!("disk space is available again: new events are accepted"),
             _ => {}
         }
         Ok(())
     }
 
-    /// Whether the data directory is not there any more, or is another one. What is written then is written to files that
-    /// have no name, and ends with the process.
-    pub fn is_gone(&self, data_dir: &Path) -> bool {
+    /// Whether the data directory was removed or replaced. Files that the database writes afterwards have no name, and
+    /// are lost when the process ends.
+    pub fn is_data_dir_gone(&self, data_dir: &Path) -> bool {
         match identity(data_dir) {
             Ok(identity) => identity != self.identity,
-            // Anything else may pass.
+            // Any other error may be temporary.
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         }
     }
 
-    /// Why new events are refused, if they are.
+    /// The limit that was reached; `None` while new events are accepted.
     pub fn disk_full(&self) -> Option<DiskFull> {
         if self.free_bytes.load(Ordering::Relaxed) < self.min_free_bytes() {
             return Some(DiskFull::DiskReserve);
@@ -113,56 +115,57 @@ impl DiskSpace {
         (self.store_bytes.load(Ordering::Relaxed) > self.limit_bytes()).then_some(DiskFull::StoreLimit)
     }
 
-    /// What is missing, and which key to turn.
+    /// Describes a reached limit for senders and operators, with the setting that controls it.
     pub fn explain(&self, why: DiskFull) -> String {
         match why {
             DiskFull::DiskReserve => format!(
-                "the disk has {} bytes left, less than the {} that storage.min_free_bytes keeps free",
+                "the free space on the disk, {} bytes, is below storage.min_free_bytes, {} bytes",
                 self.free_bytes(),
                 self.min_free_bytes()
             ),
             DiskFull::StoreLimit => format!(
-                "the ledger takes {} bytes, more than the {} of storage.max_bytes",
+                "the size of the ledger, {} bytes, is above storage.max_bytes, {} bytes",
                 self.store_bytes(),
                 self.limit_bytes()
             ),
         }
     }
 
-    /// What the disk has left, in bytes.
+    /// The free space on the disk, in bytes.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Ordering::Relaxed)
     }
 
-    /// What the ledger takes, in bytes, the write-ahead log counted.
+    /// The size of the ledger on disk, in bytes, write-ahead log included.
     pub fn store_bytes(&self) -> u64 {
         self.store_bytes.load(Ordering::Relaxed)
     }
 
-    /// `storage.max_bytes`.
+    /// The maximum size of the ledger, in bytes: `storage.max_bytes`.
     pub fn limit_bytes(&self) -> u64 {
         self.max_bytes.load(Ordering::Relaxed)
     }
 
-    /// A commit went through.
+    /// Records that a commit succeeded.
     pub fn commit_succeeded(&self) {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).failing_since = None;
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).failing_since = None;
     }
 
     /// Whether the last commit failed for want of space.
     pub fn is_failing(&self) -> bool {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).failing_since.is_some()
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).failing_since.is_some()
     }
 
-    /// A commit failed for want of space: for how long that has been so although there is room.
+    /// Records that a commit failed for want of space. Returns for how long commits have failed although the disk has
+    /// free space.
     pub fn stuck_for(&self) -> Duration {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let failing = *trouble.failing_since.get_or_insert_with(Instant::now);
-        trouble.free_since.map_or(Duration::ZERO, |free| failing.max(free).elapsed())
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let failing = *status.failing_since.get_or_insert_with(Instant::now);
+        status.free_since.map_or(Duration::ZERO, |free| failing.max(free).elapsed())
     }
 }
 
-/// What tells a data directory from another one: a file that the database holds as long as it is open.
+/// Identifies a data directory by device and inode of a file that the database holds open.
 fn identity(data_dir: &Path) -> std::io::Result<(u64, u64)> {
     let lock = data_dir.join("LOCK").metadata()?;
     Ok((lock.dev(), lock.ino()))
@@ -171,7 +174,7 @@ fn identity(data_dir: &Path) -> std::io::Result<(u64, u64)> {
 fn directory_bytes(path: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in path.read_dir()? {
-        // A file that a compaction has just removed takes nothing.
+        // A compaction may have just removed the file.
         if let Ok(metadata) = entry?.metadata() {
             bytes += metadata.len();
         }

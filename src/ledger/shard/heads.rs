@@ -1,4 +1,5 @@
-//! The heads of the shard's agents: the last sequence and hash, from which the next event goes on.
+//! The cache of the heads of a shard's agents: the last sequence and hash, to which the next event is linked. See
+//! `docs/adr/0014-the-cache-of-heads-grows-when-agents-return.md`.
 
 use lru::LruCache;
 
@@ -8,9 +9,9 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
 use cairn_proof::chain::{AgentKey, Hash, Sequence};
 
-/// The head of an agent's chain, from which the next event continues.
+/// The head of an agent's chain, to which the next event is linked.
 pub struct Head {
-    /// What the row in `agents` says after the commit.
+    /// The row in `agents` as it is after the commit.
     pub agent: Agent,
     /// Whether the chain has grown in this commit.
     pub is_touched: bool,
@@ -31,12 +32,12 @@ impl Head {
         self.agent.sequence == Sequence(0)
     }
 
-    /// Marks the head as grown in this commit; returns whether it was not before.
+    /// Marks the chain as grown in this commit; returns whether it was not marked before.
     pub fn touch(&mut self) -> bool {
         !std::mem::replace(&mut self.is_touched, true)
     }
 
-    /// Makes the event at `location` the head. Returns the run that it does not continue, if there was one.
+    /// Makes the event at `location` the head. Returns the previous run if the event does not continue it.
     pub fn advance(&mut self, location: Location, ms: u64, hash: Hash) -> Option<Run> {
         if self.is_new() {
             self.agent.first_ms = ms;
@@ -54,66 +55,66 @@ impl Head {
     }
 }
 
-/// A bounded cache of heads. It may grow beyond its bound during a commit, because a head that has moved must not
-/// be read from disk before the commit is there.
+/// A bounded cache of heads. It may exceed its bound during a commit, because a head that has changed must not be read
+/// from disk before the commit is there.
 ///
-/// With each agent that has to be read from disk the bound rises: it came back, and mostly because it had been let go too
-/// soon. Any number of agents that are never heard of again do not make it rise.
+/// The bound rises by one with each known agent whose head has to be read from disk, because that head was probably
+/// evicted too early. New agents do not raise it.
 pub struct Heads {
     heads: LruCache<AgentKey, Head>,
     bound: Bound,
 }
 
-/// How many heads stay between commits, and how far that may rise.
+/// The number of heads that remain in the cache between commits, and its maximum.
 struct Bound {
-    now: usize,
-    most: usize,
+    current: usize,
+    max: usize,
 }
 
 impl Bound {
-    /// Makes the head of what was read of an agent.
-    fn head(&mut self, read: Option<Agent>, agent_id: impl FnOnce() -> Box<str>) -> Head {
+    /// Makes a head from the row of an agent, or a new head if there is no row. Raises the bound if there is one.
+    fn head_from(&mut self, read: Option<Agent>, agent_id: impl FnOnce() -> Box<str>) -> Head {
         let Some(agent) = read else { return Head::new(agent_id()) };
-        self.now = self.most.min(self.now + 1);
+        self.current = self.max.min(self.current + 1);
         Head { agent, is_touched: false }
     }
 }
 
 impl Heads {
-    /// A cache of `least` heads, which may become `most`.
-    pub fn new(least: usize, most: usize) -> Heads {
-        Heads { heads: LruCache::unbounded(), bound: Bound { now: least, most } }
+    /// A cache bounded by `initial` heads, a bound that may rise to `max`.
+    pub fn new(initial: usize, max: usize) -> Heads {
+        Heads { heads: LruCache::unbounded(), bound: Bound { current: initial, max } }
     }
 
-    /// Loads the heads of the agents of these events in one go, those that are not here. What cannot be read is
-    /// left to [`Heads::load`].
+    /// Loads the heads of all agents of a commit that are not in the cache, together. Errors of single rows are left to
+    /// [`Heads::load`].
     ///
     /// # Errors
-    /// When the database has no such family.
-    pub fn prepare<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
-        let mut unknown: Vec<(AgentKey, &Draft)> = Vec::new();
+    /// When the column family is missing.
+    pub fn prefetch<'d>(&mut self, store: &Store, drafts: impl Iterator<Item = &'d Draft>) -> Result<(), StoreError> {
+        let mut missing: Vec<(AgentKey, &Draft)> = Vec::new();
         let mut previous = None;
         for draft in drafts {
-            // Most events come behind one of the same agent.
+            // Most events follow an event of the same agent.
             if previous.replace(draft.agent) != Some(draft.agent) && !self.heads.contains(&draft.agent) {
-                unknown.push((draft.agent, draft));
+                missing.push((draft.agent, draft));
             }
         }
-        if unknown.len() < 2 {
+        if missing.len() < 2 {
             return Ok(());
         }
-        unknown.sort_unstable_by_key(|(agent, _)| *agent);
-        unknown.dedup_by_key(|(agent, _)| *agent);
-        let keys: Vec<AgentKey> = unknown.iter().map(|(agent, _)| *agent).collect();
-        for (agent, (key, draft)) in lookup::agents(store, &keys)?.into_iter().zip(unknown) {
+        missing.sort_unstable_by_key(|(agent, _)| *agent);
+        missing.dedup_by_key(|(agent, _)| *agent);
+        let keys: Vec<AgentKey> = missing.iter().map(|(agent, _)| *agent).collect();
+        for (agent, (key, draft)) in lookup::agents(store, &keys)?.into_iter().zip(missing) {
             if let Ok(agent) = agent {
-                self.heads.put(key, self.bound.head(agent, || draft.agent_id()));
+                self.heads.put(key, self.bound.head_from(agent, || draft.agent_id()));
             }
         }
         Ok(())
     }
 
-    /// The head of an agent, from the cache or from disk. `agent_id` is asked for only if the agent is new.
+    /// The head of an agent, from the cache or from disk. `agent_id` is called only if the agent is new.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -123,7 +124,7 @@ impl Heads {
         key: AgentKey,
         agent_id: impl FnOnce() -> Box<str>,
     ) -> Result<&mut Head, StoreError> {
-        self.heads.try_get_or_insert_mut(key, || Ok(self.bound.head(lookup::agent(store, key)?, agent_id)))
+        self.heads.try_get_or_insert_mut(key, || Ok(self.bound.head_from(lookup::agent(store, key)?, agent_id)))
     }
 
     /// The head of an agent that was loaded for this commit.
@@ -131,15 +132,15 @@ impl Heads {
         self.heads.peek_mut(&key)
     }
 
-    /// After a commit: what was not used for longest goes.
+    /// Evicts the least recently used heads down to the bound. Called after a commit.
     pub fn evict(&mut self) {
-        while self.heads.len() > self.bound.now {
+        while self.heads.len() > self.bound.current {
             self.heads.pop_lru();
         }
     }
 
-    /// After a failed commit: what is on disk is unknown, so nothing in memory is right.
-    pub fn forget(&mut self) {
+    /// Removes all heads. Called after a failed commit, because it is unknown whether its heads are on disk.
+    pub fn clear(&mut self) {
         self.heads.clear();
     }
 }
@@ -152,7 +153,7 @@ mod tests {
     use crate::ledger::store::{Family, StorageConfig};
 
     #[test]
-    fn the_bound_rises_with_agents_that_come_back_and_not_with_others() {
+    fn the_bound_rises_with_returning_agents_and_not_with_new_ones() {
         let data = TempDir::new().unwrap();
         let config = StorageConfig { data_dir: data.path().to_owned(), ..StorageConfig::default() };
         let store = Store::open(&config).unwrap();
@@ -162,7 +163,7 @@ mod tests {
             heads.evict();
         };
         (0..100).for_each(|n| load(&mut heads, n));
-        assert_eq!((heads.heads.len(), heads.bound.now), (2, 2), "agents that are new");
+        assert_eq!((heads.heads.len(), heads.bound.current), (2, 2), "new agents");
 
         let mut batch = store.batch(0);
         for n in 0..100 {
@@ -172,8 +173,8 @@ mod tests {
         }
         store.write(batch).unwrap();
         load(&mut heads, 0);
-        assert_eq!((heads.heads.len(), heads.bound.now), (3, 3), "an agent that came back");
+        assert_eq!((heads.heads.len(), heads.bound.current), (3, 3), "a returning agent");
         (1..100).for_each(|n| load(&mut heads, n));
-        assert_eq!((heads.heads.len(), heads.bound.now), (4, 4), "agents that came back");
+        assert_eq!((heads.heads.len(), heads.bound.current), (4, 4), "returning agents");
     }
 }

@@ -1,4 +1,4 @@
-//! The metrics of a shard. Handles are created once; none is looked up on an event's path.
+//! The metrics of a shard, registered once at construction. `docs/metrics.md` lists them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,24 +6,28 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// What a shard counts.
+/// The metrics of one shard.
 pub struct ShardMetrics {
     commits_ok: Counter,
     commits_failed: Counter,
     commit_events: Histogram,
     commit_duration: Histogram,
     last_commit: Gauge,
-    /// How long a submission waited between its admission and its shard.
+    /// The time between the admission of a submission and the start of its commit.
     pub queue_wait: Histogram,
 }
 
 impl ShardMetrics {
-    /// Registers with the recorder that is in force.
+    /// Registers the metrics with the current recorder.
     pub fn register() -> ShardMetrics {
         describe_counter!("cairn_commits_total", "Commits, by outcome.");
-        describe_histogram!("cairn_commit_events", "Events in a commit.");
+        describe_histogram!("cairn_commit_events", "Events in a commit, failed ones included.");
         describe_histogram!("cairn_commit_duration_seconds", Unit::Seconds, "Time of a commit: write and sync.");
-        describe_histogram!("cairn_queue_wait_seconds", Unit::Seconds, "Time between admission and shard.");
+        describe_histogram!(
+            "cairn_queue_wait_seconds",
+            Unit::Seconds,
+            "Time from admission to the start of the commit."
+        );
         describe_gauge!("cairn_last_commit_timestamp_seconds", Unit::Seconds, "When the last commit succeeded.");
         ShardMetrics {
             commits_ok: counter!("cairn_commits_total", "outcome" => "ok"),
@@ -35,7 +39,7 @@ impl ShardMetrics {
         }
     }
 
-    /// A commit of that many events came to an end.
+    /// Records a commit, successful or not. `took` is the time of write and sync.
     pub fn committed(&self, events: usize, took: Duration, is_ok: bool) {
         self.commit_events.record(events as f64);
         self.commit_duration.record(took);

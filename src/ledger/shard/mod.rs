@@ -3,11 +3,11 @@
 //! | file | |
 //! |---|---|
 //! | [`queue`] | the bounded queue in front of the shard |
-//! | [`thread`] | the thread: gather, seal, commit, answer |
-//! | [`dedup`] | ids that clients sent: the same event is stored once |
+//! | [`thread`] | the thread: gathers, seals, commits and answers events |
+//! | [`dedup`] | ids that clients sent: an event is stored once |
 //! | [`heads`] | the last sequence and hash of each agent |
-//! | [`seal`] | sequence, previous hash, hash |
-//! | [`batch`] | one commit in the making, and its answers |
+//! | [`seal`] | assigns sequence, previous hash and hash |
+//! | [`batch`] | the commit that is being built, and its answers |
 //! | [`commit`] | the commit point: one write, one fsync |
 //! | [`recover`] | where a shard continues after a start or a failed commit |
 //! | [`disk_space`] | whether there is room for new events |

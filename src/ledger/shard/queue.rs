@@ -1,7 +1,8 @@
-//! The way to a shard: a channel that is bounded by events and by bytes, with places that can be waited for.
+//! The queue of a shard: a channel that is bounded by number of events and by bytes, with permits that senders can wait
+//! for.
 //!
-//! A place is held from admission until the event is answered, so the bound covers what waits and what is being
-//! committed.
+//! A permit is held from admission until the events are answered, so the bounds cover events that wait and events that
+//! are being committed. See `docs/adr/0019-permits-bound-the-queue.md`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,72 +14,72 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::config::QueueConfig;
 use crate::ledger::format::record::{Draft, Record};
 
-/// Events of one request for one shard. One is the common case, and takes no allocation of its own.
+/// The events of one request for one shard. One event, the common case, needs no allocation.
 pub type Drafts = SmallVec<[Draft; 1]>;
 
-/// What became of the events of a submission, in their order.
+/// The outcomes of the events of a submission, in the order of its events.
 pub type Outcomes = SmallVec<[Outcome; 1]>;
 
-/// What became of one event.
+/// The outcome of one event.
 pub enum Outcome {
-    /// It is on disk.
+    /// The event is on disk.
     Stored(Record),
-    /// The same event was stored before, under the same id. This is what is stored.
+    /// The same event was stored before under the same id. The record is the stored one.
     AlreadyStored(Record),
-    /// It is not acknowledged.
+    /// The event is refused.
     Refused(Refusal),
 }
 
-/// Why the ledger did not take an event.
+/// The reason why the ledger refused an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Its id belongs to another event.
+    /// The id belongs to a different event.
     IdTaken,
-    /// Another shard is storing an event with its id right now.
+    /// Another shard is storing an event with the same id.
     IdBusy,
     /// The commit failed. Whether the event is stored is unknown.
     CommitFailed,
     /// The commit failed for want of space. Whether the event is stored is unknown.
     NoSpace,
-    /// The stored rows that the event builds on cannot be read.
+    /// The stored rows that the event depends on cannot be read.
     Unreadable,
 }
 
-/// Places in a queue. Dropping it gives them back.
+/// Room in a queue for a number of events and bytes, which is released on drop.
 pub struct Permit {
     events: OwnedSemaphorePermit,
     bytes: OwnedSemaphorePermit,
 }
 
 impl Permit {
-    /// Joins the places of another permit of the same queue, so that all are given back at once.
+    /// Adds another permit of the same queue, so that both are released at once.
     pub fn merge(&mut self, other: Permit) {
         self.events.merge(other.events);
         self.bytes.merge(other.bytes);
     }
 }
 
-/// Events on their way to a shard, and where their outcomes go.
+/// Events for a shard, and the channel for their outcomes.
 pub struct Submission {
     /// The events, in the order of the request.
     pub drafts: Drafts,
-    /// Answered once, with an outcome per event. Nobody may be listening any more.
+    /// The channel for the outcomes, one per event. The receiver may have been dropped.
     pub reply: oneshot::Sender<Outcomes>,
-    /// The places that the events take.
+    /// The room that the events take in the queue.
     pub permit: Permit,
-    /// When the events got their places.
+    /// When the permit was granted.
     pub admitted: Instant,
 }
 
-/// What comes out of a queue.
+/// A message in a queue.
 #[expect(
     clippy::large_enum_variant,
-    reason = "all but the last are submissions, and a box would be an allocation more"
+    reason = "all messages but the last are submissions, and a box would cost an allocation for each"
 )]
 pub enum Message {
     /// Events to commit.
     Submission(Submission),
-    /// Nothing that comes behind this is committed.
+    /// The shard stops here, and does not commit what follows.
     Stop,
 }
 
@@ -92,17 +93,17 @@ pub struct Queue {
     sender: Sender<Message>,
 }
 
-/// The queue takes nothing more: the process is shutting down, or its shard is gone.
+/// The queue is closed: the process is shutting down, or the shard has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed;
 
 impl Queue {
-    /// A queue and its receiving end.
+    /// Creates a queue and its receiving end.
     pub fn new(config: &QueueConfig) -> (Queue, Receiver<Message>) {
-        // A permit counts in 32 bits.
+        // The semaphore counts permits in 32 bits.
         let capacity_bytes = usize::try_from(config.bytes.as_u64().min(u32::MAX.into())).unwrap_or(usize::MAX);
-        // Permits are the bound. A channel with a bound of its own would keep what is left in it when the shard goes,
-        // and with it the senders who wait for an answer.
+        // Permits are the bound. A bounded channel would retain its messages when the shard ends, and the senders would
+        // wait for their answers forever.
         let (sender, receiver) = crossbeam_channel::unbounded();
         let queue = Queue {
             events: Arc::new(Semaphore::new(config.events)),
@@ -114,23 +115,23 @@ impl Queue {
         (queue, receiver)
     }
 
-    /// The most events that have a place.
+    /// The most events in the queue.
     pub fn capacity_events(&self) -> usize {
         self.capacity_events
     }
 
-    /// The most memory that has a place.
+    /// The most memory of the events in the queue, in bytes.
     pub fn capacity_bytes(&self) -> usize {
         self.capacity_bytes
     }
 
-    /// How many events have a place now, and how much memory they take.
+    /// The number of events in the queue, and their memory in bytes.
     pub fn used(&self) -> (usize, usize) {
         let events = self.capacity_events.saturating_sub(self.events.available_permits());
         (events, self.capacity_bytes.saturating_sub(self.bytes.available_permits()))
     }
 
-    /// Places for that many events and bytes, if they are free and nobody waits for them.
+    /// Grants a permit if there is room now and no other sender waits for it.
     pub fn try_admit(&self, events: usize, bytes: usize) -> Option<Permit> {
         let (events, bytes) = self.clamp(events, bytes);
         let events = Arc::clone(&self.events).try_acquire_many_owned(events).ok()?;
@@ -138,7 +139,7 @@ impl Queue {
         Some(Permit { events, bytes })
     }
 
-    /// Waits for places, first come, first served.
+    /// Waits for a permit, in the order of arrival.
     ///
     /// # Errors
     /// When the queue is closed.
@@ -149,25 +150,25 @@ impl Queue {
         Ok(Permit { events, bytes })
     }
 
-    /// One event larger than the whole queue gets all of it, rather than none.
+    /// An event larger than the whole queue gets all of the queue, so that it can be admitted at all.
     fn clamp(&self, events: usize, bytes: usize) -> (u32, u32) {
         let clamp = |wanted: usize, capacity: usize| u32::try_from(wanted.min(capacity)).unwrap_or(u32::MAX);
         (clamp(events, self.capacity_events), clamp(bytes, self.capacity_bytes))
     }
 
-    /// Hands events over. Does not wait: who has a permit has a place.
+    /// Sends events to the shard. Never waits, because the permit guarantees room.
     ///
     /// # Errors
-    /// When the shard is gone.
+    /// When the shard has ended.
     pub fn send(&self, submission: Submission) -> Result<(), Closed> {
         self.sender.send(Message::Submission(submission)).map_err(|_| Closed)
     }
 
-    /// Lets nobody else in. What was sent before is still committed, then the shard ends.
+    /// Refuses new events. The shard commits what was sent before, and ends.
     pub fn close(&self) {
         self.events.close();
         self.bytes.close();
-        // The shard may have ended already; then there is nobody to tell.
+        // Fails if the shard has already ended.
         let _ = self.sender.send(Message::Stop);
     }
 }

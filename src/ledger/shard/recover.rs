@@ -1,4 +1,4 @@
-//! Where a shard goes on: read from disk at start and after a failed commit, by the same code.
+//! Recovery: reads from disk where a shard continues. A start and a failed commit use the same code.
 
 use std::collections::HashMap;
 
@@ -8,26 +8,26 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::{AgentKey, Hash, Sequence, walk};
 
-/// How many of a shard's last events are checked at start.
+/// The number of a shard's last events that are checked at start.
 const CHECKED_EVENTS: u64 = 128;
 
-/// The end of a shard.
+/// The state of a shard after its last event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tail {
     /// The position of the next event.
     pub next: Position,
-    /// When the last event was received, in ms since 1970; 0 if there is none.
+    /// The time of receipt of the last event, in ms since 1970; 0 if there is none.
     pub last_ms: u64,
     /// The first position of that millisecond.
     pub first_of_ms: Position,
-    /// How many agents the shard has.
+    /// The number of agents of the shard.
     pub agents: u64,
 }
 
-/// Reads the end of a shard.
+/// Reads the tail of a shard.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the database cannot be read, or the last event or its row in `times` is missing or damaged.
 pub fn tail(store: &Store, shard: ShardId) -> Result<Tail, StoreError> {
     let next = lookup::end(store, shard)?;
     let agents = match store.get(Family::Meta, &meta::agents_key(shard))? {
@@ -38,18 +38,20 @@ pub fn tail(store: &Store, shard: ShardId) -> Result<Tail, StoreError> {
         return Ok(Tail { next, last_ms: 0, first_of_ms: next, agents });
     };
     let damaged = |what: &str| store.damaged(format!("shard {}: {what}; run `cairn verify --all`", shard.0));
-    let record = lookup::record(store, Location { shard, position: last })?.ok_or_else(|| damaged("no last event"))?;
-    let last_ms = record.as_ref().received_ms().ok_or_else(|| damaged("the last event has no time"))?;
+    let record = lookup::record(store, Location { shard, position: last })?
+        .ok_or_else(|| damaged("the last event is missing"))?;
+    let last_ms = record.as_ref().received_ms().ok_or_else(|| damaged("the last event has no time of receipt"))?;
     let first = store.get(Family::Times, &time_key(shard, last_ms))?;
     let first_of_ms = first.and_then(|first| Position::decode(&first));
-    let first_of_ms = first_of_ms.ok_or_else(|| damaged("the last event's time has no row"))?;
+    let first_of_ms = first_of_ms.ok_or_else(|| damaged("the last event's time of receipt has no row in `times`"))?;
     Ok(Tail { next, last_ms, first_of_ms, agents })
 }
 
-/// Checks a shard's last events and the heads of their agents. A start refuses to go on over a break.
+/// Checks the last events of a shard and the heads of their agents. A ledger with an inconsistency does not start.
 ///
 /// # Errors
-/// Names the first thing that is wrong.
+/// When an event is missing or does not continue its chain, or a head does not match its last event. The message names
+/// the first inconsistency.
 pub fn check(store: &Store, shard: ShardId, tail: &Tail) -> Result<(), StoreError> {
     let damaged = |what: String| store.damaged(format!("shard {}: {what}; run `cairn verify --all`", shard.0));
     let mut checker = walk::Checker::default();
@@ -59,19 +61,19 @@ pub fn check(store: &Store, shard: ShardId, tail: &Tail) -> Result<(), StoreErro
         let record =
             lookup::record(store, location)?.ok_or_else(|| damaged(format!("no event at position {position}")))?;
         let link = record.as_ref().link();
-        let mut before = match last.get(&link.agent) {
+        let mut chain = match last.get(&link.agent) {
             Some(&(sequence, hash)) => walk::Walk { sequence, hash },
             None => walk::Walk { sequence: Sequence(link.sequence.0.saturating_sub(1)), hash: link.prev_hash },
         };
-        before.step(&link, &mut checker).map_err(|broken| damaged(format!("agent {:?}: {broken}", link.agent)))?;
-        last.insert(link.agent, (before.sequence, before.hash));
+        chain.step(&link, &mut checker).map_err(|broken| damaged(format!("agent {:?}: {broken}", link.agent)))?;
+        last.insert(link.agent, (chain.sequence, chain.hash));
     }
     for (key, (sequence, hash)) in last {
         let agent = lookup::agent(store, key)?.ok_or_else(|| damaged(format!("agent {key:?} has no row")))?;
         if (agent.sequence, agent.hash) != (sequence, hash) {
             let stored = agent.sequence;
             return Err(damaged(format!(
-                "the head of agent {:?} is {stored}, its last event is {sequence}",
+                "the head of agent {:?} has sequence {stored}, and its last event has sequence {sequence}",
                 agent.agent_id
             )));
         }

@@ -1,44 +1,46 @@
-//! Sealing: an event gets its sequence, the hash of its predecessor and its own hash, and becomes the head of its chain.
+//! Seals events: assigns the sequence, links the event to its predecessor by the previous hash, computes its hash, and
+//! makes it the head of its chain.
 //!
-//! Only the thread of a shard seals, in the order in which it takes events, so that every hash is computed exactly once.
+//! Only the shard thread seals, in the order in which it receives events, so every hash is computed exactly once.
 
 use super::heads::Head;
 use crate::ledger::format::keys::{Location, Position, Run};
 use crate::ledger::format::record::{Draft, Record, Stamp};
 use cairn_proof::chain::time;
 
-/// When the events of a commit were received.
+/// The time of receipt of the events of a commit.
 #[derive(Clone, Copy)]
-pub struct Receipt {
-    /// In RFC 3339.
+pub struct ReceiptTime {
+    /// In the format of RFC 3339.
     pub text: [u8; time::LEN],
     /// In ms since 1970.
     pub ms: u64,
-    /// The first position of that millisecond.
+    /// The first position of that millisecond in the shard.
     pub first_of_ms: Position,
 }
 
 /// A sealed event.
 pub struct Sealed {
-    /// The record as it is stored.
+    /// The record to store.
     pub record: Record,
-    /// The run that ended because the event does not continue it.
+    /// The previous run of the agent, if the event does not continue it.
     pub finished_run: Option<Run>,
 }
 
-/// Seals an event that will be stored at `location`. `random` are the random bits of an id that the server gives.
-pub fn seal(draft: Draft, head: &mut Head, receipt: &Receipt, location: Location, random: u64) -> Sealed {
+/// Seals an event that will be stored at `location`. `random` provides the random bits of an id that the server
+/// assigns.
+pub fn seal(draft: Draft, head: &mut Head, receipt_time: &ReceiptTime, location: Location, random: u64) -> Sealed {
     let stamp = Stamp {
-        received_at: receipt.text,
-        ms: receipt.ms,
-        first_of_ms: receipt.first_of_ms,
+        received_at: receipt_time.text,
+        ms: receipt_time.ms,
+        first_of_ms: receipt_time.first_of_ms,
         position: location.position,
         random,
         sequence: head.agent.sequence.next(),
     };
     let mut record = draft.stamp(&stamp);
     let hash = record.seal(&head.agent.hash);
-    let finished_run = head.advance(location, receipt.ms, hash);
+    let finished_run = head.advance(location, receipt_time.ms, hash);
     Sealed { record, finished_run }
 }
 
@@ -61,16 +63,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_event_follows_the_last_one_of_its_agent_however_agents_take_turns(
+        fn each_event_follows_the_last_one_of_its_agent_in_any_interleaving(
             events in prop::collection::vec((0..9usize, 0..300usize), 0..120),
         ) {
-            let receipt = Receipt { text: *b"2026-02-17T10:30:00.500Z", ms: 1, first_of_ms: Position(0) };
+            let receipt_time = ReceiptTime { text: *b"2026-02-17T10:30:00.500Z", ms: 1, first_of_ms: Position(0) };
             let mut heads: HashMap<usize, Head> = HashMap::new();
             let mut chains: HashMap<usize, (u64, Hash)> = HashMap::new();
             for (position, &(agent, len)) in events.iter().enumerate() {
                 let head = heads.entry(agent).or_insert_with(|| Head::new(agent.to_string().into()));
                 let location = Location { shard: ShardId(0), position: Position(position as u64) };
-                let sealed = seal(draft(agent, &"x".repeat(len)), head, &receipt, location, 7);
+                let sealed = seal(draft(agent, &"x".repeat(len)), head, &receipt_time, location, 7);
                 let record = sealed.record.as_ref();
                 let (sequence, hash) = chains.entry(agent).or_insert((0, Hash::GENESIS));
                 prop_assert_eq!(record.sequence(), Sequence(*sequence + 1));

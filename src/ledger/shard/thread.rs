@@ -1,7 +1,8 @@
 //! The thread of one shard. It owns the heads of its agents: nothing else assigns a sequence or computes a hash.
 //!
-//! It takes every event that waits, seals them, commits them as one batch and answers all of them. While it waits for the disk,
-//! the next batch gathers in the queue: that is the group commit, and no timer is needed.
+//! It takes all waiting events, seals them, commits them as one batch and answers them. While it waits for the disk,
+//! the next batch gathers in the queue. This is the group commit, and it needs no timer: see
+//! `docs/adr/0001-group-commit-needs-no-timer.md`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::heads::Heads;
 use super::metrics::ShardMetrics;
 use super::queue::{Message, Refusal, Submission};
 use super::recover::{self, Tail};
-use super::seal::{Receipt, seal};
+use super::seal::{ReceiptTime, seal};
 use crate::ledger::format::frame::FrameBuilder;
 use crate::ledger::format::keys::{Location, Position, Run, ShardId, time_key};
 use crate::ledger::format::meta::agents_key;
@@ -28,69 +29,69 @@ use crate::ledger::store::{CommitError, Family, Store, StoreError};
 use crate::runtime::Clock;
 use cairn_proof::chain::time;
 
-/// The most events of one commit, so that the first of them does not wait for too many others.
-const COMMIT_EVENTS: usize = 8192;
+/// The most events of one commit. Bounded so that the first event does not wait for too many others.
+const MAX_COMMIT_EVENTS: usize = 8192;
 /// The most bytes of one commit.
-const COMMIT_BYTES: usize = 4 << 20;
-/// How many heads stay in memory between commits: about 4 MiB.
-const CACHED_HEADS: usize = 16_384;
-/// The same where agents come back that had to go, in all shards together: about 27 MiB. Of 100,000 agents in turn, a
-/// quarter more events a second.
-const MOST_CACHED_HEADS: usize = 131_072;
-/// How long the database may take to go on after there is room again.
+const MAX_COMMIT_BYTES: usize = 4 << 20;
+/// The number of heads that remain in memory between commits at first: about 4 MiB.
+const MIN_CACHED_HEADS: usize = 16_384;
+/// The number of heads to which that may rise, in all shards together, when evicted agents return: about 27 MiB. With
+/// 100,000 agents in turn, this is a quarter more events a second.
+const MAX_CACHED_HEADS: usize = 131_072;
+/// How long the database may refuse writes after there is free space again.
 const RESUME_WAIT: Duration = Duration::from_secs(60);
 
-/// How often it is tried whether there is room again.
+/// The interval of test writes while commits fail for want of space.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shard cannot go on; the process has to end and start again.
+/// An error after which the shard cannot continue. The process has to end; its restart recovers.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// A commit failed for good.
+    /// A commit failed for another reason than a lack of space, or the database did not resume.
     #[error("{0}")]
     Commit(#[from] CommitError),
-    /// After a failed commit, or in the midst of one, the database could not be read.
+    /// The database could not be read after a failed commit or during one.
     #[error("{0}")]
     Store(#[from] StoreError),
 }
 
-/// What the thread of a shard works with.
+/// The state and the dependencies of a shard thread.
 pub struct Shard {
-    /// Its id.
+    /// The number of the shard.
     pub id: ShardId,
     /// The number of shards.
     pub shards: u16,
-    /// The database that it reads, and for which its batches are made.
+    /// The database that the thread reads from and makes batches for.
     pub store: Arc<Store>,
-    /// How it commits: the store itself, except in tests that make commits fail.
+    /// Writes its batches: the store itself, except in tests that make commits fail.
     pub commit: Arc<dyn Commit>,
-    /// The runtime of the senders. The answers of a commit are handed over at once and wake the senders on the runtime's own
-    /// threads: 4 % more single events a second at 128 connections than waking each sender from here.
+    /// The runtime of the senders. The answers of a commit are passed to it together, and its own threads wake the
+    /// senders: 4 % more single events a second at 128 connections than waking each sender from the shard thread.
     pub runtime: Handle,
     /// The clock.
     pub clock: Clock,
-    /// Whether there is room on disk.
+    /// The disk space of the ledger.
     pub space: Arc<DiskSpace>,
-    /// Where it publishes its progress.
+    /// Where the shard publishes its progress.
     pub committed: Arc<Committed>,
-    /// Its metrics.
+    /// The metrics of the shard.
     pub metrics: ShardMetrics,
-    /// The ids that clients sent.
+    /// Deduplication by the ids that clients sent.
     pub dedup: Dedup,
-    /// The frame that is being filled.
+    /// The builder of frames. Its memory is reused.
     pub frame: FrameBuilder,
-    /// Where it continues.
+    /// The position at which the shard continues, and related state.
     pub tail: Tail,
 }
 
 impl Shard {
-    /// Works until the queue is closed.
+    /// Processes events until the queue is closed.
     ///
     /// # Errors
-    /// When the shard cannot go on. Every event that it had taken was answered.
+    /// When the shard cannot continue. Every event that it received was answered before.
     pub fn run(mut self, queue: &Receiver<Message>) -> Result<(), Fatal> {
-        let most = MOST_CACHED_HEADS / usize::from(self.shards.max(1));
-        let mut heads = Heads::new(CACHED_HEADS, most.max(CACHED_HEADS));
+        let max_heads = MAX_CACHED_HEADS / usize::from(self.shards.max(1));
+        let mut heads = Heads::new(MIN_CACHED_HEADS, max_heads.max(MIN_CACHED_HEADS));
         let mut random = fastrand::Rng::new();
         let mut waiting = Vec::new();
         loop {
@@ -106,7 +107,7 @@ impl Shard {
         }
     }
 
-    /// Finds out whether the database accepts writes again when no events arrive that would.
+    /// Tests with a small write whether the database accepts writes again, when no events arrive that would show it.
     fn probe(&mut self, heads: &mut Heads) -> Result<(), Fatal> {
         let mut batch = self.store.batch(0);
         let count = Position(self.tail.agents).encode();
@@ -120,7 +121,7 @@ impl Shard {
         }
     }
 
-    /// Seals, commits and answers the events that wait.
+    /// Seals, commits and answers the waiting events.
     fn process(
         &mut self,
         waiting: &mut Vec<Submission>,
@@ -128,14 +129,14 @@ impl Shard {
         random: &mut fastrand::Rng,
     ) -> Result<(), Fatal> {
         let now = Instant::now();
-        let mut commit = self.begin(waiting);
-        self.dedup.prepare(&self.store, batch::drafts(waiting))?;
-        heads.prepare(&self.store, batch::drafts(waiting))?;
+        let mut commit = self.begin_commit(waiting);
+        self.dedup.prefetch(&self.store, batch::drafts(waiting))?;
+        heads.prefetch(&self.store, batch::drafts(waiting))?;
         for submission in waiting.iter_mut() {
             self.metrics.queue_wait.record(now.saturating_duration_since(submission.admitted));
             commit.counts.push(submission.drafts.len());
             for draft in submission.drafts.drain(..) {
-                let disposition = self.take(draft, &mut commit, heads, random)?;
+                let disposition = self.add(draft, &mut commit, heads, random)?;
                 commit.dispositions.push(disposition);
             }
         }
@@ -149,15 +150,15 @@ impl Shard {
         match result {
             Ok(()) => Ok(()),
             Err(error) => {
-                tracing::error!(shard = self.id.0, %error, "commit failed: its events were refused with 503");
+                tracing::error!(shard = self.id.0, %error, "commit failed: its events are refused with 503");
                 self.resume(error, heads)
             }
         }
     }
 
-    fn begin(&self, waiting: &[Submission]) -> CommitBatch {
+    fn begin_commit(&self, waiting: &[Submission]) -> CommitBatch {
         let mut tail = self.tail;
-        // Receipt times never decrease, whatever the clock does; 0 means that there is no event yet.
+        // Times of receipt never decrease, even if the clock does; 0 means that the shard has no event.
         let now_ms = (self.clock)().max(tail.last_ms).max(1);
         if now_ms > tail.last_ms {
             tail.first_of_ms = tail.next;
@@ -165,7 +166,7 @@ impl Shard {
         }
         let events = waiting.iter().map(|submission| submission.drafts.len()).sum();
         CommitBatch {
-            rows: self.store.batch(batch::drafts(waiting).map(Draft::cost).sum()),
+            rows: self.store.batch(batch::drafts(waiting).map(Draft::memory_bytes).sum()),
             records: Vec::with_capacity(events),
             dispositions: Vec::with_capacity(events),
             counts: Vec::with_capacity(waiting.len()),
@@ -173,12 +174,12 @@ impl Shard {
             finished_runs: Vec::new(),
             recent: CommittedBatch::new(tail.next, events),
             tail,
-            receipt: Receipt { text: time::format_ms(now_ms), ms: now_ms, first_of_ms: tail.first_of_ms },
+            receipt_time: ReceiptTime { text: time::format_ms(now_ms), ms: now_ms, first_of_ms: tail.first_of_ms },
         }
     }
 
-    /// Takes one event into the commit, or finds out why not.
-    fn take(
+    /// Adds one event to the commit, unless it is stored already or has to be refused.
+    fn add(
         &mut self,
         mut draft: Draft,
         commit: &mut CommitBatch,
@@ -194,14 +195,14 @@ impl Shard {
             }
             Ok(IdLookup::InThisCommit(_)) => return Ok(Disposition::IdConflict),
             Ok(IdLookup::InFlightOnOtherShard) => return Ok(Disposition::Refused(Refusal::IdBusy)),
-            Err(error) => return Ok(unreadable(&error)),
+            Err(error) => return Ok(refuse_unreadable(&error)),
         }
         let (agent, client_id) = (draft.agent, draft.client_id);
         let head = match heads.load(&self.store, agent, || draft.agent_id()) {
             Ok(head) => head,
             Err(error) => {
                 client_id.into_iter().for_each(|id| self.dedup.forget(id));
-                return Ok(unreadable(&error));
+                return Ok(refuse_unreadable(&error));
             }
         };
         commit.tail.agents += u64::from(head.is_new());
@@ -210,7 +211,7 @@ impl Shard {
         }
         let terms = draft.take_terms();
         let location = Location { shard: self.id, position: commit.tail.next };
-        let sealed = seal(draft, head, &commit.receipt, location, random.u64(..));
+        let sealed = seal(draft, head, &commit.receipt_time, location, random.u64(..));
         commit.recent.push(agent, &head.agent.agent_id, head.agent.sequence, head.agent.hash, &terms);
         commit.finished_runs.extend(sealed.finished_run.map(|run| (agent, run)));
         if let Some(id) = client_id {
@@ -221,7 +222,7 @@ impl Shard {
         Ok(Disposition::New)
     }
 
-    /// Puts the sealed events on disk.
+    /// Writes the sealed events to disk.
     fn commit(&mut self, commit: &mut CommitBatch, heads: &mut Heads) -> Result<(), CommitError> {
         if commit.records.is_empty() {
             return Ok(());
@@ -242,7 +243,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Adds the rows of the events.
+    /// Adds the frames of the events to the batch.
     fn put_frames(&mut self, commit: &mut CommitBatch) -> Result<(), StoreError> {
         let mut location = Location { shard: self.id, position: self.tail.next };
         for record in &commit.records {
@@ -255,10 +256,10 @@ impl Shard {
         Ok(())
     }
 
-    /// Adds the rows that a commit has once, or once for each agent.
+    /// Adds the rows of runs, heads, agent count and time to the batch.
     fn put_rows(&self, commit: &mut CommitBatch, heads: &mut Heads) -> Result<(), StoreError> {
         let rows = &mut commit.rows;
-        // In the order of their keys, rows are inserted faster into the database's sorted memory.
+        // Rows in key order are inserted faster into the memtable.
         commit.finished_runs.sort_unstable_by_key(|(agent, run)| (*agent, run.first));
         for (agent, run) in &commit.finished_runs {
             self.store.put(rows, Family::Chain, &Run::key(*agent, run.first), &run.encode())?;
@@ -280,13 +281,16 @@ impl Shard {
         Ok(())
     }
 
-    /// After a failed commit: forgets everything in memory and reads from disk where to continue, if that is possible at all.
+    /// Handles a failed commit: discards the heads in memory, and reads from disk where to continue, unless the error
+    /// is fatal.
     fn resume(&mut self, error: CommitError, heads: &mut Heads) -> Result<(), Fatal> {
-        heads.forget();
+        heads.clear();
         match &error {
             CommitError::Failed(_) => return Err(error.into()),
             CommitError::NoSpace(_) if self.space.stuck_for() > RESUME_WAIT => {
-                tracing::error!("the disk has had space for {RESUME_WAIT:?}, but the database still refuses writes");
+                tracing::error!(
+                    "the disk has had free space for {RESUME_WAIT:?}, but the database still refuses writes"
+                );
                 return Err(error.into());
             }
             CommitError::NoSpace(_) => {}
@@ -297,8 +301,8 @@ impl Shard {
     }
 }
 
-/// Waits for events, then takes all that are there, up to a commit's bounds. True: the queue said stop. If commits
-/// fail it does not wait for long.
+/// Waits for events, then takes all waiting ones up to the bounds of a commit. Returns true if the queue is closed and
+/// the shard has to stop. While commits fail, it waits only for the probe interval.
 fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>, is_failing: bool) -> bool {
     waiting.clear();
     let (mut events, mut bytes) = (0, 0);
@@ -312,9 +316,9 @@ fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>, is_failing: 
     while let Some(message) = next {
         let Message::Submission(submission) = message else { return true };
         events += submission.drafts.len();
-        bytes += submission.drafts.iter().map(Draft::cost).sum::<usize>();
+        bytes += submission.drafts.iter().map(Draft::memory_bytes).sum::<usize>();
         waiting.push(submission);
-        if events >= COMMIT_EVENTS || bytes >= COMMIT_BYTES {
+        if events >= MAX_COMMIT_EVENTS || bytes >= MAX_COMMIT_BYTES {
             return false;
         }
         next = queue.try_recv().ok();
@@ -322,7 +326,7 @@ fn gather(queue: &Receiver<Message>, waiting: &mut Vec<Submission>, is_failing: 
     waiting.is_empty()
 }
 
-fn unreadable(error: &StoreError) -> Disposition {
+fn refuse_unreadable(error: &StoreError) -> Disposition {
     tracing::error!(%error, "event refused: the ledger cannot be read");
     Disposition::Refused(Refusal::Unreadable)
 }

@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
 use crate::text::units;
 
-/// `storage.*`
+/// The settings `storage.*`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
-    /// Where the ledger is kept.
+    /// The directory of the ledger.
     pub data_dir: PathBuf,
-    /// Whether an answer waits until its event is on disk.
+    /// Whether a commit waits until it is on disk.
     pub sync: bool,
-    /// The most memory that the database may take for blocks and write buffers.
+    /// The most memory that the database may use for blocks and write buffers.
     #[serde(with = "units::size")]
     pub memory_bytes: ByteSize,
-    /// How events are compressed on disk. Can be changed at any time: what is stored stays as it is, and readable.
+    /// How events are compressed on disk. Can be changed at any time: stored events stay as they are, and readable.
     pub compression: Compression,
-    /// New events are refused while the ledger takes more than this on disk.
+    /// The size of the ledger on disk above which new events are refused.
     #[serde(with = "units::size")]
     pub max_bytes: ByteSize,
-    /// New events are refused while the disk has less than this left.
+    /// The free space on the disk below which new events are refused.
     #[serde(with = "units::size")]
     pub min_free_bytes: ByteSize,
 }
@@ -43,7 +43,7 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
-    /// What each setting has to be.
+    /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("storage", Expected::Section),
         ("storage.data_dir", Expected::Path),
@@ -54,7 +54,7 @@ impl StorageConfig {
         ("storage.min_free_bytes", Expected::Size),
     ];
 
-    /// The settings that cannot be used.
+    /// Returns the settings that are invalid.
     pub fn check(&self) -> Vec<InvalidSetting> {
         let mut checks = Checks::default();
         let memory = self.memory_bytes;
@@ -63,13 +63,13 @@ impl StorageConfig {
     }
 }
 
-/// How events are compressed on disk.
+/// The compression of events on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Costs the least CPU time.
+    /// LZ4: the least CPU time.
     #[default]
     Lz4,
-    /// Takes the least room.
+    /// Zstandard: the least space.
     Zstd,
 }

@@ -1,6 +1,6 @@
-//! The database: the only place that knows RocksDB.
+//! The database: the only module that imports RocksDB.
 //!
-//! It offers rows by family and key, a batch that is written as one, and nothing that knows what rows mean.
+//! It provides rows by column family and key, and batches that are written atomically. It does not interpret rows.
 
 pub mod config;
 mod open;
@@ -11,10 +11,10 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, Wri
 
 pub use config::{Compression, StorageConfig};
 
-/// A column family. The table of what is in them is in [`crate::ledger`].
+/// A column family. The table of their contents is in [`crate::ledger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-#[expect(missing_docs, reason = "the table in `ledger` says what is in them")]
+#[expect(missing_docs, reason = "the table in `ledger` documents them")]
 pub enum Family {
     Events,
     Chain,
@@ -42,8 +42,8 @@ impl Family {
         Family::Meta,
     ];
 
-    /// The families that a secondary opens: those that it can verify. Rows written without the write-ahead log are
-    /// missing there.
+    /// The families that a secondary opens, which are those that it can verify. A secondary does not see rows that are
+    /// written without the write-ahead log. See `docs/adr/0011-read-a-live-database-as-a-secondary.md`.
     pub const VERIFIABLE: [Family; 8] = [
         Family::Events,
         Family::Chain,
@@ -71,48 +71,48 @@ impl Family {
     }
 }
 
-/// Why the database could not do something. For the operator; the sender learns that it is not their fault.
+/// An error of the database. Operators have to act on it, senders cannot.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database said so.
+    /// RocksDB returned an error.
     #[error("the database in {path} failed: {message}")]
     Database {
         /// The data directory.
         path: PathBuf,
-        /// RocksDB's own words.
+        /// The message of RocksDB.
         message: String,
     },
-    /// Another process has it open for writing.
+    /// Another process has the database open for writing.
     #[error("the data directory {0} is in use by another process: stop it, or set storage.data_dir to another one")]
     InUse(PathBuf),
-    /// The directory cannot be used.
+    /// The data directory cannot be used.
     #[error("the data directory {path} cannot be used (storage.data_dir): {source}")]
     Directory {
         /// The data directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// There is no ledger there.
+    /// The directory contains no ledger.
     #[error("there is no ledger in {0}: has `cairn serve` run with this storage.data_dir?")]
     Missing(PathBuf),
-    /// What is stored is not what the program wrote.
+    /// Stored data are damaged or missing.
     #[error("the ledger in {path} is damaged: {message}")]
     Damaged {
         /// The data directory.
         path: PathBuf,
-        /// What is wrong.
+        /// What is damaged or missing.
         message: String,
     },
-    /// Whoever wanted it has gone.
-    #[error("broken off")]
-    BrokenOff,
-    /// The ledger is of another version, or was made with other settings.
-    #[error("the ledger in {path} does not fit: {message}")]
+    /// The caller no longer needs the result.
+    #[error("cancelled")]
+    Cancelled,
+    /// The ledger has another format, or was created with other settings.
+    #[error("the ledger in {path} cannot be opened: {message}")]
     Mismatch {
         /// The data directory.
         path: PathBuf,
-        /// What is different.
+        /// What differs.
         message: String,
     },
 }
@@ -120,10 +120,11 @@ pub enum StoreError {
 /// Why a commit failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// There is no room. The database goes on by itself some seconds after there is room again.
+    /// There is no space. The database resumes by itself some seconds after there is space again.
     #[error("no space left for the ledger: {0}")]
     NoSpace(String),
-    /// Anything else. The database takes no more writes; a restart recovers.
+    /// Any other error. The database accepts no more writes; a restart recovers. See
+    /// `docs/adr/0020-write-errors-end-the-process.md`.
     #[error("the ledger could not be written: {0}")]
     Failed(String),
 }
@@ -132,11 +133,11 @@ pub enum CommitError {
 pub struct Store {
     db: DB,
     path: PathBuf,
-    /// Whether a commit waits for the disk: `storage.sync`.
+    /// Whether a commit waits until it is on disk: `storage.sync`.
     sync: bool,
 }
 
-/// Rows that are written together or not at all.
+/// Rows that are written atomically.
 pub struct Batch {
     rows: WriteBatch,
 }
@@ -152,55 +153,57 @@ impl Store {
         self.db.cf_handle(family.name()).ok_or_else(missing)
     }
 
-    /// Says that the database failed, in its own words.
+    /// An error of the database with this message.
     pub fn failed(&self, message: &str) -> StoreError {
         StoreError::Database { path: self.path.clone(), message: message.to_owned() }
     }
 
-    /// Says that what is stored is not what the program wrote.
+    /// An error about damaged or missing data with this message.
     pub fn damaged(&self, message: impl Into<String>) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), message: message.into() }
     }
 
-    /// The value of a row, borrowed from the database's memory.
+    /// Reads the value of a row, borrowed from the database's memory.
     pub fn get(&self, family: Family, key: &[u8]) -> Found<'_> {
         self.db.get_pinned_cf(self.family(family)?, key).map_err(|error| self.failed(error.as_ref()))
     }
 
-    /// The values of rows whose keys are in order, each in the place of its key: faster than one after the other.
+    /// Reads the values of rows, in the order of their keys, which must be sorted. Faster than one lookup after
+    /// another.
     pub fn get_many<K: AsRef<[u8]>>(&self, family: Family, keys: &[K]) -> Result<Vec<Found<'_>>, StoreError> {
         let values = self.db.batched_multi_get_cf(self.family(family)?, keys, true);
         Ok(values.into_iter().map(|value| value.map_err(|error| self.failed(error.as_ref()))).collect())
     }
 
-    /// The rows of a family, in the order of their keys, as they are now.
+    /// Iterates over a snapshot of a family, in key order.
     pub fn rows(&self, family: Family) -> Result<Rows<'_>, StoreError> {
         let rows = self.db.raw_iterator_cf(self.family(family)?);
         Ok(Rows { rows, store: self })
     }
 
-    /// The rows of a family for a reader that passes over them once: blocks are read ahead and not kept in memory.
+    /// Iterates once over a snapshot of a family: blocks are read ahead and not cached.
     pub fn scan(&self, family: Family) -> Result<Rows<'_>, StoreError> {
-        self.scan_beside(family, 1)
+        self.scan_shared(family, 1)
     }
 
-    /// The same for one of so many readers, which share what is read ahead.
-    pub fn scan_beside(&self, family: Family, readers: usize) -> Result<Rows<'_>, StoreError> {
+    /// Iterates once over a snapshot of a family as one of `readers` parallel readers, which share the amount of
+    /// read-ahead.
+    pub fn scan_shared(&self, family: Family, readers: usize) -> Result<Rows<'_>, StoreError> {
         const READ_AHEAD_BYTES: usize = 1 << 20;
-        const LEAST_BYTES: usize = 64 << 10;
+        const MIN_READ_AHEAD_BYTES: usize = 64 << 10;
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        options.set_readahead_size((READ_AHEAD_BYTES / readers.max(1)).max(LEAST_BYTES));
+        options.set_readahead_size((READ_AHEAD_BYTES / readers.max(1)).max(MIN_READ_AHEAD_BYTES));
         let rows = self.db.raw_iterator_cf_opt(self.family(family)?, options);
         Ok(Rows { rows, store: self })
     }
 
-    /// An empty batch with room for that many bytes.
+    /// Creates an empty batch with this capacity.
     pub fn batch(&self, capacity_bytes: usize) -> Batch {
         Batch { rows: WriteBatch::with_capacity_bytes(capacity_bytes) }
     }
 
-    /// Adds a row to a batch, or replaces it.
+    /// Adds the insertion or replacement of a row to a batch.
     pub fn put(&self, batch: &mut Batch, family: Family, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         batch.rows.put_cf(self.family(family)?, key, value);
         Ok(())
@@ -212,10 +215,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the rows of a commit, and waits until they are on disk if `storage.sync` says so.
+    /// Writes a batch atomically, and waits until it is on disk if `storage.sync` is set.
     ///
     /// # Errors
-    /// When the write fails. The outcome is unknown then: the rows may be stored after all.
+    /// When the write fails. It is then unknown whether the rows are stored.
     pub fn write_durable(&self, batch: Batch) -> Result<(), CommitError> {
         let mut options = WriteOptions::default();
         options.set_sync(self.sync);
@@ -230,21 +233,20 @@ impl Store {
         })
     }
 
-    /// Writes rows and waits until they are on disk, and everything that was written before them, whatever
-    /// `storage.sync` says.
+    /// Writes a batch and waits until it and everything written before it is on disk, whatever `storage.sync` is.
     pub fn write_synced(&self, batch: Batch) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
         self.db.write_opt(batch.rows, &options).map_err(|error| self.failed(error.as_ref()))
     }
 
-    /// Writes rows without waiting for the disk: they outlive the process, and a power loss may take the latest of
-    /// them.
+    /// Writes a batch without waiting for the disk: its rows survive a crash of the process, but a power loss may lose
+    /// the latest ones.
     pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
         self.db.write(batch.rows).map_err(|error| self.failed(error.as_ref()))
     }
 
-    /// Writes rows that can be derived again, without the write-ahead log: a crash may lose the latest of them.
+    /// Writes rows that can be derived again, without the write-ahead log: a crash may lose the latest ones.
     pub fn write_derived(&self, batch: Batch) -> Result<(), StoreError> {
         self.db.write_without_wal(batch.rows).map_err(|error| self.failed(error.as_ref()))
     }
@@ -252,8 +254,8 @@ impl Store {
     /// Removes every row of a family.
     pub fn clear(&self, family: Family) -> Result<(), StoreError> {
         let handle = self.family(family)?;
-        let beyond_every_key = [0xFF; 64];
-        self.db.delete_range_cf(handle, &[][..], &beyond_every_key[..]).map_err(|error| self.failed(error.as_ref()))
+        let after_every_key = [0xFF; 64];
+        self.db.delete_range_cf(handle, &[][..], &after_every_key[..]).map_err(|error| self.failed(error.as_ref()))
     }
 
     /// Stops flushes and compactions, so that closing does not wait for them.
@@ -261,63 +263,63 @@ impl Store {
         self.db.cancel_all_background_work(true);
     }
 
-    /// For a secondary: takes in what the primary has written since.
+    /// Reads what the primary has written since. For secondaries only.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))
     }
 }
 
-/// The value of a row, if there is one, borrowed from the database's memory.
+/// The value of a row, borrowed from the database's memory; `None` if there is no such row.
 pub type Found<'s> = Result<Option<DBPinnableSlice<'s>>, StoreError>;
 
 /// A key and its value.
 pub type Row<'a> = (&'a [u8], &'a [u8]);
 
-/// A place among the rows of a family.
+/// An iterator over the rows of a family.
 pub struct Rows<'s> {
     rows: DBRawIterator<'s>,
     store: &'s Store,
 }
 
 impl Rows<'_> {
-    /// Goes to the first row whose key is `key` or comes after it.
+    /// Moves to the first row whose key is at or after `key`.
     pub fn seek(&mut self, key: &[u8]) {
         self.rows.seek(key);
     }
 
-    /// Goes to the last row whose key is `key` or comes before it.
-    pub fn seek_back(&mut self, key: &[u8]) {
+    /// Moves to the last row whose key is at or before `key`.
+    pub fn seek_for_prev(&mut self, key: &[u8]) {
         self.rows.seek_for_prev(key);
     }
 
-    /// Goes to the first row.
+    /// Moves to the first row.
     pub fn seek_first(&mut self) {
         self.rows.seek_to_first();
     }
 
-    /// Goes to the last row.
+    /// Moves to the last row.
     pub fn seek_last(&mut self) {
         self.rows.seek_to_last();
     }
 
-    /// Goes one row on.
+    /// Moves to the next row.
     pub fn next(&mut self) {
         if self.rows.valid() {
             self.rows.next();
         }
     }
 
-    /// Goes one row back.
-    pub fn back(&mut self) {
+    /// Moves to the previous row.
+    pub fn prev(&mut self) {
         if self.rows.valid() {
             self.rows.prev();
         }
     }
 
-    /// The row at this place; `None` beyond the ends.
+    /// The current row; `None` beyond the ends.
     ///
     /// # Errors
-    /// When the database could not read on: not the same as an end.
+    /// When the database cannot be read, which is not the same as an end.
     pub fn row(&self) -> Result<Option<Row<'_>>, StoreError> {
         match self.rows.item() {
             Some(row) => Ok(Some(row)),

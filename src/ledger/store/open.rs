@@ -1,4 +1,5 @@
-//! Opening the database: its settings, and why they are what they are.
+//! Opens the database. Its settings and their reasons are also in `docs/adr/0010-write-ahead-log-settings.md`,
+//! `docs/adr/0012-lz4-by-default.md` and `docs/adr/0013-database-settings-for-random-keys.md`.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -15,54 +16,59 @@ use rustix::fs::{Access, access};
 use super::config::{Compression, StorageConfig};
 use super::{Family, Store, StoreError};
 
-/// How long a data directory may stay locked by a process that is on its way out.
+/// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// The write-ahead log is capped, so that a start after a crash has little to replay.
+/// The maximum size of the write-ahead log, so that a start after a crash has little to replay.
 const WAL_BYTES: u64 = 32 << 20;
 
-/// Small enough that a compaction fits into `storage.min_free_bytes`.
+/// The size of a table file, small enough that a compaction fits into `storage.min_free_bytes`.
 const TABLE_FILE_BYTES: u64 = 32 << 20;
 
+/// The most files that the database has open.
 const OPEN_FILES: i32 = 512;
 
+/// The number of shards of the block cache, as a power of 2: see [`Memory::new`].
 const CACHE_SHARD_BITS: i32 = 2;
 
-/// Where keys are random, every compaction into the first level rewrites all of it: it is done half as often as by
-/// default. With the two settings that follow from this and [`CACHE_SHARD_BITS`], a million new agents took 3 times
-/// as long as a million events of one, and 5 times without.
+/// The number of files in level 0 that starts a compaction, for families with random keys. Each compaction into the
+/// first level rewrites all of that level; with this setting it runs half as often as by default. With this setting and
+/// [`CACHE_SHARD_BITS`], a million new agents took 3 times as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
-/// The first sorted level of the ids of clients is no larger than what is compacted into it. By default it is 256 MiB, all
-/// of which was rewritten for a few MiB of new rows: with 6 million ids of clients stored, and agents and chains kept in the
-/// same way, a span took 28 us of CPU time instead of 23. For agents and chains it made a million new agents slower.
+/// The size of level 1 of the client ids, which is no larger than what is compacted into it. By default it is 256 MiB,
+/// all of which was rewritten for a few MiB of new rows: with 6 million client ids stored, and agents and chains
+/// configured in the same way, a span took 28 us of CPU time instead of 23. For agents and chains it made a million new
+/// agents slower.
 const CLIENT_IDS_LEVEL_BYTES: u64 = 8 << 20;
 
-/// For the families of small rows that every commit writes. The cap of the write-ahead log flushes every family at once,
-/// and these may have to be flushed again before the first is done. With two buffers, RocksDB's default, that stopped all
-/// writes, every few seconds at full load. What fills buffers by itself keeps two: they are memory.
+/// The number of write buffers of families with small rows that every commit writes. The cap of the write-ahead log
+/// flushes all families together, and these may have to be flushed again before the first flush is done. With two
+/// buffers, RocksDB's default, that stopped all writes, every few seconds at full load. Families that fill a buffer by
+/// themselves have two, because buffers are memory.
 const WRITE_BUFFERS: i32 = 3;
 
-/// Of events of 250 bytes, level 1 takes 1 % more room than RocksDB's default, 3, and 9 % less of an event's whole CPU
-/// time; of events of 2 KiB, 7 % more and 5 to 9 % less. Levels below 0 take as much room as LZ4 before they are as fast.
+/// The compression level. With events of 250 bytes, level 1 takes 1 % more space than RocksDB's default, 3, and 9 %
+/// less of an event's whole CPU time; with events of 2 KiB, 7 % more and 5 to 9 % less. Levels below 0 take as much
+/// space as LZ4 before they are as fast.
 const ZSTD_LEVEL: i32 = 1;
-/// Two frames of events. Reading one event inflates one block.
+/// The size of a block: two frames of events. Reading one event decompresses one block.
 const EVENT_BLOCK_BYTES: usize = 32 << 10;
-/// RocksDB's own. Zstandard does not use it.
+/// RocksDB's default. Zstandard does not use it.
 const DEFAULT_WINDOW_BITS: i32 = -14;
 
 impl Store {
-    /// Opens the ledger's database for writing, and makes it if it is not there.
+    /// Opens the ledger's database for writing, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When the directory or the database in it cannot be used.
+    /// When the directory or the database in it cannot be opened.
     pub fn open(config: &StorageConfig) -> Result<Store, StoreError> {
         let path = &config.data_dir;
-        make_directory(path)?;
+        create_directory(path)?;
         let memory = Memory::new(config.memory_bytes.as_u64());
         let deadline = Instant::now() + LOCK_WAIT;
         let db = loop {
             let families = Family::ALL.map(|family| descriptor(family, &memory, config.compression));
-            match replayed(|| DB::open_cf_descriptors(&database_options(&memory), path, families)) {
+            match open_in_own_thread(|| DB::open_cf_descriptors(&database_options(&memory), path, families)) {
                 Ok(db) => break db,
                 Err(error) if is_locked(error.as_ref()) && Instant::now() < deadline => {
                     std::thread::sleep(LOCK_WAIT / 50);
@@ -74,14 +80,15 @@ impl Store {
         Ok(Store { db, path: path.clone(), sync: config.sync })
     }
 
-    /// Opens the database for reading, also while another process writes to it.
+    /// Opens the database for reading, even while another process writes to it. See
+    /// `docs/adr/0011-read-a-live-database-as-a-secondary.md`.
     ///
-    /// `private` is a directory of this reader's own, for the notes that RocksDB keeps. Opening it read-only
+    /// `private_dir` is a directory for the files that RocksDB writes for this reader. Opening the database read-only
     /// instead would fail whenever the writer removes a file at the wrong moment.
     ///
     /// # Errors
     /// When there is no database, or it cannot be read.
-    pub fn open_secondary(path: &Path, private: &Path) -> Result<Store, StoreError> {
+    pub fn open_secondary(path: &Path, private_dir: &Path) -> Result<Store, StoreError> {
         match fs::metadata(path.join("CURRENT")) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(path.to_owned())),
@@ -95,21 +102,23 @@ impl Store {
         options.create_if_missing(false);
         options.create_missing_column_families(false);
         let failed = |error: rocksdb::Error| StoreError::Database { path: path.to_owned(), message: error.into() };
-        // An older version made fewer of them.
-        let made = DB::list_cf(&options, path).map_err(failed)?;
-        let families = Family::VERIFIABLE.into_iter().filter(|family| made.iter().any(|name| name == family.name()));
+        // A database of an older version has fewer families.
+        let existing_families = DB::list_cf(&options, path).map_err(failed)?;
+        let families =
+            Family::VERIFIABLE.into_iter().filter(|family| existing_families.iter().any(|name| name == family.name()));
         let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
-        let db = DB::open_cf_descriptors_as_secondary(&options, path, private, families).map_err(failed)?;
+        let db = DB::open_cf_descriptors_as_secondary(&options, path, private_dir, families).map_err(failed)?;
         let store = Store { db, path: path.to_owned(), sync: true };
         store.catch_up()?;
         Ok(store)
     }
 }
 
-/// Opens the database in a thread that ends with it. What replaying the write-ahead log took and gave back again would be
-/// kept by the allocator for the thread that took it: 27 MiB after a kill, for as long as the process ran.
-fn replayed(open: impl FnOnce() -> Result<DB, rocksdb::Error> + Send) -> Result<DB, rocksdb::Error> {
-    // A panic is a bug, and goes on as one.
+/// Opens the database in a thread of its own. The allocator retains what replaying the write-ahead log allocates and
+/// frees for the thread that allocated it: 27 MiB after a kill, for as long as the process ran. It releases that memory
+/// when the thread ends. See `docs/adr/0030-replay-in-a-thread-of-its-own.md`.
+fn open_in_own_thread(open: impl FnOnce() -> Result<DB, rocksdb::Error> + Send) -> Result<DB, rocksdb::Error> {
+    // A panic is a bug and is passed on.
     std::thread::scope(|scope| scope.spawn(open).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
@@ -117,8 +126,8 @@ fn is_locked(message: &str) -> bool {
     message.contains("lock") && (message.contains("LOCK") || message.contains("unavailable"))
 }
 
-/// The directory holds what agents did, in clear: nobody else may look into one that we make.
-fn make_directory(path: &Path) -> Result<(), StoreError> {
+/// Checks the data directory, or creates it with access for its owner only, because it contains events in clear text.
+fn create_directory(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Directory { path: path.to_owned(), source };
     if path.exists() {
         if !path.is_dir() {
@@ -126,23 +135,24 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
         }
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
         if mode & 0o007 != 0 {
-            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "the data directory is open to other users");
+            let mode = format!("{:o}", mode & 0o777);
+            tracing::warn!(path = %path.display(), mode, "the data directory is accessible to other users");
         }
-        // The database's own words would not say which setting is wrong.
+        // The database's error would not name the setting that is wrong.
         return access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|error| failed(error.into()));
     }
     let absolute = std::path::absolute(path).map_err(failed)?;
     let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    // A directory survives a power loss only when the entry in its parent is on disk, too.
+    // A new directory survives a power loss only if its entry in the parent is on disk, too.
     for parent in absolute.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&existing)) {
         fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
     }
     Ok(())
 }
 
-/// The memory that all families share: `storage.memory_bytes` is the bound of blocks and write buffers together.
+/// The memory that all families share. `storage.memory_bytes` bounds blocks and write buffers together.
 struct Memory {
     cache: Cache,
     buffers: WriteBufferManager,
@@ -152,13 +162,13 @@ struct Memory {
 impl Memory {
     fn new(bytes: u64) -> Memory {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        // Few shards: by default a cache of this size has so many that a filter of some hundred KiB does not fit into
-        // one, and is read from disk for every new agent.
+        // Few shards: with the default number, a filter of some hundred KiB does not fit into a shard, and is read from
+        // disk for every new agent.
         let mut cache = LruCacheOptions::default();
         cache.set_capacity(bytes);
         cache.set_num_shard_bits(CACHE_SHARD_BITS);
         let cache = Cache::new_lru_cache_opts(&cache);
-        // Charged to the cache: what write buffers take, blocks give back.
+        // Charged to the cache: what write buffers take is no longer available for blocks.
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, cache.clone());
         Memory { cache, buffers, buffer_bytes: bytes / 4 }
     }
@@ -172,27 +182,27 @@ fn database_options(memory: &Memory) -> Options {
     options.set_max_open_files(OPEN_FILES);
     options.set_max_total_wal_size(WAL_BYTES);
     options.set_max_background_jobs(2);
-    // Spread what flushes and compactions write, so that a commit's sync does not wait behind all of it.
+    // Spreads the writes of flushes and compactions, so that the sync of a commit does not wait for all of them.
     options.set_bytes_per_sync(1 << 20);
-    // RocksDB's own log: a few small files, no statistics.
+    // RocksDB's process log: a few small files, without statistics.
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(3);
     options.set_max_log_file_size(1 << 20);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    // Not set, on purpose: recycled log files (a secondary could not open the database), and manual flushing of
-    // the log (it would make every error of the log fatal).
+    // Deliberately not set: recycled log files (a secondary could not open the database), and manual flushing of the
+    // write-ahead log (it would make every error of the log fatal).
     options
 }
 
-/// For rows that are looked up by keys which often are not there.
-fn often_not_there(options: &mut Options, table: &mut BlockBasedOptions) {
+/// For families in which most lookups find nothing.
+fn optimize_for_misses(options: &mut Options, table: &mut BlockBasedOptions) {
     table.set_bloom_filter(10.0, false);
     options.set_memtable_whole_key_filtering(true);
     options.set_memtable_prefix_bloom_ratio(0.02);
 }
 
-fn descriptor(family: Family, memory: &Memory, of_events: Compression) -> ColumnFamilyDescriptor {
+fn descriptor(family: Family, memory: &Memory, event_compression: Compression) -> ColumnFamilyDescriptor {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);
     table.set_cache_index_and_filter_blocks(true);
@@ -201,22 +211,22 @@ fn descriptor(family: Family, memory: &Memory, of_events: Compression) -> Column
     let mut options = Options::default();
     let mut compression = DBCompressionType::Lz4;
     match family {
-        // Long rows, read in order. Only they are worth the time of the better compression: other keys are hashes, and
-        // values short.
+        // Long rows, read in order. Only these are worth the time of the better compression: the keys of other families
+        // are hashes, and their values short.
         Family::Events => {
             table.set_block_size(EVENT_BLOCK_BYTES);
-            if of_events == Compression::Zstd {
+            if event_compression == Compression::Zstd {
                 compression = DBCompressionType::Zstd;
                 options.set_compression_options(DEFAULT_WINDOW_BITS, ZSTD_LEVEL, 0, 0);
             }
         }
         Family::Agents => {
-            often_not_there(&mut options, &mut table);
+            optimize_for_misses(&mut options, &mut table);
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
             options.set_max_write_buffer_number(WRITE_BUFFERS);
         }
         Family::ClientIds => {
-            often_not_there(&mut options, &mut table);
+            optimize_for_misses(&mut options, &mut table);
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
             options.set_max_bytes_for_level_base(CLIENT_IDS_LEVEL_BYTES);
         }
@@ -225,7 +235,7 @@ fn descriptor(family: Family, memory: &Memory, of_events: Compression) -> Column
             options.set_max_write_buffer_number(WRITE_BUFFERS);
         }
         Family::Times | Family::Meta => options.set_max_write_buffer_number(WRITE_BUFFERS),
-        // Hashes: nothing to compress.
+        // Hashes cannot be compressed.
         Family::Tiles => compression = DBCompressionType::None,
         Family::Index | Family::Log | Family::Relay => {}
     }
@@ -233,7 +243,7 @@ fn descriptor(family: Family, memory: &Memory, of_events: Compression) -> Column
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
-    // The same on every level: a table whose keys are in order then moves down without being written again.
+    // The same on every level, so that a table whose keys are in order moves down without being rewritten.
     options.set_compression_type(compression);
     ColumnFamilyDescriptor::new(family.name(), options)
 }
