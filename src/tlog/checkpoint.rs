@@ -1,4 +1,4 @@
-//! Signs checkpoints, and keeps the file with the last one.
+//! Signs checkpoints (C2SP tlog-checkpoint), and reads and writes the file with the last one.
 
 use std::io;
 use std::path::Path;
@@ -8,13 +8,13 @@ use cairn_proof::tree::checkpoint::{parse, text};
 
 use super::keys::Keys;
 
-/// A checkpoint: what it says, and the signed note that says it.
+/// A checkpoint: the tree head, and the signed note that contains it.
 pub type SignedHead = (Head, Vec<u8>);
 
 /// Signs a checkpoint.
 ///
 /// # Errors
-/// When the origin makes none.
+/// When the origin is not valid in a checkpoint.
 pub fn sign(head: &Head, keys: &Keys) -> Result<Vec<u8>, String> {
     keys.sign(&text(head)?).map_err(|error| error.to_string())
 }
@@ -22,25 +22,26 @@ pub fn sign(head: &Head, keys: &Keys) -> Result<Vec<u8>, String> {
 /// Reads the file with the last checkpoint and checks its signature; `None` if there is no file.
 ///
 /// # Errors
-/// Why it is not this log's last checkpoint, in words for the operator.
+/// When the file cannot be read, is not a checkpoint, or was not signed with these keys. The message is for the
+/// operator.
 pub fn read(path: &Path, keys: &Keys) -> Result<Option<SignedHead>, String> {
-    let shown = path.display();
+    let file = path.display();
     let note = match std::fs::read(path) {
         Ok(note) => note,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("log.checkpoint_file: {shown}: {error}")),
+        Err(error) => return Err(format!("log.checkpoint_file: {file}: {error}")),
     };
     let signed = keys.verify(&note).map_err(|error| {
-        format!("log.checkpoint_file: {shown}: {error}: it was not signed with the keys in log.key_file")
+        format!("log.checkpoint_file: {file}: {error}: it was not signed with the keys in log.key_file")
     })?;
-    let head = parse(signed.text()).map_err(|error| format!("log.checkpoint_file: {shown}: {error}"))?;
+    let head = parse(signed.text()).map_err(|error| format!("log.checkpoint_file: {file}: {error}"))?;
     Ok(Some((head, note)))
 }
 
-/// Keeps the last checkpoint. It is on disk when this returns.
+/// Replaces the file with the last checkpoint. It is on disk when this returns.
 ///
 /// # Errors
-/// When the file cannot be written; it has the checkpoint before then.
+/// When the file cannot be written. It then contains the previous checkpoint.
 pub fn write(path: &Path, note: &[u8]) -> io::Result<()> {
     cairn_proof::files::replace(path, note)
 }

@@ -1,8 +1,8 @@
-//! The log's keys: Ed25519, in the forms of C2SP signed-note.
+//! The keys of the log: Ed25519, in the forms of C2SP signed-note.
 //!
-//! The key file has one signer key a line, `PRIVATE+KEY+<name>+<id>+<base64>`; lines that start with `#` are comments.
-//! The name is the log's origin. Every checkpoint bears a signature of each key, so that a key can be replaced while
-//! those who know only the old one can still check: see `cairn key rotate`.
+//! The key file has one signer key per line, `PRIVATE+KEY+<name>+<id>+<base64>`; lines that start with `#` are
+//! comments. The name is the origin of the log. Every checkpoint is signed with each key, so that a key can be replaced
+//! while auditors who only have the old verifier key can still verify: see `cairn key rotate`.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use cairn_proof::tree::note_keys;
 use rand_core::OsRng;
 use signed_note::{Note, NoteError, Signer, StandardSigner, generate_key};
 
-/// Why the keys cannot be used.
+/// The reason why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
@@ -21,21 +21,21 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A line is no key. What stands there is not told.
+    /// A line is not a key of this log. The message does not contain the line.
     #[error("log.key_file: {path}, line {line}: {why}")]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line's number.
+        /// The number of the line.
         line: usize,
         /// What is wrong.
         why: String,
     },
-    /// There is none in it.
-    #[error("log.key_file: {0}: no key in it")]
+    /// The file contains no key.
+    #[error("log.key_file: {0}: the file contains no key")]
     Empty(PathBuf),
 }
 
@@ -46,23 +46,23 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads the key file of the log with that origin; `None` if there is no file.
+    /// Reads the key file of the log `origin`; `None` if there is no file.
     ///
     /// # Errors
-    /// When it cannot be read, or a key in it is none of this log.
+    /// When the file cannot be read, contains no key, or contains a key of another log.
     pub fn read(path: &Path, origin: &str) -> Result<Option<Keys>, KeyError> {
-        Keys::read_of(path, Some(origin))
+        Keys::read_file(path, Some(origin))
     }
 
-    /// The same for whatever log the first key in the file is of.
+    /// Reads the key file of the log that its first key names; `None` if there is no file.
     ///
     /// # Errors
-    /// When it cannot be read, or its keys are of several logs.
+    /// When the file cannot be read, contains no key, or contains keys of several logs.
     pub fn read_any(path: &Path) -> Result<Option<Keys>, KeyError> {
-        Keys::read_of(path, None)
+        Keys::read_file(path, None)
     }
 
-    fn read_of(path: &Path, origin: Option<&str>) -> Result<Option<Keys>, KeyError> {
+    fn read_file(path: &Path, origin: Option<&str>) -> Result<Option<Keys>, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -71,8 +71,9 @@ impl Keys {
         };
         let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            // A mounted secret is often 0440, and nobody can change that.
-            tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "the log's key can be read by others");
+            // Only a warning: a mounted secret often has mode 0440, which cannot be changed.
+            let mode = format!("{mode:o}");
+            tracing::warn!(path = %path.display(), mode, "log.key_file is accessible to other users");
         }
         let mut keys = Keys { signers: Vec::new(), verifiers: Vec::new() };
         let mut origin = origin.map(str::to_owned);
@@ -80,23 +81,24 @@ impl Keys {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let wrong = |why: String| KeyError::Line { path: path.to_owned(), line: number, why };
-            let signer = StandardSigner::new(line).map_err(|error| wrong(error.to_string()))?;
+            let invalid = |why: String| KeyError::Line { path: path.to_owned(), line: number, why };
+            let signer = StandardSigner::new(line).map_err(|error| invalid(error.to_string()))?;
             let origin = origin.get_or_insert_with(|| signer.name().to_owned());
             if signer.name() != origin {
-                return Err(wrong(format!("the key is of {:?}, and this log is {origin:?}", signer.name())));
+                let name = signer.name();
+                return Err(invalid(format!("the key belongs to the log {name:?}, and this log is {origin:?}")));
             }
-            keys.verifiers.push(verifier_key(line, &signer).ok_or_else(|| wrong("malformed signer key".to_owned()))?);
+            keys.verifiers.push(verifier_key(line, &signer).ok_or_else(|| invalid("malformed signer key".to_owned()))?);
             keys.signers.push(signer);
         }
         if keys.signers.is_empty() { Err(KeyError::Empty(path.to_owned())) } else { Ok(Some(keys)) }
     }
 
-    /// Makes a key file with a new key. It is on disk when this returns.
+    /// Creates the key file with a new key. It is on disk when this returns.
     ///
     /// # Errors
-    /// When the file is there already, or cannot be written.
-    pub fn make(path: &Path, origin: &str) -> Result<Keys, KeyError> {
+    /// When the file exists already, or cannot be written.
+    pub fn create(path: &Path, origin: &str) -> Result<Keys, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         if path.try_exists().map_err(failed)? {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
@@ -106,28 +108,28 @@ impl Keys {
         Keys::read(path, origin)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// Adds a new key to the file that these were read from; tells its verifier key.
+    /// Adds a new key to the key file, and returns its verifier key.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be read or written.
     pub fn add(&self, path: &Path) -> Result<String, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let name = self.signers.first().map_or("", |signer| signer.name());
         let (signer_key, verifier_key) = generate_key(&mut OsRng, name);
-        let before = std::fs::read_to_string(path).map_err(failed)?;
-        replace(path, format!("{}\n{signer_key}\n", before.trim_end()).as_bytes()).map_err(failed)?;
+        let existing = std::fs::read_to_string(path).map_err(failed)?;
+        replace(path, format!("{}\n{signer_key}\n", existing.trim_end()).as_bytes()).map_err(failed)?;
         Ok(verifier_key)
     }
 
-    /// What auditors need to check signatures: the verifier keys, as C2SP signed-note writes them.
+    /// The verifier keys, which auditors need to verify signatures, in the form of C2SP signed-note.
     pub fn verifiers(&self) -> &[String] {
         &self.verifiers
     }
 
-    /// Signs a text with every key.
+    /// Signs a text with every key, and returns the note.
     ///
     /// # Errors
-    /// When the text is no note's.
+    /// When the text cannot be the text of a note.
     pub fn sign(&self, text: &[u8]) -> Result<Vec<u8>, NoteError> {
         let mut note = Note::new(text, &[])?;
         let signers: Vec<&dyn Signer> = self.signers.iter().map(|signer| signer as &dyn Signer).collect();
@@ -135,10 +137,10 @@ impl Keys {
         Ok(note.to_bytes())
     }
 
-    /// Checks that one of the keys signed this note.
+    /// Verifies that a note has a valid signature of one of the keys.
     ///
     /// # Errors
-    /// When it is not a note, or none of its signatures is valid.
+    /// When the note is malformed, or no signature is valid.
     pub fn verify(&self, note: &[u8]) -> Result<Note, NoteError> {
         note_keys::verify(note, &self.verifiers)
     }
@@ -148,7 +150,7 @@ impl Keys {
 fn verifier_key(signer_key: &str, signer: &StandardSigner) -> Option<String> {
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD;
-    // PRIVATE+KEY+name+id+base64, and base64 has plus signs of its own.
+    // PRIVATE+KEY+name+id+base64: the base64 may contain plus signs, too.
     let secret = BASE64_STANDARD.decode(signer_key.splitn(5, '+').nth(4)?).ok()?;
     let secret: [u8; 32] = secret.get(1..)?.try_into().ok()?;
     let public = ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key();
@@ -160,19 +162,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_key_looks_like_it_is_read_again_and_checks_what_it_signed() {
+    fn a_created_key_is_read_back_and_verifies_what_it_signed() {
         let folder = tempfile::TempDir::new().unwrap();
         for round in 0..40 {
             let path = folder.path().join(format!("{round}.key"));
-            let keys = Keys::make(&path, "an/origin").unwrap();
+            let keys = Keys::create(&path, "an/origin").unwrap();
             let note = keys.sign(b"an/origin\n0\nhash\n").unwrap();
-            let again = Keys::read(&path, "an/origin").unwrap().unwrap();
-            assert_eq!(again.verifiers(), keys.verifiers());
-            assert_eq!(note_keys::verify(&note, again.verifiers()).unwrap().text(), b"an/origin\n0\nhash\n");
+            let read_back = Keys::read(&path, "an/origin").unwrap().unwrap();
+            assert_eq!(read_back.verifiers(), keys.verifiers());
+            assert_eq!(note_keys::verify(&note, read_back.verifiers()).unwrap().text(), b"an/origin\n0\nhash\n");
             let mut forged = note.clone();
             forged[10] ^= 1;
-            assert!(note_keys::verify(&forged, again.verifiers()).is_err());
-            assert!(Keys::make(&path, "an/origin").is_err(), "never overwritten");
+            assert!(note_keys::verify(&forged, read_back.verifiers()).is_err());
+            assert!(Keys::create(&path, "an/origin").is_err(), "never overwritten");
             assert!(Keys::read(&path, "another").is_err());
         }
         std::fs::write(folder.path().join("empty"), "# nothing\n").unwrap();

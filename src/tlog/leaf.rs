@@ -5,26 +5,26 @@ use cairn_proof::tree::{LeafHasher, NodeHash, leaf};
 
 use crate::ledger::format::record::RecordRef;
 
-/// How many agents' ids are remembered.
-const AGENTS: usize = 4096;
+/// The most agents whose ids are cached.
+const MAX_CACHED_IDS: usize = 4096;
 
-/// The data of the leaf of an event.
+/// The data of an event's leaf.
 pub fn data(record: RecordRef<'_>) -> Vec<u8> {
     leaf::data(agent_id(record), record.hash(), record.sequence())
 }
 
-/// The hash of the leaf of an event.
+/// The hash of an event's leaf.
 pub fn hash(record: RecordRef<'_>) -> NodeHash {
     LeafHasher::default().hash(agent_id(record), record.hash(), record.sequence())
 }
 
-/// The id of the agent, as a canonical value.
+/// The agent's id as a canonical value.
 fn agent_id(record: RecordRef<'_>) -> &[u8] {
     record.value(Field::AgentId).unwrap_or(b"\"\"")
 }
 
-/// Hashes the leaves of many events. In canonical bytes, the id of an agent comes after the inputs and outputs of the event, however long
-/// they are; it is looked up once for each agent.
+/// Hashes the leaves of many events. In canonical bytes the agent's id comes after the inputs and outputs of the event,
+/// which can be long, so the id is looked up once per agent.
 #[derive(Default)]
 pub struct RecordHasher {
     ids: AgentMap<Box<[u8]>>,
@@ -32,9 +32,9 @@ pub struct RecordHasher {
 }
 
 impl RecordHasher {
-    /// The hash of the leaf of an event: the same as [`hash`].
+    /// The hash of an event's leaf. The same as [`hash`].
     pub fn hash(&mut self, record: RecordRef<'_>) -> NodeHash {
-        if self.ids.len() >= AGENTS {
+        if self.ids.len() >= MAX_CACHED_IDS {
             self.ids.clear();
         }
         let id = self.ids.entry(record.agent()).or_insert_with(|| agent_id(record).into());

@@ -1,4 +1,4 @@
-//! The log of a running ledger, and its thread.
+//! The transparency log of a running ledger, and its thread.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -20,10 +20,10 @@ use crate::ledger::read::follower::{Cursor, Follower, LagGauge};
 use crate::ledger::store::StoreError;
 use crate::runtime::{now_ms, supervise};
 
-/// How long to wait before a thread that failed is restarted.
-const RESTART: Duration = Duration::from_secs(1);
+/// How long to wait before the thread is restarted after a failure.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// The log of a running ledger.
+/// The transparency log of a running ledger.
 pub struct Log {
     shared: Arc<Shared>,
     ledger: Arc<Ledger>,
@@ -34,35 +34,35 @@ pub struct Log {
     lag: LagGauge,
 }
 
-/// The log's thread, for who started it.
+/// The thread of the log. Its owner stops it.
 pub struct LogThread {
     thread: JoinHandle<()>,
     stop: Sender<()>,
 }
 
 impl LogThread {
-    /// Ends the thread; what is committed is signed before. Blocks.
+    /// Stops the thread after it has signed all committed events. Blocks until the thread has ended.
     pub fn stop(self) {
         drop(self.stop);
-        // A panic was told when it happened.
+        // A panic was already reported by `supervise`.
         let _ = self.thread.join();
     }
 }
 
-/// The name of a ledger's log.
+/// The origin of a ledger's log: `log.origin`, or the stored one, or `cairn/` and the instance.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub fn origin(config: &LogConfig, rows: &LogRows, instance: uuid::Uuid) -> Result<String, StoreError> {
-    let kept = rows.origin()?;
-    Ok(config.origin.clone().or(kept).unwrap_or_else(|| format!("cairn/{instance}")))
+    let stored = rows.origin()?;
+    Ok(config.origin.clone().or(stored).unwrap_or_else(|| format!("cairn/{instance}")))
 }
 
 impl Log {
-    /// Starts the log's thread. Metrics register with the recorder that is in force.
+    /// Starts the thread of the log. Registers metrics with the current recorder.
     ///
     /// # Errors
-    /// When the database cannot be read, or the thread cannot be made.
+    /// When the database cannot be read, or the thread cannot be started.
     pub fn start(
         config: &LogConfig,
         data_dir: &Path,
@@ -91,18 +91,19 @@ impl Log {
             checkpoint_path: config.checkpoint_path(data_dir),
         };
         let wait = move |pause| stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout);
-        let thread = supervise("cairn-log".to_owned(), RESTART, move || run(&context), wait);
+        let thread = supervise("cairn-log".to_owned(), RESTART_DELAY, move || run(&context), wait);
         let failed = |source| StoreError::Directory { path: data_dir.to_owned(), source };
-        describe_gauge!("cairn_log_size", "Events that are leaves of the log.");
-        describe_gauge!("cairn_log_signed_size", "Events under the last signed checkpoint.");
+        describe_gauge!("cairn_log_size", "Events that are leaves of the log, signed or not.");
+        describe_gauge!("cairn_log_signed_size", "Leaves under the last signed checkpoint.");
         describe_gauge!(
             "cairn_log_checkpoint_timestamp_seconds",
             Unit::Seconds,
-            "When the last checkpoint was signed; now, if there is nothing that it does not cover."
+            "When the last checkpoint was signed; the present time, if it covers everything that is committed."
         );
         describe_gauge!(
             "cairn_log_rollback",
-            "1 while nothing can be signed, because the database is not the one that was signed, or its keys are gone."
+            "1 while nothing can be signed, because the database is not the one that was signed last, or key or \
+             checkpoint are missing; otherwise 0."
         );
         let log = Log {
             shared,
@@ -116,22 +117,22 @@ impl Log {
         Ok((Arc::new(log), LogThread { thread: thread.map_err(failed)?, stop }))
     }
 
-    /// How the log is.
+    /// The current state.
     pub fn state(&self) -> State {
         self.shared.state.borrow().clone()
     }
 
-    /// Tells when the log changes.
+    /// Subscribes to changes of the state.
     pub fn watch(&self) -> watch::Receiver<State> {
         self.shared.state.subscribe()
     }
 
-    /// The verifier keys, as auditors need them.
+    /// The verifier keys, which auditors need.
     pub fn verifier_keys(&self) -> Vec<String> {
         self.shared.keys()
     }
 
-    /// Measures what is measured when somebody looks.
+    /// Sets the gauges of the log.
     pub fn observe(&self) {
         let size = self.shared.size.load(Ordering::Relaxed);
         self.size.set(size as f64);
@@ -143,7 +144,8 @@ impl Log {
                 self.signed_size.set(signed.size as f64);
                 self.rollback.set(0.0);
                 if signed.size >= events {
-                    // Kept, so that what comes next is as old as it is.
+                    // Stored, so that the gauge shows the last time at which everything was signed once there is an
+                    // unsigned event.
                     self.shared.signed_ms.fetch_max(now_ms(), Ordering::Relaxed);
                 }
             }
@@ -153,7 +155,7 @@ impl Log {
         self.signed_at.set(signed_ms as f64 / 1000.0);
     }
 
-    /// Writes the last checkpoint to the process's log, where others keep it.
+    /// Writes the last checkpoint to the process log, so that it is preserved outside the machine.
     pub fn announce(&self) {
         match self.state() {
             State::Signed(signed) => {
@@ -161,14 +163,14 @@ impl Log {
                 let keys = self.verifier_keys().join(" ");
                 tracing::info!(size = signed.size, %checkpoint, verifier_keys = keys, "the log's checkpoint");
             }
-            State::Stopped(reason) => tracing::error!(%reason, "nothing is signed"),
+            State::Stopped(reason) => tracing::error!(%reason, "checkpoints are not signed"),
             State::Starting => {}
         }
     }
 }
 
-/// Runs the log until it is stopped. An error that only an operator can resolve is published, and nothing is signed until a restart of the
-/// process; after any other, the thread is restarted.
+/// Runs the log until it is stopped. An error that only an operator can resolve is published, and nothing is signed
+/// until the process is restarted. After any other error, the thread is restarted.
 fn run(context: &LogContext) -> Result<(), LogError> {
     match Sequencer::open(context).and_then(|mut sequencer| sequencer.run()) {
         Err(error) if !error.is_transient() => {
@@ -182,6 +184,6 @@ fn run(context: &LogContext) -> Result<(), LogError> {
 }
 
 fn wait_for_stop(stop: &Receiver<()>) {
-    // The sender is dropped to stop the thread; no message ever comes.
+    // The sender is dropped to stop the thread; it never sends a message.
     let _ = stop.recv();
 }

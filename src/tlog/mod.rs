@@ -1,21 +1,22 @@
-//! The transparency log: one RFC 6962 tree over all events, signed at intervals.
+//! The transparency log: one Merkle tree (RFC 6962) over all events of a ledger, signed at intervals.
+//! `docs/verification.md` specifies it.
 //!
-//! A chain does not show that its tail was cut off, nor that it was rewritten from its start. A signed checkpoint that has left
-//! the machine shows both.
+//! A chain alone does not show that its tail was removed, or that it was rewritten from its start. A signed checkpoint
+//! that has left the machine shows both.
 //!
 //! | file | |
 //! |---|---|
 //! | [`leaf`] | the leaf of a stored event |
 //! | [`rows`] | the log on disk |
-//! | [`keys`] | the signing keys |
-//! | [`checkpoint`] | signing, and the file with the last checkpoint |
-//! | [`sequencer`] | the consumer: makes every committed event a leaf, and signs |
+//! | [`keys`] | the signing keys and their file |
+//! | [`checkpoint`] | signs checkpoints; the file with the last one |
+//! | [`sequencer`] | the consumer: makes every committed event a leaf, and signs the tree |
 //! | [`signed`] | a signed tree and its proofs |
 //! | [`prover`] | proofs of many events |
-//! | [`state`] | what the consumer shares with everyone else |
+//! | [`state`] | the state that the log thread shares with other threads |
 //! | [`log`] | the log of a running ledger, and its thread |
 //!
-//! Nothing here is on the path of an answer. Tree, tiles and verification are in `cairn_proof::tree`.
+//! Nothing here is on the path of a commit. Trees, tiles and their verification are in `cairn_proof::tree`.
 
 pub mod checkpoint;
 mod config;
@@ -31,5 +32,5 @@ mod state;
 pub use config::LogConfig;
 pub use log::{Log, LogThread, origin};
 pub use prover::Prover;
-pub use signed::{Proof, Signed};
+pub use signed::{Proof, SignedTree};
 pub use state::State;

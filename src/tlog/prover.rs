@@ -1,7 +1,7 @@
-//! Proving many events of one tree, one after the other.
+//! Proves many events of one tree, one after another.
 //!
-//! The siblings of a leaf are roots of subtrees within tiles. A tile whose subtrees were hashed for one proof is kept for
-//! the next ones, so that proving an agent's whole chain hashes each tile once, not once per event.
+//! The siblings of a leaf are roots of subtrees within tiles. The subtrees of a tile are cached once they are hashed,
+//! so that proving an agent's whole chain hashes each tile once instead of once per event.
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
@@ -13,37 +13,37 @@ use tlog_tiles::{Error, HASH_SIZE, Hash, HashReader, node_hash, prove_record, sp
 use cairn_proof::tree::{HEIGHT, WIDTH};
 
 use super::leaf;
-use super::signed::{Proof, Signed};
+use super::signed::{Proof, SignedTree};
 use crate::ledger::format::keys::Location;
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::store::StoreError;
 
-/// How many tiles are kept, of 16 KiB each: of every level the one above the leaf, and the last one.
-const TILES: NonZeroUsize = NonZeroUsize::new(24).unwrap();
+/// The number of cached tiles, of 16 KiB each: per level the one above the leaf and the last one.
+const CACHED_TILES: NonZeroUsize = NonZeroUsize::new(24).unwrap();
 
-/// Proves events of one signed tree.
+/// Proves that events are in one signed tree.
 pub struct Prover {
-    signed: Arc<Signed>,
+    signed: Arc<SignedTree>,
     tiles: RefCell<LruCache<(u8, u64), Subtrees>>,
-    /// The run of leaves that the last event was in: its first event, its first leaf, the position behind it.
+    /// The run of leaves of the last event: its first event, its first leaf, and the position after its last event.
     run: Option<(Location, u64, u64)>,
 }
 
-/// The roots of the subtrees within a tile, by height: the hashes themselves, of pairs of them, and so on.
+/// The roots of the subtrees within a tile, by height: the hashes of the tile, the hashes of pairs of these, and so on.
 type Subtrees = Vec<Vec<Hash>>;
 
 impl Prover {
-    /// Over a signed tree.
-    pub fn new(signed: Arc<Signed>) -> Prover {
-        Prover { signed, tiles: RefCell::new(LruCache::new(TILES)), run: None }
+    /// A prover for a signed tree.
+    pub fn new(signed: Arc<SignedTree>) -> Prover {
+        Prover { signed, tiles: RefCell::new(LruCache::new(CACHED_TILES)), run: None }
     }
 
-    /// The tree.
-    pub fn signed(&self) -> &Arc<Signed> {
+    /// The signed tree.
+    pub fn signed(&self) -> &Arc<SignedTree> {
         &self.signed
     }
 
-    /// Proves that the event at `place` is in the tree, which has to cover it. The same as [`Signed::prove`].
+    /// Proves that the event at `location` is in the tree, which must cover it. The same as [`SignedTree::prove`].
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -62,7 +62,7 @@ impl Prover {
         };
         let (first, leaf, _) = match self.run.filter(within) {
             Some(run) => run,
-            None => *self.run.insert(self.signed.rows.run_at(location)?),
+            None => *self.run.insert(self.signed.rows.run_of(location)?),
         };
         Ok(leaf + (position - first.position.0))
     }

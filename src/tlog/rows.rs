@@ -2,22 +2,23 @@
 //!
 //! | key in `log` | value |
 //! |---|---|
-//! | `s` | size u64, then a position u64 per shard: the events before them are leaves |
-//! | `l` · leaf u64 | place: a run of leaves starts here, of events that stand together |
-//! | `p` · place | leaf u64: the same run, found by place |
+//! | `s` | size u64, then a position u64 per shard: the events before these positions are leaves |
+//! | `l` · leaf u64 | location: a run of leaves starts here, whose events are at consecutive positions |
+//! | `p` · location | leaf u64: the same run, by location |
 //! | `o` | the origin, if it is not the default: see `cairn key new-log` |
 //!
 //! | key in `tiles` | value |
 //! |---|---|
-//! | last leaf under it u64 · level u8 | a whole tile: 256 hashes |
+//! | last leaf under it u64 · level u8 | a full tile: 256 hashes |
 //!
-//! Tiles become whole in the order of these keys, whatever their levels, so the database never writes one a second time
-//! to sort it among others. In one family with the rest of the log, under a key that began with the level, it did so
-//! whenever there were some new ones: an eighth of the CPU time of events that came in batches.
+//! Tiles become full in the order of these keys, on all levels, so the database never rewrites one to sort it among
+//! others. In one family with the rest of the log, under a key that began with the level, it rewrote tiles whenever
+//! there were some new ones: an eighth of the CPU time of events that came in batches. See
+//! `docs/adr/0015-tiles-have-a-family-of-their-own.md`.
 //!
-//! The order of leaves cannot be derived again from the events of several shards, so it is stored, as runs: with one
-//! shard there is a single one. Runs and tiles are written in one batch with the size, and are on disk before a
-//! checkpoint covers them.
+//! The order of leaves cannot be derived from the events of several shards, so it is stored, as runs: with one shard
+//! there is a single run. Runs and tiles are written in one batch with the size, and are on disk before a checkpoint
+//! covers them.
 
 use std::sync::Arc;
 
@@ -27,41 +28,41 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Batch, Family, Rows, Store, StoreError};
 
 use super::leaf;
-use cairn_proof::tree::{Edge, HEIGHT, TileBytes, Tiles, WIDTH, WholeTile};
+use cairn_proof::tree::{Edge, FullTile, HEIGHT, TileBytes, Tiles, WIDTH};
 use tlog_tiles::{HASH_SIZE, Tile};
 
 const SIZE: &[u8] = b"s";
 const ORIGIN: &[u8] = b"o";
 
-/// How far the log is.
+/// The progress of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// How many leaves there are.
+    /// The number of leaves.
     pub size: u64,
-    /// The next event of each shard.
+    /// The position of the next event of each shard.
     pub next: Vec<Position>,
 }
 
-/// A run of leaves whose events stand together.
+/// A run of leaves: consecutive leaves whose events are at consecutive positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// The first leaf.
     pub leaf: u64,
-    /// Its event.
+    /// The location of the event of that leaf.
     pub location: Location,
 }
 
-/// The runs of the log, one after the other.
+/// Iterates over the runs of the log.
 pub struct Runs<'s> {
     store: &'s Store,
     rows: Rows<'s>,
 }
 
 impl Runs<'_> {
-    /// The next run; `None` behind the last one.
+    /// Returns the next run; `None` after the last one.
     ///
     /// # Errors
-    /// When the database, or the run, cannot be read.
+    /// When the database cannot be read, or the run is damaged.
     pub fn take_next(&mut self) -> Result<Option<Run>, StoreError> {
         let Some((key, value)) = self.rows.row()?.filter(|(key, _)| key.starts_with(b"l")) else { return Ok(None) };
         let run = key.strip_prefix(b"l").and_then(|leaf| {
@@ -73,14 +74,14 @@ impl Runs<'_> {
     }
 }
 
-/// The rows of the log.
+/// The rows of the log in a database.
 #[derive(Clone)]
 pub struct LogRows {
     store: Arc<Store>,
 }
 
 fn tile_key(level: u8, index: u64) -> [u8; 9] {
-    // The highest level is 7: a tile of it has all the leaves that 64 bits can count.
+    // The highest level is 7: a tile of it covers all the leaves that 64 bits can count.
     let last = (u128::from(index) << (HEIGHT * (level + 1))) | ((1 << (HEIGHT * (level + 1))) - 1);
     let mut key = [level; 9];
     key[..8].copy_from_slice(&(last as u64).to_be_bytes());
@@ -100,7 +101,7 @@ fn location_key(location: Location) -> [u8; 11] {
 }
 
 impl LogRows {
-    /// Of a database.
+    /// The rows of the log in `store`.
     pub fn new(store: Arc<Store>) -> LogRows {
         LogRows { store }
     }
@@ -110,7 +111,7 @@ impl LogRows {
         &self.store
     }
 
-    /// How far the log is; `None` if nothing was ever signed.
+    /// The progress of the log; `None` if nothing was ever written.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -121,28 +122,28 @@ impl LogRows {
         Ok(Some(Progress { size, next: numbers.map(Position).collect() }))
     }
 
-    /// Adds how far the log is to a batch.
+    /// Adds the progress of the log to a batch.
     ///
     /// # Errors
-    /// When the family is missing.
+    /// When the column family is missing.
     pub fn put_progress(&self, batch: &mut Batch, progress: &Progress) -> Result<(), StoreError> {
         let numbers = [progress.size].into_iter().chain(progress.next.iter().map(|next| next.0));
         let row: Vec<u8> = numbers.flat_map(u64::to_be_bytes).collect();
         self.store.put(batch, Family::Log, SIZE, &row)
     }
 
-    /// Adds a whole tile to a batch.
+    /// Adds a full tile to a batch.
     ///
     /// # Errors
-    /// When the family is missing.
-    pub fn put_tile(&self, batch: &mut Batch, tile: &WholeTile) -> Result<(), StoreError> {
+    /// When the column family is missing.
+    pub fn put_tile(&self, batch: &mut Batch, tile: &FullTile) -> Result<(), StoreError> {
         self.store.put(batch, Family::Tiles, &tile_key(tile.level, tile.index), &tile.bytes)
     }
 
     /// Adds a run to a batch.
     ///
     /// # Errors
-    /// When the family is missing.
+    /// When the column family is missing.
     pub fn put_run(&self, batch: &mut Batch, leaf: u64, location: Location) -> Result<(), StoreError> {
         self.store.put(batch, Family::Log, &leaf_key(leaf), &location.encode())?;
         self.store.put(batch, Family::Log, &location_key(location), &leaf.to_be_bytes())
@@ -157,11 +158,11 @@ impl LogRows {
         Ok(row.map(|row| String::from_utf8_lossy(&row).into_owned()))
     }
 
-    /// Forgets the log, which the next start derives again from the events, under another name.
+    /// Removes the log and stores another origin. The next start derives the log again from the events.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn begin_anew(&self, origin: &str) -> Result<(), StoreError> {
+    pub fn reset(&self, origin: &str) -> Result<(), StoreError> {
         self.store.clear(Family::Log)?;
         self.store.clear(Family::Tiles)?;
         let mut batch = self.store.batch(origin.len() + 64);
@@ -169,55 +170,55 @@ impl LogRows {
         self.store.write_synced(batch)
     }
 
-    /// Which event is a leaf. The leaf has to be in the log.
+    /// The location of the event of a leaf. The leaf must be in the log.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn location_of(&self, leaf: u64) -> Result<Location, StoreError> {
         let mut rows = self.store.rows(Family::Log)?;
-        rows.seek_back(&leaf_key(leaf));
+        rows.seek_for_prev(&leaf_key(leaf));
         let run = rows.row()?.filter(|(key, _)| key.len() == 9 && key[0] == b'l');
         let run = run.and_then(|(key, value)| Some((key.last_chunk::<8>()?, Location::decode(value)?)));
-        let (first, location) = run.ok_or_else(|| self.store.damaged(format!("no event is leaf {leaf}")))?;
+        let (first, location) = run.ok_or_else(|| self.store.damaged(format!("leaf {leaf} has no event")))?;
         let offset = leaf - u64::from_be_bytes(*first);
         Ok(Location { position: Position(location.position.0 + offset), ..location })
     }
 
-    /// Which leaf an event is. The event has to be in the log.
+    /// The leaf of the event at `location`. The event must be in the log.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn leaf_of(&self, location: Location) -> Result<u64, StoreError> {
-        let (first, leaf, _) = self.run_at(location)?;
+        let (first, leaf, _) = self.run_of(location)?;
         Ok(leaf + location.position.0 - first.position.0)
     }
 
-    /// The run that has an event: its first event and leaf, and the position where the shard's next run starts. The event
-    /// has to be in the log.
+    /// The run that contains the event at `location`: the location of its first event, its first leaf, and the position
+    /// at which the shard's next run starts. The event must be in the log.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn run_at(&self, location: Location) -> Result<(Location, u64, u64), StoreError> {
+    pub fn run_of(&self, location: Location) -> Result<(Location, u64, u64), StoreError> {
         fn run<'r>(rows: &'r Rows<'_>) -> Result<Option<(Location, &'r [u8])>, StoreError> {
             let row = rows.row()?.filter(|(key, _)| key.len() == 11 && key[0] == b'p');
             Ok(row.and_then(|(key, value)| Some((Location::decode(&key[1..])?, value))))
         }
         let mut rows = self.store.rows(Family::Log)?;
-        rows.seek_back(&location_key(location));
+        rows.seek_for_prev(&location_key(location));
         let found = run(&rows)?.filter(|(first, _)| first.shard == location.shard);
         let found = found.and_then(|(first, leaf)| Some((first, u64::from_be_bytes(*leaf.first_chunk()?))));
-        let missing = || self.store.damaged(format!("the event at position {} is no leaf", location.position.0));
+        let missing = || self.store.damaged(format!("the event at position {} has no leaf", location.position.0));
         let (first, leaf) = found.ok_or_else(missing)?;
         rows.next();
         let end = run(&rows)?.filter(|(next, _)| next.shard == location.shard);
         Ok((first, leaf, end.map_or(u64::MAX, |(next, _)| next.position.0)))
     }
 
-    /// The next event of each shard behind the first `size` leaves.
+    /// The position of the next event of each shard after the first `size` leaves.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn next_at(&self, size: u64) -> Result<Vec<Position>, StoreError> {
+    pub fn positions_at(&self, size: u64) -> Result<Vec<Position>, StoreError> {
         let progress = self.progress()?.unwrap_or(Progress { size: 0, next: Vec::new() });
         if progress.size == size {
             return Ok(progress.next);
@@ -235,26 +236,27 @@ impl LogRows {
         Ok(next)
     }
 
-    /// The event that is a leaf. The leaf has to be in the log.
+    /// The event of a leaf. The leaf must be in the log.
     ///
     /// # Errors
-    /// When the database cannot be read, or the event is gone.
+    /// When the database cannot be read, or the event is missing.
     pub fn event_of(&self, leaf: u64) -> Result<Record, StoreError> {
         let record = lookup::record(&self.store, self.location_of(leaf)?)?;
         record.ok_or_else(|| self.store.damaged(format!("the event of leaf {leaf} is missing")))
     }
 
-    /// The tree's edge, computed from what is stored: leaves from events, the other levels from the tiles below them.
+    /// The edge of the tree, computed from what is stored: leaves from events, the other levels from the tiles below
+    /// them.
     ///
     /// # Errors
-    /// When the database cannot be read, or something is missing in it.
+    /// When the database cannot be read, or an event or a tile is missing.
     pub fn edge(&self, size: u64) -> Result<Edge, StoreError> {
         Edge::rebuild(size, |level, first, count| {
             let mut bytes = TileBytes::with_capacity(WIDTH * HASH_SIZE);
             for number in first..first + count as u64 {
                 let hash = match level.checked_sub(1) {
                     None => leaf::hash(self.event_of(number)?.as_ref()),
-                    Some(below) => Tile::subtree_hash(&self.whole(below, number)?),
+                    Some(below) => Tile::subtree_hash(&self.read_tile(below, number)?),
                 };
                 bytes.extend_from_slice(&hash.0);
             }
@@ -262,16 +264,16 @@ impl LogRows {
         })
     }
 
-    fn whole(&self, level: u8, index: u64) -> Result<TileBytes, StoreError> {
+    fn read_tile(&self, level: u8, index: u64) -> Result<TileBytes, StoreError> {
         let row = self.store.get(Family::Tiles, &tile_key(level, index))?;
         let row = row.filter(|row| row.len() == WIDTH * HASH_SIZE);
         row.map(|row| row.to_vec())
             .ok_or_else(|| self.store.damaged(format!("tile {index} of level {level} is missing")))
     }
 
-    /// Whether a whole tile is stored as it is here.
-    pub fn has_tile(&self, tile: &WholeTile) -> bool {
-        self.whole(tile.level, tile.index).is_ok_and(|stored| stored == tile.bytes)
+    /// Whether this full tile is stored with the same hashes.
+    pub fn has_tile(&self, tile: &FullTile) -> bool {
+        self.read_tile(tile.level, tile.index).is_ok_and(|stored| stored == tile.bytes)
     }
 
     /// The runs, in the order of their leaves.
@@ -284,7 +286,7 @@ impl LogRows {
         Ok(Runs { store: &self.store, rows })
     }
 
-    /// The shards that the log reads, as many as there are.
+    /// The shards that these positions belong to.
     pub fn shards(next: &[Position]) -> impl Iterator<Item = ShardId> + use<> {
         (0..next.len() as u16).map(ShardId)
     }
@@ -292,7 +294,7 @@ impl LogRows {
 
 impl Tiles for LogRows {
     fn tile(&self, level: u8, index: u64) -> Result<TileBytes, String> {
-        self.whole(level, index).map_err(|error| error.to_string())
+        self.read_tile(level, index).map_err(|error| error.to_string())
     }
 }
 
@@ -301,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_become_whole_in_the_order_of_their_keys() {
+    fn tiles_become_full_in_the_order_of_their_keys() {
         let (mut edge, mut keys) = (Edge::default(), Vec::new());
         for n in 0..140_000u64 {
             edge.push(tlog_tiles::record_hash(&n.to_be_bytes()), |tile| keys.push(tile_key(tile.level, tile.index)));

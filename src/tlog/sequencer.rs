@@ -1,19 +1,20 @@
-//! The log's consumer: one thread that makes every committed event a leaf, and signs the tree now and then.
+//! The consumer of the log: one thread that makes every committed event a leaf, and signs the tree at intervals. See
+//! `docs/adr/0024-sign-only-what-extends-the-last-checkpoint.md`.
 //!
 //! What is true if the process ends after each step of a checkpoint:
 //!
-//! 1. new leaves are in memory: the next start reads their events again, perhaps in another order of shards;
-//! 2. runs, tiles and size are written and synced: the order of these leaves is fixed, nobody has seen it;
+//! 1. new leaves are in memory: the next start reads their events again, perhaps with the shards in another order;
+//! 2. runs, tiles and size are written and synced: the order of these leaves is fixed, and nobody has seen it;
 //! 3. the tree was checked to extend the last checkpoint, and a new one was signed in memory: nobody has seen it;
-//! 4. the file has the new checkpoint: the next start goes on from it, and signs only what extends it;
-//! 5. it is published.
+//! 4. the file contains the new checkpoint: the next start continues from it, and signs only what extends it;
+//! 5. the checkpoint is published.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn_proof::tree::{Edge, Hashes, Head, LeafHasher, Tiles, WholeTile};
+use cairn_proof::tree::{Edge, FullTile, Hashes, Head, LeafHasher, Tiles};
 use crossbeam_channel::Receiver;
 use tlog_tiles::{Hash, check_tree, prove_tree};
 
@@ -22,91 +23,91 @@ use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
 use super::leaf::RecordHasher;
 use super::rows::{LogRows, Progress};
-use super::signed::Signed;
+use super::signed::SignedTree;
 use super::state::{Shared, State};
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::read::follower::{FollowedEvent, Follower, Wake};
 use crate::ledger::store::{Batch, StoreError};
 
-/// The most events of a shard that are read in one go.
-const STRETCH_EVENTS: u64 = 4096;
-/// So many new leaves are written without waiting for a checkpoint: 256 tiles, 2 MiB.
-const UNWRITTEN_LEAVES: u64 = 65_536;
+/// The most events of a shard that are read at a time.
+const BATCH_EVENTS: u64 = 4096;
+/// The number of new leaves that are written without waiting for a checkpoint: 256 tiles, 2 MiB.
+const MAX_UNWRITTEN_LEAVES: u64 = 65_536;
 /// How long to wait for more commits before reading.
 pub const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// Why the log cannot go on.
+/// The reason why the log cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The database cannot be read or written: it is tried again.
+    /// The database cannot be read or written. Retried.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The checkpoint file cannot be written: it is tried again.
+    /// The checkpoint file cannot be written. Retried.
     #[error("log.checkpoint_file: {path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The keys cannot be used: nothing is signed.
+    /// The keys cannot be used. Nothing is signed.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// The tree does not continue what was signed, or nobody knows: nothing is signed any more.
+    /// The tree does not extend what was signed, or this cannot be determined. Nothing is signed any more.
     #[error("{0}")]
     Stopped(String),
 }
 
 impl LogError {
-    /// Whether it may succeed when it is tried again.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, LogError::Store(_) | LogError::File { .. })
     }
 }
 
-/// What the thread needs from outside.
+/// The dependencies of the thread.
 pub struct LogContext {
-    /// The rows.
+    /// The rows of the log.
     pub rows: LogRows,
     /// Follows the commits.
     pub follower: Follower,
     /// The thread stops when the sender is dropped.
     pub stop: Receiver<()>,
-    /// What others see.
+    /// The state that other threads see.
     pub shared: Arc<Shared>,
     /// The settings.
     pub config: LogConfig,
-    /// Where the keys are.
+    /// The path of the key file.
     pub key_path: PathBuf,
-    /// Where the last checkpoint is.
+    /// The path of the checkpoint file.
     pub checkpoint_path: PathBuf,
 }
 
-/// The thread's state.
-pub struct Sequencer<'o> {
-    context: &'o LogContext,
+/// The state of the thread.
+pub struct Sequencer<'c> {
+    context: &'c LogContext,
     keys: Keys,
     tree: Tree,
     leaves: LeafHasher,
     records: RecordHasher,
-    /// How many leaves the rows on disk have.
+    /// The number of leaves that are on disk.
     written: u64,
     /// The last checkpoint.
     signed: Option<SignedHead>,
 }
 
-/// The tree as it grows.
+/// The growing tree, and the part of it that is not written.
 struct Tree {
     edge: Edge,
-    /// Which event the last leaf is.
+    /// The location of the event of the last leaf.
     last: Option<Location>,
-    /// What is not written yet: tiles and the starts of runs.
-    tiles: Vec<WholeTile>,
+    /// Full tiles and starts of runs that are not written yet.
+    tiles: Vec<FullTile>,
     runs: Vec<(u64, Location)>,
 }
 
 impl Tree {
-    /// Takes the event at `place` as the next leaf.
+    /// Appends the event at `location` as the next leaf.
     fn push(&mut self, location: Location, leaf: Hash) {
         let follows =
             self.last.is_some_and(|last| last.shard == location.shard && last.position.next() == location.position);
@@ -119,12 +120,12 @@ impl Tree {
     }
 }
 
-impl<'o> Sequencer<'o> {
-    /// Goes on from what is on disk.
+impl<'c> Sequencer<'c> {
+    /// Continues from what is on disk.
     ///
     /// # Errors
-    /// When it cannot be read, or is not what was signed.
-    pub fn open(context: &'o LogContext) -> Result<Sequencer<'o>, LogError> {
+    /// When it cannot be read, or keys or checkpoint are missing or do not belong to the log.
+    pub fn open(context: &'c LogContext) -> Result<Sequencer<'c>, LogError> {
         let LogContext { rows, follower, shared, .. } = context;
         let progress = rows.progress()?;
         let was_signed = progress.as_ref().is_some_and(|progress| progress.size > 0);
@@ -144,14 +145,14 @@ impl<'o> Sequencer<'o> {
         Ok(Sequencer { context, keys, tree, leaves, records, written: size, signed })
     }
 
-    /// Follows the commits until it is told to stop.
+    /// Follows the commits until the thread has to stop.
     ///
     /// # Errors
-    /// When the log cannot go on.
+    /// When the log cannot continue.
     pub fn run(&mut self) -> Result<(), LogError> {
         let interval = self.context.config.checkpoint_interval;
         if self.signed.is_none() {
-            // The empty tree, before there is a leaf: from then on there is a checkpoint wherever there are leaves.
+            // The empty tree is signed before there is a leaf: from then on, a log with leaves always has a checkpoint.
             self.checkpoint()?;
         }
         self.catch_up()?;
@@ -160,7 +161,7 @@ impl<'o> Sequencer<'o> {
         loop {
             let is_unsigned = self.signed.as_ref().is_none_or(|(signed, _)| signed.size < self.tree.edge.size());
             if self.context.follower.wait(is_unsigned.then_some(sign_at), &self.context.stop) == Wake::Stop {
-                return self.end();
+                return self.finish();
             }
             self.catch_up()?;
             if Instant::now() >= sign_at {
@@ -170,34 +171,34 @@ impl<'o> Sequencer<'o> {
         }
     }
 
-    /// Signs what there is before the thread ends, so that a clean end leaves no unsigned tail.
-    fn end(&mut self) -> Result<(), LogError> {
+    /// Signs all committed events before the thread ends, so that a clean shutdown leaves no unsigned tail.
+    fn finish(&mut self) -> Result<(), LogError> {
         self.catch_up()?;
         self.checkpoint()
     }
 
-    /// Makes leaves of all committed events, a stretch of each shard in turn.
+    /// Makes leaves of all committed events, one batch of each shard in turn.
     fn catch_up(&mut self) -> Result<(), LogError> {
         loop {
-            let mut is_behind = false;
+            let mut has_more = false;
             for shard in self.context.follower.committed().shards() {
-                is_behind |= self.stretch(shard)?;
-                if self.tree.edge.size() - self.written >= UNWRITTEN_LEAVES {
+                has_more |= self.read_batch(shard)?;
+                if self.tree.edge.size() - self.written >= MAX_UNWRITTEN_LEAVES {
                     self.write(false)?;
                 }
             }
-            self.context.shared.sequenced(self.tree.edge.size());
-            if !is_behind {
+            self.context.shared.set_size(self.tree.edge.size());
+            if !has_more {
                 return Ok(());
             }
         }
     }
 
-    /// Makes leaves of a stretch of a shard; says whether there is more.
-    fn stretch(&mut self, shard: ShardId) -> Result<bool, LogError> {
+    /// Makes leaves of the next events of a shard. Returns whether the shard has more.
+    fn read_batch(&mut self, shard: ShardId) -> Result<bool, LogError> {
         let LogContext { follower, rows, .. } = self.context;
         let Sequencer { tree, leaves, records, .. } = self;
-        let next = follower.read(rows.store(), shard, STRETCH_EVENTS, |location, event| {
+        let next = follower.read(rows.store(), shard, BATCH_EVENTS, |location, event| {
             let hash = match event? {
                 FollowedEvent::Recent(event) => leaves.hash(event.agent_id, event.hash, event.sequence),
                 FollowedEvent::Stored(record) => records.hash(record),
@@ -209,7 +210,7 @@ impl<'o> Sequencer<'o> {
         Ok(next < follower.committed().next(shard))
     }
 
-    /// Writes runs, tiles and size; synced, if a checkpoint is to cover them.
+    /// Writes runs, tiles and size. Synced if a checkpoint is about to cover them.
     fn write(&mut self, is_synced: bool) -> Result<(), LogError> {
         let rows = &self.context.rows;
         let mut batch: Batch = rows.store().batch(self.tree.tiles.len() * 9000 + 256);
@@ -230,12 +231,12 @@ impl<'o> Sequencer<'o> {
         Ok(())
     }
 
-    /// The next event of each shard.
+    /// The position of the next event of each shard.
     fn next(&self) -> Vec<Position> {
         self.context.follower.cursor().positions()
     }
 
-    /// Signs the tree, if it has grown and extends what was signed.
+    /// Signs the tree if it has grown, after checking that it extends what was signed.
     fn checkpoint(&mut self) -> Result<(), LogError> {
         let LogContext { rows, shared, checkpoint_path, .. } = self.context;
         let size = self.tree.edge.size();
@@ -247,7 +248,7 @@ impl<'o> Sequencer<'o> {
         }
         self.write(true)?;
         let note = match &self.signed {
-            // After a start: it is signed already.
+            // After a start this tree is already signed.
             Some((signed, note)) if signed.size == size => note.clone(),
             _ => {
                 let head = Head { origin: shared.origin.clone(), size, root };
@@ -260,21 +261,21 @@ impl<'o> Sequencer<'o> {
         };
         let next = self.next();
         let edge = self.tree.edge.clone();
-        shared.publish(State::Signed(Arc::new(Signed { size, root, note, next, edge, rows: rows.clone() })));
+        shared.publish(State::Signed(Arc::new(SignedTree { size, root, note, next, edge, rows: rows.clone() })));
         Ok(())
     }
 
-    /// The tree has to begin with the leaves that were signed.
+    /// Checks that the tree begins with the leaves that were signed.
     fn check_extension(&self, signed: &Head) -> Result<(), LogError> {
         let size = self.tree.edge.size();
         let rollback = |why: &str| {
             LogError::Stopped(format!(
-                "the database is not the one whose checkpoint was signed last ({why}): events are taken, nothing is \
-                 signed. Restore what was lost, or begin a new log with `cairn key new-log`"
+                "the database is not the one whose checkpoint was signed last ({why}): events are accepted, nothing is \
+                 signed. Restore the missing data, or begin a new log with `cairn key new-log`"
             ))
         };
         if size < signed.size {
-            return Err(rollback(&format!("it has {size} events, {} were signed", signed.size)));
+            return Err(rollback(&format!("it has {size} events, and {} were signed", signed.size)));
         }
         if signed.size == 0 {
             return Ok(());
@@ -286,14 +287,13 @@ impl<'o> Sequencer<'o> {
         let failed = |error: tlog_tiles::Error| LogError::Store(self.context.rows.store().damaged(error.to_string()));
         let proof = prove_tree(size, signed.size, &hashes).map_err(failed)?;
         let checked = check_tree(&proof, size, self.tree.edge.root(), signed.size, signed.root);
-        checked
-            .map_err(|_| rollback(&format!("its first {} events are others than those that were signed", signed.size)))
+        checked.map_err(|_| rollback(&format!("its first {} events are not those that were signed", signed.size)))
     }
 }
 
-/// WholeTile tiles, the latest of which are not written yet.
+/// Full tiles, of which the latest are not written yet.
 struct UnwrittenTiles<'a> {
-    tiles: &'a [WholeTile],
+    tiles: &'a [FullTile],
     rows: &'a LogRows,
 }
 
@@ -306,32 +306,32 @@ impl Tiles for UnwrittenTiles<'_> {
     }
 }
 
-/// The keys, and the last checkpoint that they signed. A log that was never signed gets new keys if it has none, and
-/// the checkpoint of the empty tree.
+/// Returns the keys, and the last checkpoint if there is one. Creates keys for a log that was never signed and has
+/// none.
 fn keys_and_checkpoint(context: &LogContext, was_signed: bool) -> Result<(Keys, Option<SignedHead>), LogError> {
     let LogContext { shared, key_path, checkpoint_path, .. } = context;
-    let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
+    let exists = |path: &PathBuf| path.try_exists().unwrap_or(true);
     let keys = match Keys::read(key_path, &shared.origin)? {
         Some(keys) => keys,
-        None if !was_signed && !is_there(checkpoint_path) => Keys::make(key_path, &shared.origin)?,
+        None if !was_signed && !exists(checkpoint_path) => Keys::create(key_path, &shared.origin)?,
         None => {
             let key = key_path.display();
             return Err(LogError::Stopped(format!(
-                "log.key_file: {key} is gone, and checkpoints were signed with it: restore it, or begin a new log with \
-                 `cairn key new-log`"
+                "log.key_file: {key} is missing, and checkpoints were signed with it: restore it, or begin a new log \
+                 with `cairn key new-log`"
             )));
         }
     };
     match checkpoint::read(checkpoint_path, &keys).map_err(LogError::Stopped)? {
         Some(signed) if signed.0.origin == shared.origin => Ok((keys, Some(signed))),
         Some((head, _)) => Err(LogError::Stopped(format!(
-            "log.checkpoint_file: {} is of the log {:?}, and this one is {:?}",
+            "log.checkpoint_file: {} belongs to the log {:?}, and this log is {:?}",
             checkpoint_path.display(),
             head.origin,
             shared.origin
         ))),
         None if was_signed => Err(LogError::Stopped(format!(
-            "log.checkpoint_file: {} is gone: restore it, or begin a new log with `cairn key new-log`",
+            "log.checkpoint_file: {} is missing: restore it, or begin a new log with `cairn key new-log`",
             checkpoint_path.display()
         ))),
         None => Ok((keys, None)),

@@ -1,33 +1,34 @@
-//! What the thread of the log shares with everyone else.
+//! The state that the log thread shares with other threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::signed::Signed;
+use super::signed::SignedTree;
 use crate::runtime::now_ms;
 
-/// What the thread shares with those who look.
+/// The shared state. Written by the log thread; [`super::Log::observe`] also advances `signed_ms`.
 pub struct Shared {
-    /// The log's name.
+    /// The origin of the log.
     pub origin: String,
+    /// The current state, and the channel that announces its changes.
     pub state: watch::Sender<State>,
-    /// How many leaves there are, signed or not.
+    /// The number of leaves, signed or not.
     pub size: AtomicU64,
-    /// When the last checkpoint was published, in ms since 1970; at first, when the log started.
+    /// When the last checkpoint was published, in ms since 1970; before the first one, when the log started.
     pub signed_ms: AtomicU64,
     /// The verifier keys. Written at start.
     pub keys: RwLock<Vec<String>>,
 }
 
-/// How the log is.
+/// The state of the log.
 #[derive(Clone)]
 pub enum State {
-    /// It has not signed anything since the start.
+    /// Nothing was signed since the start.
     Starting,
-    /// This is the last checkpoint.
-    Signed(Arc<Signed>),
+    /// The tree of the last checkpoint.
+    Signed(Arc<SignedTree>),
     /// Nothing is signed, for this reason.
     Stopped(Arc<str>),
 }
@@ -44,7 +45,7 @@ impl Shared {
         matches!(*self.state.borrow(), State::Signed(_))
     }
 
-    pub fn sequenced(&self, size: u64) {
+    pub fn set_size(&self, size: u64) {
         self.size.store(size, Ordering::Relaxed);
     }
 
