@@ -1,13 +1,13 @@
-//! Cairn makes what AI agents did provable: it takes each event of an agent, links it into that agent's SHA-256 chain, has it
-//! on disk before it answers, and lets anybody verify it.
+//! Cairn makes what AI agents did provable: it links each event of an agent into that agent's SHA-256 chain, has it on
+//! disk before it answers, and lets anyone verify the result.
 //!
-//! The modules are listed in the order of the data flow. The rules of events, chains, trees and packages are in the crate
-//! `cairn_proof`, which everything here may import. `ARCHITECTURE.md` follows an event through the folders.
+//! The modules are listed in the order of the data flow. The rules of events, chains, trees and packages are in the
+//! crate `cairn_proof`, which every module may import. `ARCHITECTURE.md` follows an event through the folders.
 
-/// Text that people write or read: names, units, settings.
+/// Text that people write or read: settings, units, suggestions for mistyped names.
 pub mod text;
 
-/// Threads, clock and log throttle.
+/// Supervised threads, clock and log throttle.
 pub mod runtime;
 
 /// Transport: listeners, TLS, connections, timeouts, responses.
@@ -16,7 +16,7 @@ pub mod http;
 /// Authentication, scopes and rate limits.
 pub mod auth;
 
-/// Accepts, validates and dispatches events, from every wire format.
+/// Accepts, validates and dispatches events in every wire format.
 pub mod ingest;
 
 /// Seals and commits events, and reads them back.
@@ -28,13 +28,13 @@ pub mod tlog;
 /// Relays committed events to other systems.
 pub mod relay;
 
-/// Query, verify, export.
+/// Queries, verifies and exports stored events.
 pub mod audit;
 
 /// The configuration of all stages, and where each value came from.
 pub mod config;
 
-/// Composes the stages, runs them, reloads them, shuts them down.
+/// Composes, runs, reloads and shuts down the stages.
 pub mod serve;
 
 /// The command line.

@@ -1,4 +1,4 @@
-//! The throttle for log lines that a peer or an upstream can cause again and again.
+//! A throttle for log lines that a peer or an upstream can cause repeatedly.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ impl LogThrottle {
         LogThrottle { interval, state: Mutex::default() }
     }
 
-    /// The number of lines suppressed since the last one, if a line may be logged now; `None` if it must be suppressed.
+    /// Returns the number of lines suppressed since the last one if a line may be logged now; `None` if it must be
+    /// suppressed.
     pub fn allow(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| last.elapsed() < self.interval) {
@@ -33,7 +34,7 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.suppressed))
     }
 
-    /// Allows the next line at once, because the condition that it reports has ended in between.
+    /// Allows the next line at once. Called when the condition that the lines report has ended.
     pub fn reset(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
     }
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_an_interval_passes_and_the_others_are_counted() {
+    fn one_line_per_interval_is_allowed_and_the_others_are_counted() {
         let throttle = LogThrottle::new(Duration::from_secs(3600));
         assert_eq!([throttle.allow(), throttle.allow(), throttle.allow()], [Some(0), None, None]);
         throttle.state.lock().unwrap().last = Instant::now().checked_sub(Duration::from_secs(3601));

@@ -1,4 +1,4 @@
-//! What the threads of every stage share: how they are supervised, the clock, and a throttle for repeated log lines.
+//! What the threads of all stages share: supervision, the clock, and a throttle for repeated log lines.
 
 mod clock;
 mod log_throttle;

@@ -1,4 +1,5 @@
-//! Named threads whose failures and panics are never silent: fatal ones end the process, others restart from what is on disk.
+//! Named threads whose failures and panics are never silent: a failure ends the process, or restarts the thread from
+//! what is on disk.
 
 use std::fmt::Display;
 use std::io;
@@ -7,12 +8,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Called once with the reason when a thread cannot go on. The process has to end then.
+/// Called with the reason when a thread has failed. The process must end then.
 pub type OnFailure = Arc<dyn Fn(String) + Send + Sync>;
 
-/// Runs `work`; its error or panic as text.
+/// Runs `work`, and returns its error or panic as text.
 fn catch<E: Display>(work: impl FnOnce() -> Result<(), E>) -> Result<(), String> {
-    // The state of the thread is dropped after a panic. What it shares with others is rebuilt from disk.
+    // Unwind safety: the state of the thread is dropped after a panic, and what it shares with others is rebuilt from
+    // disk.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("panicked; this is a bug".to_owned()),
@@ -38,7 +40,7 @@ pub fn spawn<E: Display>(
 
 /// Starts a thread that runs `work` until it returns `Ok`, and restarts it after failures and panics.
 ///
-/// `wait` waits before a restart; it returns `true` if the thread has to stop instead.
+/// `wait` waits before a restart; it returns `true` if the thread must stop instead.
 ///
 /// # Errors
 /// When the system cannot start a thread.
@@ -67,8 +69,8 @@ mod tests {
     #[test]
     fn a_failure_and_a_panic_are_both_reported() {
         let reasons = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&reasons);
-        let on_failure: OnFailure = Arc::new(move |reason| told.lock().unwrap().push(reason));
+        let recorder = Arc::clone(&reasons);
+        let on_failure: OnFailure = Arc::new(move |reason| recorder.lock().unwrap().push(reason));
         spawn("fails".to_owned(), &on_failure, || Err("no disk")).unwrap().join().unwrap();
         spawn("panics".to_owned(), &on_failure, || -> Result<(), String> { panic!("on purpose") })
             .unwrap()
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervised_thread_restarts_until_it_succeeds_or_has_to_stop() {
+    fn a_supervised_thread_restarts_until_it_succeeds_or_must_stop() {
         let mut runs = 0;
         let (sender, receiver) = crossbeam_channel::unbounded();
         let work = move || {

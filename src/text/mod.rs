@@ -1,4 +1,4 @@
-//! Text that people write or read.
+//! Text that people write or read: settings, units, suggestions, and untrusted text.
 
 mod did_you_mean;
 pub mod settings;

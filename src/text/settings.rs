@@ -1,12 +1,12 @@
-//! What settings have to be, said once: for values of the wrong type and for values out of range.
+//! The expected value of each setting, declared once: for values of the wrong type and for values out of range.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// What a setting has to be.
+/// The expected value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// In words.
+    /// Described in words.
     Text(&'static str),
     /// A number in a range.
     Number(RangeInclusive<u64>),
@@ -38,7 +38,7 @@ impl fmt::Display for Expected {
             Expected::Number(range) if *range.end() == u64::MAX => write!(f, "a number, at least {}", range.start()),
             Expected::Number(range) => write!(f, "a number from {} to {}", range.start(), range.end()),
             Expected::Size => f.write_str("a size such as 64MiB"),
-            Expected::Duration => f.write_str("a time such as 250ms or 10s"),
+            Expected::Duration => f.write_str("a duration such as 250ms or 10s"),
             Expected::Path => f.write_str("a path"),
             Expected::Strings => f.write_str("a list of strings, such as [one, two]"),
             Expected::Bool => f.write_str("true or false"),
@@ -47,24 +47,24 @@ impl fmt::Display for Expected {
     }
 }
 
-/// The settings of one stage with what they have to be. A key that ends with `*` stands for every key that begins like it.
+/// The expected values of the settings of one stage. A key that ends with `*` applies to every key with that prefix.
 pub type Expectations = &'static [(&'static str, Expected)];
 
-/// A setting that cannot be used.
+/// A setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{sentence}")]
+#[error("{message}")]
 pub struct InvalidSetting {
     /// The key, with dots between the levels.
     pub key: String,
-    /// The key and what is wrong with it; never a secret.
-    pub sentence: String,
+    /// The key and what is wrong with its value. Never contains a secret.
+    pub message: String,
 }
 
 impl InvalidSetting {
-    /// A setting that is not what it has to be.
+    /// A setting whose value is not the expected one.
     pub fn new(key: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> InvalidSetting {
         let key = key.into();
-        InvalidSetting { sentence: format!("{key}: expected {expected}, found {found}"), key }
+        InvalidSetting { message: format!("{key}: expected {expected}, found {found}"), key }
     }
 }
 
@@ -75,31 +75,31 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Reports a setting unless it is valid.
+    /// Adds an error for a setting unless it is valid.
     pub fn require(&mut self, is_valid: bool, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
         if !is_valid {
             self.invalid.push(InvalidSetting::new(key, expected, found));
         }
     }
 
-    /// Reports a number that is not in the range of its setting in `expectations`.
+    /// Adds an error if a number is not in the range that `expectations` gives for its setting.
     pub fn number(&mut self, expectations: Expectations, key: &str, found: u64) {
         if let Some((_, expected)) = expectations.iter().find(|(name, _)| *name == key) {
             self.require(expected.allows(found), key, expected, found);
         }
     }
 
-    /// Reports a duration that is zero.
+    /// Adds an error if a duration is zero.
     pub fn positive(&mut self, key: &str, found: std::time::Duration) {
         self.require(!found.is_zero(), key, "more than 0s", humantime::format_duration(found));
     }
 
-    /// Adds what another check found.
+    /// Adds the errors of other checks.
     pub fn extend(&mut self, invalid: impl IntoIterator<Item = InvalidSetting>) {
         self.invalid.extend(invalid);
     }
 
-    /// The settings that cannot be used.
+    /// Returns the settings that are invalid.
     pub fn finish(self) -> Vec<InvalidSetting> {
         self.invalid
     }
