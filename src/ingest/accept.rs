@@ -1,4 +1,4 @@
-//! What every way in shares: a request's body, and refusals that say who must act.
+//! Shared by all wire formats: reading the body of a request, and turning refusals into errors of the API.
 
 use std::cell::RefCell;
 
@@ -18,14 +18,14 @@ use cairn_proof::chain::EventReader;
 use cairn_proof::chain::json::Fault;
 
 thread_local! {
-    /// Memory for reading events, one per thread that reads.
+    /// Reusable buffers for reading events, one per thread.
     pub static READER: RefCell<EventReader> = RefCell::default();
 }
 
-/// A refusal, and what it is counted as.
+/// A refusal, and the reason that the metrics count it under.
 pub type Refused = (ApiError, Reason);
 
-/// Reads the body of a request that brings events in JSON, if there is room for events at all.
+/// Reads the body of a JSON request. Checks the rate limit of the client and the free disk space first.
 pub async fn receive(
     ingest: &Ingest,
     metrics: &RouteMetrics,
@@ -33,11 +33,11 @@ pub async fn receive(
     request: Request,
     reserved: &mut Reserved,
 ) -> Result<Bytes, Refused> {
-    body::require_json(request.headers()).map_err(|problem| (problem, Reason::Invalid))?;
+    body::require_json(request.headers()).map_err(|error| (error, Reason::Invalid))?;
     receive_any(ingest, metrics, client, request, reserved).await
 }
 
-/// The same, whatever its content type.
+/// Like [`receive`], for any content type.
 pub async fn receive_any(
     ingest: &Ingest,
     metrics: &RouteMetrics,
@@ -47,26 +47,26 @@ pub async fn receive_any(
 ) -> Result<Bytes, Refused> {
     let (parts, body) = request.into_parts();
     ingest.rates.admit(client).map_err(|wait| {
-        let message = "this client sends more events than it may (limits.events_per_second)";
+        let message = "this client exceeds its rate limit (limits.events_per_second)";
         metrics.log_refusal(parts.uri.path(), message);
         (ApiError::too_many(message, wait), Reason::RateLimited)
     })?;
     if let Some(why) = ingest.ledger.space().disk_full() {
         return Err((ApiError::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
     }
-    let sent = body::read(&parts.headers, body, &ingest.limits(), reserved).await.map_err(|problem| {
-        let reason = match problem.status {
+    let sent = body::read(&parts.headers, body, &ingest.limits(), reserved).await.map_err(|error| {
+        let reason = match error.status {
             StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Reason::Busy,
             _ => Reason::Invalid,
         };
-        (problem, reason)
+        (error, reason)
     })?;
     metrics.bytes.increment(sent.len() as u64);
     Ok(sent)
 }
 
-/// The text of a body.
+/// Returns a body as text; refuses it if it is not UTF-8.
 pub fn text(sent: &[u8]) -> Result<&str, Refused> {
     std::str::from_utf8(sent).map_err(|error| {
         let message = format!("not JSON: not UTF-8 (at byte {})", error.valid_up_to());
@@ -74,12 +74,12 @@ pub fn text(sent: &[u8]) -> Result<&str, Refused> {
     })
 }
 
-/// The longest an event may be, in canonical bytes.
+/// The maximum length of an event, in canonical bytes.
 pub fn event_limit(ingest: &Ingest) -> usize {
     usize::try_from(ingest.limits().event_bytes.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// An event that is refused.
+/// The refusal of an event that cannot be read.
 pub fn invalid(error: &EventError) -> Refused {
     match error.fault {
         Fault::TooLong => {
@@ -90,14 +90,15 @@ pub fn invalid(error: &EventError) -> Refused {
     }
 }
 
-/// A request for which there is no memory.
-pub fn busy(problem: ApiError) -> Refused {
-    (problem, Reason::Busy)
+/// The refusal of a request for which no memory is left (`limits.inflight_bytes`).
+pub fn busy(error: ApiError) -> Refused {
+    (error, Reason::Busy)
 }
 
-/// Says who must act on an event that was not acknowledged.
+/// The refusal of an event that the ledger did not acknowledge. It states whether the event is stored and how to retry.
 pub fn explain(ingest: &Ingest, why: NotStored) -> Refused {
-    const UNKNOWN: &str = "it is unknown whether the event is stored: send it again with an id, and it is stored once";
+    const UNKNOWN: &str =
+        "it is unknown whether the event is stored; only a retry with the same id cannot store it twice";
     match why {
         NotStored::QueueFull => (
             ApiError::unavailable("the queue is full (queue.events, queue.bytes); the event is not stored"),
@@ -106,9 +107,9 @@ pub fn explain(ingest: &Ingest, why: NotStored) -> Refused {
         NotStored::Draining => {
             (ApiError::unavailable("the server is shutting down; the event is not stored"), Reason::Draining)
         }
-        NotStored::Lost => (ApiError::unavailable(format!("the server is going down; {UNKNOWN}")), Reason::Draining),
+        NotStored::Lost => (ApiError::unavailable(format!("the server is shutting down; {UNKNOWN}")), Reason::Draining),
         NotStored::Refused(Refusal::IdTaken) => {
-            (ApiError::conflict("id: it belongs to a different event that is already stored"), Reason::IdTaken)
+            (ApiError::conflict("id: belongs to a different event that is already stored"), Reason::IdTaken)
         }
         NotStored::Refused(Refusal::IdBusy) => {
             (ApiError::unavailable("id: an event of another agent with this id is being stored"), Reason::Busy)
@@ -117,9 +118,9 @@ pub fn explain(ingest: &Ingest, why: NotStored) -> Refused {
             (ApiError::unavailable(format!("the commit failed; {UNKNOWN}")), Reason::StoreFailed)
         }
         NotStored::Refused(Refusal::NoSpace) => {
-            let room = ingest.ledger.space().disk_full().map(|why| ingest.ledger.space().explain(why));
-            let room = room.unwrap_or_else(|| "the disk is full".to_owned());
-            (ApiError::unavailable(format!("the commit failed, {room}; {UNKNOWN}")), Reason::NoSpace)
+            let cause = ingest.ledger.space().disk_full().map(|why| ingest.ledger.space().explain(why));
+            let cause = cause.unwrap_or_else(|| "the disk is full".to_owned());
+            (ApiError::unavailable(format!("the commit failed, {cause}; {UNKNOWN}")), Reason::NoSpace)
         }
         NotStored::Refused(Refusal::Unreadable) => {
             (ApiError::unavailable("the ledger could not be read; the event is not stored"), Reason::StoreFailed)

@@ -1,8 +1,8 @@
-//! The Agnost API, as its SDKs call it: `POST /api/v1/capture-session` and `/api/v1/capture-event`. Every request is one
-//! event; the mapping is the README's section "From the Agnost SDKs".
+//! The API that the Agnost SDKs call: `POST /api/v1/capture-session` and `POST /api/v1/capture-event`.
 //!
-//! The SDKs wait for the answer of a session, and never repeat a request: it comes after the local commit, and never after
-//! a call to an upstream. Real requests differ from the published schema, and all of them are taken.
+//! Every request becomes one event; `docs/agnost.md`, section "Mapping of requests", specifies how. The SDKs wait for
+//! the response to a session and never repeat a request, so the response is sent after the local commit and never waits
+//! for an upstream. Requests of real SDKs differ from the published schema; all of them are accepted.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,12 +31,12 @@ use cairn_proof::chain::fields::UUID_LEN;
 use cairn_proof::chain::object::Object;
 use cairn_proof::chain::{EventReader, EventSource, Field, scan, time};
 
-/// Who the sender is at Agnost.
+/// The header with the sender's organization at Agnost.
 const ORG_HEADER: &str = "x-org-id";
-/// Whose events they are, if not those of `ingest.agnost.agent_id`.
+/// The header that overrides `ingest.agnost.agent_id`.
 const AGENT_HEADER: &str = "x-cairn-agent-id";
 
-/// What a request tells of.
+/// What a request describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Session,
@@ -49,7 +49,7 @@ pub async fn session(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Response<Body> {
-    take(&ingest, &ingest.agnost_session_metrics, Kind::Session, (client, request)).await
+    handle(&ingest, &ingest.agnost_session_metrics, Kind::Session, (client, request)).await
 }
 
 /// `POST /api/v1/capture-event`: 200 and the event's id.
@@ -58,26 +58,26 @@ pub async fn event(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Response<Body> {
-    take(&ingest, &ingest.agnost_event_metrics, Kind::Event, (client, request)).await
+    handle(&ingest, &ingest.agnost_event_metrics, Kind::Event, (client, request)).await
 }
 
-async fn take(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: (Client, Request)) -> Response<Body> {
+async fn handle(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: (Client, Request)) -> Response<Body> {
     let started = Instant::now();
     let response = match store(ingest, metrics, kind, request).await {
         Ok(stored) => {
-            metrics.accepted.increment(u64::from(!stored.is_known));
+            metrics.accepted.increment(u64::from(!stored.is_duplicate));
             answer(kind, &stored)
         }
-        Err((problem, reason)) => {
+        Err((error, reason)) => {
             metrics.refused(reason);
-            problem.into_response()
+            error.into_response()
         }
     };
     metrics.answered(response.status(), started.elapsed());
     response
 }
 
-/// The id that the SDK gave, or that it was given.
+/// The response with the id that the SDK sent or that the server assigned.
 fn answer(kind: Kind, stored: &Stored) -> Response<Body> {
     let record = stored.record.as_ref();
     let (name, field) = match kind {
@@ -94,7 +94,7 @@ async fn store(
     kind: Kind,
     (client, request): (Client, Request),
 ) -> Result<Stored, Refused> {
-    // Shared with the request, not copied.
+    // Clones of header values share their bytes with the request.
     let (agent, org) = (request.headers().get(AGENT_HEADER).cloned(), request.headers().get(ORG_HEADER).cloned());
     let mut reserved = ingest.memory_budget.reserve();
     let sent = receive(ingest, metrics, client, request, &mut reserved).await?;
@@ -104,28 +104,28 @@ async fn store(
     })?;
     let source = EventSource::AGNOST_API.with_labels(&ingest.labels);
     let draft = mapped.draft(source, event_limit(ingest))?;
-    reserved.grow(draft.cost()).map_err(busy)?;
-    let stored = match (ingest.dispatch.one(draft).await, mapped.id) {
-        // The SDKs cannot tell who sent an id first; the event is kept beside the first one.
+    reserved.grow(draft.memory_bytes()).map_err(busy)?;
+    let stored = match (ingest.dispatch.commit_one(draft).await, mapped.id) {
+        // The SDKs cannot handle a conflict of ids, so the event is stored under a replacement id.
         (Err(NotStored::Refused(Refusal::IdTaken)), Some(taken)) => {
-            ingest.dispatch.one(mapped.draft_beside(source, event_limit(ingest), taken)?).await
+            ingest.dispatch.commit_one(mapped.draft_with_replacement_id(source, event_limit(ingest), taken)?).await
         }
         (stored, _) => stored,
     };
     stored.map_err(|why| explain(ingest, why))
 }
 
-/// The event that a body becomes, without the rest of its request; of at most `limit` canonical bytes.
+/// Maps a body, without the headers of its request, to the draft of an event of at most `limit` canonical bytes.
 ///
 /// # Errors
-/// When it is none, or becomes no event.
+/// When the body is not a JSON object, or the mapped event is invalid or too long.
 pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) -> Result<Draft, ApiError> {
     let kind = if is_session { Kind::Session } else { Kind::Event };
     let mapped = canonical(body).and_then(|sent| Mapped::of(config, kind, None, None, &sent));
-    mapped.and_then(|mapped| mapped.draft(EventSource::AGNOST_API, limit)).map_err(|(problem, _)| problem)
+    mapped.and_then(|mapped| mapped.draft(EventSource::AGNOST_API, limit)).map_err(|(error, _)| error)
 }
 
-/// The canonical form of a body, without secrets.
+/// The canonical form of a body, redacted.
 fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
     let canonical = cairn_proof::chain::canonicalize(sent).map_err(|error| invalid(&EventError::from(error)))?;
     if canonical.first() != Some(&b'{') {
@@ -136,13 +136,13 @@ fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
     Ok(redacted)
 }
 
-/// A request as an event of ours, before it is read as such.
+/// A request mapped to the JSON of an event that is not validated yet.
 struct Mapped {
-    /// A JSON object. The id, if one was sent, ends it.
+    /// A JSON object. Its last member is the id, if one was sent.
     event: String,
-    /// Where the id stands.
-    id_at: usize,
-    /// The id that was sent, if it is one.
+    /// The offset in `event` at which the id begins.
+    id_offset: usize,
+    /// The id that was sent, if it is a UUID.
     id: Option<Uuid>,
 }
 
@@ -155,19 +155,19 @@ impl Mapped {
         sent: &[u8],
     ) -> Result<Mapped, Refused> {
         let mut object = Object::new();
-        // Never into a chain that was not meant.
-        let wrong = |_| (ApiError::bad_request(format!("{AGENT_HEADER}: it is not ASCII")), Reason::Invalid);
-        let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(wrong)?.unwrap_or(&config.agent_id);
+        // An unreadable header must not fall back to the chain of the default agent.
+        let invalid = |_| (ApiError::bad_request(format!("{AGENT_HEADER}: expected ASCII")), Reason::Invalid);
+        let agent_id = agent.map(HeaderValue::to_str).transpose().map_err(invalid)?.unwrap_or(&config.agent_id);
         object.text(Field::AgentId.name(), agent_id);
         object.text(Field::ActionType.name(), action_type(kind, sent));
         if kind == Kind::Session {
             object.text(Field::ActionName.name(), "capture-session");
         }
-        let (mut id, mut has_session, mut rest) = (None, false, Vec::new());
+        let (mut id, mut has_session, mut unmapped) = (None, false, Vec::new());
         for (key, value) in scan::members(sent) {
             match (kind, field_of(key)) {
-                (Kind::Event, Some(Field::Id)) if let Some(found) = uuid(value) => {
-                    id = Some(found);
+                (Kind::Event, Some(Field::Id)) if let Some(sent_id) = uuid(value) => {
+                    id = Some(sent_id);
                     continue;
                 }
                 (_, Some(Field::SessionId)) if value.first() == Some(&b'"') => {
@@ -177,7 +177,8 @@ impl Mapped {
                 }
                 (Kind::Event, Some(Field::ActionName)) if value.first() == Some(&b'"') => {
                     object.raw(Field::ActionName.name(), value);
-                    // An event may be named as sessions are: what it was is still to be seen.
+                    // The relay recognizes sessions by this name. An event with it also keeps `primitive_name` in the
+                    // metadata, which distinguishes it.
                     if *value != *br#""capture-session""# {
                         continue;
                     }
@@ -200,36 +201,36 @@ impl Mapped {
                 }
                 _ => {}
             }
-            rest.push((key, value));
+            unmapped.push((key, value));
         }
         if kind == Kind::Session && !has_session {
             object.text(Field::SessionId.name(), &Uuid::new_v4().to_string());
         }
-        metadata(&mut object, &rest, org.and_then(|value| value.to_str().ok()));
-        let event = String::from_utf8(object.open());
+        metadata(&mut object, &unmapped, org.and_then(|value| value.to_str().ok()));
+        let event = String::from_utf8(object.into_unclosed());
         let mut event = event.map_err(|_| (ApiError::bad_request("not JSON: not UTF-8"), Reason::Invalid))?;
-        let id_at = event.len();
-        event.push_str(&end_with(id));
-        Ok(Mapped { event, id_at, id })
+        let id_offset = event.len();
+        event.push_str(&closing(id));
+        Ok(Mapped { event, id_offset, id })
     }
 
-    /// Reads it as an event.
+    /// Validates the event and returns its draft.
     fn draft(&self, source: EventSource<'_>, limit: usize) -> Result<Draft, Refused> {
         read(source, limit, &self.event, None)
     }
 
-    /// The same under an id of its own, because the one that was sent is another event's.
-    fn draft_beside(&self, source: EventSource<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
-        // Where it came in is no part of it: it may come again, somewhere else.
-        let other = Uuid::new_v5(&taken, self.draft(EventSource::AGNOST_API, limit)?.canonical());
-        let event = [&self.event[..self.id_at], &end_with(Some(other))].concat();
+    /// The draft under a replacement id, because `taken`, the id that was sent, belongs to a different event.
+    fn draft_with_replacement_id(&self, source: EventSource<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
+        // Without default labels, because a retry may reach a server with other labels.
+        let replacement = Uuid::new_v5(&taken, self.draft(EventSource::AGNOST_API, limit)?.canonical());
+        let event = [&self.event[..self.id_offset], &closing(Some(replacement))].concat();
         let warning = format!("event_id: {taken} belongs to a different event that is already stored");
         read(source, limit, &event, Some(warning))
     }
 }
 
-/// The end of an event's object.
-fn end_with(id: Option<Uuid>) -> String {
+/// The end of the JSON object of an event, with the id if there is one.
+fn closing(id: Option<Uuid>) -> String {
     id.map_or("}".to_owned(), |id| format!(r#","id":"{id}"}}"#))
 }
 
@@ -242,7 +243,7 @@ fn read(source: EventSource<'_>, limit: usize, event: &str, warning: Option<Stri
     })
 }
 
-/// The field that a member of a request becomes, if it is of the right kind.
+/// The field that a member of a request becomes, if its value has the right type.
 fn field_of(key: &[u8]) -> Option<Field> {
     Some(match key {
         b"event_id" => Field::Id,
@@ -277,17 +278,17 @@ fn integer(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// A time that comes back as the same number of milliseconds.
+/// Formats a time that can be parsed back to the same number of milliseconds; `None` for all others.
 fn rfc_3339(ms: u64) -> Option<String> {
     let text = String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
     (time::parse_ms(&text) == Some(ms)).then_some(text)
 }
 
-/// What has no field of its own, as it was sent, and who sent it.
-fn metadata(object: &mut Object, rest: &[(&[u8], &[u8])], org_id: Option<&str>) {
+/// Writes `metadata`: the members that have no field of their own, as they were sent, and the organization.
+fn metadata(object: &mut Object, unmapped: &[(&[u8], &[u8])], org_id: Option<&str>) {
     object.object(Field::Metadata.name(), |metadata| {
         metadata.object("agnost", |agnost| {
-            for (key, value) in rest {
+            for (key, value) in unmapped {
                 agnost.key(key);
                 agnost.value(value);
             }

@@ -1,4 +1,4 @@
-//! Reading a request's body: bounded in bytes, in time, and in the memory of all requests together.
+//! Reads and decompresses the body of a request, bounded in bytes, in time, and in the memory of all requests together.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use http_body_util::BodyExt;
 use super::config::LimitsConfig;
 use crate::http::{ApiError, Reserved};
 
-/// How a body is encoded.
+/// The `Content-Encoding` of a body.
 enum Encoding {
     Identity,
     Gzip,
     Zstd,
 }
 
-/// Checks that a request says its body is JSON.
+/// Checks that the `Content-Type` of a request is `application/json`.
 ///
 /// # Errors
-/// 415 if it says anything else, or nothing.
+/// 415 if it is another one, or missing.
 pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = sent.split(';').next().unwrap_or_default().trim();
@@ -36,11 +36,11 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     }))
 }
 
-/// Reads a whole body, inflated.
+/// Reads and decompresses a whole body.
 ///
 /// # Errors
-/// 400 when it cannot be inflated or is cut off, 408 when it is too slow, 413 when it is too large, 415 for an
-/// unknown encoding, 503 when all bodies together are too large.
+/// 400 when it cannot be decompressed or is truncated, 408 when it takes too long, 413 when it is too large, 415 for an
+/// unknown encoding, 503 when the bodies of all requests together are too large.
 pub async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -49,24 +49,25 @@ pub async fn read(
 ) -> Result<Bytes, ApiError> {
     let encoding = encoding(headers)?;
     let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|announced| announced > limit as u64) {
+    let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if content_length.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let sent = in_time(limits.body_timeout, collect(body, limit, reserved)).await?;
-    let inflated = match encoding {
+    let sent = with_timeout(limits.body_timeout, collect(body, limit, reserved)).await?;
+    let decompressed = match encoding {
         Encoding::Identity => return Ok(sent),
-        Encoding::Gzip => run_blocking(sent.len() * INFLATES, || inflate::gzip(&sent, limit, reserved)),
-        Encoding::Zstd => run_blocking(sent.len() * INFLATES, || inflate::zstd(&sent, limit, reserved)),
+        Encoding::Gzip => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::gzip(&sent, limit, reserved)),
+        Encoding::Zstd => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::zstd(&sent, limit, reserved)),
     };
     reserved.shrink(sent.len());
-    inflated.map(Bytes::from)
+    decompressed.map(Bytes::from)
 }
 
-/// How much longer a body may get by inflating before that is unusual.
-const INFLATES: usize = 32;
+/// The compression ratio that is assumed to estimate the work of decompressing a body.
+const ASSUMED_RATIO: usize = 32;
 
-/// Runs what takes long with that many bytes so that other requests of this thread go on.
+/// Runs `work` on `bytes` bytes. If that takes long, the other requests of this thread move to another thread
+/// meanwhile.
 pub fn run_blocking<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     const LONG_BYTES: usize = 64 << 10;
     if bytes > LONG_BYTES { tokio::task::block_in_place(work) } else { work() }
@@ -90,31 +91,31 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     }
 }
 
-/// What comes of collecting a body, if it comes in time.
-async fn in_time(
+/// Waits for `collecting`, but not longer than `limit`.
+async fn with_timeout(
     limit: Duration,
     collecting: impl Future<Output = Result<Bytes, ApiError>>,
 ) -> Result<Bytes, ApiError> {
     let mut collecting = std::pin::pin!(collecting);
-    // Most bodies came with their head: no timer for them.
+    // Most bodies arrive together with the head and need no timer.
     if let Some(collected) = collecting.as_mut().now_or_never() {
         return collected;
     }
-    let late = |_| ApiError::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)"));
-    tokio::time::timeout(limit, collecting).await.map_err(late)?
+    let timed_out = |_| ApiError::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)"));
+    tokio::time::timeout(limit, collecting).await.map_err(timed_out)?
 }
 
 async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body is cut off: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body is truncated: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         reserved.grow(data.len())?;
         if first.len() + rest.len() + data.len() > limit {
             return Err(too_large(limit));
         }
-        // A body that came in one piece is not copied.
+        // A body that consists of one chunk is not copied.
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
@@ -127,25 +128,25 @@ async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Resul
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// Inflating, never beyond the limit of a body.
-mod inflate {
+/// Decompresses a body, but not beyond its limit.
+mod decompress {
     use std::io::Read;
 
     use super::{ApiError, Reserved, too_large};
 
     const STEP: usize = 64 << 10;
-    /// RFC 8878 recommends that decoders support windows of up to 8 MiB; a larger one would cost its size in memory.
+    /// RFC 8878 recommends that decoders support windows of up to 8 MiB. A larger window takes its size in memory.
     const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
     pub fn gzip(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
-        let wrong = |error: std::io::Error| ApiError::bad_request(format!("the body is no gzip: {error}"));
+        let invalid = |error: std::io::Error| ApiError::bad_request(format!("the body is not valid gzip: {error}"));
         let mut decoder = flate2::read::MultiGzDecoder::new(sent);
         let mut out = Vec::new();
         loop {
             let before = out.len();
             reserved.grow(STEP)?;
             let mut step = Read::by_ref(&mut decoder).take(STEP as u64);
-            step.read_to_end(&mut out).map_err(wrong)?;
+            step.read_to_end(&mut out).map_err(invalid)?;
             if out.len() > limit {
                 return Err(too_large(limit));
             }
@@ -156,16 +157,17 @@ mod inflate {
     }
 
     pub fn zstd(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
-        let wrong = |code| ApiError::bad_request(format!("the body is no zstd: {}", zstd_safe::get_error_name(code)));
+        let invalid =
+            |code| ApiError::bad_request(format!("the body is not valid zstd: {}", zstd_safe::get_error_name(code)));
         let mut context = zstd_safe::DCtx::create();
-        context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(wrong)?;
+        context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(invalid)?;
         let mut input = zstd_safe::InBuffer::around(sent);
         let mut out: Vec<u8> = Vec::new();
         let mut step = vec![0; STEP];
         loop {
             reserved.grow(STEP)?;
             let mut output = zstd_safe::OutBuffer::around(&mut step[..]);
-            let missing = context.decompress_stream(&mut output, &mut input).map_err(wrong)?;
+            let missing = context.decompress_stream(&mut output, &mut input).map_err(invalid)?;
             let written = output.as_slice().len();
             out.extend_from_slice(output.as_slice());
             if out.len() > limit {
@@ -173,10 +175,10 @@ mod inflate {
             }
             let is_at_end = input.pos() == sent.len();
             match missing {
-                // A frame is complete, and everything of it was written.
+                // The last frame is complete and all of its output is written.
                 0 if is_at_end => return Ok(out),
                 _ if is_at_end && written < STEP => {
-                    return Err(ApiError::bad_request("the body is no zstd: it is cut off"));
+                    return Err(ApiError::bad_request("the body is not valid zstd: it is truncated"));
                 }
                 _ => {}
             }

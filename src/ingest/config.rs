@@ -1,4 +1,4 @@
-//! The settings of the way in.
+//! The settings `limits.*` and `ingest.*`, their defaults and their checks. `docs/configuration.md` describes them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,39 +12,39 @@ use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
 use crate::text::units;
 use cairn_proof::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
 
-/// The most that default labels add to each event, in bytes.
+/// The maximum length that default labels may add to each event, in bytes.
 const DEFAULT_LABELS_BYTES: u64 = 1024;
-/// What an agent id has to be.
+/// The requirement for an agent id, for messages.
 const AGENT_ID: &str = "1 to 256 bytes without control characters";
 
 /// `limits.*`
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// The longest event, in canonical bytes.
+    /// The maximum length of an event, in canonical bytes.
     #[serde(with = "units::size")]
     pub event_bytes: ByteSize,
-    /// The longest body, as sent and after inflating.
+    /// The maximum length of a body, both as sent and after decompression.
     #[serde(with = "units::size")]
     pub body_bytes: ByteSize,
-    /// The most events of one batch.
+    /// The maximum number of events in a batch.
     pub batch_events: usize,
-    /// The most spans or log records of one request.
+    /// The maximum number of spans or log records in an OTLP request.
     pub otlp_records: usize,
-    /// The most memory that bodies, inflated bodies and answers of all connections take together.
+    /// The maximum memory of bodies, decompressed bodies and responses of all connections together.
     #[serde(with = "units::size")]
     pub inflight_bytes: ByteSize,
-    /// How many events each client may bring in a second, in the long run; as many as it likes if there is none.
+    /// The maximum sustained rate of each client, in events per second; unlimited if absent.
     pub events_per_second: Option<NonZeroU32>,
-    /// How many connections there may be at once.
+    /// The maximum number of open connections.
     pub connections: usize,
-    /// How long the head of a request may take.
+    /// The maximum time to receive the head of a request.
     #[serde(with = "units::time")]
     pub header_timeout: Duration,
-    /// How long a body may take, and how long a peer may refuse to take an answer.
+    /// The maximum time to receive a body, and the maximum time that a peer may stall while a response is sent.
     #[serde(with = "units::time")]
     pub body_timeout: Duration,
-    /// How long a connection may stay open between requests.
+    /// The maximum time that a connection stays open between requests.
     #[serde(with = "units::time")]
     pub idle_timeout: Duration,
 }
@@ -67,7 +67,7 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// What each setting has to be.
+    /// The valid values of each setting.
     pub const EXPECTED: Expectations = &[
         ("limits", Expected::Section),
         ("limits.event_bytes", Expected::Size),
@@ -82,7 +82,7 @@ impl LimitsConfig {
         ("limits.idle_timeout", Expected::Duration),
     ];
 
-    /// The settings that cannot be used.
+    /// Returns the settings with invalid values.
     pub fn check(&self) -> Vec<InvalidSetting> {
         let mut checks = Checks::default();
         let (event, body, inflight) = (self.event_bytes, self.body_bytes, self.inflight_bytes);
@@ -110,7 +110,7 @@ impl LimitsConfig {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestConfig {
-    /// Labels that every event gets unless it has its own.
+    /// Labels that every event gets unless it has a label of the same name.
     pub default_labels: BTreeMap<String, String>,
     /// The Agnost API.
     pub agnost: AgnostConfig,
@@ -119,26 +119,26 @@ pub struct IngestConfig {
 }
 
 impl IngestConfig {
-    /// What each setting has to be.
+    /// The valid values of each setting.
     pub const EXPECTED: Expectations = &[
         ("ingest", Expected::Section),
-        ("ingest.default_labels", Expected::Text("names with texts")),
-        ("ingest.default_labels.*", Expected::Text("a text, in quotes if it looks like something else")),
+        ("ingest.default_labels", Expected::Text("a mapping of names to strings")),
+        ("ingest.default_labels.*", Expected::Text("a string, in quotes if it looks like another type")),
         ("ingest.agnost", Expected::Section),
         ("ingest.agnost.enabled", Expected::Bool),
-        ("ingest.agnost.agent_id", Expected::Text("a text")),
+        ("ingest.agnost.agent_id", Expected::Text("a string")),
         ("ingest.otlp", Expected::Section),
         ("ingest.otlp.enabled", Expected::Bool),
         ("ingest.otlp.listen", Address::EXPECTED),
-        ("ingest.otlp.agent_id", Expected::Text("a text")),
+        ("ingest.otlp.agent_id", Expected::Text("a string")),
         ("ingest.otlp.select", Expected::Text("all or agent")),
     ];
 
-    /// The settings that cannot be used, with the limits that events have.
+    /// Returns the settings with invalid values. `limits` bounds the default labels.
     pub fn check(&self, limits: &LimitsConfig) -> Vec<InvalidSetting> {
         let mut checks = Checks::default();
-        let is_answered = self.otlp.enabled || self.otlp.listen.is_none();
-        checks.require(is_answered, "ingest.otlp.enabled", "true, or no ingest.otlp.listen", false);
+        let is_served = self.otlp.enabled || self.otlp.listen.is_none();
+        checks.require(is_served, "ingest.otlp.enabled", "true, or no ingest.otlp.listen", false);
         for (key, agent_id) in
             [("ingest.agnost.agent_id", &self.agnost.agent_id), ("ingest.otlp.agent_id", &self.otlp.agent_id)]
         {
@@ -148,9 +148,9 @@ impl IngestConfig {
         let at_most = format!("at most {DEFAULT_LABELS_MAX} labels");
         checks.require(labels.len() <= DEFAULT_LABELS_MAX, key, at_most, labels.len());
         let len = DefaultLabels::new(labels).len() as u64;
-        let most = DEFAULT_LABELS_BYTES.min(limits.event_bytes.as_u64() / 2);
-        let at_most = format!("at most {most} bytes as JSON, and half of limits.event_bytes");
-        checks.require(len <= most, key, at_most, format_args!("{len} bytes"));
+        let max_len = DEFAULT_LABELS_BYTES.min(limits.event_bytes.as_u64() / 2);
+        let at_most = format!("at most {max_len} bytes as JSON, and half of limits.event_bytes");
+        checks.require(len <= max_len, key, at_most, format_args!("{len} bytes"));
         checks.finish()
     }
 }
@@ -159,9 +159,9 @@ impl IngestConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgnostConfig {
-    /// Whether its calls are answered.
+    /// Whether the calls are served.
     pub enabled: bool,
-    /// Whose events they are, if the request does not say.
+    /// The agent of the events of a request without the header `x-cairn-agent-id`.
     pub agent_id: String,
 }
 
@@ -175,11 +175,11 @@ impl Default for AgnostConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpConfig {
-    /// Whether its calls are answered.
+    /// Whether the calls are served.
     pub enabled: bool,
-    /// A second address where they are, usually with the port 4318, which exporters call if nobody tells them another.
+    /// A second address that serves only these calls, usually with port 4318, to which exporters send by default.
     pub listen: Option<Address>,
-    /// Whose events they are, if neither the span nor its resource says.
+    /// The agent of events for which neither the span or log record nor its resource names one.
     pub agent_id: String,
     /// Which spans become events.
     pub select: Select,
@@ -191,7 +191,7 @@ pub struct OtlpConfig {
 pub enum Select {
     /// Every span.
     All,
-    /// Those that an agent's instrumentation wrote.
+    /// Only spans with an attribute of an agent's instrumentation.
     Agent,
 }
 

@@ -1,7 +1,7 @@
-//! The calls that come thousands of times a second, answered without a router: `POST /v1/events` and `POST /v1/batch`.
+//! Serves the two most frequent calls without a router: `POST /v1/events` and `POST /v1/batch`.
 //!
-//! A router looks the path up, and boxes and moves the request once per layer. Everything else, and these calls with a
-//! query, goes through it, to the same handlers.
+//! A router looks up the path, and boxes and moves the request once per layer. All other calls, and these two with a
+//! query, go through the router; it calls the same handlers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::stage::Ingest;
 use crate::auth::{Guard, Scopes};
 use crate::http::{FastPath, Peer};
 
-/// The shortcut of the public port.
+/// The fast path of the public addresses.
 #[derive(Clone)]
 pub struct IngestFastPath {
     ingest: Arc<Ingest>,
@@ -30,14 +30,14 @@ enum Call {
 }
 
 impl IngestFastPath {
-    /// For calls that `guard` lets in.
+    /// Serves calls that `guard` authorizes.
     pub fn new(ingest: Arc<Ingest>, guard: Arc<Guard>) -> IngestFastPath {
         IngestFastPath { ingest, guard }
     }
 }
 
 impl FastPath for IngestFastPath {
-    fn take(
+    fn try_serve(
         &self,
         peer: Peer,
         request: Request,
@@ -55,7 +55,7 @@ impl FastPath for IngestFastPath {
         let ingest = Arc::clone(&self.ingest);
         Either::Left(async move {
             match (client, call) {
-                (Err(problem), _) => problem.into_response(),
+                (Err(error), _) => error.into_response(),
                 (Ok(client), Call::Event) => native::event(ingest, client, request).await,
                 (Ok(client), Call::Batch) => native::batch(ingest, client, request).await,
             }

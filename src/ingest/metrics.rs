@@ -1,4 +1,5 @@
-//! The numbers of the way in. Handles are made once; nothing is looked up on the way of an event.
+//! The metrics of ingest. Handles are registered once, at start; none is looked up per request. `docs/metrics.md` lists
+//! them.
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_hist
 
 use crate::runtime::LogThrottle;
 
-/// How often refusals of one route are logged at most.
+/// The minimum interval between log lines about refusals of one route.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The statuses that a call can answer.
+/// The statuses with which a call can answer.
 const CODES: [StatusCode; 11] = [
     StatusCode::OK,
     StatusCode::CREATED,
@@ -29,13 +30,13 @@ const CODES: [StatusCode; 11] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// It is no event.
+    /// The event or the request is malformed.
     Invalid,
-    /// It is too long.
+    /// The event or the request is too large.
     TooLarge,
-    /// Its id belongs to another event.
+    /// The id belongs to a different event.
     IdTaken,
-    /// No place became free in time, or too much was in flight.
+    /// The queue or the memory for requests is full.
     Busy,
     /// The process is shutting down.
     Draining,
@@ -43,7 +44,7 @@ pub enum Reason {
     NoSpace,
     /// The commit failed, or the ledger could not be read.
     StoreFailed,
-    /// The client sends more than it may.
+    /// The client exceeds its rate limit.
     RateLimited,
 }
 
@@ -60,30 +61,29 @@ impl Reason {
     ];
 }
 
-/// What one route counts.
+/// The metrics of one route.
 pub struct RouteMetrics {
     requests: [Counter; CODES.len()],
     refused: [Counter; Reason::ALL.len()],
     duration: Histogram,
-    /// Throttles the log lines about refusals.
     refusal_log: LogThrottle,
-    /// Events that are on disk and were not before.
+    /// Events that were stored, without those that were stored before.
     pub accepted: Counter,
-    /// Bytes of bodies, as they were sent.
+    /// Bytes of decompressed bodies.
     pub bytes: Counter,
 }
 
 impl RouteMetrics {
-    /// Registers with the recorder that is in force.
+    /// Registers the metrics of `route` with the current recorder.
     pub fn register(route: &'static str) -> RouteMetrics {
-        describe_counter!("cairn_ingest_requests_total", "Requests that bring events, by route and status.");
-        describe_counter!("cairn_ingest_accepted_events_total", "Events that were stored.");
-        describe_counter!("cairn_ingest_refused_events_total", "Events that were refused, by reason.");
-        describe_counter!("cairn_ingest_bytes_total", Unit::Bytes, "Bytes of the bodies that brought events.");
+        describe_counter!("cairn_ingest_requests_total", "Requests that carry events, by route and status.");
+        describe_counter!("cairn_ingest_accepted_events_total", "Events stored.");
+        describe_counter!("cairn_ingest_refused_events_total", "Events refused, by reason.");
+        describe_counter!("cairn_ingest_bytes_total", Unit::Bytes, "Bytes of request bodies that carry events.");
         describe_histogram!(
             "cairn_ingest_request_duration_seconds",
             Unit::Seconds,
-            "Time of a request from its head to its answer."
+            "Time from the head of a request to its response."
         );
         RouteMetrics {
             requests: CODES.map(
@@ -97,30 +97,30 @@ impl RouteMetrics {
         }
     }
 
-    /// A request was answered.
-    pub fn answered(&self, code: StatusCode, took: Duration) {
+    /// Counts a response, and records the duration of its request.
+    pub fn answered(&self, code: StatusCode, duration: Duration) {
         debug_assert!(CODES.contains(&code), "a status without a counter: {code}");
-        if let Some(index) = CODES.iter().position(|known| *known == code) {
+        if let Some(index) = CODES.iter().position(|counted| *counted == code) {
             self.requests[index].increment(1);
         }
-        self.duration.record(took);
+        self.duration.record(duration);
     }
 
-    /// Logs why something was refused, at most once in an interval.
-    pub fn log_refusal(&self, route: &str, why: &str) {
+    /// Logs the reason of a refusal, at most once every ten seconds.
+    pub fn log_refusal(&self, route: &str, reason: &str) {
         if let Some(suppressed) = self.refusal_log.allow() {
-            tracing::warn!(route, why, suppressed, "events refused; cairn_ingest_refused_events_total counts them");
+            tracing::warn!(route, reason, suppressed, "events refused, see cairn_ingest_refused_events_total");
         }
     }
 
-    /// An event was refused.
+    /// Counts a refused event.
     pub fn refused(&self, reason: Reason) {
         self.refused[reason as usize].increment(1);
     }
 }
 
-/// Spans that are not wanted.
+/// Registers the counter of spans that `ingest.otlp.select` excludes.
 pub fn unselected() -> Counter {
-    describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select left out.");
+    describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select excludes.");
     counter!("cairn_ingest_unselected_events_total")
 }

@@ -1,7 +1,8 @@
-//! Events on their way in: accept, validate, dispatch. One file per wire format.
+//! Accepts, validates and dispatches events. One file per wire format.
 //!
-//! Nothing here knows how events are stored: a validated event goes to the queue of its shard, and the answer is
-//! made when its outcome comes back.
+//! This module does not store events: it sends each validated event to the queue of its shard and writes the response
+//! when the shard returns the outcome. The calls are specified in `docs/http-api.md`, `docs/agnost.md` and
+//! `docs/otlp.md`, the rules of an event in `docs/events.md`.
 
 mod accept;
 pub mod agnost;
@@ -28,7 +29,7 @@ pub use stage::Ingest;
 
 use crate::auth::Client;
 
-/// The calls that take events.
+/// The calls of Cairn's own API that receive events.
 pub fn routes(ingest: Arc<Ingest>) -> Router {
     type Call = (State<Arc<Ingest>>, Extension<Client>);
     let event = |(State(ingest), Extension(client)): Call, request: Request| native::event(ingest, client, request);
@@ -36,7 +37,7 @@ pub fn routes(ingest: Arc<Ingest>) -> Router {
     Router::new().route("/v1/events", post(event)).route("/v1/batch", post(batch)).with_state(ingest)
 }
 
-/// The calls of the Agnost SDKs.
+/// The calls of the Agnost SDKs; none if `ingest.agnost.enabled` is false.
 pub fn agnost_routes(ingest: Arc<Ingest>) -> Router {
     if !ingest.agnost.enabled {
         return Router::new();
@@ -47,7 +48,8 @@ pub fn agnost_routes(ingest: Arc<Ingest>) -> Router {
         .with_state(ingest)
 }
 
-/// The calls of OpenTelemetry's exporters, who expect their problems in the form of [`otlp_status`].
+/// The calls of OpenTelemetry exporters; none if `ingest.otlp.enabled` is false. Exporters expect errors in the form of
+/// [`otlp_status`].
 pub fn otlp_routes(ingest: Arc<Ingest>) -> Router {
     let routes = if ingest.otlp.enabled { otlp::routes() } else { Router::new() };
     routes.with_state(ingest)

@@ -1,4 +1,5 @@
-//! Cairn's own wire format: `POST /v1/events` with one event, `POST /v1/batch` with an array of them.
+//! Cairn's own wire format: `POST /v1/events` with one event, `POST /v1/batch` with an array of events. Specified in
+//! `docs/http-api.md`.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,27 +17,27 @@ use super::dispatch::{Answer, NotStored};
 use super::metrics::Reason;
 use super::stage::Ingest;
 use crate::auth::Client;
-use crate::http::{ApiError, Reserved, json_response, retry_after};
+use crate::http::{ApiError, Reserved, json_response, set_retry_after};
 use crate::ledger::format::record::Draft;
 use cairn_proof::chain::EventError;
 use cairn_proof::chain::event::skip;
 use cairn_proof::chain::json::Fault;
 use cairn_proof::chain::{EventReader, EventSource};
 
-/// `POST /v1/events`: 201 and the stored event; 200 if it was stored before under its id.
+/// `POST /v1/events`: 201 and the stored event; 200 if it was already stored under its id.
 pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.events_metrics;
     let mut reserved = ingest.memory_budget.reserve();
     let response = match take_event(&ingest, client, request, &mut reserved).await {
         Ok(stored) => {
-            let status = if stored.is_known { StatusCode::OK } else { StatusCode::CREATED };
-            metrics.accepted.increment(u64::from(!stored.is_known));
+            let status = if stored.is_duplicate { StatusCode::OK } else { StatusCode::CREATED };
+            metrics.accepted.increment(u64::from(!stored.is_duplicate));
             json_response(status, reserved.hold(stored.record.into_answer()))
         }
-        Err((problem, reason)) => {
+        Err((error, reason)) => {
             metrics.refused(reason);
-            problem.into_response()
+            error.into_response()
         }
     };
     metrics.answered(response.status(), started.elapsed());
@@ -54,10 +55,10 @@ async fn take_event(
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
     })?;
-    reserved.grow(draft.cost()).map_err(busy)?;
+    reserved.grow(draft.memory_bytes()).map_err(busy)?;
     reserved.shrink(sent.len());
     drop(sent);
-    ingest.dispatch.one(draft).await.map_err(|why| explain(ingest, why))
+    ingest.dispatch.commit_one(draft).await.map_err(|why| explain(ingest, why))
 }
 
 fn source(ingest: &Ingest) -> EventSource<'_> {
@@ -70,31 +71,31 @@ fn read_single(reader: &mut EventReader, text: &str, ingest: &Ingest) -> Result<
         if rest.is_empty() {
             return Ok(Draft::new(&content));
         }
-        let at = text.len() - rest.len();
-        let message = format!("not JSON: expected the end of the text behind the event (at byte {at})");
+        let offset = text.len() - rest.len();
+        let message = format!("not JSON: expected the end of the text after the event (at byte {offset})");
         Err(EventError { fault: Fault::Syntax, message })
     });
     reader.trim();
     result.map_err(|error| invalid(&error))
 }
 
-/// `POST /v1/batch`: 201 if all events were stored, 207 if any was not, with an entry per event in their order.
+/// `POST /v1/batch`: 201 if all events were stored, 207 if any was not, with an entry per event in the order sent.
 pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.batch_metrics;
     let reserved = ingest.memory_budget.reserve();
     let response = match take_batch(&ingest, client, request, reserved).await {
         Ok(response) => response,
-        Err((problem, reason)) => {
+        Err((error, reason)) => {
             metrics.refused(reason);
-            problem.into_response()
+            error.into_response()
         }
     };
     metrics.answered(response.status(), started.elapsed());
     response
 }
 
-/// One event of a batch: read and on its way to its shard, or refused.
+/// One event of a batch: sent to its shard, or refused before that.
 enum Entry {
     Sent,
     Refused(Refused),
@@ -116,12 +117,12 @@ async fn take_batch(
     ingest.rates.charge(client, entries.len().saturating_sub(1));
     reserved.shrink(sent.len());
     drop(sent);
-    let answers = ingest.dispatch.many(drafts).await;
+    let answers = ingest.dispatch.commit_many(drafts).await;
     Ok(answer_batch(ingest, entries, answers, reserved))
 }
 
-/// Reads the events of an array. One that is refused does not keep the others from being read; a body that is no
-/// JSON is refused as a whole, before anything is queued.
+/// Reads the events of an array. An event that is refused does not affect the others. A body that is not JSON is
+/// refused as a whole, before any event is queued.
 fn read_array(
     reader: &mut EventReader,
     text: &str,
@@ -130,43 +131,43 @@ fn read_array(
     entries: &mut Vec<Entry>,
     drafts: &mut Vec<Draft>,
 ) -> Result<(), Refused> {
-    let mut cursor = Cursor { text, at: 0 };
-    cursor.require(b'[', "an array of events")?;
-    let (most, longest) = (ingest.limits().batch_events, event_limit(ingest));
-    if !cursor.accept(b']') {
+    let mut scanner = ArrayScanner { text, offset: 0 };
+    scanner.require(b'[', "an array of events")?;
+    let (max_events, max_event_bytes) = (ingest.limits().batch_events, event_limit(ingest));
+    if !scanner.accept(b']') {
         loop {
-            if entries.len() == most {
-                let message = format!("the batch has more than {most} events (limits.batch_events)");
+            if entries.len() == max_events {
+                let message = format!("the batch has more than {max_events} events (limits.batch_events)");
                 return Err((ApiError::too_large(message), Reason::TooLarge));
             }
-            match reader.read(text, cursor.at, source(ingest), longest) {
+            match reader.read(text, scanner.offset, source(ingest), max_event_bytes) {
                 Ok((content, end)) => {
                     let draft = Draft::new(&content);
                     if drafts.is_empty() {
-                        // The others are probably as long.
-                        let count = (text.len() / (end - cursor.at).max(1)).min(most);
+                        // Estimates the number of events from the length of the first one.
+                        let count = (text.len() / (end - scanner.offset).max(1)).min(max_events);
                         drafts.reserve(count);
                         entries.reserve(count);
                     }
-                    reserved.grow(draft.cost()).map_err(busy)?;
+                    reserved.grow(draft.memory_bytes()).map_err(busy)?;
                     drafts.push(draft);
                     entries.push(Entry::Sent);
-                    cursor.at = end;
+                    scanner.offset = end;
                 }
                 Err(error) if error.fault == Fault::Syntax => return Err(invalid(&error)),
                 Err(error) => {
                     entries.push(Entry::Refused(invalid(&error)));
-                    cursor.at = skip(text, cursor.at);
+                    scanner.offset = skip(text, scanner.offset);
                 }
             }
             reader.trim();
-            if !cursor.accept(b',') {
+            if !scanner.accept(b',') {
                 break;
             }
         }
-        cursor.require(b']', "`,` or `]`")?;
+        scanner.require(b']', "`,` or `]`")?;
     }
-    cursor.end()
+    scanner.end()
 }
 
 fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, reserved: Reserved) -> Response<Body> {
@@ -187,17 +188,17 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
         out.push(b',');
         match answer {
             Ok(answer) => {
-                stored += u64::from(!answer.is_known);
+                stored += u64::from(!answer.is_duplicate);
                 out.extend_from_slice(br#""event":"#);
                 answer.record.as_ref().write_answer(&mut out);
             }
-            Err((problem, reason)) => {
+            Err((error, reason)) => {
                 metrics.refused(reason);
                 is_whole = false;
-                is_retryable |= problem.is_retryable();
-                let error = serde_json::Value::from(problem.message.as_ref());
-                // Writing to a Vec cannot fail.
-                let _ = write!(out, r#""error":{error},"retryable":{}"#, problem.is_retryable());
+                is_retryable |= error.is_retryable();
+                let message = serde_json::Value::from(error.message.as_ref());
+                // Writing to a `Vec` cannot fail.
+                let _ = write!(out, r#""error":{message},"retryable":{}"#, error.is_retryable());
             }
         }
         out.push(b'}');
@@ -207,41 +208,41 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
     let status = if is_whole { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
     let mut response = json_response(status, reserved.hold(out));
     if is_retryable {
-        retry_after(&mut response);
+        set_retry_after(&mut response);
     }
     response
 }
 
-/// A place between the events of an array.
-struct Cursor<'a> {
+/// A position in the text of an array, between its events.
+struct ArrayScanner<'a> {
     text: &'a str,
-    at: usize,
+    offset: usize,
 }
 
-impl Cursor<'_> {
+impl ArrayScanner<'_> {
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.text.as_bytes()[self.at..];
+        let rest = &self.text.as_bytes()[self.offset..];
         let space = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-        self.at += space;
+        self.offset += space;
         rest.get(space).copied()
     }
 
     fn accept(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
-        self.at += usize::from(is_next);
+        self.offset += usize::from(is_next);
         is_next
     }
 
-    fn require(&mut self, byte: u8, what: &str) -> Result<(), Refused> {
-        if self.accept(byte) { Ok(()) } else { Err(self.unexpected(what)) }
+    fn require(&mut self, byte: u8, expected: &str) -> Result<(), Refused> {
+        if self.accept(byte) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
     fn end(&mut self) -> Result<(), Refused> {
-        if self.peek().is_none() { Ok(()) } else { Err(self.unexpected("the end of the text behind the array")) }
+        if self.peek().is_none() { Ok(()) } else { Err(self.unexpected("the end of the text after the array")) }
     }
 
-    fn unexpected(&self, what: &str) -> Refused {
-        let message = format!("expected {what} (at byte {})", self.at);
+    fn unexpected(&self, expected: &str) -> Refused {
+        let message = format!("expected {expected} (at byte {})", self.offset);
         (ApiError::bad_request(message), Reason::Invalid)
     }
 }

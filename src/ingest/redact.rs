@@ -1,10 +1,12 @@
-//! Secrets that senders did not mean to send: one SDK puts every header of its caller into its metadata.
+//! Replaces values that look like secrets: one Agnost SDK sends every HTTP header of its caller in its metadata.
+//!
+//! Only the names of keys are examined, never the values. `docs/agnost.md`, section "Redaction", lists the keys.
 
 use cairn_proof::chain::scan;
 use cairn_proof::chain::string::write_string;
 
-/// Copies a canonical value, and replaces the values of keys that look like secrets by `[REDACTED:key]`. What was
-/// canonical stays so.
+/// Appends a canonical value to `out`, with the values of keys that look like secrets replaced by `[REDACTED:key]`. The
+/// output is canonical.
 pub fn redact(value: &[u8], out: &mut Vec<u8>) {
     match value.first() {
         Some(b'{') => {
@@ -39,7 +41,7 @@ pub fn redact(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether what stands under this key is probably a secret.
+/// Whether the value of this key is probably a secret.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     key.ends_with("authorization")
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_go_by_the_names_of_their_keys_however_deep() {
+    fn values_are_redacted_by_the_names_of_their_keys_at_any_depth() {
         let sent = r#"{"metadata":{"X-Api-Key":"k","a":[{"access_token":{"b":1}},[],"token",1.5,[[]]],"client_secret":3,
             "max_tokens":5,"Authorization":"Bearer x","cookie":"c","db_password_hash":"p","nothing_token":null}}"#;
         let expected = concat!(

@@ -1,4 +1,4 @@
-//! What the calls of ingestion share.
+//! The shared state of all calls that receive events.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::ledger::shard::config::QueueConfig;
 use cairn_proof::chain::DefaultLabels;
 
-/// What the calls of this stage share.
+/// The ingest stage: the state that its calls share.
 pub struct Ingest {
     pub(super) ledger: Arc<Ledger>,
     pub(super) limits: ArcSwap<LimitsConfig>,
@@ -34,7 +34,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Registers its metrics with the recorder that is in force.
+    /// Creates the stage and registers its metrics with the current recorder.
     pub fn new(
         ledger: Arc<Ledger>,
         config: IngestConfig,
@@ -61,15 +61,15 @@ impl Ingest {
         })
     }
 
-    /// What a request may take now.
+    /// The current limits.
     pub fn limits(&self) -> LimitsConfig {
         **self.limits.load()
     }
 
-    /// These limits, for requests from now on.
-    pub fn change(&self, limits: LimitsConfig) {
-        self.rates.change(limits.events_per_second);
-        self.memory_budget.change(limits.inflight_bytes.as_u64());
+    /// Replaces the limits. Requests that have started keep the old ones.
+    pub fn set_limits(&self, limits: LimitsConfig) {
+        self.rates.set_rate(limits.events_per_second);
+        self.memory_budget.set_limit(limits.inflight_bytes.as_u64());
         self.limits.store(Arc::new(limits));
     }
 }

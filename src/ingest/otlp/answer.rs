@@ -1,4 +1,4 @@
-//! Answers of OTLP/HTTP, in the encoding of the request.
+//! The responses of OTLP/HTTP, in the encoding of the request.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,16 +10,16 @@ use serde_json::json;
 use super::request::Signal;
 use crate::http::ApiError;
 
-/// Items that can never be events.
+/// The items of a request that can never be events.
 #[derive(Debug, Default)]
 pub struct Rejected {
-    /// How many there are.
+    /// The number of rejected items.
     pub count: u64,
-    /// Why the first one cannot, or what else is strange about the request.
-    pub first: String,
+    /// The reason of the first one; a warning about the request if there is none.
+    pub message: String,
 }
 
-/// How a request is written.
+/// The encoding of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// `application/x-protobuf`
@@ -29,10 +29,10 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// By the content type.
+    /// The encoding that the `Content-Type` names.
     ///
     /// # Errors
-    /// 415 if it is another one, or none.
+    /// 415 if it is another one, or missing.
     pub fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = sent.split(';').next().unwrap_or_default().trim();
@@ -57,12 +57,12 @@ impl Encoding {
 
 /// 200 and an `ExportTraceServiceResponse` or `ExportLogsServiceResponse`.
 pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Response<Body> {
-    let Rejected { count, first } = rejected;
+    let Rejected { count, message } = rejected;
     let message = match count {
-        // The specification's way to warn: nothing was rejected, and there is a message.
-        0 => first.clone(),
-        1 => format!("1 {} was not taken: {first}", signal.item()),
-        count => format!("{count} {}s were not taken; the first one: {first}", signal.item()),
+        // In OTLP, a message without rejected items is a warning.
+        0 => message.clone(),
+        1 => format!("1 {} was rejected: {message}", signal.item()),
+        count => format!("{count} {}s were rejected; the first one: {message}", signal.item()),
     };
     let name = match signal {
         Signal::Traces => "rejectedSpans",
@@ -71,7 +71,7 @@ pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Respo
     let body = match encoding {
         _ if message.is_empty() && encoding == Encoding::Protobuf => Vec::new(),
         Encoding::Json if message.is_empty() => b"{}".to_vec(),
-        // JSON has 64-bit integers as strings.
+        // In ProtoJSON, 64-bit integers are strings.
         Encoding::Json => {
             json!({ "partialSuccess": { name: count.to_string(), "errorMessage": message } }).to_string().into()
         }
@@ -90,19 +90,19 @@ pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Respo
     response
 }
 
-/// Lets a request pass, and writes a problem of its answer as a `google.rpc.Status`. What has neither encoding is told in
-/// JSON.
+/// Middleware that writes errors as the exporters expect them: a `google.rpc.Status` in the encoding of the request, in
+/// JSON if the request has neither encoding.
 pub async fn with_status(request: Request, next: Next) -> Response<Body> {
     let encoding = Encoding::of(request.headers()).unwrap_or(Encoding::Json);
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<ApiError>() {
-        let code = rpc_code(problem.status);
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        let code = rpc_code(error.status);
         let body = match encoding {
-            Encoding::Json => json!({ "code": code, "message": problem.message }).to_string().into(),
+            Encoding::Json => json!({ "code": code, "message": error.message }).to_string().into(),
             Encoding::Protobuf => {
                 let mut body = Vec::new();
                 put_int32_field(1, code, &mut body);
-                put_string_field(2, &problem.message, &mut body);
+                put_string_field(2, &error.message, &mut body);
                 body
             }
         };
@@ -114,7 +114,7 @@ pub async fn with_status(request: Request, next: Next) -> Response<Body> {
     response
 }
 
-/// The code of `google.rpc.Code` for a status of HTTP.
+/// The `google.rpc.Code` for an HTTP status.
 fn rpc_code(status: StatusCode) -> i32 {
     match status {
         StatusCode::UNAUTHORIZED => 16,

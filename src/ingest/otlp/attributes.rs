@@ -1,58 +1,60 @@
-//! The attributes that become fields of an event. Each producer has its own names for the same thing; of several that
-//! are there, the first of a list is taken.
+//! The attributes that become fields of an event.
+//!
+//! Each instrumentation has its own names for the same thing. For each field there is a list of names, and the first
+//! one that is present applies. `docs/otlp.md`, section "Mapping of spans", specifies the lists.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use super::value::{Attribute, Fault, IN_METADATA, Json, any_text, attributes, too_many};
+use super::value::{Attribute, Fault, Json, METADATA_MEMBER_LEVEL, any_text, attributes, too_many};
 use super::wire::Fields;
 use cairn_proof::chain::{canonicalize, is_agent_id, scan};
 
-/// A list has room for so many at once: most spans have fewer.
-const USUAL: usize = 16;
+/// The initial capacity of a list of attributes. Most spans have fewer.
+const INITIAL_CAPACITY: usize = 16;
 
-macro_rules! known {
+macro_rules! known_keys {
     ($($name:ident = $key:literal,)*) => {
-        /// An attribute that means something here.
+        /// The name of an attribute that can become a field of an event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Known {
+        pub enum KnownKey {
             $($name,)*
         }
 
-        impl Known {
-            const ALL: &'static [Known] = &[$(Known::$name),*];
+        impl KnownKey {
+            const ALL: &'static [KnownKey] = &[$(KnownKey::$name),*];
 
 
-            /// Its name.
-            pub fn key(self) -> &'static str {
+            /// The name as it is sent.
+            pub fn name(self) -> &'static str {
                 match self {
-                    $(Known::$name => $key,)*
+                    $(KnownKey::$name => $key,)*
                 }
             }
         }
     };
 }
 
-/// The names by their length: few have one in common, and it is at hand.
-static BY_LENGTH: LazyLock<Vec<Vec<(&'static str, Known)>>> = LazyLock::new(|| {
+/// The names by their length. Few names have the same length, so a lookup compares few of them.
+static BY_LENGTH: LazyLock<Vec<Vec<(&'static str, KnownKey)>>> = LazyLock::new(|| {
     let mut names = Vec::new();
-    for known in Known::ALL {
-        let length = known.key().len();
+    for key in KnownKey::ALL {
+        let length = key.name().len();
         if names.len() <= length {
             names.resize_with(length + 1, Vec::new);
         }
-        names[length].push((known.key(), *known));
+        names[length].push((key.name(), *key));
     }
     names
 });
 
-impl Known {
-    fn from_key(key: &str) -> Option<Known> {
-        BY_LENGTH.get(key.len())?.iter().find(|(name, _)| *name == key).map(|(_, known)| *known)
+impl KnownKey {
+    fn from_key(key: &str) -> Option<KnownKey> {
+        BY_LENGTH.get(key.len())?.iter().find(|(name, _)| *name == key).map(|(_, key)| *key)
     }
 }
 
-known! {
+known_keys! {
     AgentName = "agent.name",
     AgnostSessionId = "agnost.session_id",
     AiConversationId = "ai.telemetry.metadata.conversationId",
@@ -126,60 +128,61 @@ known! {
     TraceloopWorkflowName = "traceloop.workflow.name",
 }
 
-/// Whose event it is. `gen_ai.agent.id` is not here: some producers make one per run.
-pub const AGENT: [Known; 8] = [
-    Known::GenAiAgentName,
-    Known::AgentName,
-    Known::TraceloopLcAgentName,
-    Known::TraceloopWorkflowName,
-    Known::AiFunctionId,
-    Known::LcAgentName,
-    Known::Metadata,
-    Known::GraphNodeId,
+/// The attributes for `agent_id`. `gen_ai.agent.id` is not one of them, because some instrumentations create one per
+/// run.
+pub const AGENT: [KnownKey; 8] = [
+    KnownKey::GenAiAgentName,
+    KnownKey::AgentName,
+    KnownKey::TraceloopLcAgentName,
+    KnownKey::TraceloopWorkflowName,
+    KnownKey::AiFunctionId,
+    KnownKey::LcAgentName,
+    KnownKey::Metadata,
+    KnownKey::GraphNodeId,
 ];
 
-/// The agents that a message names itself, by its attributes alone, as they come by.
+/// Collects the attributes that can name the agent of a span, while its attributes are decoded.
 #[derive(Default)]
-pub struct Named<'a> {
+pub struct AgentCandidates<'a> {
     texts: [Option<Cow<'a, str>>; AGENT.len()],
     is_agent: bool,
 }
 
-impl<'a> Named<'a> {
-    /// One more attribute.
-    pub fn note(&mut self, attribute: &Attribute<'a>) {
-        let Some(known) = Known::from_key(&attribute.key) else { return };
-        if let Some(rank) = AGENT.iter().position(|agent| *agent == known) {
+impl<'a> AgentCandidates<'a> {
+    /// Adds an attribute. It is ignored if it cannot name an agent.
+    pub fn observe(&mut self, attribute: &Attribute<'a>) {
+        let Some(key) = KnownKey::from_key(&attribute.key) else { return };
+        if let Some(rank) = AGENT.iter().position(|agent| *agent == key) {
             self.texts[rank] = attribute.text();
         }
-        if known == Known::OpenInferenceKind {
+        if key == KnownKey::OpenInferenceKind {
             self.is_agent = attribute.text().is_some_and(|kind| kind == "AGENT");
         }
     }
 
-    /// The first of them.
+    /// The name of the agent, if the attributes contain one.
     pub fn first(mut self) -> Option<Cow<'a, str>> {
         first_agent(self.is_agent, |rank| self.texts[rank].take()).map(|(_, name)| name)
     }
 }
 
-/// The first agent that one of [`AGENT`] names, of their texts by their rank there. A node of a graph is an agent's only
-/// where its span says so.
+/// The first of [`AGENT`] that names an agent, and the name. `text` returns the text of the attribute at an index of
+/// [`AGENT`]. A graph node counts as an agent only if the kind of its span is AGENT (`is_agent`).
 fn first_agent<'a>(
     is_agent: bool,
     mut text: impl FnMut(usize) -> Option<Cow<'a, str>>,
-) -> Option<(Known, Cow<'a, str>)> {
-    AGENT.iter().enumerate().find_map(|(rank, known)| {
-        let text = text(rank).filter(|_| is_agent || *known != Known::GraphNodeId)?;
-        Some((*known, agent_in(*known, text)?))
+) -> Option<(KnownKey, Cow<'a, str>)> {
+    AGENT.iter().enumerate().find_map(|(rank, key)| {
+        let text = text(rank).filter(|_| is_agent || *key != KnownKey::GraphNodeId)?;
+        Some((*key, agent_in(*key, text)?))
     })
 }
 
-/// The agent that the text of one of [`AGENT`] names.
-fn agent_in(known: Known, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
-    let name = match known {
-        // LangChain's own metadata, by OpenInference as JSON.
-        Known::Metadata => {
+/// The agent that the text of an attribute names, if it is a valid agent id.
+fn agent_in(key: KnownKey, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let name = match key {
+        // LangChain's metadata, which OpenInference sends as JSON text.
+        KnownKey::Metadata => {
             let metadata = canonicalize(&text).ok()?;
             Cow::Owned(scan::text(scan::member(&metadata, "lc_agent_name")?)?.into_owned())
         }
@@ -188,129 +191,129 @@ fn agent_in(known: Known, text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     Some(name).filter(|name| is_agent_id(name))
 }
 
-/// `session_id`
-pub const SESSION: [Known; 11] = [
-    Known::AgnostSessionId,
-    Known::GenAiConversationId,
-    Known::SessionId,
-    Known::AiSessionId,
-    Known::AiConversationId,
-    Known::TraceloopSessionId,
-    Known::TraceloopThreadId,
-    Known::McpSessionId,
-    Known::ConversationId,
-    Known::AiContextSessionId,
-    Known::AiContextConversationId,
+/// The attributes for `session_id`.
+pub const SESSION: [KnownKey; 11] = [
+    KnownKey::AgnostSessionId,
+    KnownKey::GenAiConversationId,
+    KnownKey::SessionId,
+    KnownKey::AiSessionId,
+    KnownKey::AiConversationId,
+    KnownKey::TraceloopSessionId,
+    KnownKey::TraceloopThreadId,
+    KnownKey::McpSessionId,
+    KnownKey::ConversationId,
+    KnownKey::AiContextSessionId,
+    KnownKey::AiContextConversationId,
 ];
 
-/// `action_input` of a span.
-pub const INPUT: [Known; 10] = [
-    Known::GenAiToolArguments,
-    Known::GenAiInputMessages,
-    Known::AiToolCallArgs,
-    Known::AiPrompt,
-    Known::AiPromptMessages,
-    Known::InputValue,
-    Known::TraceloopEntityInput,
-    Known::PydanticMessages,
-    Known::UserPrompt,
-    Known::FullCommand,
+/// The attributes for `action_input` of a span.
+pub const INPUT: [KnownKey; 10] = [
+    KnownKey::GenAiToolArguments,
+    KnownKey::GenAiInputMessages,
+    KnownKey::AiToolCallArgs,
+    KnownKey::AiPrompt,
+    KnownKey::AiPromptMessages,
+    KnownKey::InputValue,
+    KnownKey::TraceloopEntityInput,
+    KnownKey::PydanticMessages,
+    KnownKey::UserPrompt,
+    KnownKey::FullCommand,
 ];
 
-/// `action_output` of a span.
-pub const OUTPUT: [Known; 9] = [
-    Known::GenAiToolResult,
-    Known::GenAiOutputMessages,
-    Known::AiToolCallResult,
-    Known::AiResponseText,
-    Known::AiResponseToolCalls,
-    Known::AiResponseObject,
-    Known::OutputValue,
-    Known::TraceloopEntityOutput,
-    Known::FinalResult,
+/// The attributes for `action_output` of a span.
+pub const OUTPUT: [KnownKey; 9] = [
+    KnownKey::GenAiToolResult,
+    KnownKey::GenAiOutputMessages,
+    KnownKey::AiToolCallResult,
+    KnownKey::AiResponseText,
+    KnownKey::AiResponseToolCalls,
+    KnownKey::AiResponseObject,
+    KnownKey::OutputValue,
+    KnownKey::TraceloopEntityOutput,
+    KnownKey::FinalResult,
 ];
 
-/// What an attribute of an agent begins with.
-const OF_AGENTS: [&str; 6] = ["gen_ai.", "openinference.", "llm.", "traceloop.", "ai.", "mcp."];
+/// The prefixes of the attributes that the instrumentation of an agent sets.
+const AGENT_PREFIXES: [&str; 6] = ["gen_ai.", "openinference.", "llm.", "traceloop.", "ai.", "mcp."];
 
-/// The attributes of one message, the known ones at hand.
+/// The attributes of one message, with an index of the known ones.
 pub struct Attributes<'a> {
-    /// How many there may be.
-    most: usize,
+    /// The maximum number of attributes.
+    max: usize,
     list: Vec<Attribute<'a>>,
-    /// Which of the list are a field of the event, and not told a second time.
+    /// Per element of `list`, whether it became a field of the event. Such attributes are not repeated in `metadata`.
     used: Vec<bool>,
-    /// Where in the list each known one is, plus one.
-    known: [u32; Known::ALL.len()],
+    /// Per known key, its index in `list` plus one; 0 if it is absent.
+    positions: [u32; KnownKey::ALL.len()],
 }
 
 impl<'a> Attributes<'a> {
-    /// None yet, and never more than that many.
-    pub fn new(most: usize) -> Attributes<'a> {
-        Attributes { most, list: Vec::new(), used: Vec::new(), known: [0; Known::ALL.len()] }
+    /// An empty list of at most `max` attributes.
+    pub fn new(max: usize) -> Attributes<'a> {
+        Attributes { max, list: Vec::new(), used: Vec::new(), positions: [0; KnownKey::ALL.len()] }
     }
 
-    /// Those of a message that has them in field `number`.
-    pub fn of(message: &'a [u8], number: u32, most: usize) -> Result<Attributes<'a>, Fault> {
-        let mut found = Attributes::new(most);
+    /// The attributes in field `number` of a message, at most `max`.
+    pub fn of(message: &'a [u8], number: u32, max: usize) -> Result<Attributes<'a>, Fault> {
+        let mut found = Attributes::new(max);
         attributes(message, number).try_for_each(|attribute| found.push(attribute?))?;
         Ok(found)
     }
 
-    /// One more. Of several with one name the last wins, and the others are not told.
+    /// Adds an attribute. Of several with the same name, the last one applies and the others are dropped.
     ///
     /// # Errors
     /// When there are too many.
     pub fn push(&mut self, attribute: Attribute<'a>) -> Result<(), Fault> {
-        if self.list.len() == self.most {
-            return Err(too_many(self.most));
+        if self.list.len() == self.max {
+            return Err(too_many(self.max));
         }
-        if let Some(known) = Known::from_key(&attribute.key) {
-            self.mark_used(known);
-            self.known[known as usize] = self.list.len() as u32 + 1;
+        if let Some(key) = KnownKey::from_key(&attribute.key) {
+            self.mark_used(key);
+            self.positions[key as usize] = self.list.len() as u32 + 1;
         }
         if self.list.is_empty() {
-            self.list.reserve(USUAL);
-            self.used.reserve(USUAL);
+            self.list.reserve(INITIAL_CAPACITY);
+            self.used.reserve(INITIAL_CAPACITY);
         }
         self.list.push(attribute);
         self.used.push(false);
         Ok(())
     }
 
-    fn index(&self, known: Known) -> Option<usize> {
-        (self.known[known as usize] as usize).checked_sub(1)
+    fn index(&self, key: KnownKey) -> Option<usize> {
+        (self.positions[key as usize] as usize).checked_sub(1)
     }
 
-    /// The agent that they name, a field of the event from here on.
-    pub fn use_agent(&mut self) -> Option<Cow<'a, str>> {
-        let is_agent = self.text(Known::OpenInferenceKind).is_some_and(|kind| kind == "AGENT");
-        let (known, name) = first_agent(is_agent, |rank| self.text(AGENT[rank]))?;
-        // It tells of other things, too.
-        if known != Known::Metadata {
-            self.mark_used(known);
+    /// The agent that the attributes name. Marks the attribute as used.
+    pub fn take_agent(&mut self) -> Option<Cow<'a, str>> {
+        let is_agent = self.text(KnownKey::OpenInferenceKind).is_some_and(|kind| kind == "AGENT");
+        let (key, name) = first_agent(is_agent, |rank| self.text(AGENT[rank]))?;
+        // `metadata` has other members as well, so it stays in the metadata of the event.
+        if key != KnownKey::Metadata {
+            self.mark_used(key);
         }
         Some(name)
     }
 
-    /// The value of one, an `AnyValue`.
-    pub fn any(&self, known: Known) -> Option<&'a [u8]> {
-        self.index(known).map(|index| self.list[index].value)
+    /// The value of an attribute: an encoded `AnyValue`.
+    pub fn any(&self, key: KnownKey) -> Option<&'a [u8]> {
+        self.index(key).map(|index| self.list[index].value)
     }
 
-    /// The text of one, if it is a string that is not empty.
-    pub fn text(&self, known: Known) -> Option<Cow<'a, str>> {
-        self.index(known).and_then(|index| self.list[index].text())
+    /// The text of an attribute, if it is a non-empty string.
+    pub fn text(&self, key: KnownKey) -> Option<Cow<'a, str>> {
+        self.index(key).and_then(|index| self.list[index].text())
     }
 
-    /// The first of these that is a text that is not empty, and that will do.
-    pub fn first_text(&self, of: &[Known], will_do: impl Fn(&str) -> bool) -> Option<(Known, Cow<'a, str>)> {
-        of.iter().find_map(|known| Some((*known, self.text(*known).filter(|text| will_do(text))?)))
+    /// The first of the attributes `keys` that is a non-empty string and that `accepts` accepts.
+    pub fn first_text(&self, keys: &[KnownKey], accepts: impl Fn(&str) -> bool) -> Option<(KnownKey, Cow<'a, str>)> {
+        keys.iter().find_map(|key| Some((*key, self.text(*key).filter(|text| accepts(text))?)))
     }
 
-    /// A string, a boolean or an integer, as it is written.
-    pub fn word(&self, known: Known) -> Option<Cow<'a, str>> {
-        let any = self.any(known)?;
+    /// A non-empty string, or any other value as JSON text.
+    pub fn scalar_text(&self, key: KnownKey) -> Option<Cow<'a, str>> {
+        let any = self.any(key)?;
         any_text(any).or_else(|| {
             let mut json = Json::new(0);
             json.any(any, 1).ok()?;
@@ -318,32 +321,32 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// The first of these that is there, and no empty text.
-    pub fn first(&self, of: &[Known]) -> Option<(Known, &'a [u8])> {
-        let is_empty = |any: &[u8]| matches!(Fields::of(any).last(), Some(Ok(field)) if field.is_empty_text());
-        of.iter().find_map(|known| Some((*known, self.any(*known).filter(|any| !is_empty(any))?)))
+    /// The first of the attributes `keys` that is present and not an empty string.
+    pub fn first(&self, keys: &[KnownKey]) -> Option<(KnownKey, &'a [u8])> {
+        let is_empty = |any: &[u8]| matches!(Fields::of(any).last(), Some(Ok(field)) if field.is_empty_string());
+        keys.iter().find_map(|key| Some((*key, self.any(*key).filter(|any| !is_empty(any))?)))
     }
 
-    /// It is a field of the event.
-    pub fn mark_used(&mut self, known: Known) {
-        if let Some(index) = self.index(known) {
+    /// Marks an attribute as a field of the event.
+    pub fn mark_used(&mut self, key: KnownKey) {
+        if let Some(index) = self.index(key) {
             self.used[index] = true;
         }
     }
 
-    /// Whether any is left that is no field of the event.
-    pub fn are_any_left(&self) -> bool {
+    /// Whether any attribute is not a field of the event.
+    pub fn has_unused(&self) -> bool {
         self.used.contains(&false)
     }
 
-    /// Whether an agent's instrumentation wrote any of them.
-    pub fn are_of_an_agent(&self) -> bool {
-        self.list.iter().any(|attribute| OF_AGENTS.iter().any(|prefix| attribute.key.starts_with(prefix)))
+    /// Whether the instrumentation of an agent set any of the attributes.
+    pub fn has_agent_attribute(&self) -> bool {
+        self.list.iter().any(|attribute| AGENT_PREFIXES.iter().any(|prefix| attribute.key.starts_with(prefix)))
     }
 
-    /// Writes those that are no field of the event as an object in its `metadata`.
-    pub fn write_rest(&self, json: &mut Json) -> Result<(), Fault> {
-        let rest = self.list.iter().zip(&self.used).filter(|(_, used)| !**used);
-        json.object(rest.map(|(attribute, _)| attribute).collect(), IN_METADATA)
+    /// Writes the attributes that are not a field of the event as an object in `metadata`.
+    pub fn write_unused(&self, json: &mut Json) -> Result<(), Fault> {
+        let unused = self.list.iter().zip(&self.used).filter(|(_, used)| !**used);
+        json.object(unused.map(|(attribute, _)| attribute).collect(), METADATA_MEMBER_LEVEL)
     }
 }

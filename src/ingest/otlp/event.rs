@@ -1,4 +1,4 @@
-//! What spans and log records have in common on their way to an event.
+//! The parts of the mapping that spans and log records share: resource and scope, session, labels, content, ids.
 
 use std::borrow::Cow;
 
@@ -6,34 +6,38 @@ use buffa::DecodeError;
 use sha1::{Digest, Sha1};
 use uuid::{Builder, Uuid};
 
-use super::attributes::{Attributes, Known, SESSION};
-use super::value::{Fault, IN_METADATA, Json, any_text, check_attributes, hex_of, is_mended};
+use super::attributes::{Attributes, KnownKey, SESSION};
+use super::value::{Fault, Json, METADATA_MEMBER_LEVEL, any_text, check_attributes, has_replacements, hex_of};
 use super::wire::Fields;
-use cairn_proof::chain::json::{Canonicalizer, Parser};
+use cairn_proof::chain::json::{Parser, ParserScratch};
 use cairn_proof::chain::{Field, is_agent_id};
 
-/// A trace id, in bytes.
+/// The length of a trace id, in bytes.
 const TRACE_ID_LEN: usize = 16;
-/// A span id, in bytes.
+/// The length of a span id, in bytes.
 const SPAN_ID_LEN: usize = 8;
 
-/// What all spans or log records of one resource and one scope share.
-pub struct Origin<'a> {
-    /// The resource's attributes.
+/// The resource and the scope that a span or log record shares with others.
+pub struct ResourceScope<'a> {
+    /// The attributes of the resource.
     pub resource: Attributes<'a>,
-    /// The same as a JSON object.
+    /// The attributes of the resource, as a JSON object.
     pub resource_json: Json,
-    /// The scope as a JSON object.
+    /// The scope, as a JSON object.
     pub scope_json: Json,
 }
 
-impl<'a> Origin<'a> {
-    /// Nobody's.
-    pub fn new(most: usize) -> Origin<'a> {
-        Origin { resource: Attributes::new(most), resource_json: Json::new(most), scope_json: Json::new(most) }
+impl<'a> ResourceScope<'a> {
+    /// An empty resource and scope. `max_attributes` bounds each list of attributes.
+    pub fn new(max_attributes: usize) -> ResourceScope<'a> {
+        ResourceScope {
+            resource: Attributes::new(max_attributes),
+            resource_json: Json::new(max_attributes),
+            scope_json: Json::new(max_attributes),
+        }
     }
 
-    /// Checks that these are a `Resource` and an `InstrumentationScope`, down to their last values.
+    /// Checks that the bytes are a well-formed `Resource` and `InstrumentationScope`, including all nested values.
     pub fn check(resource: &[u8], scope: &[u8]) -> Result<(), DecodeError> {
         check_attributes(resource, 1, 0)?;
         check_attributes(scope, 3, 0)?;
@@ -43,16 +47,16 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// Reads a `Resource`.
-    pub fn read_resource(&mut self, resource: &'a [u8], most: usize) -> Result<(), Fault> {
-        self.resource_json = Json::new(most);
-        self.resource = Attributes::of(resource, 1, most)?;
-        self.resource.write_rest(&mut self.resource_json)
+    /// Decodes a `Resource`.
+    pub fn read_resource(&mut self, resource: &'a [u8], max_attributes: usize) -> Result<(), Fault> {
+        self.resource_json = Json::new(max_attributes);
+        self.resource = Attributes::of(resource, 1, max_attributes)?;
+        self.resource.write_unused(&mut self.resource_json)
     }
 
-    /// Reads an `InstrumentationScope`.
-    pub fn read_scope(&mut self, scope: &[u8], most: usize) -> Result<(), Fault> {
-        self.scope_json = Json::new(most);
+    /// Decodes an `InstrumentationScope`.
+    pub fn read_scope(&mut self, scope: &[u8], max_attributes: usize) -> Result<(), Fault> {
+        self.scope_json = Json::new(max_attributes);
         let (mut name, mut version) = (Cow::Borrowed(""), Cow::Borrowed(""));
         for field in Fields::of(scope) {
             let field = field?;
@@ -64,32 +68,32 @@ impl<'a> Origin<'a> {
         }
         let json = &mut self.scope_json;
         json.raw(b"{");
-        json.attributes(scope, 3, IN_METADATA + 1)?;
+        json.attributes(scope, 3, METADATA_MEMBER_LEVEL + 1)?;
         json.text_unless_empty("name", name);
         json.text_unless_empty("version", version);
         json.raw(b"}");
         Ok(())
     }
 
-    /// The service that it is, if it was given a name: SDKs fill in `unknown_service` when it was not.
+    /// The `service.name`, if it is a valid agent id and not `unknown_service`, the default of the SDKs.
     pub fn service(&self) -> Option<Cow<'a, str>> {
         const NOT_SET: &str = "unknown_service";
         self.resource
-            .text(Known::ServiceName)
+            .text(KnownKey::ServiceName)
             .filter(|name| *name != NOT_SET && !name.starts_with("unknown_service:") && is_agent_id(name))
     }
 
-    /// Whether text of it that was no UTF-8 has been replaced.
-    pub fn is_mended(&self) -> bool {
-        self.resource_json.is_mended || self.scope_json.is_mended
+    /// Whether any of its text was not UTF-8 and was replaced.
+    pub fn has_replacements(&self) -> bool {
+        self.resource_json.has_replacements || self.scope_json.has_replacements
     }
 }
 
-/// Writes the session: that of the attributes, else the trace.
+/// Writes `session_id`: from the attributes, else the trace id.
 pub fn write_session(json: &mut Json, attributes: &mut Attributes<'_>, trace_id: &[u8]) {
     match attributes.first_text(&SESSION, |_| true) {
-        Some((known, session)) => {
-            attributes.mark_used(known);
+        Some((key, session)) => {
+            attributes.mark_used(key);
             json.field_unless_empty(Field::SessionId, session);
         }
         None if trace_id.iter().any(|byte| *byte != 0) => {
@@ -100,28 +104,28 @@ pub fn write_session(json: &mut Json, attributes: &mut Attributes<'_>, trace_id:
     }
 }
 
-/// The labels of an event.
-pub fn write_labels(json: &mut Json, origin: &Origin<'_>, attributes: &mut Attributes<'_>) -> Result<(), Fault> {
+/// Writes `labels`.
+pub fn write_labels(json: &mut Json, shared: &ResourceScope<'_>, attributes: &mut Attributes<'_>) -> Result<(), Fault> {
+    const RESOURCE_LABELS: [KnownKey; 2] = [KnownKey::DeploymentEnvironment, KnownKey::ServiceName];
     // In the order of their names.
-    const OF_THE_RESOURCE: [Known; 2] = [Known::DeploymentEnvironment, Known::ServiceName];
-    const LABELS: [Known; 5] = [
-        Known::DeploymentEnvironment,
-        Known::GenAiOperation,
-        Known::GenAiProvider,
-        Known::GenAiRequestModel,
-        Known::ServiceName,
+    const LABELS: [KnownKey; 5] = [
+        KnownKey::DeploymentEnvironment,
+        KnownKey::GenAiOperation,
+        KnownKey::GenAiProvider,
+        KnownKey::GenAiRequestModel,
+        KnownKey::ServiceName,
     ];
     let mut is_first = true;
     for label in LABELS {
-        let is_of_resource = OF_THE_RESOURCE.contains(&label);
-        let value = if is_of_resource { origin.resource.any(label) } else { attributes.any(label) };
+        let is_of_resource = RESOURCE_LABELS.contains(&label);
+        let value = if is_of_resource { shared.resource.any(label) } else { attributes.any(label) };
         let Some(value) = value.filter(|value| is_scalar(value)) else { continue };
         if is_first {
             json.field(Field::Labels);
             json.raw(b"{");
             is_first = false;
         }
-        json.key(label.key());
+        json.key(label.name());
         json.any(value, 2)?;
         if !is_of_resource {
             attributes.mark_used(label);
@@ -138,33 +142,34 @@ fn is_scalar(any: &[u8]) -> bool {
     matches!(Fields::of(any).last(), Some(Ok(field)) if (1..=4).contains(&field.number()))
 }
 
-/// Writes one of these attributes, the first that is there, as `action_input` or `action_output`: a string that is a
-/// JSON object or array as that, any other value as it is.
+/// Writes the first of the attributes `keys` that is present as `action_input` or `action_output`. A string that
+/// contains a JSON object or array is written as that object or array, any other value unchanged.
 pub fn write_content(
     json: &mut Json,
     field: Field,
     attributes: &mut Attributes<'_>,
-    of: &[Known],
-    memory: &mut Canonicalizer,
+    keys: &[KnownKey],
+    scratch: &mut ParserScratch,
 ) -> Result<(), Fault> {
-    let Some((known, any)) = attributes.first(of) else { return Ok(()) };
-    attributes.mark_used(known);
+    let Some((key, any)) = attributes.first(keys) else { return Ok(()) };
+    attributes.mark_used(key);
     json.field(field);
     match any_text(any) {
-        Some(text) if write_parsed(json, &text, memory) => json.is_mended |= is_mended(&text),
+        Some(text) if write_parsed(json, &text, scratch) => json.has_replacements |= has_replacements(&text),
         Some(text) => json.text(text),
         None => json.any(any, 1)?,
     }
     Ok(())
 }
 
-/// Writes a text that is a JSON object or array, unless an event could not hold it.
-fn write_parsed(json: &mut Json, text: &str, memory: &mut Canonicalizer) -> bool {
+/// Writes a text as the JSON object or array that it contains. Returns whether it did: false if the text is anything
+/// else, or JSON that an event cannot contain.
+fn write_parsed(json: &mut Json, text: &str, scratch: &mut ParserScratch) -> bool {
     if !matches!(text.trim_start_matches([' ', '\t', '\n', '\r']).as_bytes().first(), Some(b'{' | b'[')) {
         return false;
     }
     let start = json.bytes.len();
-    let mut parser = Parser::new(text, 0, memory, usize::MAX);
+    let mut parser = Parser::new(text, 0, scratch, usize::MAX);
     // The event itself is level 1.
     parser.deepen(1);
     let is_json = parser.value(&mut json.bytes).is_ok() && parser.end().is_ok();
@@ -174,8 +179,8 @@ fn write_parsed(json: &mut Json, text: &str, memory: &mut Canonicalizer) -> bool
     is_json
 }
 
-/// The UUIDv5 of a name (RFC 9562, section 5.5). The same as [`Uuid::new_v5`], with the processor's instructions for SHA-1:
-/// those ids took a fortieth of a span's CPU time.
+/// The UUIDv5 of a name (RFC 9562, section 5.5). The result is that of [`Uuid::new_v5`], computed with the processor's
+/// instructions for SHA-1: ids from `Uuid::new_v5` took a fortieth of a span's CPU time.
 pub fn uuid_v5(namespace: &Uuid, name: &[u8]) -> Uuid {
     let digest = Sha1::new().chain_update(namespace).chain_update(name).finalize();
     let mut bytes = uuid::Bytes::default();
@@ -186,24 +191,24 @@ pub fn uuid_v5(namespace: &Uuid, name: &[u8]) -> Uuid {
 /// A trace id and a span id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpanKey {
-    /// Of the trace.
+    /// The trace id.
     pub trace: [u8; TRACE_ID_LEN],
-    /// Of the span.
+    /// The span id.
     pub span: [u8; SPAN_ID_LEN],
 }
 
 impl SpanKey {
-    /// `None` if one of them is no id: of another length, or zero.
+    /// `None` if one of the ids is invalid: it has another length, or is all zero.
     pub fn of(trace: &[u8], span: &[u8]) -> Option<SpanKey> {
         let key = SpanKey { trace: trace.try_into().ok()?, span: span.try_into().ok()? };
         (key.trace != [0; TRACE_ID_LEN] && key.span != [0; SPAN_ID_LEN]).then_some(key)
     }
 
-    /// Both in hex, one behind the other.
+    /// The trace id followed by the span id, in hex.
     pub fn hex(&self) -> [u8; 2 * (TRACE_ID_LEN + SPAN_ID_LEN)] {
         let mut hex = [0; 2 * (TRACE_ID_LEN + SPAN_ID_LEN)];
-        for (place, byte) in hex.as_chunks_mut().0.iter_mut().zip(self.trace.iter().chain(&self.span)) {
-            *place = hex_of(*byte);
+        for (digits, byte) in hex.as_chunks_mut().0.iter_mut().zip(self.trace.iter().chain(&self.span)) {
+            *digits = hex_of(*byte);
         }
         hex
     }
@@ -214,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_those_of_the_rfc() {
+    fn a_uuid_v5_is_computed_as_in_rfc_9562() {
         // RFC 9562, appendix A.4.
         let expected = "2ed6657d-e927-568b-95e1-2665a8aea6a2";
         assert_eq!(uuid_v5(&Uuid::NAMESPACE_DNS, b"www.example.com").to_string(), expected);

@@ -1,8 +1,9 @@
-//! OTLP in JSON to OTLP in protobuf, so that everything behind it knows one encoding.
+//! Converts OTLP JSON to OTLP protobuf, so that the rest of the module handles one encoding.
 //!
-//! OTLP's JSON is the one of Protocol Buffers with a few differences (specification, section "JSON Protobuf Encoding"): ids
-//! are in hex, enums are integers. What senders really write is taken: 64-bit integers as strings or numbers, names in
-//! camel or snake case, enums by name, null for what is absent. Fields that the schema does not know are ignored.
+//! OTLP JSON is ProtoJSON with a few differences (OTLP specification, section "JSON Protobuf Encoding"): ids are in
+//! hex, enums are integers. Variants that senders use are accepted as well: 64-bit integers as strings or numbers,
+//! names in camel case or snake case, enums by name, null for absent fields. Fields that are not in the schema are
+//! ignored.
 
 use std::fmt;
 
@@ -18,16 +19,16 @@ use super::request::Signal;
 use super::schema::{Kind, LOGS, Message, TRACES};
 use cairn_proof::chain::json::MAX_DEPTH;
 
-/// How deep messages may be nested: an attribute's value takes three for each of its levels.
-const MAX_MESSAGES: u32 = 3 * MAX_DEPTH + 16;
+/// The maximum nesting depth of messages. Each level of an attribute value takes three messages.
+const MAX_MESSAGE_DEPTH: u32 = 3 * MAX_DEPTH + 16;
 
-/// Below it a double has every integer, and an integer is the only one that it stands for.
-const LAST_EXACT: f64 = 9_007_199_254_740_992.0;
+/// 2^53. A double below it represents exactly one integer.
+const EXACT_INTEGER_LIMIT: f64 = 9_007_199_254_740_992.0;
 
-/// The request that a JSON text is, in protobuf, and whether it has the field that such a request has.
+/// Converts a request from JSON to protobuf. Also returns whether the request has the field that contains the items.
 ///
 /// # Errors
-/// When it is no JSON, or not of this signal; with the place.
+/// When the text is not JSON, or not a request of this signal. The error contains the position.
 pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<(Vec<u8>, bool), serde_json::Error> {
     let message = match signal {
         Signal::Traces => &TRACES,
@@ -35,32 +36,32 @@ pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<(Vec<u8>, bool), serde
     };
     let mut out = Vec::with_capacity(text.len() / 2);
     let mut reader = serde_json::Deserializer::from_slice(text);
-    // Its own limit is lower than that of an event; MAX_MESSAGES takes its place.
+    // The limit of serde_json is lower than that of an event. MAX_MESSAGE_DEPTH replaces it.
     reader.disable_recursion_limit();
-    let is_known = MessageOf { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
+    let has_items_field = MessageSeed { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
-    Ok((out, is_known))
+    Ok((out, has_items_field))
 }
 
-/// Reads a message, and says whether any of its fields is known.
-struct MessageOf<'o> {
+/// Converts a message. Its value is whether the message has any field of the schema.
+struct MessageSeed<'o> {
     message: &'static Message,
     out: &'o mut Vec<u8>,
     depth: u32,
 }
 
-impl<'de> DeserializeSeed<'de> for MessageOf<'_> {
+impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
-        if self.depth > MAX_MESSAGES {
+        if self.depth > MAX_MESSAGE_DEPTH {
             return Err(D::Error::custom("nested too deeply"));
         }
         reader.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for MessageOf<'_> {
+impl<'de> Visitor<'de> for MessageSeed<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,24 +70,24 @@ impl<'de> Visitor<'de> for MessageOf<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let Self { message, out, depth } = self;
-        let mut is_known = false;
-        while let Some(field) = map.next_key_seed(NameIn(message))? {
+        let mut has_known_field = false;
+        while let Some(field) = map.next_key_seed(FieldNameSeed(message))? {
             match field {
                 Some((number, kind)) => {
-                    map.next_value_seed(FieldOf { number, kind, out, depth })?;
-                    is_known = true;
+                    map.next_value_seed(FieldValueSeed { number, kind, out, depth })?;
+                    has_known_field = true;
                 }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(is_known)
+        Ok(has_known_field)
     }
 }
 
-/// Reads the name of a field.
-struct NameIn(&'static Message);
+/// Looks up the name of a field in the schema of a message.
+struct FieldNameSeed(&'static Message);
 
-impl<'de> DeserializeSeed<'de> for NameIn {
+impl<'de> DeserializeSeed<'de> for FieldNameSeed {
     type Value = Option<(u32, Kind)>;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
@@ -94,7 +95,7 @@ impl<'de> DeserializeSeed<'de> for NameIn {
     }
 }
 
-impl Visitor<'_> for NameIn {
+impl Visitor<'_> for FieldNameSeed {
     type Value = Option<(u32, Kind)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,39 +103,39 @@ impl Visitor<'_> for NameIn {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        // `trace_id` is `traceId`.
-        let camel =
+        // Equates `trace_id` and `traceId`.
+        let normalize =
             |name: &str| name.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase()).collect();
-        let exact = self.0.iter().find(|(known, ..)| *known == name);
+        let exact = self.0.iter().find(|(field, ..)| *field == name);
         let found = exact.or_else(|| {
-            let name: Vec<u8> = camel(name);
-            self.0.iter().find(|(known, ..)| camel(known) == name)
+            let name: Vec<u8> = normalize(name);
+            self.0.iter().find(|(field, ..)| normalize(field) == name)
         });
         Ok(found.map(|(_, number, kind)| (*number, *kind)))
     }
 }
 
-/// Reads the value of a field.
-struct FieldOf<'o> {
+/// Converts the value of a field.
+struct FieldValueSeed<'o> {
     number: u32,
     kind: Kind,
     out: &'o mut Vec<u8>,
     depth: u32,
 }
 
-impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
+impl<'de> DeserializeSeed<'de> for FieldValueSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
         match self.kind {
-            // Bytes: what is no Unicode is kept as it is, and mended where it is read.
+            // Read as bytes: text that is not Unicode is passed on unchanged, and replaced where it is read.
             Kind::Text | Kind::Hex | Kind::Base64 => reader.deserialize_option(self),
             _ => reader.deserialize_any(self),
         }
     }
 }
 
-impl FieldOf<'_> {
+impl FieldValueSeed<'_> {
     fn bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
         put_len_delimited_header(self.number, bytes.len() as u64, self.out);
         self.out.extend_from_slice(bytes);
@@ -142,35 +143,35 @@ impl FieldOf<'_> {
     }
 
     fn integer<E: Error>(self, value: i128) -> Result<(), E> {
-        let wrong = || E::custom(format!("expected {}, found {value}", self.kind.expected()));
+        let invalid = || E::custom(format!("expected {}, found {value}", self.kind.expected()));
         match self.kind {
             Kind::Double => put_double_field(self.number, value as f64, self.out),
-            Kind::Fixed64 => put_fixed64_field(self.number, u64::try_from(value).map_err(|_| wrong())?, self.out),
-            Kind::Fixed32 => put_fixed32_field(self.number, u32::try_from(value).map_err(|_| wrong())?, self.out),
+            Kind::Fixed64 => put_fixed64_field(self.number, u64::try_from(value).map_err(|_| invalid())?, self.out),
+            Kind::Fixed32 => put_fixed32_field(self.number, u32::try_from(value).map_err(|_| invalid())?, self.out),
             Kind::Count | Kind::Enum(_) => {
-                put_uint32_field(self.number, u32::try_from(value).map_err(|_| wrong())?, self.out);
+                put_uint32_field(self.number, u32::try_from(value).map_err(|_| invalid())?, self.out);
             }
             Kind::Integer { or_double } => match i64::try_from(value) {
                 Ok(value) => put_int64_field(self.number, value, self.out),
-                // JavaScript's exporter writes every whole number as an integer.
+                // The JavaScript exporter writes every whole number as an integer.
                 Err(_) => put_double_field(or_double, value as f64, self.out),
             },
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         }
         Ok(())
     }
 
-    /// Says that a value is of another kind; of the value only its beginning.
+    /// The error for a value of another type. It contains only the beginning of the value.
     fn unexpected<E: Error>(&self, found: impl fmt::Display) -> E {
-        const SHOWN: usize = 60;
+        const SHOWN_CHARS: usize = 60;
         let found = found.to_string();
-        let shown: String = found.chars().take(SHOWN).collect();
+        let shown: String = found.chars().take(SHOWN_CHARS).collect();
         let more = if shown.len() < found.len() { "..." } else { "" };
         E::custom(format!("expected {}, found {shown}{more}", self.kind.expected()))
     }
 }
 
-impl<'de> Visitor<'de> for FieldOf<'_> {
+impl<'de> Visitor<'de> for FieldValueSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,8 +209,10 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.kind {
             Kind::Double => put_double_field(self.number, value, self.out),
-            Kind::Integer { or_double } if value.abs() >= LAST_EXACT => put_double_field(or_double, value, self.out),
-            // JavaScript writes large integers as 1.7e18, and ProtoJSON allows 5.0 for any.
+            Kind::Integer { or_double } if value.abs() >= EXACT_INTEGER_LIMIT => {
+                put_double_field(or_double, value, self.out);
+            }
+            // JavaScript writes large integers as 1.7e18, and ProtoJSON allows 5.0 for any integer.
             Kind::Integer { .. } | Kind::Fixed64 | Kind::Fixed32 | Kind::Count | Kind::Enum(_)
                 if value.fract() == 0.0 && value.abs() < 2f64.powi(64) =>
             {
@@ -224,13 +227,15 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         match self.kind {
             Kind::Integer { .. } | Kind::Fixed64 | Kind::Fixed32 | Kind::Count => match text.parse() {
                 Ok(value) => self.integer(value),
-                // ProtoJSON allows an exponent within the quotes, too.
+                // ProtoJSON also allows an exponent in a string.
                 Err(_) => match text.parse::<f64>() {
-                    Ok(value) if value.fract() == 0.0 && value.abs() < LAST_EXACT => self.integer(value as i128),
+                    Ok(value) if value.fract() == 0.0 && value.abs() < EXACT_INTEGER_LIMIT => {
+                        self.integer(value as i128)
+                    }
                     _ => Err(self.unexpected(text)),
                 },
             },
-            // Rust's names are those of protobuf, in any case: NaN, Infinity, -Infinity.
+            // Rust parses the names that ProtoJSON uses, in any letter case: NaN, Infinity, -Infinity.
             Kind::Double => match text.parse() {
                 Ok(value) => {
                     put_double_field(self.number, value, self.out);
@@ -249,7 +254,7 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
         match self.kind {
             Kind::Text => self.bytes(bytes),
-            // What is no id is one of no bytes: it keeps nothing out but its span.
+            // An invalid id is converted to an empty one, so that only its span is rejected, not the request.
             Kind::Hex => self.bytes(&from_hex(bytes).unwrap_or_default()),
             _ => match from_base64(bytes) {
                 Some(bytes) => self.bytes(&bytes),
@@ -262,39 +267,43 @@ impl<'de> Visitor<'de> for FieldOf<'_> {
         let Self { number, kind, out, depth } = self;
         let message = match kind {
             Kind::Message(message) => message,
-            _ => return Err(FieldOf { number, kind, out, depth }.unexpected("an object")),
+            _ => return Err(FieldValueSeed { number, kind, out, depth }.unexpected("an object")),
         };
-        if depth >= MAX_MESSAGES {
+        if depth >= MAX_MESSAGE_DEPTH {
             return Err(A::Error::custom("nested too deeply"));
         }
-        within(number, out, |out| MessageOf { message, out, depth: depth + 1 }.visit_map(map).map(drop))
+        write_message(number, out, |out| MessageSeed { message, out, depth: depth + 1 }.visit_map(map).map(drop))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Self { number, kind, out, depth } = self;
         let Kind::List(message) = kind else {
-            return Err(FieldOf { number, kind, out, depth }.unexpected("an array"));
+            return Err(FieldValueSeed { number, kind, out, depth }.unexpected("an array"));
         };
-        while seq.next_element_seed(FieldOf { number, kind: Kind::Message(message), out, depth })?.is_some() {}
+        while seq.next_element_seed(FieldValueSeed { number, kind: Kind::Message(message), out, depth })?.is_some() {}
         Ok(())
     }
 }
 
-/// Writes a field that is a message, its length before it.
-fn within<E>(number: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+/// Writes a message field: tag, length, and what `write` appends.
+fn write_message<E>(
+    number: u32,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
     const LENGTH: usize = 5;
     put_len_delimited_header(number, 0, out);
-    let at = out.len() - 1;
-    out.resize(at + LENGTH, 0);
+    let start = out.len() - 1;
+    out.resize(start + LENGTH, 0);
     write(out)?;
-    let length = out.len() - at - LENGTH;
+    let length = out.len() - start - LENGTH;
     if length < 0x80 {
-        out.copy_within(at + LENGTH.., at + 1);
-        out.truncate(at + 1 + length);
-        out[at] = length as u8;
+        out.copy_within(start + LENGTH.., start + 1);
+        out.truncate(start + 1 + length);
+        out[start] = length as u8;
     } else {
-        // A varint may be longer than it need be.
-        for (index, byte) in out[at..at + LENGTH].iter_mut().enumerate() {
+        // Protobuf allows a varint that is longer than necessary.
+        for (index, byte) in out[start..start + LENGTH].iter_mut().enumerate() {
             let more = if index + 1 < LENGTH { 0x80 } else { 0 };
             *byte = (length >> (7 * index)) as u8 & 0x7F | more;
         }
@@ -309,7 +318,7 @@ fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     if rest.is_empty() { pairs.iter().map(pair).collect() } else { None }
 }
 
-/// Base64 with the letters of either alphabet, with or without padding.
+/// Decodes base64 in either alphabet, with or without padding.
 fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let engine = GeneralPurpose::new(&alphabet::STANDARD, config);

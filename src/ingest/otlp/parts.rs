@@ -1,17 +1,17 @@
-//! What a span can have any number of beside its attributes: events and links.
+//! The events and links of a span.
 
 use std::borrow::Cow;
 
 use buffa::DecodeError;
 
-use super::value::{Fault, IN_METADATA, Json};
+use super::value::{Fault, Json, METADATA_MEMBER_LEVEL};
 use super::wire::Fields;
 use cairn_proof::chain::time;
 
-/// The level of an object in an object in a list in `metadata`.
-const IN_A_LIST: u32 = IN_METADATA + 2;
+/// The nesting level of the `attributes` of an element of a list in `metadata`.
+const ELEMENT_ATTRIBUTES_LEVEL: u32 = METADATA_MEMBER_LEVEL + 2;
 
-/// Writes messages as a list, each as an object.
+/// Writes messages as an array of objects, unless there are none.
 pub fn write_list(
     json: &mut Json,
     name: &str,
@@ -33,25 +33,25 @@ pub fn write_list(
     Ok(())
 }
 
-/// What a `Span.Event` has beside its attributes.
+/// A `Span.Event` without its attributes.
 #[derive(Default)]
 pub struct Event<'a> {
-    at: u64,
+    time_ns: u64,
     name: Cow<'a, str>,
     dropped: u64,
 }
 
 impl<'a> Event<'a> {
-    /// The field that its attributes are in.
+    /// The number of the field with its attributes.
     pub const ATTRIBUTES: u32 = 3;
 
-    /// Reads it.
+    /// Decodes a `Span.Event`.
     pub fn read(message: &'a [u8]) -> Result<Event<'a>, DecodeError> {
         let mut event = Event::default();
         for field in Fields::of(message) {
             let field = field?;
             match field.number() {
-                1 => event.at = field.fixed64()?,
+                1 => event.time_ns = field.fixed64()?,
                 2 => event.name = field.text()?,
                 4 => event.dropped = field.varint()?,
                 _ => {}
@@ -60,20 +60,20 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// Writes its members.
+    /// Writes the members of its JSON object, in the order of their names.
     pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
         let event = Event::read(message)?;
-        json.attributes(message, Event::ATTRIBUTES, IN_A_LIST)?;
+        json.attributes(message, Event::ATTRIBUTES, ELEMENT_ATTRIBUTES_LEVEL)?;
         json.number_unless_zero("dropped_attributes_count", event.dropped);
         json.text_unless_empty("name", event.name);
-        if event.at != 0 {
-            json.plain("timestamp", &time::format_ns(event.at));
+        if event.time_ns != 0 {
+            json.plain("timestamp", &time::format_ns(event.time_ns));
         }
         Ok(())
     }
 }
 
-/// What a `Span.Link` has beside its attributes.
+/// A `Span.Link` without its attributes.
 #[derive(Default)]
 pub struct Link<'a> {
     trace_id: &'a [u8],
@@ -84,10 +84,10 @@ pub struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    /// The field that its attributes are in.
+    /// The number of the field with its attributes.
     pub const ATTRIBUTES: u32 = 4;
 
-    /// Reads it.
+    /// Decodes a `Span.Link`.
     pub fn read(message: &'a [u8]) -> Result<Link<'a>, DecodeError> {
         let mut link = Link::default();
         for field in Fields::of(message) {
@@ -104,10 +104,10 @@ impl<'a> Link<'a> {
         Ok(link)
     }
 
-    /// Writes its members.
+    /// Writes the members of its JSON object, in the order of their names.
     pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
         let link = Link::read(message)?;
-        json.attributes(message, Link::ATTRIBUTES, IN_A_LIST)?;
+        json.attributes(message, Link::ATTRIBUTES, ELEMENT_ATTRIBUTES_LEVEL)?;
         json.number_unless_zero("dropped_attributes_count", link.dropped);
         json.number_unless_zero("flags", link.flags);
         json.hex_unless_zero("span_id", link.span_id);

@@ -1,12 +1,12 @@
-//! An export request: its spans or log records one after the other, each with what it shares with others.
+//! An export request: iterates over its spans or log records, each with its resource and scope.
 
 use buffa::DecodeError;
 
-use super::event::Origin;
+use super::event::ResourceScope;
 use super::value::Fault;
 use super::wire::Fields;
 
-/// What a request brings.
+/// The kind of an export request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// `ExportTraceServiceRequest`: spans.
@@ -16,7 +16,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Where it is sent.
+    /// The path of its call.
     pub fn path(self) -> &'static str {
         match self {
             Signal::Traces => "/v1/traces",
@@ -24,7 +24,7 @@ impl Signal {
         }
     }
 
-    /// The field of a request that they are in, in JSON.
+    /// The JSON name of the field of a request that contains the items.
     pub fn field(self) -> &'static str {
         match self {
             Signal::Traces => "resourceSpans",
@@ -32,7 +32,7 @@ impl Signal {
         }
     }
 
-    /// What one of them is called.
+    /// The name of one item, for messages.
     pub fn item(self) -> &'static str {
         match self {
             Signal::Traces => "span",
@@ -44,15 +44,15 @@ impl Signal {
 /// A span or a log record.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
-    /// The `Resource` that it comes from.
+    /// Its `Resource`, encoded.
     pub resource: &'a [u8],
-    /// The `InstrumentationScope` that wrote it.
+    /// Its `InstrumentationScope`, encoded.
     pub scope: &'a [u8],
-    /// A `Span` or a `LogRecord`.
+    /// The `Span` or `LogRecord`, encoded.
     pub message: &'a [u8],
 }
 
-/// The items of a request. Both kinds of request number their fields alike.
+/// Iterator over the items of a request. Requests of both kinds use the same field numbers.
 #[derive(Debug, Clone)]
 pub struct Items<'a> {
     resources: Fields<'a>,
@@ -65,12 +65,12 @@ pub struct Items<'a> {
 /// `resource_spans` and `resource_logs` of a request.
 const RESOURCES: u32 = 1;
 /// `resource` of a `ResourceSpans`, `scope` of a `ScopeSpans`.
-const ORIGIN: u32 = 1;
+const SHARED: u32 = 1;
 /// `scope_spans` of a `ResourceSpans`, `spans` of a `ScopeSpans`.
-const PARTS: u32 = 2;
+const CHILDREN: u32 = 2;
 
 impl<'a> Items<'a> {
-    /// Those of this request.
+    /// The items of an encoded request.
     pub fn of(request: &'a [u8]) -> Items<'a> {
         let none = Fields::of(&[]);
         Items { resources: Fields::of(request), scopes: none.clone(), messages: none, resource: &[], scope: &[] }
@@ -78,16 +78,16 @@ impl<'a> Items<'a> {
 
     fn item(&mut self) -> Result<Option<Item<'a>>, DecodeError> {
         loop {
-            if let Some(message) = self.messages.next_message(PARTS)? {
+            if let Some(message) = self.messages.next_message(CHILDREN)? {
                 return Ok(Some(Item { resource: self.resource, scope: self.scope, message }));
             }
-            // What is shared may stand behind what shares it.
-            if let Some(part) = self.scopes.next_message(PARTS)? {
-                self.scope = Fields::of(part).next_message(ORIGIN)?.unwrap_or_default();
-                self.messages = Fields::of(part);
-            } else if let Some(part) = self.resources.next_message(RESOURCES)? {
-                self.resource = Fields::of(part).next_message(ORIGIN)?.unwrap_or_default();
-                self.scopes = Fields::of(part);
+            // A resource or scope may be encoded after the items that share it, so it is searched first.
+            if let Some(group) = self.scopes.next_message(CHILDREN)? {
+                self.scope = Fields::of(group).next_message(SHARED)?.unwrap_or_default();
+                self.messages = Fields::of(group);
+            } else if let Some(group) = self.resources.next_message(RESOURCES)? {
+                self.resource = Fields::of(group).next_message(SHARED)?.unwrap_or_default();
+                self.scopes = Fields::of(group);
             } else {
                 return Ok(None);
             }
@@ -103,35 +103,35 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// The origin of the last item, because most of a request have the same.
-pub struct Origins<'a> {
-    /// The most attributes of a list.
-    most: usize,
+/// Caches the resource and scope of the last item, because most items of a request share them.
+pub struct ResourceScopeCache<'a> {
+    /// The maximum number of attributes in a list.
+    max_attributes: usize,
     resource: Option<&'a [u8]>,
     scope: Option<&'a [u8]>,
-    last: Origin<'a>,
+    last: ResourceScope<'a>,
 }
 
-impl<'a> Origins<'a> {
-    /// For lists of at most that many attributes.
-    pub fn new(most: usize) -> Origins<'a> {
-        Origins { most, resource: None, scope: None, last: Origin::new(most) }
+impl<'a> ResourceScopeCache<'a> {
+    /// An empty cache. `max_attributes` bounds each list of attributes.
+    pub fn new(max_attributes: usize) -> ResourceScopeCache<'a> {
+        ResourceScopeCache { max_attributes, resource: None, scope: None, last: ResourceScope::new(max_attributes) }
     }
 
-    /// Where an item comes from.
+    /// The resource and scope of an item.
     ///
     /// # Errors
-    /// When its resource or scope is none, or nothing that an event can hold.
-    pub fn of(&mut self, item: &Item<'a>) -> Result<&Origin<'a>, Fault> {
+    /// When its resource or scope is malformed, or does not fit into an event.
+    pub fn of(&mut self, item: &Item<'a>) -> Result<&ResourceScope<'a>, Fault> {
         let is_same = |last: &Option<&'a [u8]>, now| last.is_some_and(|last| std::ptr::eq(last, now));
         if !is_same(&self.resource, item.resource) {
             self.resource = None;
-            self.last.read_resource(item.resource, self.most)?;
+            self.last.read_resource(item.resource, self.max_attributes)?;
             self.resource = Some(item.resource);
         }
         if !is_same(&self.scope, item.scope) {
             self.scope = None;
-            self.last.read_scope(item.scope, self.most)?;
+            self.last.read_scope(item.scope, self.max_attributes)?;
             self.scope = Some(item.scope);
         }
         Ok(&self.last)

@@ -1,19 +1,19 @@
-//! The messages of OTLP 1.x as far as they are read here, by their names in JSON.
+//! The schema of the OTLP 1.x messages, as far as they are read here, with their JSON names.
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// A string.
     Text,
-    /// An id: bytes, in JSON as hex digits.
+    /// An id: bytes, as hex digits in JSON.
     Hex,
     /// Bytes.
     Base64,
     /// A boolean.
     Bool,
-    /// An `int64`, as a varint. One that is larger is a double, in another field.
+    /// An `int64`, as a varint. An integer that does not fit is written as a double to another field.
     Integer {
-        /// The field.
+        /// The number of that field.
         or_double: u32,
     },
     /// A `uint32`, as a varint.
@@ -24,7 +24,7 @@ pub enum Kind {
     Fixed32,
     /// A `double`.
     Double,
-    /// One of these, from 0 on.
+    /// An enum: the names of its values, from 0 on.
     Enum(&'static [&'static str]),
     /// A message.
     Message(&'static Message),
@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a value of it is in JSON.
+    /// The JSON type of a value, for messages.
     pub fn expected(self) -> &'static str {
         match self {
             Kind::Text => "a string",
@@ -41,7 +41,7 @@ impl Kind {
             Kind::Base64 => "base64",
             Kind::Bool => "true or false",
             Kind::Integer { .. } => "an integer",
-            Kind::Count | Kind::Fixed64 | Kind::Fixed32 => "an integer that is not negative",
+            Kind::Count | Kind::Fixed64 | Kind::Fixed32 => "a non-negative integer",
             Kind::Double => "a number",
             Kind::Enum(_) => "the number of an enum",
             Kind::Message(_) => "an object",
@@ -50,7 +50,7 @@ impl Kind {
     }
 }
 
-/// The fields of a message: name, number, and what they hold.
+/// The fields of a message: name, number and type.
 pub type Message = [Field];
 
 type Field = (&'static str, u32, Kind);

@@ -1,50 +1,50 @@
-//! One span, one event, by the README's table "From OpenTelemetry".
+//! Maps a span to an event. `docs/otlp.md`, section "Mapping of spans", specifies the mapping.
 
 use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::attributes::{Attributes, INPUT, Known, Named, OUTPUT};
-use super::event::{Origin, SpanKey, uuid_v5, write_content, write_labels, write_session};
+use super::attributes::{AgentCandidates, Attributes, INPUT, KnownKey, OUTPUT};
+use super::event::{ResourceScope, SpanKey, uuid_v5, write_content, write_labels, write_session};
 use super::parts::{Event, Link, write_list};
 use super::value::{Attribute, Fault, Json, attributes, check, check_attributes, too_many};
 use super::wire::Fields;
-use cairn_proof::chain::json::Canonicalizer;
+use cairn_proof::chain::json::ParserScratch;
 use cairn_proof::chain::{Field, time};
 
-/// The namespace of the ids of spans: UUIDv5 over the hex trace id and the hex span id.
+/// The namespace of the ids of spans: UUIDv5 over the hex trace id followed by the hex span id.
 const NAMESPACE: Uuid = Uuid::from_u128(0x156d8089_5891_4f39_828a_95600e6f5574);
 
-/// `Status.code`
+/// `STATUS_CODE_ERROR`
 const STATUS_ERROR: u64 = 2;
 
-/// What a span is, in the order of `SpanKind`.
+/// The names of the kinds of a span, in the order of `SpanKind`.
 const KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];
 
-/// The id of a span's event, and of everything that points to it.
+/// The id of the event of a span. A `parent_id` in metadata refers to it.
 pub fn id_of(span: SpanKey) -> Uuid {
     uuid_v5(&NAMESPACE, &span.hex())
 }
 
-/// What of a span matters to others.
+/// The parts of a span that the mapping of other spans needs.
 #[derive(Debug)]
-pub struct Glance<'a> {
-    /// Which span it is, if its ids are some.
+pub struct SpanOutline<'a> {
+    /// The ids of the span, if they are valid.
     pub key: Option<SpanKey>,
-    /// Whose child it is, if its parent's id is one.
+    /// The ids of its parent, if they are valid.
     pub parent: Option<SpanKey>,
-    /// The agent that it names itself.
+    /// The agent that its own attributes name.
     pub agent: Option<Cow<'a, str>>,
 }
 
-/// What a span can have any number of.
+/// A repeated field of a span.
 enum Part<'a> {
     Attribute(Attribute<'a>),
     Event(&'a [u8]),
     Link(&'a [u8]),
 }
 
-/// A span as it was sent.
+/// A decoded span.
 pub struct Span<'a> {
     trace_id: &'a [u8],
     span_id: &'a [u8],
@@ -52,12 +52,13 @@ pub struct Span<'a> {
     trace_state: Cow<'a, str>,
     name: Cow<'a, str>,
     kind: u64,
-    start: u64,
-    end: u64,
-    /// What it says of itself.
+    start_ns: u64,
+    end_ns: u64,
+    /// The attributes.
     pub attributes: Attributes<'a>,
     events: Vec<&'a [u8]>,
     links: Vec<&'a [u8]>,
+    /// The numbers of attributes, events and links that the exporter dropped.
     dropped: [u64; 3],
     status: u64,
     status_message: Cow<'a, str>,
@@ -65,12 +66,12 @@ pub struct Span<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// Reads a `Span`, with at most that many attributes, events and links.
-    pub fn read(message: &'a [u8], most: usize) -> Result<Span<'a>, Fault> {
-        let (mut attributes, mut events, mut links) = (Attributes::new(most), Vec::new(), Vec::new());
+    /// Decodes a `Span` with at most `max` attributes, and a similar bound on its events and links.
+    pub fn read(message: &'a [u8], max: usize) -> Result<Span<'a>, Fault> {
+        let (mut attributes, mut events, mut links) = (Attributes::new(max), Vec::new(), Vec::new());
         let mut span = Span::read_with(message, |part| {
             match part {
-                _ if events.len() + links.len() > most => return Err(too_many(most)),
+                _ if events.len() + links.len() > max => return Err(too_many(max)),
                 Part::Attribute(attribute) => attributes.push(attribute)?,
                 Part::Event(event) => events.push(event),
                 Part::Link(link) => links.push(link),
@@ -81,14 +82,14 @@ impl<'a> Span<'a> {
         Ok(span)
     }
 
-    /// Checks that every message of a `Span` is one, and keeps only what matters to others.
-    pub fn glance(message: &'a [u8]) -> Result<Glance<'a>, Fault> {
-        let mut named = Named::default();
+    /// Checks that a `Span` is well-formed, including all nested values, and returns what other spans need of it.
+    pub fn outline(message: &'a [u8]) -> Result<SpanOutline<'a>, Fault> {
+        let mut candidates = AgentCandidates::default();
         let span = Span::read_with(message, |part| {
             match part {
                 Part::Attribute(attribute) => {
                     check(attribute.value, 0)?;
-                    named.note(&attribute);
+                    candidates.observe(&attribute);
                 }
                 Part::Event(event) => {
                     check_attributes(event, Event::ATTRIBUTES, 0)?;
@@ -101,11 +102,11 @@ impl<'a> Span<'a> {
             }
             Ok(())
         })?;
-        Ok(Glance { key: span.key().ok(), parent: span.parent(), agent: named.first() })
+        Ok(SpanOutline { key: span.key().ok(), parent: span.parent(), agent: candidates.first() })
     }
 
-    /// Reads a `Span`, and tells of what it has any number of as it comes by.
-    fn read_with(message: &'a [u8], mut tell: impl FnMut(Part<'a>) -> Result<(), Fault>) -> Result<Span<'a>, Fault> {
+    /// Decodes a `Span`, and calls `visit` for each element of a repeated field. Those fields of the result are empty.
+    fn read_with(message: &'a [u8], mut visit: impl FnMut(Part<'a>) -> Result<(), Fault>) -> Result<Span<'a>, Fault> {
         let mut span = Span {
             trace_id: &[],
             span_id: &[],
@@ -113,8 +114,8 @@ impl<'a> Span<'a> {
             trace_state: Cow::Borrowed(""),
             name: Cow::Borrowed(""),
             kind: 0,
-            start: 0,
-            end: 0,
+            start_ns: 0,
+            end_ns: 0,
             attributes: Attributes::new(0),
             events: Vec::new(),
             links: Vec::new(),
@@ -132,13 +133,13 @@ impl<'a> Span<'a> {
                 4 => span.parent_span_id = field.bytes()?,
                 5 => span.name = field.text()?,
                 6 => span.kind = field.varint()?,
-                7 => span.start = field.fixed64()?,
-                8 => span.end = field.fixed64()?,
-                9 => tell(Part::Attribute(Attribute::read(field.bytes()?)?))?,
+                7 => span.start_ns = field.fixed64()?,
+                8 => span.end_ns = field.fixed64()?,
+                9 => visit(Part::Attribute(Attribute::read(field.bytes()?)?))?,
                 10 => span.dropped[0] = field.varint()?,
-                11 => tell(Part::Event(field.bytes()?))?,
+                11 => visit(Part::Event(field.bytes()?))?,
                 12 => span.dropped[1] = field.varint()?,
-                13 => tell(Part::Link(field.bytes()?))?,
+                13 => visit(Part::Link(field.bytes()?))?,
                 14 => span.dropped[2] = field.varint()?,
                 15 => span.read_status(field.bytes()?)?,
                 16 => span.flags = field.fixed32()?,
@@ -160,59 +161,61 @@ impl<'a> Span<'a> {
         Ok(())
     }
 
-    /// Which span it is.
+    /// The ids of the span.
     ///
     /// # Errors
-    /// When its ids are none: then it can never be an event, because a second export of it could not be told from it.
+    /// When they are invalid. Such a span can never be an event, because its id could not be derived and a repeated
+    /// export would store it twice.
     pub fn key(&self) -> Result<SpanKey, Fault> {
         SpanKey::of(self.trace_id, self.span_id).ok_or_else(|| {
             let (trace, span) = (self.trace_id.len(), self.span_id.len());
-            let message = "a trace id has 16 bytes and a span id 8, and not all of them are zero";
-            Fault::Refused(format!("{message}; found {trace} and {span}"))
+            let message = "expected a trace id of 16 bytes and a span id of 8 bytes, neither of them all zero";
+            Fault::Refused(format!("{message}; found {trace} and {span} bytes"))
         })
     }
 
-    /// Whose child it is, if its parent's id is one.
+    /// The ids of the parent, if they are valid.
     pub fn parent(&self) -> Option<SpanKey> {
         SpanKey::of(self.trace_id, self.parent_span_id)
     }
 
+    /// The action type. `docs/otlp.md`, section "Action type of a span", specifies the rules; the first that applies
+    /// counts.
     fn action_type(&self) -> &'static str {
-        let of = &self.attributes;
-        let is = |known, values: &[&str]| of.text(known).is_some_and(|text| values.contains(&&*text));
-        let is_tool = is(Known::GenAiOperation, &["execute_tool", "retrieval", "vector_db_retrieve"])
-            || is(Known::OpenInferenceKind, &["TOOL", "RETRIEVER"])
-            || is(Known::TraceloopSpanKind, &["tool"])
-            || is(Known::SpanType, &["tool"])
+        let is = |key, values: &[&str]| self.attributes.text(key).is_some_and(|text| values.contains(&&*text));
+        let is_tool = is(KnownKey::GenAiOperation, &["execute_tool", "retrieval", "vector_db_retrieve"])
+            || is(KnownKey::OpenInferenceKind, &["TOOL", "RETRIEVER"])
+            || is(KnownKey::TraceloopSpanKind, &["tool"])
+            || is(KnownKey::SpanType, &["tool"])
             || self.name == "ai.toolCall"
             || self.name.starts_with("tool.")
-            || is(Known::McpMethod, &["tools/call"]);
+            || is(KnownKey::McpMethod, &["tools/call"]);
         if is_tool {
             return "TOOL_CALL";
         }
-        let is_llm = is(Known::GenAiOperation, &["chat", "text_completion", "generate_content", "embeddings"])
-            || is(Known::OpenInferenceKind, &["LLM", "EMBEDDING"])
-            || is(Known::LlmRequestType, &["chat", "completion", "embedding"])
-            || is(Known::SpanType, &["llm_request"])
+        let is_llm = is(KnownKey::GenAiOperation, &["chat", "text_completion", "generate_content", "embeddings"])
+            || is(KnownKey::OpenInferenceKind, &["LLM", "EMBEDDING"])
+            || is(KnownKey::LlmRequestType, &["chat", "completion", "embedding"])
+            || is(KnownKey::SpanType, &["llm_request"])
             || [".doGenerate", ".doStream", ".doEmbed"].iter().any(|end| self.name.ends_with(end));
         if is_llm {
             return "LLM_CALL";
         }
-        let is_turn = is(Known::GenAiOperation, &["invoke_agent"])
-            || is(Known::OpenInferenceKind, &["AGENT"])
-            || is(Known::TraceloopSpanKind, &["agent"])
-            || is(Known::SpanType, &["interaction"])
+        let is_turn = is(KnownKey::GenAiOperation, &["invoke_agent"])
+            || is(KnownKey::OpenInferenceKind, &["AGENT"])
+            || is(KnownKey::TraceloopSpanKind, &["agent"])
+            || is(KnownKey::SpanType, &["interaction"])
             || ["ai.generateText", "ai.streamText"].contains(&&*self.name);
         if is_turn { "AGENT_TURN" } else { "CUSTOM" }
     }
 
-    /// Writes all that is not the same for every event: the members of an event's object, all but its id.
+    /// Writes the members of the JSON object of the event, except its id.
     pub fn write(
         &mut self,
         json: &mut Json,
-        origin: &Origin<'a>,
+        shared: &ResourceScope<'a>,
         agent: Cow<'a, str>,
-        memory: &mut Canonicalizer,
+        scratch: &mut ParserScratch,
     ) -> Result<(), Fault> {
         let action_type = self.action_type();
         json.field(Field::AgentId);
@@ -220,49 +223,54 @@ impl<'a> Span<'a> {
         json.field(Field::ActionType);
         json.quoted(action_type.as_bytes());
         self.write_name(json, action_type);
-        write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, memory)?;
-        write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, memory)?;
+        write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, scratch)?;
+        write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, scratch)?;
         write_session(json, &mut self.attributes, self.trace_id);
         self.write_status(json)?;
-        if self.start != 0 {
+        if self.start_ns != 0 {
             json.field(Field::Timestamp);
-            json.quoted(&time::format_ns(self.start));
+            json.quoted(&time::format_ns(self.start_ns));
         }
-        if let Some(took) = self.end.checked_sub(self.start).filter(|_| self.start != 0) {
+        if let Some(duration_ns) = self.end_ns.checked_sub(self.start_ns).filter(|_| self.start_ns != 0) {
             json.field(Field::DurationMs);
-            json.raw(itoa::Buffer::new().format(took / 1_000_000).as_bytes());
+            json.raw(itoa::Buffer::new().format(duration_ns / 1_000_000).as_bytes());
         }
-        write_labels(json, origin, &mut self.attributes)?;
+        write_labels(json, shared, &mut self.attributes)?;
         json.field(Field::Metadata);
         json.raw(b"{");
-        self.write_metadata(json, origin)?;
+        self.write_metadata(json, shared)?;
         json.raw(b"}");
         Ok(())
     }
 
     fn write_name(&mut self, json: &mut Json, action_type: &str) {
-        const TOOL: [Known; 3] = [Known::GenAiToolName, Known::ToolName, Known::AiToolCallName];
-        const OF_A_TOOL: [Known; 2] = [Known::ToolNameShort, Known::TraceloopEntityName];
-        const MODEL: [Known; 5] =
-            [Known::GenAiRequestModel, Known::LlmModelName, Known::AiModelId, Known::GenAiResponseModel, Known::Model];
+        const TOOL: [KnownKey; 3] = [KnownKey::GenAiToolName, KnownKey::ToolName, KnownKey::AiToolCallName];
+        const TOOL_CALL_ONLY: [KnownKey; 2] = [KnownKey::ToolNameShort, KnownKey::TraceloopEntityName];
+        const MODEL: [KnownKey; 5] = [
+            KnownKey::GenAiRequestModel,
+            KnownKey::LlmModelName,
+            KnownKey::AiModelId,
+            KnownKey::GenAiResponseModel,
+            KnownKey::Model,
+        ];
         let found = self.attributes.first_text(&TOOL, |_| true).or_else(|| match action_type {
-            "TOOL_CALL" => self.attributes.first_text(&OF_A_TOOL, |_| true),
+            "TOOL_CALL" => self.attributes.first_text(&TOOL_CALL_ONLY, |_| true),
             "LLM_CALL" => self.attributes.first_text(&MODEL, |_| true),
             _ => None,
         });
-        if let Some((known, _)) = found {
-            self.attributes.mark_used(known);
+        if let Some((key, _)) = found {
+            self.attributes.mark_used(key);
         }
         let name = found.map_or_else(|| self.name.clone(), |(_, name)| name);
         json.field_unless_empty(Field::ActionName, name);
     }
 
     fn is_error(&self) -> bool {
-        self.status == STATUS_ERROR || self.attributes.text(Known::ErrorType).is_some()
+        self.status == STATUS_ERROR || self.attributes.text(KnownKey::ErrorType).is_some()
     }
 
     fn write_status(&mut self, json: &mut Json) -> Result<(), Fault> {
-        let error_type = self.attributes.text(Known::ErrorType);
+        let error_type = self.attributes.text(KnownKey::ErrorType);
         if !self.is_error() {
             json.field(Field::ActionStatus);
             json.quoted(b"success");
@@ -274,14 +282,14 @@ impl<'a> Span<'a> {
         let message =
             if self.status_message.is_empty() { self.exception()? } else { Some(self.status_message.clone()) };
         let message = message.or_else(|| {
-            self.attributes.mark_used(Known::ErrorType);
+            self.attributes.mark_used(KnownKey::ErrorType);
             error_type
         });
         json.field_unless_empty(Field::ErrorMessage, message.unwrap_or_default());
         Ok(())
     }
 
-    /// What the last exception says.
+    /// The message of the last event named `exception`.
     fn exception(&self) -> Result<Option<Cow<'a, str>>, Fault> {
         let mut message = None;
         for event in &self.events {
@@ -291,7 +299,7 @@ impl<'a> Span<'a> {
             if is_exception {
                 for attribute in attributes(event, Event::ATTRIBUTES) {
                     let attribute = attribute?;
-                    if attribute.key == Known::ExceptionMessage.key() {
+                    if attribute.key == KnownKey::ExceptionMessage.name() {
                         message = attribute.text().or(message);
                     }
                 }
@@ -300,18 +308,18 @@ impl<'a> Span<'a> {
         Ok(message)
     }
 
-    /// The members are in the order of their names.
-    fn write_metadata(&self, json: &mut Json, origin: &Origin<'a>) -> Result<(), Fault> {
-        if self.attributes.are_any_left() {
+    /// Writes the members of `metadata`, in the order of their names.
+    fn write_metadata(&self, json: &mut Json, shared: &ResourceScope<'a>) -> Result<(), Fault> {
+        if self.attributes.has_unused() {
             json.key("attributes");
-            self.attributes.write_rest(json)?;
+            self.attributes.write_unused(json)?;
         }
         const DROPPED: [&str; 3] = ["dropped_attributes_count", "dropped_events_count", "dropped_links_count"];
         for (name, dropped) in DROPPED.into_iter().zip(self.dropped) {
             json.number_unless_zero(name, dropped);
         }
-        if self.end != 0 && (self.start == 0 || self.end < self.start) {
-            json.plain("end_timestamp", &time::format_ns(self.end));
+        if self.end_ns != 0 && (self.start_ns == 0 || self.end_ns < self.start_ns) {
+            json.plain("end_timestamp", &time::format_ns(self.end_ns));
         }
         write_list(json, "events", &self.events, Event::write)?;
         json.number_unless_zero("flags", self.flags);
@@ -325,8 +333,8 @@ impl<'a> Span<'a> {
             json.plain("parent_id", id_of(parent).hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         }
         json.hex_unless_zero("parent_span_id", self.parent_span_id);
-        json.object_unless_empty("resource", &origin.resource_json);
-        json.object_unless_empty("scope", &origin.scope_json);
+        json.object_unless_empty("resource", &shared.resource_json);
+        json.object_unless_empty("scope", &shared.scope_json);
         json.hex_unless_zero("span_id", self.span_id);
         match self.status {
             0 | STATUS_ERROR => {}

@@ -1,4 +1,4 @@
-//! Attributes and their values, as JSON.
+//! Writes attributes and their values as JSON. `docs/otlp.md`, section "Values", specifies the conversion.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use cairn_proof::chain::json::MAX_DEPTH;
 use cairn_proof::chain::string::{compare_keys, write_string};
 use cairn_proof::chain::{Field as EventField, Slot, Slots};
 
-/// Why something of a request cannot be taken.
+/// Why a request, or an item of it, is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The request is none.
+    /// The request is malformed.
     #[error("not OTLP: {0}")]
     Malformed(#[from] DecodeError),
     /// The request is too large.
@@ -28,70 +28,71 @@ pub enum Fault {
     Refused(String),
 }
 
-/// JSON that is being written.
+/// Writer of JSON. It records where the fields of an event are.
 #[derive(Debug)]
 pub struct Json {
-    /// The most members of an object. Two bytes can stand for one, and each takes many more while it is sorted.
-    most: usize,
-    /// What is written so far.
+    /// The maximum number of members of an object. Two bytes can encode a member, and each takes many more while
+    /// members are sorted.
+    max_members: usize,
+    /// The JSON written so far.
     pub bytes: Vec<u8>,
-    /// Where in it the fields of an event are.
+    /// The positions in `bytes` of the fields of the event.
     slots: Slots,
-    /// The field that is being written, and where it began.
+    /// The field that is being written, and the position at which it begins.
     open: Option<(EventField, usize)>,
-    /// Text that was no UTF-8 has been replaced.
-    pub is_mended: bool,
+    /// Whether any text was not UTF-8 and was replaced.
+    pub has_replacements: bool,
 }
 
-/// Whether something in a text was no UTF-8: then it is not as it was sent.
-#[expect(clippy::ptr_arg, reason = "whether it is as it was sent is what is asked")]
-pub fn is_mended(text: &Cow<'_, str>) -> bool {
+/// Whether part of a text was not UTF-8 and was replaced: a text that is borrowed is unchanged.
+#[expect(clippy::ptr_arg, reason = "whether the text is borrowed or owned is the information")]
+pub fn has_replacements(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(_)) && text.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// The level of an object in an event's `metadata`: the event is level 1.
-pub const IN_METADATA: u32 = 3;
+/// The nesting level of an object in the `metadata` of an event. The event itself is level 1.
+pub const METADATA_MEMBER_LEVEL: u32 = 3;
 
-/// An event can hold no more levels than that.
-fn require_level(level: u32) -> Result<(), Fault> {
+/// Checks that an event can contain an object or array at this nesting level.
+fn check_level(level: u32) -> Result<(), Fault> {
     if level <= MAX_DEPTH {
         return Ok(());
     }
-    Err(Fault::Refused(format!("an attribute makes the event nested deeper than {MAX_DEPTH}")))
+    Err(Fault::Refused(format!("an attribute makes the event nested deeper than {MAX_DEPTH} levels")))
 }
 
-/// Too many attributes.
-pub fn too_many(most: usize) -> Fault {
-    Fault::TooLong(format!("it has a list of more than {most} attributes (limits.event_bytes)"))
+/// The error for a list with too many attributes.
+pub fn too_many(max_attributes: usize) -> Fault {
+    Fault::TooLong(format!("it has a list of more than {max_attributes} attributes (limits.event_bytes)"))
 }
 
 impl Json {
-    /// Nothing yet, and never an object of more than that many members.
-    pub fn new(most: usize) -> Json {
-        Json { most, bytes: Vec::new(), slots: Slots::default(), open: None, is_mended: false }
+    /// An empty writer. `max_members` bounds each object.
+    pub fn new(max_members: usize) -> Json {
+        Json { max_members, bytes: Vec::new(), slots: Slots::default(), open: None, has_replacements: false }
     }
 
-    /// Writes a text.
+    /// Writes a string.
     pub fn text(&mut self, text: Cow<'_, str>) {
-        self.is_mended |= is_mended(&text);
+        self.has_replacements |= has_replacements(&text);
         write_string(&text, &mut self.bytes);
     }
 
-    /// Forgets what was written.
+    /// Discards what was written.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.slots = Slots::default();
         self.open = None;
-        self.is_mended = false;
+        self.has_replacements = false;
     }
 
-    /// Begins a field of an event: its value comes next.
+    /// Begins a field of an event. The caller writes its value next.
     pub fn field(&mut self, field: EventField) {
         self.end_field();
         self.open = Some((field, self.bytes.len()));
     }
 
-    /// Where the fields are. The last one is written.
+    /// Ends the last field and returns the positions of all fields.
     pub fn fields(&mut self) -> Slots {
         self.end_field();
         self.slots
@@ -103,7 +104,7 @@ impl Json {
         }
     }
 
-    /// Writes a field that is a text, unless it is empty.
+    /// Writes a string field, unless it is empty.
     pub fn field_unless_empty(&mut self, field: EventField, value: Cow<'_, str>) {
         if !value.is_empty() {
             self.field(field);
@@ -111,29 +112,29 @@ impl Json {
         }
     }
 
-    /// Writes a name, behind a comma unless it is an object's first.
+    /// Writes the name of a member, preceded by a comma unless it is the first of its object.
     pub fn key(&mut self, name: &str) {
         self.separate();
         write_string(name, &mut self.bytes);
         self.bytes.push(b':');
     }
 
-    /// Writes JSON.
+    /// Appends JSON unchanged.
     pub fn raw(&mut self, json: &[u8]) {
         self.bytes.extend_from_slice(json);
     }
 
-    /// Writes a comma behind what is there already.
+    /// Writes a comma, unless an object or array was just opened.
     pub fn separate(&mut self) {
         if !matches!(self.bytes.last(), Some(b'{' | b'[')) {
             self.bytes.push(b',');
         }
     }
 
-    /// Writes an `AnyValue`. Bytes become base64, numbers that are none strings, no value null. `level` says how deep in
-    /// the event the value stands: directly in the event it is 1.
+    /// Writes an `AnyValue`. Bytes are written as base64, NaN and infinities as strings, a missing value as null.
+    /// `level` is the nesting level of the object that contains the value; that of the event is 1.
     pub fn any(&mut self, any: &[u8], level: u32) -> Result<(), Fault> {
-        // The last of several wins.
+        // The last of several values applies.
         let Some(field) = Fields::of(any).try_fold(None, |_, field| field.map(Some))? else {
             self.raw(b"null");
             return Ok(());
@@ -161,9 +162,9 @@ impl Json {
         }
     }
 
-    /// Writes an array, itself a level.
+    /// Writes an array, which is itself at nesting level `level`.
     fn array(&mut self, field: Field<'_>, level: u32) -> Result<(), Fault> {
-        require_level(level)?;
+        check_level(level)?;
         self.raw(b"[");
         let mut values = Fields::of(field.bytes()?);
         while let Some(any) = values.next_message(1)? {
@@ -174,7 +175,7 @@ impl Json {
         Ok(())
     }
 
-    /// Writes attributes as an object, itself a level.
+    /// Writes attributes as an object, which is itself at nesting level `level`.
     pub fn map<'a>(
         &mut self,
         attributes: impl Iterator<Item = Result<Attribute<'a>, DecodeError>>,
@@ -182,25 +183,26 @@ impl Json {
     ) -> Result<(), Fault> {
         let mut found = Vec::new();
         for attribute in attributes {
-            if found.len() == self.most {
-                return Err(too_many(self.most));
+            if found.len() == self.max_members {
+                return Err(too_many(self.max_members));
             }
             found.push(attribute?);
         }
         self.object(found.iter().collect(), level)
     }
 
-    /// Writes attributes as an object, itself a level, sorted by their names. Of several with one name the last wins.
+    /// Writes attributes as an object, which is itself at nesting level `level`, sorted by name. Of several attributes
+    /// with the same name, the last one is written.
     pub fn object(&mut self, mut attributes: Vec<&Attribute<'_>>, level: u32) -> Result<(), Fault> {
-        require_level(level)?;
-        // A stable sort: the last one stays the last.
+        check_level(level)?;
+        // The sort is stable, so the last of several stays the last.
         attributes.sort_by(|a, b| compare_keys(&a.key, &b.key));
         self.raw(b"{");
         for (index, attribute) in attributes.iter().enumerate() {
             if attributes.get(index + 1).is_some_and(|next| next.key == attribute.key) {
                 continue;
             }
-            self.is_mended |= is_mended(&attribute.key);
+            self.has_replacements |= has_replacements(&attribute.key);
             self.key(&attribute.key);
             self.any(attribute.value, level)?;
         }
@@ -208,14 +210,14 @@ impl Json {
         Ok(())
     }
 
-    /// Writes bytes in hex as a string.
+    /// Writes bytes as a string of hex digits.
     pub fn hex(&mut self, bytes: &[u8]) {
         self.raw(b"\"");
         bytes.iter().for_each(|byte| self.raw(&hex_of(*byte)));
         self.raw(b"\"");
     }
 
-    /// Writes a member that is a text.
+    /// Writes a string member, unless it is empty.
     pub fn text_unless_empty(&mut self, name: &str, value: Cow<'_, str>) {
         if !value.is_empty() {
             self.key(name);
@@ -223,7 +225,7 @@ impl Json {
         }
     }
 
-    /// Writes a member that is a number.
+    /// Writes a number member, unless it is zero.
     pub fn number_unless_zero(&mut self, name: &str, value: u64) {
         if value != 0 {
             self.key(name);
@@ -231,7 +233,7 @@ impl Json {
         }
     }
 
-    /// Writes a member that is an id.
+    /// Writes an id as a member in hex, unless all its bytes are zero.
     pub fn hex_unless_zero(&mut self, name: &str, id: &[u8]) {
         if id.iter().any(|byte| *byte != 0) {
             self.key(name);
@@ -239,7 +241,7 @@ impl Json {
         }
     }
 
-    /// Writes a member that is an object.
+    /// Writes an object member, unless it is empty.
     pub fn object_unless_empty(&mut self, name: &str, object: &Json) {
         if object.bytes != b"{}" {
             self.key(name);
@@ -247,21 +249,21 @@ impl Json {
         }
     }
 
-    /// Writes a member that is ASCII and needs no escapes.
+    /// Writes a string member. `text` must be ASCII without characters to escape.
     pub fn plain(&mut self, name: &str, text: &[u8]) {
         self.key(name);
         self.quoted(text);
     }
 
-    /// Writes a string that is ASCII and needs no escapes.
+    /// Writes a string. `text` must be ASCII without characters to escape.
     pub fn quoted(&mut self, text: &[u8]) {
         self.raw(b"\"");
         self.raw(text);
         self.raw(b"\"");
     }
 
-    /// Writes the attributes of a message that has them in field `number`, unless there are none. The object that they are
-    /// is level `level`.
+    /// Writes the member `attributes`, unless it would be empty: the attributes in field `number` of a message, as an
+    /// object at nesting level `level`.
     pub fn attributes(&mut self, message: &[u8], number: u32, level: u32) -> Result<(), Fault> {
         let mut list = attributes(message, number).peekable();
         if list.peek().is_none() {
@@ -272,17 +274,17 @@ impl Json {
     }
 }
 
-/// A name and a value, as it was sent.
+/// An attribute as it was sent.
 #[derive(Debug, Clone)]
 pub struct Attribute<'a> {
-    /// Its name.
+    /// The name.
     pub key: Cow<'a, str>,
-    /// An `AnyValue`.
+    /// The value: an encoded `AnyValue`.
     pub value: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
-    /// Reads a `KeyValue`.
+    /// Decodes a `KeyValue`.
     pub fn read(message: &'a [u8]) -> Result<Attribute<'a>, DecodeError> {
         let mut attribute = Attribute { key: Cow::Borrowed(""), value: &[] };
         for field in Fields::of(message) {
@@ -296,19 +298,20 @@ impl<'a> Attribute<'a> {
         Ok(attribute)
     }
 
-    /// Its value, if that is a string that is not empty.
+    /// The value, if it is a non-empty string.
     pub fn text(&self) -> Option<Cow<'a, str>> {
         any_text(self.value)
     }
 }
 
-/// The attributes of a message that has them in field `number`.
+/// Iterates over the attributes in field `number` of a message.
 pub fn attributes<'a>(message: &'a [u8], number: u32) -> impl Iterator<Item = Result<Attribute<'a>, DecodeError>> {
     let mut fields = Fields::of(message);
     std::iter::from_fn(move || fields.next_message(number).transpose()).map(|message| message.and_then(Attribute::read))
 }
 
-/// Checks that an `AnyValue` is one, down to its last message. What is nested too deep is refused when it is written.
+/// Checks that an encoded `AnyValue` is well-formed, including all nested values. Values nested deeper than an event
+/// can contain are not checked, because writing them fails.
 pub fn check(any: &[u8], depth: u32) -> Result<(), DecodeError> {
     for field in Fields::of(any) {
         let field = field?;
@@ -330,19 +333,19 @@ pub fn check(any: &[u8], depth: u32) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Checks the attributes of a message that has them in field `number`.
+/// Checks the attributes in field `number` of a message, see [`check`].
 pub fn check_attributes(message: &[u8], number: u32, depth: u32) -> Result<(), DecodeError> {
     attributes(message, number).try_for_each(|attribute| check(attribute?.value, depth))
 }
 
-/// The text of an `AnyValue`, if it is a string that is not empty.
+/// The text of an encoded `AnyValue`, if it is a non-empty string.
 pub fn any_text(any: &[u8]) -> Option<Cow<'_, str>> {
     let field = Fields::of(any).last()?.ok()?;
     let bytes = field.bytes().ok().filter(|bytes| field.number() == 1 && !bytes.is_empty())?;
     Some(text(bytes))
 }
 
-/// A byte in hex.
+/// The two hex digits of a byte, in lower case.
 pub fn hex_of(byte: u8) -> [u8; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]

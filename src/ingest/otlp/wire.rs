@@ -1,7 +1,8 @@
-//! Protocol Buffers, read in place: the fields of a message one after the other, nothing copied.
+//! Reads Protocol Buffers in place: iterates over the fields of a message without copying.
 //!
-//! A message is never decoded as a whole. Two bytes of it can stand for a list entry of a hundred, so what a decoded
-//! request takes is up to its sender; this way a request takes its own length.
+//! A message is never decoded as a whole. Two bytes can encode a list entry that takes a hundred bytes decoded, so a
+//! sender would control how much memory a decoded request takes. Read in place, a request takes no more than its own
+//! length.
 
 use std::borrow::Cow;
 
@@ -23,17 +24,17 @@ enum Value<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Its number in the schema.
+    /// Its field number in the schema.
     pub fn number(&self) -> u32 {
         self.tag.field_number()
     }
 
-    /// Whether it is a text of no length, in an `AnyValue`.
-    pub fn is_empty_text(&self) -> bool {
+    /// Whether this field of an `AnyValue` is an empty string.
+    pub fn is_empty_string(&self) -> bool {
         self.number() == 1 && self.bytes().is_ok_and(<[u8]>::is_empty)
     }
 
-    /// A message, a string or bytes.
+    /// The value of a message, a string or bytes.
     pub fn bytes(&self) -> Result<&'a [u8], DecodeError> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
@@ -41,22 +42,22 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A string. Some senders put into it what is no UTF-8.
+    /// The value of a string. Some senders send strings that are not UTF-8, see [`text`].
     pub fn text(&self) -> Result<Cow<'a, str>, DecodeError> {
         self.bytes().map(text)
     }
 
-    /// An integer, a boolean or an enum.
+    /// The value of an integer, a boolean or an enum.
     pub fn varint(&self) -> Result<u64, DecodeError> {
         self.integer(WireType::Varint)
     }
 
-    /// A `fixed64`, or the bits of a `double`.
+    /// The value of a `fixed64`, or the bits of a `double`.
     pub fn fixed64(&self) -> Result<u64, DecodeError> {
         self.integer(WireType::Fixed64)
     }
 
-    /// A `fixed32`.
+    /// The value of a `fixed32`.
     pub fn fixed32(&self) -> Result<u64, DecodeError> {
         self.integer(WireType::Fixed32)
     }
@@ -69,40 +70,42 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message. After an error there are no more.
+/// Iterator over the fields of a message. It ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// Those of the message that these bytes are.
+    /// The fields of an encoded message.
     pub fn of(message: &'a [u8]) -> Fields<'a> {
         Fields { rest: message }
     }
 
-    /// The next field with this number, which has to be a message.
+    /// The next field with this number, which must be a message.
     pub fn next_message(&mut self, number: u32) -> Result<Option<&'a [u8]>, DecodeError> {
         self.find(|field| !matches!(field, Ok(field) if field.number() != number))
             .map(|field| field?.bytes())
             .transpose()
     }
 
-    /// Most fields are short strings and messages of few numbers: a byte for the tag, and one for the length.
+    /// Reads a length-delimited field with a tag and a length of one byte each, which most fields are. `None` for all
+    /// others.
     #[inline(always)]
-    fn short(&mut self) -> Option<Field<'a>> {
+    fn short_field(&mut self) -> Option<Field<'a>> {
         const LENGTH_DELIMITED: u8 = WireType::LengthDelimited as u8;
         let [tag, length, rest @ ..] = self.rest else { return None };
         if *tag & 0x87 != LENGTH_DELIMITED || *tag < 8 || *length >= 0x80 {
             return None;
         }
-        let (bytes, behind) = rest.split_at_checked(usize::from(*length))?;
-        self.rest = behind;
+        let (bytes, rest) = rest.split_at_checked(usize::from(*length))?;
+        self.rest = rest;
         Some(Field { tag: Tag::new(u32::from(tag >> 3), WireType::LengthDelimited), value: Value::Bytes(bytes) })
     }
 
+    /// Reads a field of any kind; `None` at the end of the message.
     #[inline(never)]
-    fn field(&mut self) -> Result<Option<Field<'a>>, DecodeError> {
+    fn any_field(&mut self) -> Result<Option<Field<'a>>, DecodeError> {
         while !self.rest.is_empty() {
             let rest = &mut self.rest;
             let tag = Tag::decode(rest)?;
@@ -111,7 +114,7 @@ impl<'a> Fields<'a> {
                 WireType::Fixed64 => Value::Integer(decode_fixed64(rest)?),
                 WireType::Fixed32 => Value::Integer(u64::from(decode_fixed32(rest)?)),
                 WireType::LengthDelimited => Value::Bytes(borrow_bytes(rest)?),
-                // A group, which no OTLP message has.
+                // A group. No OTLP message contains one.
                 _ => {
                     skip_field(tag, rest)?;
                     continue;
@@ -128,10 +131,10 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(field) = self.short() {
+        if let Some(field) = self.short_field() {
             return Some(Ok(field));
         }
-        let field = self.field();
+        let field = self.any_field();
         if field.is_err() {
             self.rest = &[];
         }
@@ -139,7 +142,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The text that these bytes are; what is no UTF-8 becomes U+FFFD, a lone surrogate one of them.
+/// Converts bytes to text. Invalid UTF-8 is replaced by U+FFFD; an encoded lone surrogate is replaced by a single one.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     const SURROGATE: u8 = 0xED;
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -152,7 +155,7 @@ pub fn text(bytes: &[u8]) -> Cow<'_, str> {
         let mut used = chunk.valid().len() + chunk.invalid().len();
         if !chunk.invalid().is_empty() {
             text.push(char::REPLACEMENT_CHARACTER);
-            // Three bytes, as UTF-8 would have them if it allowed surrogates.
+            // The three bytes that UTF-8 would use if it allowed surrogates.
             let is_surrogate =
                 matches!(rest[used - chunk.invalid().len()..], [SURROGATE, 0xA0..=0xBF, 0x80..=0xBF, ..]);
             used += if is_surrogate { 2 } else { 0 };
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_utf_8_is_replaced() {
+    fn invalid_utf_8_is_replaced() {
         for (bytes, expected) in [
             (&b"plain"[..], "plain"),
             (b"a\xED\xA0\x80b", "a\u{FFFD}b"),
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_whatever_stands_between_them() {
+    fn fields_are_found_whatever_is_encoded_between_them() {
         // 1: varint 150; 9: a group with a field in it; 2: "hi"; 3: fixed64; 4: fixed32.
         let message = b"\x08\x96\x01\x4B\x08\x01\x4C\x12\x02hi\x19\x01\0\0\0\0\0\0\0\x25\x02\0\0\0";
         let fields: Vec<_> = Fields::of(message).collect::<Result<_, _>>().unwrap();
