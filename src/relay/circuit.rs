@@ -1,27 +1,30 @@
-//! When to try again: back-off of a session, and the circuit of a destination.
+//! When to retry: the back-off of a session and the circuit breaker of a destination.
 //!
-//! A session that fails waits for itself. When failures of several sessions come in a row, the circuit opens: from then
-//! on one request at a time is sent, a probe, with waits between that grow in the same way, until one succeeds.
+//! A session that fails backs off alone. Failures of several sessions in a row open the circuit: only one request at a
+//! time is sent, as a probe, with a back-off that grows in the same way, until one succeeds. Specified in
+//! `docs/agnost.md`, section "Failures".
+//!
+//! A session is *fresh* if its last request did not fail.
 
 use std::time::{Duration, Instant};
 
 use super::config::RetryConfig;
 
-/// So many failures in a row open the circuit.
+/// The number of failures in a row that opens the circuit.
 const OPENING_FAILURES: u32 = 5;
 
-/// How long to wait after that many failures in a row: exponential, with full jitter, and not less than the upstream
-/// asks for.
+/// The wait after a number of failures in a row: exponential, with full jitter, and at least what the upstream asks
+/// for.
 pub fn back_off(config: RetryConfig, failures: u32, retry_after: Option<Duration>) -> Duration {
     let doubled = 2u32.saturating_pow(failures.saturating_sub(1));
     let longest = config.initial.saturating_mul(doubled).min(config.max);
     longest.mul_f64(fastrand::f64()).max(retry_after.unwrap_or_default())
 }
 
-/// Whether a destination is worth a request.
+/// The circuit breaker of a destination.
 pub struct Circuit {
     retry: RetryConfig,
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
     open: Option<Open>,
 }
@@ -29,36 +32,35 @@ pub struct Circuit {
 /// When the next probe may be sent.
 #[derive(Clone, Copy)]
 struct Open {
-    /// By a session that failed before.
+    /// By a session whose last request failed.
     until: Instant,
-    /// By one that did not: sooner, because it may be that nothing is wrong but with those that failed.
+    /// By a fresh session: sooner, because the upstream may reject only the sessions that failed.
     fresh_until: Instant,
 }
 
-/// What a request's end changed.
+/// How the result of a request changed the circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing.
+pub enum Transition {
+    /// Not at all.
     None,
     /// The circuit opened.
     Opened,
-    /// The circuit closed again.
+    /// The circuit closed.
     Closed,
 }
 
 impl Circuit {
-    /// Closed.
+    /// A closed circuit.
     pub fn new(retry: RetryConfig) -> Circuit {
         Circuit { retry, failures: 0, open: None }
     }
 
-    /// Whether only probes are sent.
+    /// Whether the circuit is open, so that only probes are sent.
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Whether one more request may be sent while that many are on their way. `is_fresh`: of a session that did not
-    /// fail.
+    /// Whether one more request may be sent while `in_flight` are in flight. `is_fresh`: it is of a fresh session.
     pub fn allows(&self, is_fresh: bool, in_flight: usize, now: Instant) -> bool {
         self.probe_at(is_fresh).is_none_or(|at| in_flight == 0 && now >= at)
     }
@@ -68,36 +70,42 @@ impl Circuit {
         self.open.map(|open| if is_fresh { open.fresh_until } else { open.until })
     }
 
-    /// A probe may be sent now.
+    /// Permits a probe now.
     pub fn retry_now(&mut self, now: Instant) {
         if self.open.is_some() {
             self.open = Some(Open { until: now, fresh_until: now });
         }
     }
 
-    /// A request failed. `is_news`: it says something of the upstream, not only of its session. `is_probe`: it was sent
-    /// alone, after the circuit had opened.
+    /// Records a failed request. `is_upstream_failure`: the failure may concern the upstream, not only its session.
+    /// `is_probe`: it was sent as a probe, while the circuit was open.
     ///
-    /// An upstream that asks one session to wait holds up the others for `retry.max` at most.
-    pub fn failed(&mut self, is_news: bool, is_probe: bool, retry_after: Option<Duration>, now: Instant) -> Change {
+    /// `retry_after` delays other sessions by at most `retry.max`.
+    pub fn failed(
+        &mut self,
+        is_upstream_failure: bool,
+        is_probe: bool,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Transition {
         let was_open = self.is_open();
-        // Those that were on their way when the circuit opened are no news, either.
-        if is_news && (!was_open || is_probe) {
+        // Requests that were in flight when the circuit opened do not count.
+        if is_upstream_failure && (!was_open || is_probe) {
             self.failures = self.failures.saturating_add(1);
         }
         if self.failures < OPENING_FAILURES || was_open && !is_probe {
-            return Change::None;
+            return Transition::None;
         }
-        let asked = retry_after.map(|wait| wait.min(self.retry.max));
-        let until = now + back_off(self.retry, self.failures - OPENING_FAILURES + 1, asked);
+        let requested = retry_after.map(|wait| wait.min(self.retry.max));
+        let until = now + back_off(self.retry, self.failures - OPENING_FAILURES + 1, requested);
         self.open = Some(Open { until, fresh_until: until.min(now + self.retry.initial) });
-        if was_open { Change::None } else { Change::Opened }
+        if was_open { Transition::None } else { Transition::Opened }
     }
 
-    /// The upstream answered sensibly.
-    pub fn succeeded(&mut self) -> Change {
+    /// Records a request that the upstream accepted or refused permanently.
+    pub fn succeeded(&mut self) -> Transition {
         self.failures = 0;
-        if self.open.take().is_some() { Change::Closed } else { Change::None }
+        if self.open.take().is_some() { Transition::Closed } else { Transition::None }
     }
 }
 
@@ -108,7 +116,7 @@ mod tests {
     const RETRY: RetryConfig = RetryConfig { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
 
     #[test]
-    fn waits_double_up_to_the_longest_and_fill_the_whole_range() {
+    fn waits_double_up_to_the_longest_and_cover_the_whole_range() {
         for (failures, longest_s) in [(1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (40, 30.0), (u32::MAX, 30.0)] {
             let waits: Vec<f64> = (0..2000).map(|_| back_off(RETRY, failures, None).as_secs_f64()).collect();
             let (least, most) =
@@ -122,35 +130,35 @@ mod tests {
     }
 
     #[test]
-    fn an_open_circuit_lets_one_probe_at_a_time_pass_until_one_succeeds() {
+    fn an_open_circuit_permits_one_probe_at_a_time_until_one_succeeds() {
         let mut circuit = Circuit::new(RETRY);
         let now = Instant::now();
         for _ in 1..OPENING_FAILURES {
-            assert_eq!(circuit.failed(true, false, None, now), Change::None);
-            assert_eq!(circuit.failed(false, false, None, now), Change::None, "no news");
+            assert_eq!(circuit.failed(true, false, None, now), Transition::None);
+            assert_eq!(circuit.failed(false, false, None, now), Transition::None, "the upstream may be available");
             assert!(circuit.allows(false, 100, now));
         }
-        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(9)), now), Change::Opened);
+        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(9)), now), Transition::Opened);
         assert!(!circuit.allows(false, 0, now + Duration::from_secs(8)));
-        // What was on its way before changes nothing.
-        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(99)), now), Change::None);
-        assert!(circuit.allows(true, 0, now + RETRY.initial), "who did not fail may ask sooner");
+        // A request that was in flight before changes nothing.
+        assert_eq!(circuit.failed(true, false, Some(Duration::from_secs(99)), now), Transition::None);
+        assert!(circuit.allows(true, 0, now + RETRY.initial), "a fresh session may probe sooner");
         assert!(!circuit.allows(true, 1, now + RETRY.initial));
         let probe = circuit.probe_at(false).unwrap();
         assert!(circuit.allows(false, 0, probe) && !circuit.allows(false, 1, probe));
-        assert_eq!(circuit.failed(false, true, Some(Duration::from_secs(50)), probe), Change::None);
-        assert_eq!(circuit.probe_at(false), Some(probe + RETRY.max), "not longer for everybody");
-        assert_eq!(circuit.succeeded(), Change::Closed);
+        assert_eq!(circuit.failed(false, true, Some(Duration::from_secs(50)), probe), Transition::None);
+        assert_eq!(circuit.probe_at(false), Some(probe + RETRY.max), "other sessions are delayed by at most retry.max");
+        assert_eq!(circuit.succeeded(), Transition::Closed);
         assert!(circuit.allows(false, 100, probe));
-        assert_eq!(circuit.failed(true, false, None, probe), Change::None, "the count starts anew");
+        assert_eq!(circuit.failed(true, false, None, probe), Transition::None, "the count of failures starts again");
     }
 
     #[test]
-    fn successes_between_keep_it_closed() {
+    fn successes_between_failures_keep_the_circuit_closed() {
         let mut circuit = Circuit::new(RETRY);
         for _ in 0..100 {
-            assert_eq!(circuit.failed(true, false, None, Instant::now()), Change::None);
-            assert_eq!(circuit.succeeded(), Change::None);
+            assert_eq!(circuit.failed(true, false, None, Instant::now()), Transition::None);
+            assert_eq!(circuit.succeeded(), Transition::None);
         }
     }
 }

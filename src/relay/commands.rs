@@ -1,4 +1,4 @@
-//! What operators ask of a destination while it runs: dead letters are sent again, or dropped.
+//! The commands that operators send to a running destination: retry or drop dead letters.
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -8,27 +8,27 @@ use crate::ledger::store::StoreError;
 /// What to do with dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Send them again, behind everything that waits in their sessions.
+    /// Send them again, after everything that waits in their sessions.
     Retry,
-    /// Forget them. The events stay in the ledger.
+    /// Delete them. The events stay in the ledger.
     Drop,
 }
 
-/// What an order did.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moved {
-    /// To so many dead letters.
+pub struct CommandResult {
+    /// The number of dead letters that it retried or dropped.
     pub count: u64,
-    /// So many are left.
+    /// The number of dead letters that remain.
     pub left: u64,
 }
 
-/// An action, and who waits for what came of it.
+/// An action on dead letters, with the channel for its result.
 pub struct Command {
     /// What to do.
     pub action: Action,
-    /// To the dead letter of this event, or to all; not to more than 10,000 of them.
+    /// The event whose dead letter it applies to; `None` for all dead letters, at most 10,000 at a time.
     pub event: Option<Uuid>,
-    /// Gets the number.
-    pub reply: oneshot::Sender<Result<Moved, StoreError>>,
+    /// Receives the result.
+    pub reply: oneshot::Sender<Result<CommandResult, StoreError>>,
 }

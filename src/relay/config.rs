@@ -1,4 +1,4 @@
-//! The settings of the relay.
+//! The configuration section `relay`, specified in `docs/configuration.md`, section "Relay".
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
@@ -13,38 +13,38 @@ use uuid::Uuid;
 use crate::text::settings::{Expectations, Expected, InvalidSetting};
 use crate::text::units;
 
-/// `relay.*`
+/// The configuration section `relay`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelayConfig {
-    /// Where events go.
+    /// The destinations.
     pub destinations: Vec<DestinationConfig>,
-    /// The short form: one more destination, which the environment alone can name.
+    /// One more destination, which can be set by environment variables alone.
     pub agnost: Option<DestinationConfig>,
 }
 
 impl RelayConfig {
-    /// Every destination, with the key that it stands under.
+    /// Every destination, with its key in the configuration.
     pub fn all(&self) -> impl Iterator<Item = (String, &DestinationConfig)> {
         let listed = self.destinations.iter().enumerate();
         let listed = listed.map(|(index, config)| (format!("relay.destinations[{index}]"), config));
         listed.chain(self.agnost.iter().map(|config| ("relay.agnost".to_owned(), config)))
     }
 
-    /// The same, to change.
+    /// Every destination, for changes.
     pub fn all_mut(&mut self) -> impl Iterator<Item = &mut DestinationConfig> {
         self.destinations.iter_mut().chain(&mut self.agnost)
     }
 
-    /// What each setting has to be. Those of `relay.agnost` are those of every destination.
+    /// The expected value of each setting. Those of `relay.agnost` apply to every destination.
     pub const EXPECTED: Expectations = &[
         ("relay", Expected::Section),
         ("relay.destinations", Expected::Text("a list of destinations")),
         ("relay.agnost", Expected::Section),
-        ("relay.agnost.name", Expected::Text("a text")),
+        ("relay.agnost.name", Expected::Text("a string")),
         ("relay.agnost.type", Expected::Text("agnost")),
-        ("relay.agnost.endpoint", Expected::Text("a text")),
-        ("relay.agnost.org_id", Expected::Text("a text")),
+        ("relay.agnost.endpoint", Expected::Text("a string")),
+        ("relay.agnost.org_id", Expected::Text("a string")),
         ("relay.agnost.org_id_file", Expected::Path),
         ("relay.agnost.concurrency", CONCURRENCY),
         ("relay.agnost.timeout", Expected::Duration),
@@ -55,12 +55,12 @@ impl RelayConfig {
         ("relay.agnost.filter", Expected::Section),
         ("relay.agnost.filter.agent_ids", Expected::Strings),
         ("relay.agnost.filter.action_types", Expected::Strings),
-        ("relay.agnost.filter.labels", Expected::Text("names with strings, numbers or booleans")),
+        ("relay.agnost.filter.labels", Expected::Text("names with string, number or boolean values")),
         ("relay.agnost.content", Expected::Text("full or metadata-only")),
         ("relay.agnost.ca_file", Expected::Path),
     ];
 
-    /// The settings that cannot be used. Reads the files that they name.
+    /// The settings of the section that cannot be used. Reads the files that they name.
     pub fn check(&self) -> Vec<InvalidSetting> {
         let mut names = HashSet::new();
         let mut invalid = Vec::new();
@@ -75,33 +75,33 @@ impl RelayConfig {
     }
 }
 
-/// One destination.
+/// The settings of one destination.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DestinationConfig {
-    /// What metrics, the log and the rows on disk call it. Under another name it is another destination.
+    /// Its name in metrics, in the process log and in the rows on disk. A changed name makes a new destination.
     pub name: String,
-    /// What it speaks.
+    /// Its protocol.
     #[serde(rename = "type")]
     pub kind: DestinationType,
     /// Its base URL.
     pub endpoint: String,
-    /// Who we are there.
+    /// The organization at the upstream.
     pub org_id: Option<String>,
-    /// A file with that.
+    /// A file that contains the organization.
     pub org_id_file: Option<PathBuf>,
-    /// How many requests may be on their way at once.
+    /// Most requests in flight.
     pub concurrency: usize,
-    /// How long one may take.
+    /// The time-out of a request.
     #[serde(with = "units::time")]
     pub timeout: Duration,
-    /// When a request is tried again.
+    /// The back-off after failures.
     pub retry: RetryConfig,
-    /// Where a new destination starts.
+    /// Where a new destination starts reading.
     pub from: Start,
-    /// Which events go there.
+    /// Which events are sent.
     pub filter: FilterConfig,
-    /// What of them.
+    /// Which content of an event is sent.
     pub content: ContentConfig,
     /// Certificates (PEM) to trust besides the system's.
     pub ca_file: Option<PathBuf>,
@@ -126,7 +126,7 @@ impl Default for DestinationConfig {
     }
 }
 
-/// What a destination speaks.
+/// The protocol of a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DestinationType {
@@ -134,23 +134,23 @@ pub enum DestinationType {
     Agnost,
 }
 
-/// Where a new destination starts.
+/// Where a new destination starts reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// With the first event of the ledger.
+    /// At the first event of the ledger.
     Start,
-    /// With the first event that is committed from now on.
+    /// At the first event that is committed after its first start.
     Now,
 }
 
-/// What of an event goes out.
+/// Which content of an event is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContentConfig {
-    /// All of it.
+    /// The whole event.
     Full,
-    /// All but inputs and outputs.
+    /// All fields but inputs and outputs.
     MetadataOnly,
 }
 
@@ -158,10 +158,10 @@ pub enum ContentConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
-    /// The longest wait after the first failure; it doubles with each one.
+    /// The longest wait after the first failure; it doubles with each further failure in a row.
     #[serde(with = "units::time")]
     pub initial: Duration,
-    /// The longest wait of all.
+    /// The upper bound of that wait.
     #[serde(with = "units::time")]
     pub max: Duration,
 }
@@ -172,32 +172,32 @@ impl Default for RetryConfig {
     }
 }
 
-/// `filter.*` of a destination. What is empty lets everything pass.
+/// `filter.*` of a destination. An empty filter selects all events.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilterConfig {
-    /// Of one of these agents.
+    /// Only events of these agents.
     pub agent_ids: Vec<String>,
-    /// Of one of these types.
+    /// Only events of these types.
     pub action_types: Vec<String>,
-    /// With all of these labels.
+    /// Only events that have all of these labels.
     pub labels: BTreeMap<String, LabelValue>,
 }
 
-/// What a label has to be.
+/// The value of a label in a filter.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum LabelValue {
-    /// `true` or `false`
+    /// A boolean.
     Bool(bool),
     /// A number.
     Number(serde_json::Number),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
 impl LabelValue {
-    /// As lists compare labels: a text as it is, anything else in its canonical form.
+    /// The value as text, as labels are compared: a string as it is, any other value in canonical form.
     pub fn text(&self) -> String {
         match self {
             LabelValue::Bool(value) => value.to_string(),
@@ -210,11 +210,11 @@ impl LabelValue {
     }
 }
 
-/// How many requests may be in flight at once.
+/// The permitted values of `concurrency`.
 const CONCURRENCY: Expected = Expected::Number(1..=1024);
-/// What the name of a destination has to be.
+/// The expected form of a name.
 const NAME: &str = "1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore";
-/// What an endpoint has to be.
+/// The expected form of an endpoint.
 const ENDPOINT: &str = "an http or https URL without user, query and fragment, such as https://api.agnost.ai";
 
 impl DestinationConfig {
@@ -241,10 +241,10 @@ impl DestinationConfig {
         invalid
     }
 
-    /// The base URL, without a slash at its end.
+    /// The base URL, without a slash at the end.
     ///
     /// # Errors
-    /// When it is none that can be used. What stands there is not told: it may hold a password.
+    /// When the URL cannot be used. The error does not contain the URL, because it may have a password.
     pub fn url(&self, key: &str) -> Result<Url, InvalidSetting> {
         let url = Url::parse(self.endpoint.trim_end_matches('/')).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -254,13 +254,13 @@ impl DestinationConfig {
                 && url.query().is_none()
                 && url.fragment().is_none()
         });
-        url.ok_or_else(|| InvalidSetting::new(format!("{key}.endpoint"), ENDPOINT, "something else"))
+        url.ok_or_else(|| InvalidSetting::new(format!("{key}.endpoint"), ENDPOINT, "a value that is not shown"))
     }
 
-    /// Who we are there, and the key that says so.
+    /// The organization at the upstream, and the key of the setting that it was read from.
     ///
     /// # Errors
-    /// When it is missing, there twice, or no UUID.
+    /// When it is missing, set twice, or not a UUID.
     pub fn org(&self, key: &str) -> Result<(Uuid, String), InvalidSetting> {
         let (text, key) = match (&self.org_id, &self.org_id_file) {
             (Some(text), None) => (text.clone(), format!("{key}.org_id")),
@@ -272,7 +272,7 @@ impl DestinationConfig {
             (None, None) => {
                 return Err(InvalidSetting::new(
                     format!("{key}.org_id"),
-                    "a UUID, or org_id_file with the path of one",
+                    "a UUID, or org_id_file with the path of a file that contains one",
                     "nothing",
                 ));
             }
@@ -280,20 +280,20 @@ impl DestinationConfig {
                 return Err(InvalidSetting::new(format!("{key}.org_id"), "either org_id or org_id_file", "both"));
             }
         };
-        // The hyphenated form alone: the library would also take braces and more.
+        // Only the hyphenated form: the library also accepts braces and more.
         let org = Some(text.trim()).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
         match org {
             Some(org) => Ok((org, key)),
-            None if text.trim().is_empty() => Err(InvalidSetting::new(key, "a UUID with its hyphens", "nothing")),
-            // It may be a secret that got into the wrong place.
-            None => Err(InvalidSetting::new(key, "a UUID with its hyphens", "something else")),
+            None if text.trim().is_empty() => Err(InvalidSetting::new(key, "a UUID with hyphens", "nothing")),
+            // The value is not shown: it may be a secret that was set in the wrong place.
+            None => Err(InvalidSetting::new(key, "a UUID with hyphens", "a value that is not shown")),
         }
     }
 
     /// The certificates of `ca_file`.
     ///
     /// # Errors
-    /// When it cannot be read, or has none.
+    /// When the file cannot be read, or contains no certificate.
     pub fn certificates(&self, key: &str) -> Result<Vec<Certificate>, InvalidSetting> {
         const EXPECTED: &str = "a file with certificates (PEM)";
         let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
@@ -301,7 +301,11 @@ impl DestinationConfig {
         let pem = std::fs::read(path).map_err(|error| cannot_read(&key, EXPECTED, path, &error))?;
         let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
         if found.is_empty() {
-            return Err(InvalidSetting::new(key, EXPECTED, format!("{}: no certificate in it", path.display())));
+            return Err(InvalidSetting::new(
+                key,
+                EXPECTED,
+                format!("{}: the file contains no certificate", path.display()),
+            ));
         }
         Ok(found)
     }

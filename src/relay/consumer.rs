@@ -1,8 +1,9 @@
-//! The consumer of one destination: a thread that reads commits behind its cursor, sends, and keeps what came of it.
+//! The consumer of one destination: a thread that reads commits from its cursor on, sends events, and stores the
+//! results.
 //!
-//! One turn of its loop: take what came back, read more if there is nobody to send for, write down both, send what may
-//! be sent, wait. It never reads ahead of what it can send, so an upstream that is down costs nothing but disk, and a
-//! full house is not woken by commits.
+//! Each iteration of its loop handles results, reads more events if there are free slots to send them, writes both,
+//! sends what may be sent, and waits. It never reads more than it can send, so an unavailable upstream costs only disk
+//! space, and a consumer without free slots is not woken by commits.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,11 +13,11 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::backlog::{Backlog, Changes, RelayCursor};
+use super::backlog::{Backlog, RelayCursor, RowChanges};
 use super::circuit::Circuit;
 use super::commands::Command;
 use super::config::DestinationConfig;
-use super::destination::{Destination, Reason, Sent};
+use super::destination::{Destination, Reason, SendResult};
 use super::event::{EventFilter, RelayEvent};
 use super::metrics::DestinationMetrics;
 use super::report::FailureReporter;
@@ -29,61 +30,61 @@ use crate::ledger::read::merge;
 use crate::ledger::store::{Store, StoreError};
 use crate::runtime::now_ms;
 
-/// The most events that are read in one go.
-const STRETCH_EVENTS: usize = 512;
-/// The same while the circuit is open, and somebody is looked for who did not fail.
-const LOOK_EVENTS: usize = 16;
-/// The most sessions with something to send that are kept in memory. With more, nothing is read until some are done.
-const SESSIONS: usize = 16_384;
+/// Most events read at a time.
+const READ_EVENTS: usize = 512;
+/// Most events read at a time while the circuit is open, when only a fresh session for a probe is needed.
+const PROBE_READ_EVENTS: usize = 16;
+/// Most sessions with waiting events in memory. At this number nothing is read until some are done.
+const MAX_SESSIONS: usize = 16_384;
 /// How long to wait for more commits before reading.
 pub const DEBOUNCE: Duration = Duration::from_millis(5);
-/// How long to wait before rows that could not be written are written again.
-const REWRITE: Duration = Duration::from_secs(1);
+/// How long to wait before a failed write is retried.
+const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// An event cannot be read: the operator learns it, and the others go on.
-fn damaged(location: Location, metrics: &DestinationMetrics) {
+/// Reports an event that cannot be read. It is skipped; the other events are relayed.
+fn report_damaged(location: Location, metrics: &DestinationMetrics) {
     let (shard, position) = (location.shard.0, location.position.0);
     tracing::error!(shard, position, "an event cannot be read and is not relayed: run `cairn verify --all`");
     metrics.failed(Reason::Damaged);
 }
 
-/// What a consumer needs from outside, in every life of its thread.
+/// What a consumer uses of its surroundings. It outlives restarts of the consumer.
 pub struct RelayContext {
     /// The database.
     pub store: Arc<Store>,
     /// Follows the commits.
     pub follower: Follower,
-    /// Where requests run.
+    /// The runtime that requests run in.
     pub runtime: Handle,
-    /// The upstream.
+    /// The destination.
     pub destination: Arc<dyn Destination>,
-    /// What the operator asks for.
+    /// Commands of operators.
     pub commands: Receiver<Command>,
-    /// Says that the end is near.
+    /// Receives a message when the process is about to stop: everything in back-off is then retried once.
     pub retry_now: Receiver<()>,
-    /// Says until when what is in flight may come to its end.
+    /// Receives the request to stop, with the deadline for requests in flight.
     pub stop: Receiver<Instant>,
-    /// What others see.
+    /// The state that other threads read.
     pub shared: Arc<Shared>,
     /// The settings.
     pub config: DestinationConfig,
 }
 
-/// The end of a request.
-pub(super) struct End {
+/// The result of a request, with its context.
+pub(super) struct RequestEnd {
     pub turn: Turn,
     /// The event's id, for a dead letter.
     pub id: Uuid,
-    /// It was about the session, not yet the event.
+    /// The request announced the session; its first event is still to be sent.
     pub is_announcement: bool,
-    /// It was the event, and tells of its session.
+    /// The request sent an event that also announces its session.
     pub announces: bool,
-    /// It was sent alone, while the circuit was open.
+    /// The request was a probe, sent while the circuit was open.
     pub is_probe: bool,
-    pub sent: Sent,
+    pub sent: SendResult,
 }
 
-/// A consumer at work.
+/// The state of a running consumer.
 pub struct Consumer<'o> {
     pub(super) context: &'o RelayContext,
     pub(super) backlog: Backlog,
@@ -92,22 +93,22 @@ pub struct Consumer<'o> {
     pub(super) circuit: Circuit,
     pub(super) reporter: FailureReporter,
     pub(super) dead_letters: u64,
-    /// When the last event was acknowledged, since the start.
+    /// When the last event was acknowledged since the start, in ms since 1970.
     pub(super) last_sent_ms: Option<u64>,
-    /// What is not written yet.
-    pub(super) changes: Changes,
-    /// The cursor is not written yet.
-    pub(super) is_moved: bool,
+    /// Row changes that are not written yet.
+    pub(super) changes: RowChanges,
+    /// Whether the cursor has changed since it was written.
+    pub(super) is_cursor_changed: bool,
     filter: EventFilter,
-    /// Nothing is read before.
+    /// The time before which nothing is read.
     pub(super) read_at: Instant,
-    ended: (Sender<End>, Receiver<End>),
-    /// Broken off when the consumer is dropped: the next one sends them again.
+    results: (Sender<RequestEnd>, Receiver<RequestEnd>),
+    /// Requests in flight. They are aborted when the consumer is dropped; its successor sends them again.
     requests: JoinSet<()>,
 }
 
 impl<'o> Consumer<'o> {
-    /// Goes on where the destination stopped.
+    /// Loads the stored state of the destination.
     ///
     /// # Errors
     /// When the database cannot be read or written.
@@ -115,10 +116,10 @@ impl<'o> Consumer<'o> {
         let RelayContext { store, config, destination, shared, .. } = context;
         let backlog = shared.backlog.clone();
         let Some(cursor) = backlog.cursor()? else {
-            return Err(store.damaged("the cursor of a destination of the relay is gone"));
+            return Err(store.damaged("the cursor row of a relay destination is missing"));
         };
         let mut sessions = Sessions::default();
-        backlog.each_waiting(|session, event| {
+        backlog.for_each_waiting(|session, event| {
             sessions.push(session, event, || backlog.is_announced(session, destination.recipient()))
         })?;
         let consumer = Consumer {
@@ -129,11 +130,11 @@ impl<'o> Consumer<'o> {
             circuit: Circuit::new(config.retry),
             reporter: FailureReporter::new(&config.name, &shared.identity_key),
             last_sent_ms: None,
-            changes: Changes::default(),
-            is_moved: false,
+            changes: RowChanges::default(),
+            is_cursor_changed: false,
             filter: EventFilter::new(&config.filter),
             read_at: Instant::now(),
-            ended: crossbeam_channel::unbounded(),
+            results: crossbeam_channel::unbounded(),
             requests: JoinSet::new(),
             context,
         };
@@ -141,14 +142,14 @@ impl<'o> Consumer<'o> {
         Ok(consumer)
     }
 
-    /// Relays until it is told to stop.
+    /// Relays until a stop is requested.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn run(&mut self) -> Result<(), StoreError> {
         let context = self.context;
         loop {
-            while let Ok(end) = self.ended.1.try_recv() {
+            while let Ok(end) = self.results.1.try_recv() {
                 self.on_result(end)?;
             }
             self.sessions.wake(Instant::now());
@@ -165,13 +166,13 @@ impl<'o> Consumer<'o> {
             }
             let never = crossbeam_channel::never();
             let woken = if self.wants_events() { context.follower.woken() } else { &never };
-            let due = self.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+            let due = self.next_due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
             crossbeam_channel::select! {
-                recv(self.ended.1) -> end => if let Ok(end) = end { self.on_result(end)? },
+                recv(self.results.1) -> end => if let Ok(end) = end { self.on_result(end)? },
                 recv(context.commands) -> command => if let Ok(command) = command { self.handle(command) },
                 recv(woken) -> _ => {
                     let now = Instant::now();
-                    // A second word must not put off what the first one asked for.
+                    // Later wake-ups must not extend the debounce time of the first one.
                     if self.read_at <= now {
                         self.read_at = now + context.follower.debounce();
                     }
@@ -183,19 +184,22 @@ impl<'o> Consumer<'o> {
         }
     }
 
-    /// Tries once more whatever waits for its next try: it is the last chance before the end.
+    /// Retries everything in back-off once: it is the last chance before the process stops.
     fn retry_now(&mut self) {
         self.circuit.retry_now(Instant::now());
         self.sessions.wake_all();
         self.read_at = Instant::now();
     }
 
-    /// Sends nothing more, and keeps what comes of what is in flight.
+    /// Stops sending, and waits until `deadline` for the results of requests in flight.
     fn drain(&mut self, deadline: Instant) -> Result<(), StoreError> {
         while self.sessions.in_flight() > 0 {
-            let Ok(end) = self.ended.1.recv_deadline(deadline) else {
+            let Ok(end) = self.results.1.recv_deadline(deadline) else {
                 let requests = self.sessions.in_flight();
-                tracing::warn!(requests, "the relay leaves requests without their answers; they are sent again");
+                tracing::warn!(
+                    requests,
+                    "deadline reached before all relay requests were answered: their events will be sent again"
+                );
                 break;
             };
             self.on_result(end)?;
@@ -205,24 +209,24 @@ impl<'o> Consumer<'o> {
         Ok(())
     }
 
-    /// How many committed events were not read.
+    /// The number of committed events that are not read yet.
     fn lag(&self) -> u64 {
         self.context.follower.committed().lag(&self.cursor.next)
     }
 
-    /// Whether more sessions are needed than are in memory.
+    /// Whether events of more sessions are needed than are in memory.
     fn wants_events(&self) -> bool {
         let in_flight = self.sessions.in_flight();
-        self.sessions.len() < SESSIONS
+        self.sessions.len() < MAX_SESSIONS
             && match self.circuit.is_open() {
-                // A probe is best made with a session that did not fail before.
+                // A probe should be made by a fresh session.
                 true => !self.sessions.has_fresh() && self.circuit.allows(true, in_flight, Instant::now()),
                 false => self.sessions.ready(self.retry_slots()) + in_flight < self.context.config.concurrency,
             }
     }
 
-    /// How many requests at once may be of sessions whose last one failed: half of them, and none for a probe that
-    /// another session can make.
+    /// Most requests in flight of sessions whose last request failed: half of all, and none for a probe that a fresh
+    /// session can make.
     fn retry_slots(&self) -> usize {
         match self.circuit.is_open() && self.sessions.has_fresh() {
             true => 0,
@@ -230,75 +234,76 @@ impl<'o> Consumer<'o> {
         }
     }
 
-    /// When there is something to do without anybody's word.
-    fn due(&self) -> Option<Instant> {
+    /// When the consumer has to act without being woken.
+    fn next_due(&self) -> Option<Instant> {
         let in_flight = self.sessions.in_flight();
         let now = Instant::now();
-        let rested = self.sessions.wake_at();
+        let backed_off = self.sessions.wake_at();
         let send = match self.circuit.probe_at(false) {
             Some(_) if in_flight > 0 => None,
-            // A session that did not fail may be there, or come.
+            // There is a fresh session, or reading may find one.
             Some(probe) => {
                 let fresh = self.circuit.probe_at(true).filter(|at| *at > now || self.sessions.has_fresh());
-                let again = if self.sessions.ready(1) > 0 { Some(probe) } else { rested.map(|at| at.max(probe)) };
-                fresh.into_iter().chain(again).min()
+                let retry = if self.sessions.ready(1) > 0 { Some(probe) } else { backed_off.map(|at| at.max(probe)) };
+                fresh.into_iter().chain(retry).min()
             }
             None if in_flight >= self.context.config.concurrency => None,
-            None => rested,
+            None => backed_off,
         };
         let read = (self.wants_events() && self.lag() > 0).then_some(self.read_at);
         send.into_iter().chain(read).min()
     }
 
-    /// Reads a stretch of what was committed: whatever passes the filter waits from now on.
+    /// Reads committed events. Those that pass the filter wait from now on.
     fn read(&mut self) -> Result<(), StoreError> {
         let RelayContext { store, follower, destination, .. } = self.context;
         let (backlog, changes, sessions) = (&self.backlog, &mut self.changes, &mut self.sessions);
         let (filter, ticket, metrics) = (&self.filter, &mut self.cursor.ticket, &self.context.shared.metrics);
-        let mut is_moved = false;
-        let limit = if self.circuit.is_open() { LOOK_EVENTS } else { STRETCH_EVENTS };
+        let mut is_cursor_changed = false;
+        let limit = if self.circuit.is_open() { PROBE_READ_EVENTS } else { READ_EVENTS };
         let read = merge::read(store, follower.committed(), &mut self.cursor.next, limit, |location, record| {
-            is_moved = true;
+            is_cursor_changed = true;
             let Some(event) = record.map(RelayEvent::new) else {
-                damaged(location, metrics);
+                report_damaged(location, metrics);
                 return Ok(());
             };
             if !filter.passes(&event) {
                 return Ok(());
             }
             let session = destination.session(&event);
-            let waiting = super::sessions::Waiting { ticket: *ticket, location };
+            let waiting = super::sessions::WaitingEvent { ticket: *ticket, location };
             *ticket += 1;
-            backlog.add(changes, session, waiting);
+            backlog.insert_waiting(changes, session, waiting);
             sessions.push(session, waiting, || backlog.is_announced(session, destination.recipient()))
         });
-        self.is_moved |= is_moved;
+        self.is_cursor_changed |= is_cursor_changed;
         if self.circuit.is_open() {
-            // Looking for a session to probe with must not copy the whole backlog of those that rest.
+            // While looking for a fresh session to probe with, the backlog of sessions in back-off must not be copied
+            // as a whole.
             self.read_at = Instant::now() + self.context.config.retry.initial;
         }
         read
     }
 
-    /// Writes what changed, and waits until that succeeds: nothing may be sent before. Once the thread has to stop, it
-    /// tries until the deadline. Whether it was written: if not, the consumer has to end, and what it did not write is
-    /// done again after the next start.
+    /// Writes the changes and retries until that succeeds: nothing may be sent before. Once a stop is requested, it
+    /// retries until the deadline only. Returns whether the changes were written; if not, the consumer must end, and
+    /// repeats the unwritten work after its next start.
     pub(super) fn write(&mut self, deadline: Option<Instant>) -> bool {
-        if self.is_moved {
+        if self.is_cursor_changed {
             self.backlog.set_cursor(&mut self.changes, &self.cursor);
         }
         while !self.changes.is_empty() {
             let Err(error) = self.backlog.write(&self.changes) else { break };
             let destination = &self.context.config.name;
-            tracing::warn!(%error, destination, "the relay waits: its rows cannot be written");
-            let has_to_stop = deadline.map_or(!self.context.stop.is_empty(), |deadline| Instant::now() >= deadline);
-            if has_to_stop {
+            tracing::warn!(%error, destination, "writing relay state failed: relaying is paused until it succeeds");
+            let must_stop = deadline.map_or(!self.context.stop.is_empty(), |deadline| Instant::now() >= deadline);
+            if must_stop {
                 return false;
             }
-            std::thread::sleep(REWRITE);
+            std::thread::sleep(WRITE_RETRY_DELAY);
         }
         self.changes.clear();
-        self.is_moved = false;
+        self.is_cursor_changed = false;
         true
     }
 
@@ -312,14 +317,14 @@ impl<'o> Consumer<'o> {
             match lookup::record(&self.context.store, turn.event.location) {
                 Ok(Some(record)) => {
                     let event = RelayEvent::new(record.as_ref());
-                    // The filter may have changed since the event was read.
+                    // The filter may have become stricter since the event was read.
                     match self.filter.passes(&event) {
                         true => self.request(turn, &event),
                         false => self.finish(turn)?,
                     }
                 }
                 Ok(None) | Err(StoreError::Damaged { .. }) => {
-                    damaged(turn.event.location, &self.context.shared.metrics);
+                    report_damaged(turn.event.location, &self.context.shared.metrics);
                     self.finish(turn)?;
                 }
                 Err(error) => return Err(error),
@@ -335,21 +340,21 @@ impl<'o> Consumer<'o> {
         let is_announcement = announcement.is_some();
         let sending = announcement.unwrap_or_else(|| destination.send(event));
         let id = lookup::id(event.record).unwrap_or_default();
-        let (is_probe, ended) = (self.circuit.is_open(), self.ended.0.clone());
+        let (is_probe, results) = (self.circuit.is_open(), self.results.0.clone());
         let request = async move {
             let sent = sending.await;
-            // Nobody waits for it any more when the consumer is gone.
-            let _ = ended.send(End { turn, id, is_announcement, announces, is_probe, sent });
+            // The receiver is gone if the consumer has ended.
+            let _ = results.send(RequestEnd { turn, id, is_announcement, announces, is_probe, sent });
         };
         self.requests.spawn_on(request, &self.context.runtime);
-        // Those that have ended are only let go here: their ends came through the channel.
+        // Only frees the finished tasks: their results are sent through the channel.
         while self.requests.try_join_next().is_some() {}
     }
 
-    /// Shows others how far it is.
+    /// Publishes the state that other threads read.
     pub(super) fn publish(&self) {
         let mut status = self.context.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.is_known = true;
+        status.is_loaded = true;
         status.sent = self.cursor.sent;
         status.waiting = self.sessions.waiting();
         status.in_flight = self.sessions.in_flight();
@@ -359,7 +364,7 @@ impl<'o> Consumer<'o> {
         status.dead_letters = self.dead_letters;
         status.last_sent_ms = self.last_sent_ms;
         let is_idle = self.sessions.waiting() > 0 && self.sessions.in_flight() == 0;
-        let due = if is_idle { self.due() } else { None };
+        let due = if is_idle { self.next_due() } else { None };
         let wait = due.map(|due| due.saturating_duration_since(Instant::now()));
         status.next_try_ms = wait.map(|wait| now_ms() + wait.as_millis() as u64);
     }

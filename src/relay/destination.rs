@@ -1,4 +1,4 @@
-//! What every destination is: something that takes one event at a time, and says what became of it.
+//! The trait of destinations: it maps one event at a time to a request, and reports the outcome.
 
 use std::time::Duration;
 
@@ -6,65 +6,65 @@ use futures_util::future::BoxFuture;
 
 use super::event::RelayEvent;
 
-/// Names the events that have to arrive one after the other.
+/// Identifies a session: events of one session are sent one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub [u8; 16]);
 
-/// A request on its way.
-pub type Sending = BoxFuture<'static, Sent>;
+/// A request in flight.
+pub type SendFuture = BoxFuture<'static, SendResult>;
 
-/// One kind of upstream, with its own mapping. One file each.
+/// One type of upstream with its own mapping of events.
 ///
-/// The calls make the request from the event at once; only the request itself is awaited.
+/// Every method that returns a [`SendFuture`] builds the request at once; only sending is asynchronous.
 pub trait Destination: Send + Sync {
     /// The session that an event belongs to.
     fn session(&self, event: &RelayEvent<'_>) -> SessionKey;
 
-    /// Tells of a session before its first event is sent; `None` where sessions need no telling.
-    fn announce(&self, first: &RelayEvent<'_>) -> Option<Sending>;
+    /// Announces a session before its first event is sent; `None` if sessions are not announced.
+    fn announce(&self, first: &RelayEvent<'_>) -> Option<SendFuture>;
 
-    /// Whether sending this event tells of its session: then nothing else has to.
+    /// Whether sending this event also announces its session.
     fn announces(&self, _event: &RelayEvent<'_>) -> bool {
         false
     }
 
     /// Sends an event.
-    fn send(&self, event: &RelayEvent<'_>) -> Sending;
+    fn send(&self, event: &RelayEvent<'_>) -> SendFuture;
 
-    /// Stands for whom it is sent to: sessions that were announced to somebody else are announced again.
+    /// Identifies the receiving account. A session that was announced to another recipient is announced again.
     fn recipient(&self) -> [u8; 8];
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
-pub struct Sent {
-    /// Whether it arrived.
+pub struct SendResult {
+    /// Whether the upstream accepted it.
     pub outcome: Outcome,
-    /// The status of the answer, if there was one.
+    /// The status of the response, if there was one.
     pub status: Option<u16>,
-    /// How long it took.
-    pub took: Duration,
+    /// How long the request took.
+    pub duration: Duration,
 }
 
-/// Whether a request arrived.
+/// Whether the upstream accepted a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It did: the upstream said so.
+    /// The upstream acknowledged it.
     Delivered,
-    /// It did not, or nobody knows; it has to be sent again.
+    /// It failed, or its outcome is unknown; it has to be sent again.
     Failed {
-        /// What happened.
+        /// Why it failed.
         reason: Reason,
-        /// In the words of the upstream or of the system.
+        /// The message of the upstream or of the system.
         message: String,
-        /// How long the upstream asks to wait.
+        /// The wait that the upstream asks for.
         retry_after: Option<Duration>,
     },
-    /// The upstream will never take it.
+    /// The upstream refused it permanently.
     Refused {
-        /// The status.
+        /// The status of the response.
         status: u16,
-        /// What the upstream said, or the start of it.
+        /// The start of the response body.
         answer: String,
     },
 }
@@ -73,15 +73,15 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// No connection came about.
+    /// The connection could not be established.
     Connect,
-    /// It took longer than `timeout`.
+    /// The request took longer than `timeout`.
     Timeout,
     /// The connection broke.
     Broken,
-    /// 401 or 403: the operator has to change who we are.
+    /// 401 or 403: the operator has to correct the organization.
     Unauthorized,
-    /// 3xx: the operator has to change the endpoint.
+    /// 3xx: the operator has to correct the endpoint.
     Redirect,
     /// 408
     RequestTimeout,
@@ -89,7 +89,7 @@ pub enum Reason {
     RateLimited,
     /// 5xx
     ServerError,
-    /// Any other 4xx, which is final.
+    /// Any other 4xx, which is permanent.
     Refused,
     /// The event cannot be read: `cairn verify --all` names it.
     Damaged,

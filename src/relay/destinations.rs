@@ -1,4 +1,4 @@
-//! All destinations: started, changed and stopped together.
+//! All destinations: starts, changes and stops them together.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,27 +12,27 @@ use crate::ledger::Ledger;
 use crate::runtime::now_ms;
 use crate::text::settings::InvalidSetting;
 
-/// How long requests of a destination that is changed or taken out may take to be answered.
+/// How long to wait for requests in flight of a destination that is changed or removed.
 const CHANGE_GRACE: Duration = Duration::from_secs(5);
 
-/// How much of the time for the end is kept for what is in flight then, at most.
-const END_TIME: Duration = Duration::from_secs(2);
+/// Most of the shutdown time that is reserved for requests in flight.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// How often it is looked at whether all is sent.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often to check whether the backlog is sent.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Every destination.
+/// All running destinations.
 pub struct Relay {
-    /// The ledger that it follows.
+    /// The ledger whose commits are relayed.
     pub ledger: Arc<Ledger>,
     destinations: RwLock<Vec<Arc<DestinationHandle>>>,
-    /// Held while destinations come or go.
+    /// Whether destinations may not change any more. Locked while they change.
     is_stopped: Mutex<bool>,
 }
 
-/// Other destinations than those that run.
-pub struct Changes {
-    /// All of them, in the order of the configuration.
+/// A prepared change of the destinations.
+pub struct PreparedChanges {
+    /// The names of all destinations after the change, in the order of the configuration.
     names: Vec<String>,
     kept: Vec<Arc<DestinationHandle>>,
     ended: Vec<Arc<DestinationHandle>>,
@@ -40,111 +40,111 @@ pub struct Changes {
 }
 
 impl Relay {
-    /// Starts a consumer for each destination. Requests run in the runtime that this is called in; metrics register
-    /// with the recorder that is in force.
+    /// Starts a consumer for each destination. Requests run in the current runtime; metrics register with the current
+    /// recorder.
     ///
     /// # Errors
-    /// When a setting cannot be used.
+    /// When a setting cannot be used, the ledger cannot be read or written, or a thread cannot be started.
     pub fn start(config: &RelayConfig, ledger: Arc<Ledger>) -> Result<Arc<Relay>, RelayError> {
         let relay = Relay { ledger, destinations: RwLock::default(), is_stopped: Mutex::new(false) };
-        relay.change(relay.prepare(config)?)?;
+        relay.apply(relay.prepare(config)?)?;
         for name in backlog::names(relay.ledger.store())? {
-            if !config.all().any(|(_, known)| known.name == name) {
+            if !config.all().any(|(_, configured)| configured.name == name) {
                 tracing::warn!(
                     destination = name,
-                    "a destination is not in the configuration any more: what waits for it, and its dead letters, stay \
-                     on disk until it is there again under this name"
+                    "relay destination is not configured any more: its backlog and its dead letters stay on disk \
+                     until a destination with this name is configured again"
                 );
             }
         }
         Ok(Arc::new(relay))
     }
 
-    /// Makes what is new in these destinations, and changes nothing yet.
+    /// Prepares a change to the configured destinations, and starts nothing yet.
     ///
     /// # Errors
     /// When a setting cannot be used.
-    pub fn prepare(&self, config: &RelayConfig) -> Result<Changes, InvalidSetting> {
+    pub fn prepare(&self, config: &RelayConfig) -> Result<PreparedChanges, InvalidSetting> {
         let specs: Vec<DestinationSpec> = config.all().map(|(key, config)| DestinationSpec::of(key, config)).collect();
         let names = specs.iter().map(|spec| spec.name().to_owned()).collect();
         let (kept, ended): (Vec<_>, Vec<_>) =
             self.handles().into_iter().partition(|handle| specs.iter().any(|spec| spec.is_same(&handle.spec)));
         let new = specs.into_iter().filter(|spec| kept.iter().all(|kept| !kept.spec.is_same(spec)));
         let new = new.map(DestinationSpec::prepare).collect::<Result<Vec<Prepared>, InvalidSetting>>()?;
-        Ok(Changes { names, kept, ended, new })
+        Ok(PreparedChanges { names, kept, ended, new })
     }
 
-    /// Has destinations that were [prepared](Relay::prepare) run, from now on. One that is as it was goes on undisturbed;
-    /// one that is changed, or not there any more, ends first, which takes a few seconds at most. Blocks, where a
-    /// destination runs already.
+    /// Applies a [prepared](Relay::prepare) change. An unchanged destination continues undisturbed; one that is changed
+    /// or removed ends first, which takes a few seconds at most. Blocks if a destination ends.
     ///
     /// # Errors
-    /// When the ledger fails on the way; then some are not there.
-    pub fn change(&self, changes: Changes) -> Result<(), RelayError> {
-        let Changes { names, kept, ended, new } = changes;
-        // Whoever stops the relay waits for this, and nothing starts behind it.
+    /// When the ledger cannot be read or written, or a thread cannot be started. Some destinations do not run then.
+    pub fn apply(&self, changes: PreparedChanges) -> Result<(), RelayError> {
+        let PreparedChanges { names, kept, ended, new } = changes;
+        // The lock is held to the end, so that no destination starts after the relay is stopped.
         let is_stopped = self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
         if *is_stopped {
             return Ok(());
         }
         let deadline = Instant::now() + CHANGE_GRACE;
-        ended.iter().for_each(|handle| handle.end(deadline));
+        ended.iter().for_each(|handle| handle.request_stop(deadline));
         for handle in &ended {
             handle.join();
             handle.shared.metrics.observe(0, 0, 0, now_ms());
             tracing::info!(destination = handle.spec.name(), "relay destination stopped: configuration changed");
         }
         self.set(kept.clone());
-        let mut handle = kept;
+        let mut handles = kept;
         for prepared in new {
-            handle.push(Arc::new(DestinationHandle::start(prepared, &self.ledger)?));
-            handle.sort_by_key(|handle| names.iter().position(|name| name == handle.spec.name()));
-            self.set(handle.clone());
+            handles.push(Arc::new(DestinationHandle::start(prepared, &self.ledger)?));
+            handles.sort_by_key(|handle| names.iter().position(|name| name == handle.spec.name()));
+            self.set(handles.clone());
         }
         Ok(())
     }
 
-    fn set(&self, handle: Vec<Arc<DestinationHandle>>) {
-        *self.destinations.write().unwrap_or_else(PoisonError::into_inner) = handle;
+    fn set(&self, handles: Vec<Arc<DestinationHandle>>) {
+        *self.destinations.write().unwrap_or_else(PoisonError::into_inner) = handles;
     }
 
-    /// Those that run.
+    /// The running destinations.
     pub fn handles(&self) -> Vec<Arc<DestinationHandle>> {
         self.destinations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what waits as long as upstreams take it and `deadline` is not near: the disk may go with the process, as that of a
-    /// pod does. `has_all`: no more comes. Destinations do not change any more. Blocks.
-    pub fn finish(&self, deadline: Instant, has_all: &AtomicBool) {
+    /// Sends the backlog at shutdown, as long as upstreams accept it and `deadline` permits: the disk may be lost with
+    /// the process, as that of a pod is. `is_complete` is set when no more events will be committed. Destinations
+    /// cannot change any more. Blocks.
+    pub fn send_backlog(&self, deadline: Instant, is_complete: &AtomicBool) {
         self.close();
         let (started, started_ms) = (Instant::now(), now_ms());
         let left = deadline.saturating_duration_since(started);
-        // Behind it, what is in flight comes to its end.
-        let last = deadline - (left / 4).min(END_TIME);
+        // The time after it is for requests in flight.
+        let last = deadline - (left / 4).min(DRAIN_TIME);
         let last_ms = started_ms + last.saturating_duration_since(started).as_millis() as u64;
         let committed = self.ledger.committed();
         self.handles().iter().for_each(|handle| handle.retry_now());
-        let is_at_rest =
-            |handle: &Arc<DestinationHandle>| handle.shared.status().is_at_rest(committed, started_ms, last_ms);
+        let is_settled =
+            |handle: &Arc<DestinationHandle>| handle.shared.status().is_settled(committed, started_ms, last_ms);
         loop {
-            let has_all = has_all.load(Ordering::Acquire);
-            let end = if has_all { last } else { deadline };
-            if Instant::now() >= end || has_all && self.handles().iter().all(is_at_rest) {
+            let is_complete = is_complete.load(Ordering::Acquire);
+            let end = if is_complete { last } else { deadline };
+            if Instant::now() >= end || is_complete && self.handles().iter().all(is_settled) {
                 return;
             }
-            std::thread::sleep(LOOK_INTERVAL);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Lets what is in flight come to its end until `deadline`, and ends the threads. Blocks.
+    /// Waits until `deadline` for requests in flight, and ends the threads. Blocks.
     pub fn stop(&self, deadline: Instant) {
         self.close();
-        let handle = self.handles();
-        handle.iter().for_each(|handle| handle.end(deadline));
-        handle.iter().for_each(|handle| handle.join());
+        let handles = self.handles();
+        handles.iter().for_each(|handle| handle.request_stop(deadline));
+        handles.iter().for_each(|handle| handle.join());
     }
 
-    /// Says what was not sent, after the end of everything that writes.
+    /// Logs how many events were not relayed. Called when nothing is written any more.
     pub fn report_unsent(&self) {
         for handle in self.handles() {
             let unsent = handle.shared.status().backlog(self.ledger.committed());
@@ -155,18 +155,18 @@ impl Relay {
         }
     }
 
-    /// Has destinations come and go no more.
+    /// Prevents further changes of the destinations.
     fn close(&self) {
         *self.is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    /// Measures what is measured when somebody looks.
+    /// Sets the gauges of all destinations.
     pub fn observe(&self) {
         for handle in self.handles() {
             let shared = &handle.shared;
             let status = shared.status();
             let committed = self.ledger.committed();
-            if !status.is_known {
+            if !status.is_loaded {
                 continue;
             }
             match status.oldest_ms(&self.ledger) {
@@ -176,7 +176,7 @@ impl Relay {
                     committed.lag(&status.next),
                     oldest_ms.unwrap_or_else(now_ms),
                 ),
-                Err(error) => tracing::warn!(%error, "the relay's backlog cannot be measured"),
+                Err(error) => tracing::warn!(%error, "reading the relay backlog for metrics failed"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Why the relay did not start.
+//! The errors of starting the relay.
 
 use crate::ledger::store::StoreError;
 use crate::text::settings::InvalidSetting;
@@ -9,10 +9,10 @@ pub enum RelayError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] InvalidSetting),
-    /// A destination's place in the ledger could not be read or written.
+    /// The rows of a destination could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A thread could not be made.
-    #[error("the relay's thread cannot be made: {0}")]
+    /// A thread could not be started.
+    #[error("the relay thread could not be started: {0}")]
     Thread(std::io::Error),
 }

@@ -1,4 +1,4 @@
-//! A committed event as destinations see it, and which of them they see.
+//! A committed event as destinations read it, and the filter of a destination.
 
 use std::collections::HashSet;
 
@@ -6,9 +6,9 @@ use super::config::FilterConfig;
 use crate::ledger::format::record::RecordRef;
 use cairn_proof::chain::{AgentKey, Field, scan};
 
-/// A committed event, its fields found in one pass over its canonical bytes.
+/// A committed event with its fields, found in one pass over the canonical bytes.
 pub struct RelayEvent<'a> {
-    /// The record that it was read from.
+    /// The stored record.
     pub record: RecordRef<'a>,
     values: [Option<&'a [u8]>; Field::ALL.len()],
 }
@@ -46,17 +46,17 @@ impl<'a> RelayEvent<'a> {
     }
 }
 
-/// A member whose name may have escapes.
+/// The value of a member. Its name in the object may have escapes.
 fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let is_it = |key: &[u8]| {
+    let is_match = |key: &[u8]| {
         key == name.as_bytes()
             || key.contains(&b'\\')
                 && std::str::from_utf8(key).ok().and_then(scan::unescape).is_some_and(|key| key == name)
     };
-    scan::members(object).find_map(|(key, value)| is_it(key).then_some(value))
+    scan::members(object).find_map(|(key, value)| is_match(key).then_some(value))
 }
 
-/// Which events a destination gets.
+/// The filter of a destination.
 pub struct EventFilter {
     agents: HashSet<AgentKey>,
     action_types: HashSet<String>,
@@ -64,7 +64,7 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    /// As the configuration says.
+    /// The configured filter.
     pub fn new(config: &FilterConfig) -> EventFilter {
         EventFilter {
             agents: config.agent_ids.iter().map(|id| AgentKey::of(id)).collect(),
@@ -73,7 +73,7 @@ impl EventFilter {
         }
     }
 
-    /// Whether the destination gets this event.
+    /// Whether the event is sent to the destination.
     pub fn passes(&self, event: &RelayEvent<'_>) -> bool {
         let has_type = || event.text(Field::ActionType).is_some_and(|found| self.action_types.contains(&*found));
         let has_label = |(name, text): &(String, String)| {

@@ -1,4 +1,4 @@
-//! A destination that is running: what it was made of, its thread, and how to end it.
+//! A running destination: its specification, its thread, and how to stop it.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 
 use super::agnost::{self, Agnost};
-use super::backlog::{Backlog, Changes, RelayCursor};
+use super::backlog::{Backlog, RelayCursor, RowChanges};
 use super::commands::Command;
 use super::config::{self, DestinationConfig};
 use super::consumer::{Consumer, DEBOUNCE, RelayContext};
@@ -29,49 +29,49 @@ use crate::ledger::store::StoreError;
 use crate::runtime::supervise;
 use crate::text::settings::InvalidSetting;
 
-/// How long to wait before a consumer that failed starts again from what is on disk.
-const RESTART: Duration = Duration::from_secs(5);
+/// How long to wait before a failed consumer restarts from what is on disk.
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 
-/// What a destination is made of: its settings, and what stands in the files that they name.
+/// The specification of a destination: its settings and the contents of the files that they name.
 #[derive(Debug)]
 pub struct DestinationSpec {
-    /// The key that the settings stand under.
+    /// The key of the settings in the configuration.
     key: String,
     config: DestinationConfig,
     files: Vec<Result<Vec<u8>, io::ErrorKind>>,
 }
 
 impl DestinationSpec {
-    /// Of the settings under `key`.
+    /// The specification of the settings under `key`. Reads the files.
     pub fn of(key: String, config: &DestinationConfig) -> DestinationSpec {
         let read = |path: &PathBuf| std::fs::read(path).map_err(|error| error.kind());
         let files = [&config.org_id_file, &config.ca_file].into_iter().flatten().map(read).collect();
         DestinationSpec { key, config: config.clone(), files }
     }
 
-    /// Whether a destination of that plan is one of this plan.
+    /// Whether both specifications describe the same destination.
     pub fn is_same(&self, other: &DestinationSpec) -> bool {
         self.config == other.config && self.files == other.files
     }
 
-    /// What it is called.
+    /// The name of the destination.
     pub fn name(&self) -> &str {
         &self.config.name
     }
 
-    /// Makes the destination, and starts nothing yet.
+    /// Builds the destination, and starts nothing yet.
     ///
     /// # Errors
     /// When a setting cannot be used.
     pub fn prepare(self) -> Result<Prepared, InvalidSetting> {
-        let (destination, identity_key) = connect(&self.config, &self.key)?;
+        let (destination, identity_key) = build_destination(&self.config, &self.key)?;
         Ok(Prepared { spec: self, destination, identity_key })
     }
 }
 
-/// A destination that can be started.
+/// A destination that is ready to start.
 pub struct Prepared {
-    /// What it is made of.
+    /// Its specification.
     pub spec: DestinationSpec,
     destination: Arc<dyn Destination>,
     identity_key: String,
@@ -79,11 +79,11 @@ pub struct Prepared {
 
 /// A destination that is running.
 pub struct DestinationHandle {
-    /// What it was made of.
+    /// Its specification.
     pub spec: DestinationSpec,
-    /// What others see of it.
+    /// The state that other threads read.
     pub shared: Arc<Shared>,
-    /// What it is told to do with dead letters.
+    /// Sends commands about dead letters to its consumer.
     pub commands: Sender<Command>,
     retry_now: Sender<()>,
     stop: Sender<Instant>,
@@ -94,7 +94,7 @@ impl DestinationHandle {
     /// Starts the thread of a destination.
     ///
     /// # Errors
-    /// When its place in the ledger cannot be read or written, or there is no thread.
+    /// When its rows cannot be read or written, or a thread cannot be started.
     pub fn start(prepared: Prepared, ledger: &Ledger) -> Result<DestinationHandle, RelayError> {
         let Prepared { spec, destination, identity_key } = prepared;
         let config = &spec.config;
@@ -102,7 +102,7 @@ impl DestinationHandle {
         let (retry_now, retry_now_received) = crossbeam_channel::bounded(1);
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let backlog = Backlog::new(Arc::clone(ledger.store()), &config.name);
-        let cursor = find_cursor(&backlog, config, ledger.committed())?;
+        let cursor = load_cursor(&backlog, config, ledger.committed())?;
         let shared = Arc::new(Shared {
             name: config.name.clone(),
             kind: config.kind,
@@ -125,45 +125,45 @@ impl DestinationHandle {
             config: config.clone(),
         };
         let unread = ledger.committed().lag(&cursor.next);
-        tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relaying");
+        tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relay destination started");
         let (stopping, ending) = (context.stop.clone(), Arc::clone(&shared));
-        // The request to stop may have been received by the run that failed.
+        // The consumer that failed may have received the request to stop.
         let wait = move |pause| {
             ending.is_ending.load(Ordering::Relaxed) || stopping.recv_timeout(pause) != Err(RecvTimeoutError::Timeout)
         };
         let work = move || Consumer::open(&context).and_then(|mut consumer| consumer.run());
-        let thread = supervise(format!("cairn-relay-{}", config.name), RESTART, work, wait);
+        let thread = supervise(format!("cairn-relay-{}", config.name), RESTART_DELAY, work, wait);
         let thread = thread.map_err(RelayError::Thread)?;
         Ok(DestinationHandle { spec, shared, commands, retry_now, stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Has it try once more whatever waits for its next try.
+    /// Lets it retry everything in back-off once.
     pub fn retry_now(&self) {
-        // A thread that has ended needs no word.
+        // A thread that has ended needs no message.
         let _ = self.retry_now.try_send(());
     }
 
-    /// Has what is in flight come to its end until `deadline`, and takes nothing more up.
-    pub fn end(&self, deadline: Instant) {
+    /// Requests a stop. Nothing more is sent, and results of requests in flight are handled until `deadline`.
+    pub fn request_stop(&self, deadline: Instant) {
         self.shared.is_ending.store(true, Ordering::Relaxed);
-        // A thread that has ended needs no word.
+        // A thread that has ended needs no message.
         let _ = self.stop.try_send(deadline);
     }
 
-    /// Waits until it has ended. Blocks.
+    /// Waits until the thread has ended. Blocks.
     pub fn join(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _ = thread.map(JoinHandle::join);
     }
 }
 
-/// Makes the destination that a part of the configuration describes, and says which key names us there.
-fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination>, String), InvalidSetting> {
+/// Builds a destination from its settings. Returns it with the key of the setting that identifies the organization.
+fn build_destination(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination>, String), InvalidSetting> {
     match config.kind {
         config::DestinationType::Agnost => {
             let (org, identity_key) = config.org(key)?;
             let mut headers = HeaderMap::new();
-            // A UUID is always a header's value.
+            // A UUID is always a valid header value.
             let value = HeaderValue::try_from(org.hyphenated().to_string());
             headers
                 .extend(value.ok().map(|value| (reqwest::header::HeaderName::from_static(agnost::ORG_HEADER), value)));
@@ -173,16 +173,16 @@ fn connect(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn Destination
     }
 }
 
-/// Makes sure that a destination has a place in the ledger. That of a new one is kept at once: `from: now` means the
-/// moment of its first start, also after a restart.
-fn find_cursor(
+/// Loads the cursor of a destination. A new destination's cursor is stored at once, so that `from: now` means its first
+/// start, even after a restart.
+fn load_cursor(
     backlog: &Backlog,
     config: &DestinationConfig,
     committed: &Committed,
 ) -> Result<RelayCursor, StoreError> {
     let end = || committed.shards().map(|shard| committed.next(shard));
-    let known = backlog.cursor()?;
-    let mut cursor = known.clone().unwrap_or_else(|| RelayCursor {
+    let stored = backlog.cursor()?;
+    let mut cursor = stored.clone().unwrap_or_else(|| RelayCursor {
         ticket: 0,
         sent: 0,
         next: match config.from {
@@ -192,13 +192,16 @@ fn find_cursor(
     });
     for (next, end) in cursor.next.iter_mut().zip(end()) {
         if *next > end {
-            // Positions are given anew, and what gets them must not be passed over.
-            tracing::warn!(destination = config.name, "the cursor is ahead of the ledger: it is set back to its end");
+            // These positions will be assigned again, and their events must not be skipped.
+            tracing::warn!(
+                destination = config.name,
+                "relay cursor is ahead of the ledger: resetting it to the end of the ledger"
+            );
             *next = end;
         }
     }
-    if known.as_ref() != Some(&cursor) {
-        let mut changes = Changes::default();
+    if stored.as_ref() != Some(&cursor) {
+        let mut changes = RowChanges::default();
         backlog.set_cursor(&mut changes, &cursor);
         backlog.write(&changes)?;
     }

@@ -1,4 +1,4 @@
-//! The numbers of a destination. Handles are made once.
+//! The metrics of a destination, listed in `docs/metrics.md`. Handles are created once.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use metrics::{
 
 use super::destination::Reason;
 
-/// The statuses that are counted on their own.
+/// The response statuses that have a label value of their own.
 const CODES: [u16; 14] = [200, 201, 202, 204, 400, 401, 403, 404, 408, 413, 422, 429, 500, 503];
 
-/// What one destination counts.
+/// The metrics of one destination.
 pub struct DestinationMetrics {
     sent: Counter,
     failures: [Counter; Reason::ALL.len()],
@@ -26,15 +26,15 @@ pub struct DestinationMetrics {
 }
 
 impl DestinationMetrics {
-    /// Registers with the recorder that is in force.
+    /// Registers the metrics with the current recorder.
     pub fn register(destination: &str) -> DestinationMetrics {
         describe_counter!("cairn_relay_sent_events_total", "Events that the upstream acknowledged.");
         describe_counter!("cairn_relay_failures_total", "Requests to the upstream that failed, by reason.");
         describe_counter!(
             "cairn_relay_dead_letters_total",
-            "Events that the upstream refused for good, again and again counted."
+            "Events that the upstream refused permanently; an event that is retried and refused again counts again."
         );
-        describe_gauge!("cairn_relay_dead_letters", "Dead letters that wait for somebody to look.");
+        describe_gauge!("cairn_relay_dead_letters", "Dead letters on disk.");
         describe_gauge!("cairn_relay_backlog_events", "Committed events that the upstream has not acknowledged.");
         describe_gauge!(
             "cairn_relay_oldest_unsent_timestamp_seconds",
@@ -44,7 +44,7 @@ impl DestinationMetrics {
         describe_histogram!(
             "cairn_relay_request_duration_seconds",
             Unit::Seconds,
-            "Time of a request to the upstream, by the status of its answer, other, or none."
+            "Time of a request to the upstream, by the status of its response, other, or none."
         );
         let name = || destination.to_owned();
         let duration =
@@ -64,33 +64,33 @@ impl DestinationMetrics {
         }
     }
 
-    /// A request came to its end.
-    pub fn requested(&self, status: Option<u16>, took: Duration) {
-        let known = status.and_then(|status| CODES.iter().position(|code| *code == status));
-        match (status, known) {
-            (_, Some(at)) => self.duration[at].record(took),
-            (Some(_), None) => self.duration_other.record(took),
-            (None, None) => self.duration_none.record(took),
+    /// Records a request that has ended.
+    pub fn record_request(&self, status: Option<u16>, duration: Duration) {
+        let index = status.and_then(|status| CODES.iter().position(|code| *code == status));
+        match (status, index) {
+            (_, Some(index)) => self.duration[index].record(duration),
+            (Some(_), None) => self.duration_other.record(duration),
+            (None, None) => self.duration_none.record(duration),
         }
     }
 
-    /// An event was acknowledged.
+    /// Counts an acknowledged event.
     pub fn sent(&self) {
         self.sent.increment(1);
     }
 
-    /// A request failed.
+    /// Counts a failed request.
     pub fn failed(&self, reason: Reason) {
         self.failures[reason as usize].increment(1);
     }
 
-    /// An event became a dead letter.
+    /// Counts an event that became a dead letter.
     pub fn dead_lettered(&self) {
         self.dead_letters.increment(1);
     }
 
-    /// What is measured when somebody looks: dead letters, events not acknowledged, events not read, and when the oldest of the
-    /// former was received, in ms since 1970.
+    /// Sets the gauges: dead letters, committed events that are not acknowledged, committed events that are not read,
+    /// and when the oldest event that is not acknowledged was received, in ms since 1970.
     pub fn observe(&self, dead_letters: u64, backlog: u64, lag: u64, oldest_ms: u64) {
         self.dead_letters_now.set(dead_letters as f64);
         self.backlog.set(backlog as f64);

@@ -1,21 +1,26 @@
-//! The relay: every committed event reaches each destination at least once, in the order of its session.
+//! The relay: sends every committed event to each destination at least once, in the order of its session.
+//!
+//! The rules are specified in `docs/agnost.md`, section "Relay to Agnost", and the settings in `docs/configuration.md`,
+//! section "Relay". Each destination has a thread that owns its cursor, its sessions and its rows in the family
+//! `relay`.
 //!
 //! | file | |
 //! |---|---|
 //! | [`config`] | the settings |
-//! | [`destinations`] | all destinations |
-//! | [`handle`] | one running destination: its specification, its thread, how to stop it |
-//! | [`event`] | an event as destinations see it, and the filter |
-//! | [`sessions`] | the sessions that have events to send, in memory |
-//! | [`destination`] | the trait that every destination implements; [`agnost`] is one |
-//! | [`upstream`] | requests over HTTP, and what their responses mean |
+//! | [`destinations`] | all destinations: start, change, stop |
+//! | [`handle`] | one running destination: its specification and its thread |
+//! | [`event`] | a committed event as destinations read it, and the filter |
+//! | [`sessions`] | in memory: the sessions with events to send |
+//! | [`destination`] | the trait of destinations; [`agnost`] implements it |
+//! | [`upstream`] | HTTP requests and the classification of their responses |
 //! | [`circuit`] | back-off and circuit breaker |
-//! | [`backlog`] | what waits, and what was refused, on disk |
-//! | [`consumer`] | the thread of a destination: reads commits, sends, keeps results |
-//! | [`outcome`] | the result of a request: done, retry, or dead letter |
-//! | [`commands`], [`dead_letters`] | what operators do with dead letters |
+//! | [`backlog`] | on disk: cursor, waiting events, dead letters |
+//! | [`consumer`] | the thread of a destination: reads commits, sends events, stores results |
+//! | [`outcome`] | handles the result of a request: acknowledged, retry, or dead letter |
+//! | [`commands`], [`dead_letters`] | retries and drops dead letters for operators |
+//! | [`report`], [`metrics`], [`status`] | log lines, metrics, and the state shown to operators |
 //!
-//! Nothing here is on the path of an answer: an upstream that is down makes the backlog on disk longer, and nothing else.
+//! The relay never delays the response to a sender: while an upstream is unavailable, only the backlog on disk grows.
 
 mod agnost;
 mod backlog;
@@ -38,6 +43,6 @@ mod status;
 mod upstream;
 
 pub use config::{DestinationConfig, RelayConfig};
-pub use destinations::{Changes, Relay};
+pub use destinations::{PreparedChanges, Relay};
 pub use error::RelayError;
-pub use routes::{reads, repairs};
+pub use routes::{dead_letter_routes, read_routes};

@@ -1,11 +1,11 @@
-//! What comes of a request: the event is done, it is tried again, or it is a dead letter.
+//! Handles the result of a request: the event is acknowledged, retried, or a dead letter.
 
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::backlog::DeadLetter;
-use super::circuit::{Change, back_off};
-use super::consumer::{Consumer, End};
+use super::circuit::{Transition, back_off};
+use super::consumer::{Consumer, RequestEnd};
 use super::destination::{Outcome, Reason};
 use super::sessions::Turn;
 use super::status::LastError;
@@ -13,38 +13,38 @@ use crate::ledger::store::StoreError;
 use crate::runtime::now_ms;
 
 impl Consumer<'_> {
-    /// Takes the end of a request.
-    pub(super) fn on_result(&mut self, end: End) -> Result<(), StoreError> {
+    /// Handles the result of a request.
+    pub(super) fn on_result(&mut self, end: RequestEnd) -> Result<(), StoreError> {
         let context = self.context;
         let shared = &context.shared;
-        shared.metrics.requested(end.sent.status, end.sent.took);
+        shared.metrics.record_request(end.sent.status, end.sent.duration);
         let Turn { session, event, .. } = end.turn;
         match end.sent.outcome {
             Outcome::Delivered if end.is_announcement => {
-                self.reached();
-                self.backlog.announced(&mut self.changes, session, context.destination.recipient());
-                self.sessions.announced(session);
+                self.on_available();
+                self.backlog.set_announced(&mut self.changes, session, context.destination.recipient());
+                self.sessions.on_announced(session);
                 Ok(())
             }
             Outcome::Delivered => {
-                self.reached();
+                self.on_available();
                 shared.metrics.sent();
                 self.cursor.sent += 1;
                 self.last_sent_ms = Some(now_ms());
-                self.is_moved = true;
+                self.is_cursor_changed = true;
                 if end.announces {
-                    self.backlog.announced(&mut self.changes, session, context.destination.recipient());
-                    self.sessions.known(session);
+                    self.backlog.set_announced(&mut self.changes, session, context.destination.recipient());
+                    self.sessions.set_announced(session);
                 }
                 self.finish(end.turn)
             }
             Outcome::Refused { status, ref answer } => {
-                self.reached();
+                self.on_available();
                 shared.metrics.failed(Reason::Refused);
                 shared.metrics.dead_lettered();
                 self.dead_letters += 1;
                 self.reporter.refused(end.id, status, answer);
-                self.note_error(format!("{status}: {answer}"));
+                self.set_last_error(format!("{status}: {answer}"));
                 let letter =
                     DeadLetter::new(event.location, session, status, answer.clone(), now_ms(), end.is_announcement);
                 self.backlog.insert_dead_letter(&mut self.changes, end.id, &letter);
@@ -56,35 +56,36 @@ impl Consumer<'_> {
                 let failures = self.sessions.failed(session);
                 self.reporter.failed(reason, failures, &message);
                 let wait = back_off(context.config.retry, failures, retry_after);
-                // A session that fails again says nothing of the upstream while others could be asked.
-                let is_news = failures == 1 || !self.sessions.has_fresh();
+                // A session that fails again does not show that the upstream is unavailable while there are fresh
+                // sessions.
+                let is_upstream_failure = failures == 1 || !self.sessions.has_fresh();
                 self.sessions.back_off(session, now + wait);
-                if self.circuit.failed(is_news, end.is_probe, retry_after, now) == Change::Opened {
+                if self.circuit.failed(is_upstream_failure, end.is_probe, retry_after, now) == Transition::Opened {
                     self.reporter.opened(&message);
                 }
-                self.note_error(message);
+                self.set_last_error(message);
                 Ok(())
             }
         }
     }
 
-    /// An event is done: nothing waits for it any more.
+    /// Removes an event that does not wait any more.
     pub(super) fn finish(&mut self, turn: Turn) -> Result<(), StoreError> {
-        self.backlog.remove(&mut self.changes, turn.session, turn.event);
+        self.backlog.remove_waiting(&mut self.changes, turn.session, turn.event);
         let backlog = &self.backlog;
-        self.sessions.done(turn.session, |ticket, count| backlog.waiting_behind(turn.session, ticket, count))
+        self.sessions.done(turn.session, |ticket, count| backlog.waiting_after(turn.session, ticket, count))
     }
 
-    /// The upstream answered.
-    fn reached(&mut self) {
+    /// Records that the upstream is available.
+    fn on_available(&mut self) {
         self.reporter.accepted();
-        if self.circuit.succeeded() == Change::Closed {
+        if self.circuit.succeeded() == Transition::Closed {
             self.reporter.closed();
             self.read_at = Instant::now();
         }
     }
 
-    fn note_error(&self, message: String) {
+    fn set_last_error(&self, message: String) {
         let mut status = self.context.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.last_error = Some(LastError { at_ms: now_ms(), message });
     }

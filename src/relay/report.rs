@@ -1,4 +1,4 @@
-//! What the relay says in the process's log: each thing when it begins and ends, not every time.
+//! The log lines of the relay. Each condition is logged when it begins and when it ends, not for every request.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use uuid::Uuid;
 use super::destination::Reason;
 use crate::runtime::LogThrottle;
 
-/// How often the same condition is logged at most.
+/// The shortest time between two log lines about the same condition.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// A session that failed so often in a row is worth a line of its own.
+/// The number of failures in a row at which a session is logged as stuck.
 const STUCK_FAILURES: u32 = 5;
 
-/// How much of an upstream's words is told.
-const TOLD_CHARS: usize = 200;
+/// Most characters of an upstream's message in a log line.
+const LOGGED_CHARS: usize = 200;
 
-/// The relay's voice, for one destination.
+/// Logs the failures of one destination.
 pub struct FailureReporter {
     destination: String,
-    /// The key of the configuration that says who we are there.
+    /// The key of the setting that identifies the organization.
     identity_key: String,
     unauthorized: LogThrottle,
     redirect: LogThrottle,
@@ -26,7 +26,7 @@ pub struct FailureReporter {
 }
 
 impl FailureReporter {
-    /// For a destination whose identity stands under that key.
+    /// The reporter of a destination whose organization is set by `identity_key`.
     pub fn new(destination: &str, identity_key: &str) -> FailureReporter {
         FailureReporter {
             destination: destination.to_owned(),
@@ -37,9 +37,9 @@ impl FailureReporter {
         }
     }
 
-    /// A request failed, for the so-manieth time in a row in its session.
+    /// Reports a failed request. `failures`: how many requests of its session failed in a row.
     pub fn failed(&self, reason: Reason, failures: u32, error: &str) {
-        let error = start_of(error);
+        let error = truncate(error);
         let destination = &self.destination;
         tracing::debug!(destination, ?reason, failures, error, "a request to the upstream failed");
         let (throttle, key) = match reason {
@@ -55,32 +55,32 @@ impl FailureReporter {
             tracing::error!(
                 destination,
                 error,
-                "upstream rejects our requests: correct {key}; events wait on disk until then"
+                "upstream rejects all requests: correct {key}; events wait on disk until then"
             );
         }
     }
 
-    /// The upstream let a request in: if it does not any more, that is news.
+    /// The upstream accepted a request: the next rejection is logged again.
     pub fn accepted(&self) {
         self.unauthorized.reset();
         self.redirect.reset();
     }
 
-    /// An event became a dead letter.
+    /// Reports an event that became a dead letter.
     pub fn refused(&self, event: Uuid, status: u16, answer: &str) {
-        let answer = start_of(answer);
-        if let Some(more) = self.refused.allow() {
+        let answer = truncate(answer);
+        if let Some(suppressed) = self.refused.allow() {
             let destination = &self.destination;
             tracing::warn!(
-                destination, %event, status, answer, suppressed = more,
+                destination, %event, status, answer, suppressed,
                 "upstream refused an event permanently: see `cairn dead-letter list`"
             );
         }
     }
 
-    /// The circuit opened.
+    /// Reports that the circuit opened.
     pub fn opened(&self, error: &str) {
-        let error = start_of(error);
+        let error = truncate(error);
         let destination = &self.destination;
         tracing::warn!(
             destination,
@@ -89,18 +89,18 @@ impl FailureReporter {
         );
     }
 
-    /// The circuit closed.
+    /// Reports that the circuit closed.
     pub fn closed(&self) {
         tracing::info!(destination = self.destination, "upstream available again: circuit closed");
     }
 }
 
-/// The log is no place for whatever an upstream says: the whole answer is in the dead letter.
-fn start_of(text: &str) -> &str {
-    text.char_indices().nth(TOLD_CHARS).map_or(text, |(end, _)| &text[..end])
+/// The start of a message of the upstream. The whole response is in the dead letter.
+fn truncate(text: &str) -> &str {
+    text.char_indices().nth(LOGGED_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The key of the endpoint that stands beside the identity's.
+/// The key of the endpoint in the same section as the organization.
 fn endpoint_key(identity_key: &str) -> String {
     let section = identity_key.rsplit_once('.').map_or("", |(section, _)| section);
     format!("{section}.endpoint")

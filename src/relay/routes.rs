@@ -1,4 +1,5 @@
-//! `GET /v1/relay`, and the calls for dead letters under `/v1/relay/{destination}/dead-letters`.
+//! `GET /v1/relay`, and the calls for dead letters under `/v1/relay/{destination}/dead-letters`. Specified in
+//! `docs/agnost.md`, sections "Status" and "Dead letters".
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::backlog::DeadLetter;
-use super::commands::{Action, Command, Moved};
+use super::commands::{Action, Command, CommandResult};
 use super::destinations::Relay;
 use super::handle::DestinationHandle;
 use super::status::Shared;
-use crate::http::{ApiError, PathSegments, QueryParams, json_response, number};
+use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
 use crate::ledger::Ledger;
 use crate::ledger::format::record::Record;
 use crate::ledger::read::lookup;
@@ -28,8 +29,8 @@ const LIMIT_MAX: usize = 1000;
 
 const LETTERS: &str = "/v1/relay/{destination}/dead-letters";
 
-/// The calls that read.
-pub fn reads(relay: Arc<Relay>) -> Router {
+/// The routes that read.
+pub fn read_routes(relay: Arc<Relay>) -> Router {
     Router::new()
         .route("/v1/relay", get(status))
         .route(LETTERS, get(list))
@@ -37,8 +38,8 @@ pub fn reads(relay: Arc<Relay>) -> Router {
         .with_state(relay)
 }
 
-/// The calls that change what goes out.
-pub fn repairs(relay: Arc<Relay>) -> Router {
+/// The routes that retry and drop dead letters.
+pub fn dead_letter_routes(relay: Arc<Relay>) -> Router {
     Router::new()
         .route(LETTERS, delete(drop_all))
         .route(&format!("{LETTERS}/retry"), post(retry_all))
@@ -52,26 +53,26 @@ impl Relay {
         let handles = self.handles();
         let found = handles.iter().find(|handle| handle.spec.name() == name).cloned();
         found.ok_or_else(|| {
-            let known = handles.iter().map(|handle| handle.spec.name()).collect::<Vec<_>>().join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            ApiError::not_found(format!("there is no destination {name:?}; there are: {known}"))
+            let names = handles.iter().map(|handle| handle.spec.name()).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "none".to_owned() } else { names };
+            ApiError::not_found(format!("there is no destination {name:?}; configured destinations: {names}"))
         })
     }
 
-    /// Runs a read of the database on a thread made for blocking.
+    /// Runs `work`, which reads the database, on a blocking thread.
     async fn read<T: Send + 'static>(
         self: &Arc<Relay>,
         work: impl FnOnce(&Relay) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let relay = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || work(&relay));
-        // A panic in a read is a bug, and goes on as one.
+        // A panic is a bug and is propagated.
         read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
 fn store_failed(error: StoreError) -> ApiError {
-    tracing::error!(%error, "a read failed");
+    tracing::error!(%error, "reading the ledger failed");
     ApiError::unavailable(format!("the ledger could not be read: {error}"))
 }
 
@@ -80,7 +81,7 @@ fn time_text(ms: u64) -> String {
 }
 
 async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Body>, ApiError> {
-    QueryParams::of(&uri)?.end()?;
+    QueryParams::none(&uri)?;
     let described = relay
         .read(|relay| {
             let handles = relay.handles();
@@ -94,7 +95,7 @@ async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Bo
 fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
     let status = shared.status();
     let last_error = status.last_error.as_ref();
-    if !status.is_known {
+    if !status.is_loaded {
         let (name, kind, endpoint) = (&shared.name, shared.kind, &shared.endpoint);
         return Ok(json!({"name": name, "type": kind, "endpoint": endpoint, "circuit": "starting"}));
     }
@@ -120,14 +121,14 @@ async fn list(
     uri: Uri,
 ) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
-    let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = |text: &str| parse_number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", |text| Uuid::try_parse(text).ok())?;
-    params.end()?;
+    params.finish()?;
     let (letters, next) = relay
         .read(move |relay| {
             let backlog = &relay.destination(&destination)?.shared.backlog;
-            // One more than is shown tells whether there is a next page.
+            // One more than the page shows whether there is a next page.
             let mut letters = backlog.dead_letters(cursor, limit + 1).map_err(store_failed)?;
             let next = (letters.len() > limit).then(|| letters.truncate(limit));
             let next = next.and_then(|()| letters.last().map(|(id, _)| *id));
@@ -167,12 +168,12 @@ async fn show(
     PathSegments((destination, id)): PathSegments<(String, String)>,
     uri: Uri,
 ) -> Result<Response<Body>, ApiError> {
-    QueryParams::of(&uri)?.end()?;
+    QueryParams::none(&uri)?;
     let id = parse_id(&id)?;
     let shown = relay
         .read(move |relay| {
             let backlog = &relay.destination(&destination)?.shared.backlog;
-            let letter = backlog.dead_letter(id).map_err(store_failed)?.ok_or_else(|| no_letter(id))?;
+            let letter = backlog.dead_letter(id).map_err(store_failed)?.ok_or_else(|| not_a_dead_letter(id))?;
             let record = lookup::record(relay.ledger.store(), letter.location()).map_err(store_failed)?;
             let mut described = describe_letter(id, &letter, record.as_ref());
             let mut event = Vec::new();
@@ -190,11 +191,11 @@ fn parse_id(text: &str) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text).map_err(|_| ApiError::bad_request(format!("expected the id of an event, found {text:?}")))
 }
 
-fn no_letter(id: Uuid) -> ApiError {
-    ApiError::not_found(format!("the event {id} is no dead letter"))
+fn not_a_dead_letter(id: Uuid) -> ApiError {
+    ApiError::not_found(format!("event {id} is not a dead letter"))
 }
 
-type One = PathSegments<(String, String)>;
+type LetterPath = PathSegments<(String, String)>;
 
 async fn retry_all(
     state: State<Arc<Relay>>,
@@ -212,12 +213,20 @@ async fn drop_all(
     command(&state, &uri, (Action::Drop, &destination), None).await
 }
 
-async fn retry_one(state: State<Arc<Relay>>, PathSegments(of): One, uri: Uri) -> Result<Response<Body>, ApiError> {
-    command(&state, &uri, (Action::Retry, &of.0), Some(parse_id(&of.1)?)).await
+async fn retry_one(
+    state: State<Arc<Relay>>,
+    PathSegments(path): LetterPath,
+    uri: Uri,
+) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Retry, &path.0), Some(parse_id(&path.1)?)).await
 }
 
-async fn drop_one(state: State<Arc<Relay>>, PathSegments(of): One, uri: Uri) -> Result<Response<Body>, ApiError> {
-    command(&state, &uri, (Action::Drop, &of.0), Some(parse_id(&of.1)?)).await
+async fn drop_one(
+    state: State<Arc<Relay>>,
+    PathSegments(path): LetterPath,
+    uri: Uri,
+) -> Result<Response<Body>, ApiError> {
+    command(&state, &uri, (Action::Drop, &path.0), Some(parse_id(&path.1)?)).await
 }
 
 async fn command(
@@ -226,18 +235,18 @@ async fn command(
     (action, destination): (Action, &str),
     event: Option<Uuid>,
 ) -> Result<Response<Body>, ApiError> {
-    // Who thinks that this chooses some must not lose all.
+    // A parameter that looks like a selection must not be ignored: all dead letters would be retried or dropped.
     QueryParams::none(uri)?;
     let (reply, replied) = oneshot::channel();
-    let ended = || ApiError::unavailable("the relay is shutting down or starting again");
+    let ended = || ApiError::unavailable("the relay is shutting down or restarting: try again later");
     relay.destination(destination)?.commands.send(Command { action, event, reply }).map_err(|_| ended())?;
-    let Moved { count, left } = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
+    let CommandResult { count, left } = replied.await.map_err(|_| ended())?.map_err(store_failed)?;
     if let Some(id) = event.filter(|_| count == 0) {
-        return Err(no_letter(id));
+        return Err(not_a_dead_letter(id));
     }
     match action {
-        Action::Retry => tracing::info!(destination, count, left, "dead letters are sent again"),
-        Action::Drop => tracing::info!(destination, count, left, "dead letters were dropped"),
+        Action::Retry => tracing::info!(destination, count, left, "dead letters queued for retry"),
+        Action::Drop => tracing::info!(destination, count, left, "dead letters dropped"),
     }
     let done = match action {
         Action::Retry => json!({ "retried": count, "left": left }),

@@ -1,7 +1,10 @@
-//! Whose turn it is: the sessions that have something to send, in memory.
+//! The sessions that have events to send, in memory, and the order in which they send.
 //!
-//! The events of a session go one after the other; sessions go side by side. Of each session only the first events are
-//! here, the others wait on disk ([`super::backlog`]), so that a session that is stuck for a day takes no memory.
+//! The events of a session are sent one after the other; sessions are sent concurrently. Only the first events of each
+//! session are in memory, the others wait on disk ([`super::backlog`]), so that a session that is stuck for a day needs
+//! little memory.
+//!
+//! A session is *fresh* if its last request did not fail.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
@@ -9,104 +12,104 @@ use std::time::Instant;
 use super::destination::SessionKey;
 use crate::ledger::format::keys::Location;
 
-/// How many events of a session are kept in memory.
-pub const IN_MEMORY: usize = 16;
+/// Most events of a session in memory.
+pub const MAX_IN_MEMORY: usize = 16;
 
-/// An event that waits.
+/// An event that waits to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// Its place in the order in which events were read: sessions keep it.
+pub struct WaitingEvent {
+    /// Its number in the order in which events were read, which sessions preserve.
     pub ticket: u64,
-    /// Where it stands in the ledger.
+    /// Its location in the ledger.
     pub location: Location,
 }
 
 struct Session {
-    /// The first ones; never empty.
-    first: VecDeque<Waiting>,
-    /// How many more there are on disk.
+    /// The first waiting events; never empty.
+    first: VecDeque<WaitingEvent>,
+    /// The number of further waiting events on disk.
     on_disk: u64,
     is_announced: bool,
-    /// In a row.
+    /// Failed requests in a row.
     failures: u32,
 }
 
-/// What may be sent now.
+/// An event that may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// Whose turn it is.
+    /// The session.
     pub session: SessionKey,
-    /// Its first event.
-    pub event: Waiting,
-    /// Whether the upstream knows the session.
+    /// The first waiting event of the session.
+    pub event: WaitingEvent,
+    /// Whether the session was announced to the upstream.
     pub is_announced: bool,
 }
 
-/// Every session that has something to send.
+/// All sessions that have events to send.
 #[derive(Default)]
 pub struct Sessions {
     all: HashMap<SessionKey, Session>,
-    /// Ready, and their last request did not fail.
+    /// Ready sessions whose last request did not fail.
     fresh: VecDeque<SessionKey>,
-    /// Ready after a back-off.
+    /// Ready sessions whose last request failed and whose back-off is over.
     retry: VecDeque<SessionKey>,
-    /// In their back-off.
+    /// Sessions in back-off, by its end.
     backing_off: BTreeSet<(Instant, SessionKey)>,
     /// The first event of each session, by ticket.
     fronts: BTreeMap<u64, Location>,
     in_flight: usize,
-    /// Of them, how many are of sessions whose last request failed.
+    /// Requests in flight of sessions whose last request failed.
     retries_in_flight: usize,
     waiting: u64,
     turns: u32,
 }
 
 impl Sessions {
-    /// How many sessions there are.
+    /// The number of sessions.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// How many events wait or are in flight.
+    /// The number of events that wait or are in flight.
     pub fn waiting(&self) -> u64 {
         self.waiting
     }
 
-    /// How many requests are on their way.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many sessions could send now, if those that failed get so many slots.
+    /// The number of sessions that may send now, if sessions that failed have `retry_slots` slots.
     pub fn ready(&self, retry_slots: usize) -> usize {
         self.fresh.len() + self.retry.len().min(retry_slots.saturating_sub(self.retries_in_flight))
     }
 
-    /// Whether a session could send now whose last request did not fail.
+    /// Whether a fresh session may send now.
     pub fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()
     }
 
-    /// The event that has waited longest.
+    /// The location of the event that was read first.
     pub fn oldest(&self) -> Option<Location> {
         self.fronts.first_key_value().map(|(_, location)| *location)
     }
 
-    /// Adds an event behind the others of its session. `is_announced` is asked of a session that is new here.
+    /// Adds an event at the end of its session. `is_announced` is called for a session that is not in memory.
     ///
     /// # Errors
-    /// What `is_announced` fails with. The event is not added then.
+    /// The error of `is_announced`. The event is not added then.
     pub fn push<E>(
         &mut self,
         session: SessionKey,
-        event: Waiting,
+        event: WaitingEvent,
         is_announced: impl FnOnce() -> Result<bool, E>,
     ) -> Result<(), E> {
-        if let Some(known) = self.all.get_mut(&session) {
-            if known.on_disk == 0 && known.first.len() < IN_MEMORY {
-                known.first.push_back(event);
+        if let Some(entry) = self.all.get_mut(&session) {
+            if entry.on_disk == 0 && entry.first.len() < MAX_IN_MEMORY {
+                entry.first.push_back(event);
             } else {
-                known.on_disk += 1;
+                entry.on_disk += 1;
             }
             self.waiting += 1;
             return Ok(());
@@ -120,7 +123,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Lets those be ready whose back-off is over.
+    /// Makes sessions ready whose back-off is over.
     pub fn wake(&mut self, now: Instant) {
         while self.wake_at().is_some_and(|until| until <= now)
             && let Some((_, session)) = self.backing_off.pop_first()
@@ -129,7 +132,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the rest of all of them.
+    /// Ends the back-off of all sessions.
     pub fn wake_all(&mut self) {
         if let Some((until, _)) = self.backing_off.last() {
             self.wake(*until);
@@ -141,79 +144,83 @@ impl Sessions {
         self.backing_off.first().map(|(until, _)| *until)
     }
 
-    /// Takes the next turn; it lasts until [`Sessions::done`], [`Sessions::announced`] or [`Sessions::rest`].
+    /// Takes the next event to send. Its request is in flight until [`Sessions::done`], [`Sessions::on_announced`] or
+    /// [`Sessions::failed`].
     ///
-    /// Sessions that failed and those that did not take turns. The former may hang again, and get no more than
-    /// `again_slots` at once, so that many of them hold up nobody else.
+    /// Fresh sessions and those that failed alternate. Requests of the latter may hang again, so at most `retry_slots`
+    /// of them are in flight, and many of them hold up no other session.
     pub fn next(&mut self, retry_slots: usize) -> Option<Turn> {
         self.turns = self.turns.wrapping_add(1);
-        let is_agains = self.turns.is_multiple_of(2) || self.fresh.is_empty();
-        let session = match is_agains && self.retries_in_flight < retry_slots {
+        let prefers_retry = self.turns.is_multiple_of(2) || self.fresh.is_empty();
+        let session = match prefers_retry && self.retries_in_flight < retry_slots {
             true => self.retry.pop_front().or_else(|| self.fresh.pop_front())?,
             false => self.fresh.pop_front()?,
         };
-        let known = self.all.get(&session)?;
+        let entry = self.all.get(&session)?;
         self.in_flight += 1;
-        self.retries_in_flight += usize::from(known.failures > 0);
-        Some(Turn { session, event: *known.first.front()?, is_announced: known.is_announced })
+        self.retries_in_flight += usize::from(entry.failures > 0);
+        Some(Turn { session, event: *entry.first.front()?, is_announced: entry.is_announced })
     }
 
-    /// A turn is over.
+    /// Records that the request of a session has ended.
     fn end(&mut self, session: SessionKey) {
         self.in_flight -= 1;
-        self.retries_in_flight -= usize::from(self.all.get(&session).is_some_and(|known| known.failures > 0));
+        self.retries_in_flight -= usize::from(self.all.get(&session).is_some_and(|entry| entry.failures > 0));
     }
 
-    /// The upstream knows the session now: it is ready for its first event.
-    pub fn announced(&mut self, session: SessionKey) {
+    /// The session was announced: its first event is ready.
+    pub fn on_announced(&mut self, session: SessionKey) {
         self.end(session);
-        if let Some(known) = self.all.get_mut(&session) {
-            known.is_announced = true;
-            known.failures = 0;
+        if let Some(entry) = self.all.get_mut(&session) {
+            entry.is_announced = true;
+            entry.failures = 0;
             self.fresh.push_front(session);
         }
     }
 
-    /// The upstream knows the session now, by an event that is still to be done.
-    pub fn known(&mut self, session: SessionKey) {
-        if let Some(known) = self.all.get_mut(&session) {
-            known.is_announced = true;
+    /// The session was announced by an event whose request has not ended yet.
+    pub fn set_announced(&mut self, session: SessionKey) {
+        if let Some(entry) = self.all.get_mut(&session) {
+            entry.is_announced = true;
         }
     }
 
-    /// The request failed, and [`Sessions::rest`] comes next. Returns how many failed in a row.
+    /// The request failed; the caller must call [`Sessions::back_off`] next. Returns the number of failures in a row.
     pub fn failed(&mut self, session: SessionKey) -> u32 {
         self.end(session);
-        self.all.get_mut(&session).map_or(1, |known| {
-            known.failures = known.failures.saturating_add(1);
-            known.failures
+        self.all.get_mut(&session).map_or(1, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.failures
         })
     }
 
-    /// The session rests until then.
+    /// Puts the session into back-off.
     pub fn back_off(&mut self, session: SessionKey, until: Instant) {
         self.backing_off.insert((until, session));
     }
 
-    /// The session's first event is done. If none of its others are in memory, `read` gets so many from disk: those
-    /// behind a ticket.
+    /// The first event of the session is done. If no other event of it is in memory, `read` reads the given number of
+    /// events after a ticket from disk.
+    ///
+    /// # Errors
+    /// The error of `read`.
     pub fn done<E>(
         &mut self,
         session: SessionKey,
-        read: impl FnOnce(u64, usize) -> Result<VecDeque<Waiting>, E>,
+        read: impl FnOnce(u64, usize) -> Result<VecDeque<WaitingEvent>, E>,
     ) -> Result<(), E> {
         self.end(session);
-        let Some(known) = self.all.get_mut(&session) else { return Ok(()) };
-        let Some(done) = known.first.pop_front() else { return Ok(()) };
+        let Some(entry) = self.all.get_mut(&session) else { return Ok(()) };
+        let Some(done) = entry.first.pop_front() else { return Ok(()) };
         self.waiting -= 1;
         self.fronts.remove(&done.ticket);
-        known.failures = 0;
-        if known.first.is_empty() && known.on_disk > 0 {
-            let count = known.on_disk.min(IN_MEMORY as u64);
-            known.first = read(done.ticket, count as usize)?;
-            known.on_disk -= count;
+        entry.failures = 0;
+        if entry.first.is_empty() && entry.on_disk > 0 {
+            let count = entry.on_disk.min(MAX_IN_MEMORY as u64);
+            entry.first = read(done.ticket, count as usize)?;
+            entry.on_disk -= count;
         }
-        match known.first.front() {
+        match entry.first.front() {
             Some(next) => {
                 self.fronts.insert(next.ticket, next.location);
                 self.fresh.push_back(session);
@@ -237,20 +244,20 @@ mod tests {
     const A: SessionKey = SessionKey([1; 16]);
     const B: SessionKey = SessionKey([2; 16]);
 
-    fn event(ticket: u64) -> Waiting {
-        Waiting { ticket, location: Location { shard: ShardId(0), position: Position(ticket) } }
+    fn event(ticket: u64) -> WaitingEvent {
+        WaitingEvent { ticket, location: Location { shard: ShardId(0), position: Position(ticket) } }
     }
 
-    fn push(sessions: &mut Sessions, session: SessionKey, event: Waiting, is_announced: bool) {
+    fn push(sessions: &mut Sessions, session: SessionKey, event: WaitingEvent, is_announced: bool) {
         sessions.push(session, event, || Ok::<_, Infallible>(is_announced)).unwrap();
     }
 
-    fn nothing(_: u64, _: usize) -> Result<VecDeque<Waiting>, Infallible> {
+    fn nothing(_: u64, _: usize) -> Result<VecDeque<WaitingEvent>, Infallible> {
         Ok(VecDeque::new())
     }
 
     #[test]
-    fn events_of_a_session_take_turns_one_after_the_other_and_sessions_side_by_side() {
+    fn events_of_a_session_are_sent_one_after_the_other_and_sessions_concurrently() {
         let mut sessions = Sessions::default();
         push(&mut sessions, A, event(0), false);
         push(&mut sessions, A, event(1), false);
@@ -260,7 +267,7 @@ mod tests {
         let second = sessions.next(1).unwrap();
         assert_eq!((second.session, second.event.ticket, second.is_announced), (B, 2, true));
         assert_eq!((sessions.next(1), sessions.in_flight()), (None, 2));
-        sessions.announced(A);
+        sessions.on_announced(A);
         let first = sessions.next(1).unwrap();
         assert_eq!((first.event.ticket, first.is_announced), (0, true));
         sessions.done(A, nothing).unwrap();
@@ -273,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_rests_holds_up_nobody_and_keeps_its_place() {
+    fn a_session_in_back_off_holds_up_no_other_session_and_keeps_its_first_event() {
         let mut sessions = Sessions::default();
         let now = Instant::now();
         push(&mut sessions, A, event(0), true);
@@ -295,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_failed_get_their_share_and_no_more() {
+    fn sessions_that_failed_use_at_most_their_slots() {
         let mut sessions = Sessions::default();
         let now = Instant::now();
         for n in 0..20 {
@@ -309,7 +316,7 @@ mod tests {
         sessions.wake(now);
         let turns: Vec<SessionKey> = (0..8).map(|_| sessions.next(2).unwrap().session).collect();
         assert_eq!(turns.iter().filter(|session| bad.contains(session)).count(), 2);
-        // With nobody else to ask, they still get no more: whoever comes next finds a place.
+        // Without fresh sessions they still get no more slots, so that a new session finds a free one.
         while sessions.has_fresh() {
             sessions.next(2).unwrap();
         }
@@ -319,19 +326,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_for_memory_comes_back_from_disk_in_order() {
+    fn events_that_do_not_fit_into_memory_are_read_from_disk_in_order() {
         let mut sessions = Sessions::default();
-        let total = 3 * IN_MEMORY as u64 + 5;
+        let total = 3 * MAX_IN_MEMORY as u64 + 5;
         for ticket in 0..total {
             push(&mut sessions, A, event(ticket), true);
         }
-        assert_eq!(sessions.all[&A].first.len(), IN_MEMORY);
+        assert_eq!(sessions.all[&A].first.len(), MAX_IN_MEMORY);
         for ticket in 0..total {
             assert_eq!(sessions.waiting(), total - ticket);
             assert_eq!(sessions.next(1).unwrap().event.ticket, ticket);
-            let read = |behind: u64, count: usize| {
-                assert_eq!((behind, count), (ticket, IN_MEMORY.min((total - ticket - 1) as usize)));
-                Ok::<_, Infallible>((behind + 1..total).take(count).map(event).collect())
+            let read = |after: u64, count: usize| {
+                assert_eq!((after, count), (ticket, MAX_IN_MEMORY.min((total - ticket - 1) as usize)));
+                Ok::<_, Infallible>((after + 1..total).take(count).map(event).collect())
             };
             sessions.done(A, read).unwrap();
         }

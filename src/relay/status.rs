@@ -1,4 +1,4 @@
-//! What others see of a destination.
+//! The state of a destination that other threads read.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -11,84 +11,84 @@ use crate::ledger::read::committed::Committed;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
 
-/// What a destination's consumer shares with those who look.
+/// What the consumer of a destination shares with other threads.
 pub struct Shared {
-    /// Its name.
+    /// The name of the destination.
     pub name: String,
-    /// What it speaks.
+    /// Its protocol.
     pub kind: super::config::DestinationType,
     /// Its base URL.
     pub endpoint: String,
-    /// The key of the configuration that says who we are there.
+    /// The key of the setting that identifies the organization.
     pub identity_key: String,
-    /// Its rows.
+    /// Its rows on disk.
     pub backlog: Backlog,
-    /// Its numbers.
+    /// Its metrics.
     pub metrics: DestinationMetrics,
-    /// How far it is. Held for a copy.
+    /// Its progress. Locked for one copy.
     pub status: Mutex<Status>,
-    /// It was told to end.
+    /// Whether a stop was requested.
     pub is_ending: AtomicBool,
 }
 
 impl Shared {
-    /// How far it is now.
+    /// A copy of its progress.
     pub fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// How far a destination is.
+/// The progress of a destination.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// The consumer has looked at what is on disk: before that, the numbers mean nothing.
-    pub is_known: bool,
-    /// Events that were acknowledged, ever.
+    /// Whether the consumer has loaded its state from disk. Before that, the other fields have no meaning.
+    pub is_loaded: bool,
+    /// The number of events acknowledged since the destination was created.
     pub sent: u64,
-    /// Events that were read and not acknowledged.
+    /// The number of events that were read and are not acknowledged.
     pub waiting: u64,
-    /// Requests on their way.
+    /// The number of requests in flight.
     pub in_flight: usize,
-    /// The next event of each shard that will be read.
+    /// The position of the next event of each shard.
     pub next: Vec<Position>,
-    /// The event that was read first of those that wait.
+    /// The waiting event that was read first.
     pub oldest: Option<Location>,
-    /// Only probes are sent.
+    /// Whether the circuit is open, so that only probes are sent.
     pub is_open: bool,
-    /// How many there are.
+    /// The number of dead letters.
     pub dead_letters: u64,
     /// When the last event was acknowledged, in ms since 1970; `None` if none was since the start.
     pub last_sent_ms: Option<u64>,
-    /// When the next request goes out, while everything waits, in ms since 1970.
+    /// When the next request is due, in ms since 1970; `None` unless everything waits.
     pub next_try_ms: Option<u64>,
-    /// The last request that failed.
+    /// The error of the last failed request.
     pub last_error: Option<LastError>,
 }
 
 /// Why a request failed.
 #[derive(Debug, Clone)]
 pub struct LastError {
-    /// When, in ms since 1970.
+    /// When it failed, in ms since 1970.
     pub at_ms: u64,
-    /// In the words of the upstream or of the system.
+    /// The message of the upstream or of the system.
     pub message: String,
 }
 
 impl Status {
-    /// How many committed events were not acknowledged.
+    /// The number of committed events that are not acknowledged.
     pub fn backlog(&self, committed: &Committed) -> u64 {
         self.waiting + committed.lag(&self.next)
     }
 
-    /// Whether nothing will be sent from `since_ms` to `until_ms`, in ms since 1970, after it was tried once more: all is, or
-    /// the upstream is away, or what is left has to wait longer.
-    pub fn is_at_rest(&self, committed: &Committed, since_ms: u64, until_ms: u64) -> bool {
+    /// Whether nothing will be sent until `until_ms`, after everything was retried once at `since_ms` (both in ms since
+    /// 1970): everything is sent, the upstream is unavailable, or the remaining events are in back-off for longer.
+    pub fn is_settled(&self, committed: &Committed, since_ms: u64, until_ms: u64) -> bool {
         let has_failed = self.last_error.as_ref().is_some_and(|error| error.at_ms > since_ms);
-        let is_away = self.last_sent_ms.is_none_or(|sent_ms| sent_ms <= since_ms);
-        let is_later =
+        let is_unavailable = self.last_sent_ms.is_none_or(|sent_ms| sent_ms <= since_ms);
+        let is_due_later =
             || committed.lag(&self.next) == 0 && self.next_try_ms.is_some_and(|next_try_ms| next_try_ms > until_ms);
         let is_all_sent = self.backlog(committed) == 0;
-        self.is_known && self.in_flight == 0 && (is_all_sent || has_failed && (is_away || is_later()))
+        self.is_loaded && self.in_flight == 0 && (is_all_sent || has_failed && (is_unavailable || is_due_later()))
     }
 
     /// When the oldest event of the backlog was received, in ms since 1970.
@@ -106,7 +106,7 @@ impl Status {
     }
 }
 
-/// When the first event that was not read was received; `None` if there is none.
+/// When the oldest event that is not read was received, in ms since 1970; `None` if there is none.
 ///
 /// # Errors
 /// When the database cannot be read.

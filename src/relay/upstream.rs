@@ -1,4 +1,4 @@
-//! Requests to an upstream over HTTP, and what their answers mean.
+//! HTTP requests to an upstream, and the classification of their responses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,28 +7,28 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect, retry};
 
 use super::config::DestinationConfig;
-use super::destination::{Outcome, Reason, Sending, Sent};
+use super::destination::{Outcome, Reason, SendFuture, SendResult};
 use crate::http::ErrorChain;
 use crate::text::settings::InvalidSetting;
 
-/// How much of an answer is read; the rest is dropped with its connection.
+/// Most bytes of a response body that are read; the rest is dropped with its connection.
 const ANSWER_BYTES: usize = 4096;
-/// The longest that an upstream can make us wait.
+/// The longest wait that an upstream can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// An upstream that is reached over HTTP.
 pub struct Upstream {
     client: Client,
     endpoint: String,
-    /// What an answer may repeat and nobody shall read.
+    /// The secret that is replaced in responses, because an upstream may repeat it.
     secret: Arc<str>,
 }
 
 impl Upstream {
-    /// The upstream of a destination. `headers` go with every request; `secret` is taken out of its answers.
+    /// The upstream of a destination. `headers` are sent with every request; `secret` is replaced in responses.
     ///
-    /// Connections are kept alive, HTTP/2 is spoken where TLS offers it, and proxies are those of the usual variables
-    /// of the environment.
+    /// Connections are kept alive and use HTTP/2 where TLS negotiates it. Proxies are those of the usual environment
+    /// variables.
     ///
     /// # Errors
     /// When the endpoint or the certificates cannot be used.
@@ -46,12 +46,12 @@ impl Upstream {
             .timeout(config.timeout)
             .pool_max_idle_per_host(config.concurrency)
             .redirect(redirect::Policy::none())
-            // One place decides what is tried again.
+            // Retries are decided in one place, the consumer.
             .retry(retry::never())
             .tls_certs_merge(config.certificates(key)?)
             .build();
         let unusable = |error: reqwest::Error| {
-            InvalidSetting::new(format!("{key}.ca_file"), "certificates that can be used", ErrorChain(&error))
+            InvalidSetting::new(format!("{key}.ca_file"), "valid certificates", ErrorChain(&error))
         };
         Ok(Upstream { client: client.map_err(unusable)?, endpoint, secret: secret.into() })
     }
@@ -62,32 +62,33 @@ impl Upstream {
     }
 
     /// Posts a JSON body.
-    pub fn post(&self, path: &str, body: Vec<u8>) -> Sending {
+    pub fn post(&self, path: &str, body: Vec<u8>) -> SendFuture {
         self.send(self.client.post(format!("{}{path}", self.endpoint)).body(body), Arc::clone(&self.secret))
     }
 
-    /// The same in somebody else's name: with another value of the header that says who we are, which is as secret.
-    pub fn post_as(&self, header: &'static str, secret: &str, path: &str, body: Vec<u8>) -> Sending {
+    /// Posts a JSON body for another organization: `header` is sent with the value `secret`, which is replaced in the
+    /// response.
+    pub fn post_as(&self, header: &'static str, secret: &str, path: &str, body: Vec<u8>) -> SendFuture {
         let request = self.client.post(format!("{}{path}", self.endpoint)).header(header, secret).body(body);
         self.send(request, secret.into())
     }
 
-    fn send(&self, request: RequestBuilder, secret: Arc<str>) -> Sending {
+    fn send(&self, request: RequestBuilder, secret: Arc<str>) -> SendFuture {
         Box::pin(async move {
             let started = Instant::now();
             let (outcome, status) = match request.send().await {
                 Ok(response) => {
                     let status = response.status();
-                    (judge(response, &secret).await, Some(status.as_u16()))
+                    (classify(response, &secret).await, Some(status.as_u16()))
                 }
-                Err(error) => (failed(&error), None),
+                Err(error) => (transport_failure(&error), None),
             };
-            Sent { outcome, status, took: started.elapsed() }
+            SendResult { outcome, status, duration: started.elapsed() }
         })
     }
 }
 
-fn failed(error: &reqwest::Error) -> Outcome {
+fn transport_failure(error: &reqwest::Error) -> Outcome {
     let reason = match error {
         error if error.is_timeout() => Reason::Timeout,
         error if error.is_connect() => Reason::Connect,
@@ -96,15 +97,15 @@ fn failed(error: &reqwest::Error) -> Outcome {
     Outcome::Failed { reason, message: ErrorChain(error).to_string(), retry_after: None }
 }
 
-/// What an answer means: 2xx is an acknowledgement, 4xx is final but for 401, 403, 408 and 429.
-async fn judge(response: Response, secret: &str) -> Outcome {
+/// Classifies a response: 2xx is an acknowledgement; 4xx is permanent except 401, 403, 408 and 429.
+async fn classify(response: Response, secret: &str) -> Outcome {
     let status = response.status();
     let retry_after = retry_after(response.headers(), SystemTime::now());
-    let answer = match start_of(response).await {
+    let answer = match read_start(response).await {
         Ok(answer) => answer.replace(secret, "[REDACTED]"),
-        // An acknowledgement counts when its head is here: the body says nothing more.
+        // The status alone acknowledges the event, even if the body cannot be read.
         Err(_) if status.is_success() => String::new(),
-        Err(error) => return failed(&error),
+        Err(error) => return transport_failure(&error),
     };
     let reason = match status {
         status if status.is_success() => return Outcome::Delivered,
@@ -118,10 +119,10 @@ async fn judge(response: Response, secret: &str) -> Outcome {
     Outcome::Failed { reason, message: format!("{status}: {answer}"), retry_after }
 }
 
-async fn start_of(mut response: Response) -> reqwest::Result<String> {
+async fn read_start(mut response: Response) -> reqwest::Result<String> {
     let mut start = Vec::new();
-    while let Some(piece) = response.chunk().await? {
-        start.extend_from_slice(&piece);
+    while let Some(chunk) = response.chunk().await? {
+        start.extend_from_slice(&chunk);
         if start.len() > ANSWER_BYTES {
             start.truncate(ANSWER_BYTES);
             break;
@@ -130,7 +131,7 @@ async fn start_of(mut response: Response) -> reqwest::Result<String> {
     Ok(String::from_utf8_lossy(&start).into_owned())
 }
 
-/// How long to wait: RFC 9110, section 10.2.3, as seconds or as a date.
+/// The value of `Retry-After` (RFC 9110, section 10.2.3), as seconds or as a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {

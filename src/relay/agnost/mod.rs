@@ -1,5 +1,6 @@
-//! Agnost AI: `POST {endpoint}/api/v1/capture-event`, and `/api/v1/capture-session` once before a session's first
-//! event. Both carry the header `x-org-id`. The mapping is the README's section "What Agnost gets".
+//! The destination type `agnost`: sends events to Agnost AI by `POST {endpoint}/api/v1/capture-event`, after announcing
+//! each session once by `/api/v1/capture-session`. Every request has the header `x-org-id`. The mapping is specified in
+//! `docs/agnost.md`, section "What Agnost receives".
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::config::ContentConfig;
-use super::destination::{Destination, Sending, SessionKey};
+use super::destination::{Destination, SendFuture, SessionKey};
 use super::event::RelayEvent;
 mod passthrough;
 use super::upstream::Upstream;
@@ -16,21 +17,21 @@ use cairn_proof::chain::object::Object;
 use cairn_proof::chain::{Field, scan, time};
 use passthrough::PassthroughRequest;
 
-/// Says who we are.
+/// The header with the organization.
 pub const ORG_HEADER: &str = "x-org-id";
 const EVENT_PATH: &str = "/api/v1/capture-event";
 const SESSION_PATH: &str = "/api/v1/capture-session";
 
-/// Where the user of a session may be named, the first one first.
+/// The names of the label or metadata member with the user of a session, in order of precedence.
 const USER_IDS: [&str; 2] = ["user_id", "enduser.id"];
 
-/// One organization at Agnost.
+/// A destination: one organization at Agnost.
 pub struct Agnost {
-    /// Who we are there, and the namespace of session ids that are no UUIDs.
+    /// The organization, which is also the namespace of the ids of sessions whose `session_id` is not a UUID.
     pub org: Uuid,
-    /// Inputs and outputs, or not.
+    /// Whether inputs and outputs are sent.
     pub content: ContentConfig,
-    /// Sends what is mapped.
+    /// Sends the requests.
     pub upstream: Upstream,
 }
 
@@ -41,21 +42,22 @@ impl Destination for Agnost {
             let digest = Sha256::new().chain_update(session_name(event)).chain_update(org.as_bytes()).finalize();
             return SessionKey(first_bytes(&digest));
         }
-        // Not the id at Agnost: an event may wait under this key while the operator corrects the organization.
+        // This is not the session's id at Agnost: events may wait under this key while the operator corrects the
+        // organization.
         match session_uuid(event) {
             Some(id) => SessionKey(id.into_bytes()),
             None => SessionKey(first_bytes(&Sha256::digest(session_name(event)))),
         }
     }
 
-    fn announce(&self, first: &RelayEvent<'_>) -> Option<Sending> {
+    fn announce(&self, first: &RelayEvent<'_>) -> Option<SendFuture> {
         Some(match PassthroughRequest::of(first) {
             Some(passthrough) => self.post_as(&passthrough, SESSION_PATH, self.session_body(first)),
             None => self.upstream.post(SESSION_PATH, self.session_body(first)),
         })
     }
 
-    fn send(&self, event: &RelayEvent<'_>) -> Sending {
+    fn send(&self, event: &RelayEvent<'_>) -> SendFuture {
         let Some(passthrough) = PassthroughRequest::of(event) else {
             return self.upstream.post(EVENT_PATH, self.event_body(event));
         };
@@ -74,31 +76,32 @@ impl Destination for Agnost {
     }
 }
 
-/// The first bytes of a hash, to name something with.
+/// The first bytes of a hash, used as an identifier.
 fn first_bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
     let mut first = [0; N];
     first.copy_from_slice(&digest[..N]);
     first
 }
 
-/// A session's id at Agnost.
+/// The id of a session at Agnost.
 struct SessionId {
     id: Uuid,
-    /// The event's own is no UUID.
+    /// Whether the id was derived, because the event's `session_id` is not a UUID.
     is_derived: bool,
 }
 
-/// A UUID in its hyphenated form. The library would also take braces and more.
+/// Parses a UUID in hyphenated form only; the library also accepts braces and more.
 fn uuid(text: &str) -> Option<Uuid> {
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
-/// The event's own session, if that is a UUID.
+/// The event's `session_id`, if it is a UUID.
 fn session_uuid(event: &RelayEvent<'_>) -> Option<Uuid> {
     event.text(Field::SessionId).and_then(|text| uuid(&text))
 }
 
-/// canonical([agent_id, session_id]), or canonical([agent_id]): names any other session.
+/// Identifies a session whose `session_id` is not a UUID: the canonical JSON of `[agent_id, session_id]`, or of
+/// `[agent_id]`.
 fn session_name(event: &RelayEvent<'_>) -> Vec<u8> {
     let mut name = vec![b'['];
     name.extend_from_slice(event.value(Field::AgentId).unwrap_or_default());
@@ -111,8 +114,8 @@ fn session_name(event: &RelayEvent<'_>) -> Vec<u8> {
 }
 
 impl Agnost {
-    /// Sends what came by the Agnost API under the organization that it came with.
-    fn post_as(&self, passthrough: &PassthroughRequest<'_, '_>, path: &str, body: Vec<u8>) -> Sending {
+    /// Sends an event that came by the Agnost API under the organization that it came with.
+    fn post_as(&self, passthrough: &PassthroughRequest<'_, '_>, path: &str, body: Vec<u8>) -> SendFuture {
         match passthrough.org() {
             Some(org) => self.upstream.post_as(ORG_HEADER, &org, path, body),
             None => self.upstream.post(path, body),
@@ -127,12 +130,12 @@ impl Agnost {
     }
 
     fn session_body(&self, event: &RelayEvent<'_>) -> Vec<u8> {
-        // Nobody is called null, and an empty name is none.
-        let names = |value: &&[u8]| !matches!(*value, b"null" | b"\"\"");
-        let user = |name| event.label(name).filter(names).or_else(|| event.metadata(name).filter(names));
+        // null and an empty string are not user names.
+        let is_name = |value: &&[u8]| !matches!(*value, b"null" | b"\"\"");
+        let user = |name| event.label(name).filter(is_name).or_else(|| event.metadata(name).filter(is_name));
         let user = USER_IDS.into_iter().find_map(user);
         let mut body = Object::new();
-        // A session that came by the Agnost API is named as there, whatever its name is.
+        // A session that came by the Agnost API keeps its id, whatever its form.
         match event.value(Field::SessionId).filter(|_| PassthroughRequest::of(event).is_some()) {
             Some(session) => body.raw("session_id", session),
             None => {
@@ -159,7 +162,7 @@ impl Agnost {
         };
         let error = event.value(Field::ErrorMessage).filter(|_| !is_success);
         let is_tool = event.text(Field::ActionType).is_some_and(|kind| kind == "TOOL_CALL" || kind == "TOOL_RESULT");
-        // The field is required there, and an empty name is none.
+        // The field is required by Agnost, and an empty name counts as none.
         let name = event.value(Field::ActionName).filter(|name| is_tool && *name != br#""""#);
         let parent = event.metadata("parent_id").and_then(scan::text).and_then(|text| uuid(&text));
         let mut body = Object::with_capacity(event.record.canonical().len() + 512);
@@ -183,14 +186,14 @@ impl Agnost {
 
 /// The event's own time in ms since 1970.
 fn timestamp_ms(event: &RelayEvent<'_>) -> i128 {
-    let stamp = event.text(Field::Timestamp).and_then(|text| time::parse(&text));
-    // Every stored event has one; it was checked on the way in.
-    stamp.unwrap_or_default().div_euclid(1_000_000)
+    let timestamp = event.text(Field::Timestamp).and_then(|text| time::parse(&text));
+    // Every stored event has a valid timestamp; it was validated at ingest.
+    timestamp.unwrap_or_default().div_euclid(1_000_000)
 }
 
 fn write_metadata(out: &mut Object, event: &RelayEvent<'_>, with_session: bool, without_parent: bool) {
-    let mut taken = HashSet::new();
-    let mut add = |out: &mut Object, kind, name, value| add_named(out, &mut taken, kind, name, value);
+    let mut used = HashSet::new();
+    let mut add = |out: &mut Object, kind, name, value| add_named(out, &mut used, kind, name, value);
     let hash = [b"\"", &event.record.hash().hex()[..], b"\""].concat();
     let sequence = event.record.sequence().to_string();
     add(out, "", b"agent_id", event.value(Field::AgentId).unwrap_or_default());
@@ -210,13 +213,13 @@ fn write_metadata(out: &mut Object, event: &RelayEvent<'_>, with_session: bool, 
     }
 }
 
-/// Adds a member under a name that is not taken: nothing is dropped because something else has its name.
-fn add_named<'e>(out: &mut Object, taken: &mut HashSet<Cow<'e, [u8]>>, kind: &str, name: &'e [u8], value: &[u8]) {
+/// Adds a member. If its name is used already, the name gets a prefix, so that no member is lost.
+fn add_named<'e>(out: &mut Object, used: &mut HashSet<Cow<'e, [u8]>>, kind: &str, name: &'e [u8], value: &[u8]) {
     let mut name = Cow::Borrowed(name);
-    while taken.contains(&name) {
+    while used.contains(&name) {
         name = Cow::Owned([kind.as_bytes(), b".", &name].concat());
     }
     out.key(&name);
     out.write_as_string(Some(value));
-    taken.insert(name);
+    used.insert(name);
 }

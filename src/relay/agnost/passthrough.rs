@@ -1,5 +1,6 @@
-//! Events that came by the Agnost API go on as they were sent: all their fields, under the organization that they came
-//! with. What was missing is added, and secrets stay out, as on the way in.
+//! Passes on events that came by the Agnost API as they were sent: all their fields, under the organization that they
+//! came with. Missing ids and times are added, and values that ingest redacted stay redacted. Specified in
+//! `docs/agnost.md`, section "Events that came by the Agnost API".
 
 use std::borrow::Cow;
 
@@ -10,47 +11,48 @@ use crate::relay::event::RelayEvent;
 use cairn_proof::chain::object::Object;
 use cairn_proof::chain::{EventSource, Field, scan};
 
-/// What a session's event is called.
+/// The `action_name` of the event that stores a session.
 const SESSION_NAME: &str = "capture-session";
-/// The members that are put together anew, whatever was sent under these names.
-const OURS: [&[u8]; 2] = [b"event_id", b"timestamp"];
+/// The members that are always generated, whatever was sent under these names.
+const GENERATED: [&[u8]; 2] = [b"event_id", b"timestamp"];
 
-/// A request of the Agnost API, as it was stored.
+/// A request of the Agnost API, rebuilt from the stored event.
 pub struct PassthroughRequest<'e, 'r> {
     event: &'e RelayEvent<'r>,
-    /// What has no field of its own in an event: a canonical object.
+    /// The members of the request that are not fields of the event: a canonical object.
     rest: &'r [u8],
 }
 
 impl<'e, 'r> PassthroughRequest<'e, 'r> {
-    /// The request that an event came by, if it came by the Agnost API.
+    /// The request that an event came by; `None` if it did not come by the Agnost API.
     pub fn of(event: &'e RelayEvent<'r>) -> Option<PassthroughRequest<'e, 'r>> {
-        let is_one =
+        let is_agnost_api =
             event.text(Field::CaptureMethod).is_some_and(|method| method == EventSource::AGNOST_API.capture_method);
-        is_one.then(|| PassthroughRequest { event, rest: event.metadata("agnost").unwrap_or(b"{}") })
+        is_agnost_api.then(|| PassthroughRequest { event, rest: event.metadata("agnost").unwrap_or(b"{}") })
     }
 
-    /// Whether it told of a session.
+    /// Whether the request announced a session.
     pub fn is_session(&self) -> bool {
-        let is_called_so = self.event.text(Field::ActionName).is_some_and(|name| name == SESSION_NAME);
-        is_called_so && scan::member(self.rest, "primitive_name").is_none()
+        let has_session_name = self.event.text(Field::ActionName).is_some_and(|name| name == SESSION_NAME);
+        has_session_name && scan::member(self.rest, "primitive_name").is_none()
     }
 
-    /// The organization that it came with.
+    /// The organization of the request, if it is a UUID.
     pub fn org(&self) -> Option<Cow<'r, str>> {
         let org = self.event.metadata("org_id").and_then(scan::text)?;
-        // Anything else would make no header.
+        // Any other value might not be a valid header value.
         Uuid::try_parse(&org).is_ok().then_some(org)
     }
 
-    /// The body, with what was missing. `session` names a session that was not named; `timestamp` is in ms since 1970.
+    /// The body of the request, with missing fields added. `session` makes the id of a session without one; `timestamp`
+    /// is in ms since 1970.
     pub fn body(&self, content: ContentConfig, session: impl FnOnce() -> Uuid, timestamp: i128) -> Vec<u8> {
         let event = self.event;
         let mut body = Object::with_capacity(event.record.canonical().len() + 128);
         let is_event = !self.is_session();
         for (name, value) in scan::members(self.rest) {
             let is_mapped = name == b"primitive_name" && is_event && event.value(Field::ActionName).is_some();
-            if !is_mapped && !OURS.contains(&name) {
+            if !is_mapped && !GENERATED.contains(&name) {
                 body.key(name);
                 body.value(value);
             }
@@ -65,15 +67,15 @@ impl<'e, 'r> PassthroughRequest<'e, 'r> {
             return body.close();
         }
         body.raw("event_id", event.value(Field::Id).unwrap_or_default());
-        let shown = content == ContentConfig::Full;
-        for (name, field, is_shown) in [
+        let is_full = content == ContentConfig::Full;
+        for (name, field, is_sent) in [
             ("primitive_name", Field::ActionName, true),
-            ("args", Field::ActionInput, shown),
-            ("result", Field::ActionOutput, shown),
+            ("args", Field::ActionInput, is_full),
+            ("result", Field::ActionOutput, is_full),
             ("latency", Field::DurationMs, true),
         ] {
             match event.value(field) {
-                Some(value) if is_shown => body.raw(name, value),
+                Some(value) if is_sent => body.raw(name, value),
                 Some(_) => body.text(name, ""),
                 None => {}
             }
