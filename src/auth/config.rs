@@ -1,4 +1,4 @@
-//! The settings of authentication: `auth.*`.
+//! The configuration section `auth`.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::settings::{Expectations, Expected};
 
-/// `auth.*`
+/// The configuration section `auth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Keys that callers may use, each in the form of [`super::Keys`]. None, and no file: everybody may call.
+    /// The accepted API keys, in the form that [`super::Keys`] describes. Without keys and without a key file every
+    /// request is accepted.
     pub api_keys: Vec<String>,
-    /// A file with one key a line.
+    /// A file with one API key per line.
     pub api_keys_file: Option<PathBuf>,
-    /// Whether the port may be reached from other machines without keys.
+    /// Whether requests from other machines are accepted without API keys and without client certificates.
     pub allow_anonymous: bool,
 }
 
 impl AuthConfig {
-    /// Whether a key is needed at all.
+    /// Whether requests need an API key.
     pub fn has_keys(&self) -> bool {
         !self.api_keys.is_empty() || self.api_keys_file.is_some()
     }
 
-    /// What each setting has to be.
+    /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("auth", Expected::Section),
         ("auth.api_keys", Expected::Strings),

@@ -1,4 +1,6 @@
-//! The door: which key a call needs, and whose call it is.
+//! Checks the API key of each request and determines the client that sent it.
+//!
+//! [`Guard`] owns the current keys. Which scope a route needs is decided in `serve`.
 
 use std::sync::Arc;
 
@@ -12,43 +14,46 @@ use metrics::{Counter, counter, describe_counter};
 use super::keys::{Keys, Scopes};
 use crate::http::{ApiError, Peer};
 
-/// Whose call it is, as far as rates are concerned.
+/// The client that the rate limit counts events for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Client {
-    /// Whoever has this key.
+    /// All requests with this API key, identified by the first 8 bytes of its SHA-256.
     Key(u64),
-    /// Whoever calls from there.
+    /// All requests from this peer, when no API keys are configured.
     Peer(Peer),
 }
 
-/// Lets calls in that have a key, if keys are in force.
+/// Rejects requests without a valid API key, if API keys are configured.
 pub struct Guard {
     keys: ArcSwapOption<Keys>,
-    refused: Counter,
+    rejected: Counter,
 }
 
 impl Guard {
-    /// With these keys. Registers with the recorder that is in force.
+    /// A guard with these keys; `None` accepts every request. Registers its metrics with the current recorder.
     pub fn new(keys: Option<Keys>) -> Arc<Guard> {
-        describe_counter!("cairn_unauthorized_requests_total", "Requests without a key that is known and may do it.");
-        let refused = counter!("cairn_unauthorized_requests_total");
-        let guard = Guard { keys: ArcSwapOption::empty(), refused };
-        guard.change(keys);
+        describe_counter!(
+            "cairn_unauthorized_requests_total",
+            "Requests rejected because their API key is missing, unknown or lacks the required scope."
+        );
+        let rejected = counter!("cairn_unauthorized_requests_total");
+        let guard = Guard { keys: ArcSwapOption::empty(), rejected };
+        guard.set_keys(keys);
         Arc::new(guard)
     }
 
-    /// These keys, from the next call on.
-    pub fn change(&self, keys: Option<Keys>) {
+    /// Replaces the keys, from the next request on.
+    pub fn set_keys(&self, keys: Option<Keys>) {
         if keys.as_ref().is_some_and(Keys::is_empty) {
-            tracing::warn!("there is no key in auth.api_keys_file: nobody may call");
+            tracing::warn!("no API keys found in auth.api_keys_file: all requests will be rejected");
         }
         self.keys.store(keys.map(Arc::new));
     }
 
-    /// Whose call it is, if it may be made.
+    /// Returns the client of a request that is permitted.
     ///
     /// # Errors
-    /// 401 if it has no key that is known, 403 if that may not do what is needed. Both are counted.
+    /// 401 if the request has no key or an unknown key, 403 if its key lacks a needed scope. Both are counted.
     pub fn check(&self, headers: &HeaderMap, peer: Peer, needed: Scopes) -> Result<Client, ApiError> {
         self.identify(headers, peer).and_then(|caller| self.allow(caller, needed))
     }
@@ -56,20 +61,20 @@ impl Guard {
     fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, ApiError> {
         let keys = self.keys.load();
         let Some(keys) = keys.as_deref() else { return Ok(Caller { client: Client::Peer(peer), scopes: Scopes::ALL }) };
-        find(keys, headers).inspect_err(|_| self.refused.increment(1))
+        find(keys, headers).inspect_err(|_| self.rejected.increment(1))
     }
 
     fn allow(&self, caller: Caller, needed: Scopes) -> Result<Client, ApiError> {
-        if caller.scopes.cover(needed) {
+        if caller.scopes.contains(needed) {
             return Ok(caller.client);
         }
-        self.refused.increment(1);
+        self.rejected.increment(1);
         let (has, needed) = (caller.scopes.names(), needed.names());
-        Err(ApiError::forbidden(format!("this key may do {has}, and the call needs {needed}")))
+        Err(ApiError::forbidden(format!("this key permits {has}, but this request needs {needed}")))
     }
 }
 
-/// Who calls, and what they may do.
+/// An identified caller and its scopes.
 #[derive(Debug, Clone, Copy)]
 struct Caller {
     client: Client,
@@ -78,45 +83,48 @@ struct Caller {
 
 fn find(keys: &Keys, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let value = value.ok_or_else(|| ApiError::unauthorized("a key is needed: send Authorization: Bearer KEY"))?;
+    let value =
+        value.ok_or_else(|| ApiError::unauthorized("an API key is required: send Authorization: Bearer KEY"))?;
     let key =
         value.split_once(' ').filter(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty());
     let (_, key) = key.ok_or_else(|| ApiError::unauthorized("expected Authorization: Bearer KEY"))?;
-    let (scopes, number) = keys.find(key.trim()).ok_or_else(|| ApiError::unauthorized("this key is not known"))?;
+    let (scopes, number) = keys.find(key.trim()).ok_or_else(|| ApiError::unauthorized("unknown API key"))?;
     Ok(Caller { client: Client::Key(number), scopes })
 }
 
-/// Lets a call pass whose key is known, whatever it calls.
+/// Middleware that rejects requests without a known key, whatever they request, and attaches the caller for
+/// [`require`].
 pub async fn identify(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
-    // Every connection says who is there.
+    // The connection attaches the peer to every request.
     let peer = request.extensions().get().copied().unwrap_or(Peer::Local);
     match guard.identify(request.headers(), peer) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
-/// What some calls need.
+/// The state of the middleware [`require`]: the scopes that a group of routes needs.
 #[derive(Clone)]
-pub struct Need {
-    /// Who lets them in.
+pub struct RequiredScopes {
+    /// Checks the scopes and counts rejected requests.
     pub guard: Arc<Guard>,
-    /// What their key has to be good for.
+    /// The scopes that the key must have.
     pub scopes: Scopes,
 }
 
-/// Lets a call pass that was [identified](identify) and may be made, and says whose it is.
-pub async fn require(State(need): State<Need>, mut request: Request, next: Next) -> Response {
-    let nobody = || ApiError::unauthorized("a key is needed: send Authorization: Bearer KEY");
-    let caller = request.extensions().get::<Caller>().copied().ok_or_else(nobody);
-    match caller.and_then(|caller| need.guard.allow(caller, need.scopes)) {
+/// Middleware that rejects requests whose [identified](identify) caller lacks the needed scopes, and attaches the
+/// [`Client`].
+pub async fn require(State(required): State<RequiredScopes>, mut request: Request, next: Next) -> Response {
+    let unidentified = || ApiError::unauthorized("an API key is required: send Authorization: Bearer KEY");
+    let caller = request.extensions().get::<Caller>().copied().ok_or_else(unidentified);
+    match caller.and_then(|caller| required.guard.allow(caller, required.scopes)) {
         Ok(client) => {
             request.extensions_mut().insert(client);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(error) => error.into_response(),
     }
 }

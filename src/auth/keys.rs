@@ -1,4 +1,6 @@
-//! Keys: what they look like, what they may do, and how one is found without telling anything about the others.
+//! API keys: their form, their scopes, and a lookup in constant time.
+//!
+//! The form is specified in `docs/security.md`, section "API keys". Only the SHA-256 of each key is kept in memory.
 
 use std::io;
 use std::path::Path;
@@ -10,26 +12,26 @@ use super::config::AuthConfig;
 use crate::text::settings::InvalidSetting;
 use cairn_proof::hex;
 
-/// What a key may do.
+/// The set of scopes of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Nothing that needs a scope.
+    /// No scope.
     pub const NONE: Scopes = Scopes(0);
-    /// Bring events.
+    /// Store events.
     pub const INGEST: Scopes = Scopes(1);
-    /// Read what is stored.
+    /// Read stored events and everything derived from them.
     pub const READ: Scopes = Scopes(2);
-    /// All of it.
+    /// Every scope.
     pub const ALL: Scopes = Scopes(3);
 
-    /// Whether `needed` is among them.
-    pub fn cover(self, needed: Scopes) -> bool {
+    /// Whether the set contains all scopes of `needed`.
+    pub fn contains(self, needed: Scopes) -> bool {
         self.0 & needed.0 == needed.0
     }
 
-    /// Names with commas between them, as they are written.
+    /// The names of the scopes, separated by commas, as in the configuration.
     pub fn names(self) -> &'static str {
         match self {
             Scopes::INGEST => "ingest",
@@ -39,7 +41,7 @@ impl Scopes {
         }
     }
 
-    fn read(text: &str) -> Option<Scopes> {
+    fn parse(text: &str) -> Option<Scopes> {
         text.split(',').try_fold(Scopes::NONE, |scopes, name| match name {
             "ingest" => Some(Scopes(scopes.0 | Scopes::INGEST.0)),
             "read" => Some(Scopes(scopes.0 | Scopes::READ.0)),
@@ -48,141 +50,143 @@ impl Scopes {
     }
 }
 
-/// What is wrong with a key. It has no word of the key.
+/// Why API keys cannot be used. The message never contains a part of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file cannot be read.
+    /// The key file cannot be read.
     #[error("auth.api_keys_file: {0}")]
     File(#[source] io::Error),
-    /// A key is not written as one.
+    /// A key is malformed.
     #[error(
-        "{place}: expected KEY or sha256:HASH (64 hex digits), and behind a space what it may do if that is not all: ingest, read"
+        "{entry}: expected KEY or sha256:HEX (64 hex digits), optionally followed by a space and its scopes: ingest, \
+         read or ingest,read"
     )]
-    Form {
-        /// Where it stands.
-        place: String,
+    Malformed {
+        /// The setting with its index, or the file with its line.
+        entry: String,
     },
 }
 
 impl KeyError {
-    /// The setting that is wrong.
+    /// The setting that cannot be used.
     pub fn key(&self) -> &'static str {
         match self {
-            KeyError::Form { place } if !place.starts_with(IN_FILE) => "auth.api_keys",
-            _ => IN_FILE,
+            KeyError::Malformed { entry } if !entry.starts_with(FILE_SETTING) => "auth.api_keys",
+            _ => FILE_SETTING,
         }
     }
 }
 
-/// The setting that names the file.
-const IN_FILE: &str = "auth.api_keys_file";
+/// The setting with the path of the key file.
+const FILE_SETTING: &str = "auth.api_keys_file";
 
-struct Known {
+struct StoredKey {
     hash: [u8; 32],
     scopes: Scopes,
 }
 
-/// The keys that are in force. Of each, only its hash is kept.
+/// The accepted API keys. Only the hash of each is kept.
 ///
-/// A key is written as itself, or as `sha256:` and the SHA-256 of it in hex; behind a space may stand what it may do.
+/// An entry is a key, or `sha256:` followed by the SHA-256 of a key in hex; a space and a list of scopes may follow.
+/// Without such a list the key has all scopes.
 pub struct Keys {
-    known: Vec<Known>,
+    keys: Vec<StoredKey>,
 }
 
 impl Keys {
-    /// Reads the keys of the configuration and of the file that it names; `None` if there are none.
+    /// Reads the keys of the configuration and of its key file; `None` if neither is configured.
     ///
     /// # Errors
-    /// When the file cannot be read, or a key is not written as one.
+    /// When the key file cannot be read, or a key is malformed.
     pub fn load(config: &AuthConfig) -> Result<Option<Keys>, KeyError> {
-        let mut known = Vec::new();
+        let mut keys = Vec::new();
         for (index, line) in config.api_keys.iter().enumerate() {
-            known.extend(read(line).map_err(|()| KeyError::Form { place: format!("auth.api_keys[{index}]") })?);
+            keys.extend(parse(line).map_err(|()| KeyError::Malformed { entry: format!("auth.api_keys[{index}]") })?);
         }
         if let Some(path) = &config.api_keys_file {
-            let at = |line: usize| format!("{IN_FILE}: {}, line {line}", path.display());
+            let entry = |line: usize| format!("{FILE_SETTING}: {}, line {line}", path.display());
             for (index, line) in read_file(path)?.lines().enumerate() {
-                known.extend(read(line).map_err(|()| KeyError::Form { place: at(index + 1) })?);
+                keys.extend(parse(line).map_err(|()| KeyError::Malformed { entry: entry(index + 1) })?);
             }
         }
-        // A file without keys must not open the door.
-        Ok(config.has_keys().then_some(Keys { known }))
+        // A key file without keys must reject all requests, not accept them.
+        Ok(config.has_keys().then_some(Keys { keys }))
     }
 
-    /// Whether there is none, so that nobody may call.
+    /// Whether there is no key, so that all requests are rejected.
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.keys.is_empty()
     }
 
-    /// What `key` may do, and a number that stands for it; `None` if it is not known. How long it takes says nothing
-    /// about the keys: hashes are compared, all of them, in constant time.
+    /// The scopes of `key` and a number that identifies it; `None` if it is unknown. The time taken does not depend on
+    /// the stored keys: the hash is compared with every stored hash in constant time.
     pub fn find(&self, key: &str) -> Option<(Scopes, u64)> {
-        let offered = hash(key);
+        let offered = sha256(key);
         let mut scopes = 0;
-        let mut is_known = subtle::Choice::from(0);
-        for known in &self.known {
-            let is_it = known.hash.ct_eq(&offered);
-            is_known |= is_it;
-            scopes |= known.scopes.0 & is_it.unwrap_u8().wrapping_neg();
+        let mut is_found = subtle::Choice::from(0);
+        for stored in &self.keys {
+            let is_match = stored.hash.ct_eq(&offered);
+            is_found |= is_match;
+            scopes |= stored.scopes.0 & is_match.unwrap_u8().wrapping_neg();
         }
         let [a, b, c, d, e, f, g, h, ..] = offered;
-        bool::from(is_known).then(|| (Scopes(scopes), u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+        bool::from(is_found).then(|| (Scopes(scopes), u64::from_be_bytes([a, b, c, d, e, f, g, h])))
     }
 }
 
 fn read_file(path: &Path) -> Result<String, KeyError> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    std::fs::read_to_string(path).map_err(named).map_err(KeyError::File)
+    let with_path = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    std::fs::read_to_string(path).map_err(with_path).map_err(KeyError::File)
 }
 
-/// The key of a line, if it is one that can be sent: of some, only the hash is written down.
-pub fn plain(line: &str) -> Option<&str> {
+/// The key of an entry in clear text; `None` for a comment, an empty line and an entry that has only the hash of a key.
+pub fn plain_key(line: &str) -> Option<&str> {
     let key = line.split_whitespace().next().filter(|key| !key.starts_with('#'))?;
     hex_of(key).is_none().then_some(key)
 }
 
-/// What the hash of a key is written behind.
+/// The prefix of an entry with the hash of a key. Its case does not matter.
 const HASHED: &str = "sha256:";
 
-/// What stands behind `sha256:`, in letters of any case.
+/// The text after `sha256:`, if the entry has this prefix.
 fn hex_of(key: &str) -> Option<&str> {
     let (prefix, hex) = key.split_at_checked(HASHED.len())?;
     prefix.eq_ignore_ascii_case(HASHED).then_some(hex)
 }
 
-/// Replaces the keys of a configuration by their hashes, which accept the same keys.
+/// Replaces the clear-text keys of a configuration with their hashes. The result accepts the same keys.
 pub fn hash_keys(config: &mut AuthConfig) {
     config.api_keys.iter_mut().for_each(|line| *line = hashed(line));
 }
 
-/// The settings that cannot be used. Reads the file with keys.
+/// The settings of the section that cannot be used. Reads the key file.
 pub fn check(config: &AuthConfig) -> Vec<InvalidSetting> {
     let error = Keys::load(config).err();
-    error.map(|error| InvalidSetting { key: error.key().to_owned(), sentence: error.to_string() }).into_iter().collect()
+    error.map(|error| InvalidSetting { key: error.key().to_owned(), message: error.to_string() }).into_iter().collect()
 }
 
-/// A line with the hash of its key in the key's place.
+/// The entry with the key replaced by its hash.
 fn hashed(line: &str) -> String {
-    let Some(key) = plain(line) else { return line.to_owned() };
-    format!("{HASHED}{}{}", hex::encode(&hash(key)), &line.trim_start()[key.len()..])
+    let Some(key) = plain_key(line) else { return line.to_owned() };
+    format!("{HASHED}{}{}", hex::encode(&sha256(key)), &line.trim_start()[key.len()..])
 }
 
-/// Reads a line: a key, or nothing, or a comment.
-fn read(line: &str) -> Result<Option<Known>, ()> {
+/// Parses an entry; `None` for a comment and an empty line.
+fn parse(line: &str) -> Result<Option<StoredKey>, ()> {
     let mut words = line.split_whitespace();
     let Some(key) = words.next().filter(|key| !key.starts_with('#')) else { return Ok(None) };
-    let scopes = words.next().map_or(Ok(Scopes::ALL), |names| Scopes::read(names).ok_or(()))?;
-    let known = match hex_of(key) {
+    let scopes = words.next().map_or(Ok(Scopes::ALL), |names| Scopes::parse(names).ok_or(()))?;
+    let hash = match hex_of(key) {
         Some(hex) => unhex(hex).ok_or(())?,
-        // No header could bring it.
+        // No header value can contain it.
         None if !key.bytes().all(|byte| byte.is_ascii_graphic()) => return Err(()),
-        None => hash(key),
+        None => sha256(key),
     };
-    // The hash of no key at all is what a script makes of a variable that is not set.
-    if words.next().is_some() || known == hash("") { Err(()) } else { Ok(Some(Known { hash: known, scopes })) }
+    // A script produces the hash of the empty text from a variable that is not set.
+    if words.next().is_some() || hash == sha256("") { Err(()) } else { Ok(Some(StoredKey { hash, scopes })) }
 }
 
-fn hash(key: &str) -> [u8; 32] {
+fn sha256(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
@@ -194,7 +198,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    const NOTHING: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const EMPTY_KEY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn keys(lines: &[&str]) -> Result<Option<Keys>, KeyError> {
         let api_keys = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_key_file_lets_nobody_in() {
+    fn an_empty_key_file_accepts_no_key() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let config = AuthConfig { api_keys_file: Some(file.path().into()), ..AuthConfig::default() };
         let keys = Keys::load(&config).unwrap().unwrap();
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_do_what_stands_behind_it_and_be_written_as_its_hash() {
+    fn a_key_has_the_scopes_that_follow_it_and_may_be_given_as_its_hash() {
         let hashed = "sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
         let keys = keys(&["one", "two  read", " three ingest,read", "# four", "", &format!("{hashed} ingest")]);
         let keys = keys.unwrap().unwrap();
@@ -222,18 +226,20 @@ mod tests {
         let (all, read, ingest) = (Some(Scopes::ALL), Some(Scopes::READ), Some(Scopes::INGEST));
         assert_eq!(found, [all, read, all, ingest, None, None, None, None]);
         assert!(
-            Scopes::ALL.cover(Scopes::READ) && !Scopes::READ.cover(Scopes::ALL) && Scopes::READ.cover(Scopes::NONE)
+            Scopes::ALL.contains(Scopes::READ)
+                && !Scopes::READ.contains(Scopes::ALL)
+                && Scopes::READ.contains(Scopes::NONE)
         );
-        let again: Vec<String> = ["one", " two  read", "# four"].map(super::hashed).into();
-        let again = Keys::load(&AuthConfig { api_keys: again, ..AuthConfig::default() }).unwrap().unwrap();
-        assert_eq!(["one", "two", "four"].map(|key| scopes(&again, key)), [all, read, None]);
+        let hashed_lines: Vec<String> = ["one", " two  read", "# four"].map(super::hashed).into();
+        let from_hashes = Keys::load(&AuthConfig { api_keys: hashed_lines, ..AuthConfig::default() }).unwrap().unwrap();
+        assert_eq!(["one", "two", "four"].map(|key| scopes(&from_hashes, key)), [all, read, None]);
         assert_ne!(keys.find("one").unwrap().1, keys.find("two").unwrap().1);
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_a_word_of_it() {
+    fn malformed_keys_are_refused_and_the_message_contains_no_part_of_them() {
         for wrong in [
-            NOTHING,
+            EMPTY_KEY,
             "hunter2\u{e9}",
             "hunter2 write",
             "hunter2 ingest read",
@@ -243,8 +249,8 @@ mod tests {
             "hunter2 ingest,",
             "a hunter2",
         ] {
-            let said = keys(&["fine", wrong]).err().unwrap().to_string();
-            assert!(said.starts_with("auth.api_keys[1]: expected KEY") && !said.contains("hunter2"), "{said}");
+            let message = keys(&["fine", wrong]).err().unwrap().to_string();
+            assert!(message.starts_with("auth.api_keys[1]: expected KEY") && !message.contains("hunter2"), "{message}");
         }
     }
 }

@@ -1,4 +1,6 @@
-//! Authentication: keys with their scopes, and a rate limit for each client.
+//! Authentication and rate limits: API keys with scopes, and a limit of events per second for each client.
+//!
+//! The rules are specified in `docs/security.md`, section "Who may call". Transport security is in [`crate::http`].
 
 mod config;
 mod guard;
@@ -6,6 +8,6 @@ mod keys;
 mod rate_limit;
 
 pub use config::AuthConfig;
-pub use guard::{Client, Guard, Need, identify, require};
-pub use keys::{KeyError, Keys, Scopes, check, hash_keys, plain};
+pub use guard::{Client, Guard, RequiredScopes, identify, require};
+pub use keys::{KeyError, Keys, Scopes, check, hash_keys, plain_key};
 pub use rate_limit::RateLimiter;

@@ -1,4 +1,4 @@
-//! Where a port is: an address of the network, or a socket in the file system.
+//! The address of a listener: TCP or a Unix socket.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,23 +9,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::text::settings::Expected;
 
-/// What the name of a socket in the file system starts with.
+/// The prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// Where a port is.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// An address of the network.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// A socket in the file system: who may open it may connect.
+    /// The path of a Unix socket. The permissions of the file decide who may connect.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// What a setting with an address has to be.
+    /// The expected value of a setting with an address.
     pub const EXPECTED: Expected = Expected::Text("an address such as 127.0.0.1:7600 or unix:/run/cairn.sock");
 
-    /// The address of the network, if it is one.
+    /// The TCP address; `None` for a Unix socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(address) => Some(*address),
@@ -33,7 +33,7 @@ impl Address {
         }
     }
 
-    /// The socket in the file system, if it is one.
+    /// The path of the Unix socket; `None` for a TCP address.
     pub fn unix(&self) -> Option<&Path> {
         match self {
             Address::Tcp(_) => None,
@@ -41,13 +41,13 @@ impl Address {
         }
     }
 
-    /// Whether only this machine can reach it.
+    /// Whether only this machine can connect: a loopback address or a Unix socket.
     pub fn is_local(&self) -> bool {
         self.tcp().is_none_or(|address| address.ip().is_loopback())
     }
 
-    /// Whether it can be had beside `other`.
-    pub fn is_free_beside(&self, other: &Address) -> bool {
+    /// Whether both addresses can be bound at the same time: they differ, or the system chooses the port.
+    pub fn can_coexist_with(&self, other: &Address) -> bool {
         self != other || self.tcp().is_some_and(|address| address.port() == 0)
     }
 }
@@ -91,14 +91,14 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// One address or several, written as one text or as a list.
+/// One address or several; in the configuration a string or a list of strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses(pub Vec<Address>);
 
 impl FromStr for Addresses {
     type Err = ();
 
-    /// Several are written with commas between them.
+    /// Parses addresses separated by commas.
     fn from_str(text: &str) -> Result<Addresses, ()> {
         text.split(',').map(|one| one.trim().parse()).collect::<Result<_, _>>().map(Addresses)
     }
@@ -112,18 +112,18 @@ impl From<SocketAddr> for Addresses {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum OneOrMany {
     One(String),
-    Several(Vec<String>),
+    Many(Vec<String>),
 }
 
 impl<'de> Deserialize<'de> for Addresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Addresses, D::Error> {
-        let read = match Written::deserialize(deserializer)? {
-            Written::One(text) => text.parse(),
-            Written::Several(texts) => texts.iter().map(|one| one.parse()).collect::<Result<_, _>>().map(Addresses),
+        let addresses = match OneOrMany::deserialize(deserializer)? {
+            OneOrMany::One(text) => text.parse(),
+            OneOrMany::Many(texts) => texts.iter().map(|one| one.parse()).collect::<Result<_, _>>().map(Addresses),
         };
-        read.map_err(|()| serde::de::Error::custom("expected addresses"))
+        addresses.map_err(|()| serde::de::Error::custom("expected addresses"))
     }
 }
 
@@ -131,7 +131,7 @@ impl Serialize for Addresses {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0[..] {
             [one] => one.serialize(serializer),
-            several => several.serialize(serializer),
+            many => many.serialize(serializer),
         }
     }
 }

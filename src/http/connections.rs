@@ -1,4 +1,7 @@
-//! Accepting connections, serving them, and letting them go.
+//! Accepts connections, serves them, and shuts them down.
+//!
+//! [`ConnectionLimits`] owns the limits and the number of open connections. Each connection is a task that owns its
+//! stream and its [`Activity`].
 
 use std::future::{Future, Ready};
 use std::io;
@@ -23,20 +26,20 @@ use tokio::task::JoinSet;
 use tower_service::Service;
 
 use super::listener::{Accepted, Listener, Peer, Stream};
-use super::timeouts::{Activity, AnswerBody, Overdue, Timeouts, Watched};
+use super::timeouts::{Activity, TimedOut, Timeouts, TrackedBody, TrackedStream};
 use crate::runtime::LogThrottle;
 
-/// How much of a request's head is read at most, in bytes. Also the most that is read at a time.
+/// The largest head of a request, in bytes; also the most that is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long to wait before accepting again when the system has no file handle left.
+/// How long to wait before accepting again after an error, such as no free file descriptor, or at the connection limit.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often a condition that peers cause is logged at most.
+/// The shortest time between two log lines about the same condition that peers cause.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many connections there may be at once, and how long each may take. It can change while they are open.
+/// The limit of open connections and their time-outs. Both can change while connections are open.
 pub struct ConnectionLimits {
     timeouts: ArcSwap<Timeouts>,
-    most: AtomicUsize,
+    max_open: AtomicUsize,
     open: AtomicUsize,
     /// Throttles the log lines of failed TLS handshakes.
     handshake_log: LogThrottle,
@@ -45,59 +48,60 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// For `most` connections.
-    pub fn new(timeouts: Timeouts, most: usize) -> Arc<ConnectionLimits> {
+    /// Limits for at most `max_open` connections.
+    pub fn new(timeouts: Timeouts, max_open: usize) -> Arc<ConnectionLimits> {
         let timeouts = ArcSwap::from_pointee(timeouts);
-        let (most, open) = (AtomicUsize::new(most), AtomicUsize::new(0));
+        let (max_open, open) = (AtomicUsize::new(max_open), AtomicUsize::new(0));
         let (handshake_log, limit_log) = (LogThrottle::new(LOG_INTERVAL), LogThrottle::new(LOG_INTERVAL));
-        Arc::new(ConnectionLimits { timeouts, most, open, handshake_log, limit_log })
+        Arc::new(ConnectionLimits { timeouts, max_open, open, handshake_log, limit_log })
     }
 
-    /// From now on. Connections that are open stay so, and learn of new time-outs when they are next looked at.
-    pub fn change(&self, timeouts: Timeouts, most: usize) {
+    /// Replaces the limits. Open connections stay open; new time-outs apply to them at the next check of their
+    /// activity.
+    pub fn set(&self, timeouts: Timeouts, max_open: usize) {
         self.timeouts.store(Arc::new(timeouts));
-        self.most.store(most, Ordering::Relaxed);
+        self.max_open.store(max_open, Ordering::Relaxed);
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     fn is_reached(&self) -> bool {
-        self.open() >= self.most.load(Ordering::Relaxed)
+        self.open() >= self.max_open.load(Ordering::Relaxed)
     }
 }
 
-/// A connection that is counted.
-struct Counted(Arc<ConnectionLimits>);
+/// Counts an open connection until it is dropped.
+struct OpenConnection(Arc<ConnectionLimits>);
 
-impl Counted {
-    fn new(limits: &Arc<ConnectionLimits>) -> Counted {
+impl OpenConnection {
+    fn new(limits: &Arc<ConnectionLimits>) -> OpenConnection {
         limits.open.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(limits))
+        OpenConnection(Arc::clone(limits))
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Answers some calls before a router is asked.
+/// Serves some requests without the router.
 pub trait FastPath: Clone + Send + Sync + 'static {
-    /// The answer, or the request back for the router.
-    fn take(
+    /// Returns the future response, or the request for the router.
+    fn try_serve(
         &self,
         peer: Peer,
         request: Request,
     ) -> Either<impl Future<Output = Response<Body>> + Send + 'static, Request>;
 }
 
-/// No shortcut.
+/// No fast path: the router serves every request.
 impl FastPath for () {
-    fn take(
+    fn try_serve(
         &self,
         _: Peer,
         request: Request,
@@ -106,8 +110,8 @@ impl FastPath for () {
     }
 }
 
-/// Serves connections until `stopping` says true, then lets the requests that came in be answered. Dropping the
-/// future cuts off what is left. While there are too many connections, more have to wait until they are accepted.
+/// Serves connections until `stopping` becomes true, then lets requests in progress finish. Dropping the future aborts
+/// the connections that are still open. At the connection limit, new connections wait to be accepted.
 pub async fn serve(
     listener: Listener,
     (fast_path, router): (impl FastPath, Router),
@@ -115,7 +119,7 @@ pub async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let theirs = stopping.clone();
+    let task_stop = stopping.clone();
     loop {
         let is_full = limits.is_reached();
         if is_full && limits.limit_log.allow().is_some() {
@@ -129,11 +133,12 @@ pub async fn serve(
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok(accepted) => {
                     let routes = (fast_path.clone(), router.clone());
-                    connections.spawn(agree_and_serve(accepted, routes, Counted::new(&limits), theirs.clone()));
+                    let open_connection = OpenConnection::new(&limits);
+                    connections.spawn(handshake_and_serve(accepted, routes, open_connection, task_stop.clone()));
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "no connection can be accepted");
+                    tracing::warn!(%error, "accepting a connection failed; retrying");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -143,108 +148,111 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-/// Waits until `stopping` says true, or whoever could say so is gone.
+/// Waits until `stopping` becomes true or its sender is dropped.
 async fn stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// The peer has already gone again; the next one is not concerned.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether the error concerns only a connection that its peer has already closed.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn agree_and_serve(
+async fn handshake_and_serve(
     (accepted, peer): (Accepted, Peer),
     routes: (impl FastPath, Router),
-    counted: Counted,
+    open_connection: OpenConnection,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let limit = counted.0.timeouts.load().header;
-    let agreed = tokio::select! {
-        agreed = tokio::time::timeout(limit, accepted.agree()) => agreed,
+    let limit = open_connection.0.timeouts.load().header;
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(limit, accepted.handshake()) => handshake,
         () = stop(&mut stopping) => return,
     };
-    match agreed {
-        Ok(Ok(stream)) => connection((stream, peer), routes, &counted.0, Some(stopping)).await,
+    match handshake {
+        Ok(Ok(stream)) => serve_connection((stream, peer), routes, &open_connection.0, Some(stopping)).await,
         Ok(Err(error)) => {
-            if let Some(suppressed) = counted.0.handshake_log.allow() {
+            if let Some(suppressed) = open_connection.0.handshake_log.allow() {
                 tracing::warn!(%error, ?peer, suppressed, "TLS handshake failed");
             }
         }
         Err(_) => {
-            if let Some(suppressed) = counted.0.handshake_log.allow() {
+            if let Some(suppressed) = open_connection.0.handshake_log.allow() {
                 tracing::warn!(?peer, suppressed, "TLS handshake timed out (limits.header_timeout)");
             }
         }
     }
 }
 
-async fn connection(
+async fn serve_connection(
     (stream, peer): (Stream, Peer),
     (fast_path, router): (impl FastPath, Router),
     limits: &ConnectionLimits,
     stopping: Option<watch::Receiver<bool>>,
 ) {
     let activity = Activity::new();
-    let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+    let stream = TokioIo::new(TrackedStream::new(stream, activity.clone()));
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let guard = activity.request();
         let is_http2 = request.version() == Version::HTTP_2;
         if is_http2 {
-            activity.speaks_http2();
+            activity.set_http2();
         }
-        let answer = match fast_path.take(peer, request.map(Body::new)) {
-            Either::Left(answer) => Either::Left(answer.map(Ok)),
+        let response = match fast_path.try_serve(peer, request.map(Body::new)) {
+            Either::Left(response) => Either::Left(response.map(Ok)),
             Either::Right(mut request) => {
                 request.extensions_mut().insert(peer);
                 Either::Right(router.clone().call(request))
             }
         };
-        async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, guard, is_http2))) }
+        async move { response.await.map(|response| response.map(|body| TrackedBody::new(body, guard, is_http2))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(HEAD_BYTES);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
-    // It is polled when it is due, not whenever bytes come and go.
-    let mut asides = FuturesUnordered::from_iter([aside(stopping, limits.timeouts.load().shortest())]);
+    // The connection task checks its activity when a time-out may be due, not at every read and write.
+    let mut wake_ups = FuturesUnordered::from_iter([next_wake_up(stopping, limits.timeouts.load().shortest())]);
     let mut is_closing = false;
     loop {
-        let (stopping, look) = tokio::select! {
+        let (stopping, timer) = tokio::select! {
             biased;
-            // Errors are the peer's: it has gone, or does not speak HTTP.
+            // Errors are caused by the peer: it disconnected, or it does not use HTTP.
             _ = connection.as_mut() => return,
-            Some((aside, stopping)) = asides.next() => match (aside, activity.overdue(&limits.timeouts.load())) {
-                (Aside::Look, Ok(next)) => (stopping, next),
-                (Aside::Look, Err(Overdue::Slow)) => return,
-                (Aside::Look, Err(Overdue::Idle)) if is_closing => return,
-                (Aside::Look, Err(Overdue::Idle)) | (Aside::Stop, _) => {
+            Some((wake_up, stopping)) = wake_ups.next() => match (wake_up, activity.check(&limits.timeouts.load())) {
+                (WakeUp::Timer, Ok(next)) => (stopping, next),
+                (WakeUp::Timer, Err(TimedOut::Slow)) => return,
+                (WakeUp::Timer, Err(TimedOut::Idle)) if is_closing => return,
+                (WakeUp::Timer, Err(TimedOut::Idle)) | (WakeUp::Stop, _) => {
                     is_closing = true;
                     connection.as_mut().graceful_shutdown();
                     (None, limits.timeouts.load().shortest())
                 }
             },
         };
-        asides.push(aside(stopping, look));
+        wake_ups.push(next_wake_up(stopping, timer));
     }
 }
 
-/// What a connection has to see to besides its bytes.
-enum Aside {
+/// Why the task of a connection wakes up, besides its stream.
+enum WakeUp {
     /// The server is shutting down.
     Stop,
-    /// It is time to look whether the peer is too slow.
-    Look,
+    /// A time-out may be due.
+    Timer,
 }
 
-/// Waits for the next of them, and gives back what it listened to. A connection that is closing already listens to
-/// nothing.
-async fn aside(mut stopping: Option<watch::Receiver<bool>>, look: Duration) -> (Aside, Option<watch::Receiver<bool>>) {
+/// Waits for the next wake-up and returns it with its receiver. A connection that is already closing waits for the
+/// timer only.
+async fn next_wake_up(
+    mut stopping: Option<watch::Receiver<bool>>,
+    timer: Duration,
+) -> (WakeUp, Option<watch::Receiver<bool>>) {
     let stopped = OptionFuture::from(stopping.as_mut().map(stop));
-    let aside = tokio::select! {
-        Some(()) = stopped => Aside::Stop,
-        () = tokio::time::sleep(look) => Aside::Look,
+    let wake_up = tokio::select! {
+        Some(()) = stopped => WakeUp::Stop,
+        () = tokio::time::sleep(timer) => WakeUp::Timer,
     };
-    (aside, stopping)
+    (wake_up, stopping)
 }

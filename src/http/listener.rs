@@ -1,4 +1,4 @@
-//! What connections come in by, and what they are made of: TCP, TCP with TLS, or a socket in the file system.
+//! Listeners and the streams of their connections: TCP, TCP with TLS, and Unix sockets.
 
 use std::fs::Permissions;
 use std::io;
@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::address::Address;
 use super::tls::Tls;
 
-/// Where connections come in.
+/// A bound listener.
 pub struct Listener {
     socket: Socket,
     tls: Option<Tls>,
@@ -26,17 +26,17 @@ enum Socket {
     Unix(UnixListener, SocketFile),
 }
 
-/// Who is at the other end.
+/// The peer of a connection, as the rate limit distinguishes peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// A machine; of an IPv6 address only the network, since a machine has all addresses of its network.
+    /// An IPv4 address, or the /64 network of an IPv6 address, because a machine has all addresses of its network.
     Address(IpAddr),
-    /// Whoever may open the socket in the file system.
+    /// Any process that connects over a Unix socket.
     Local,
 }
 
 impl Peer {
-    fn at(address: IpAddr) -> Peer {
+    fn from_ip(address: IpAddr) -> Peer {
         const NETWORK: u128 = !0 << 64;
         Peer::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
@@ -46,17 +46,17 @@ impl Peer {
 }
 
 impl Listener {
-    /// Listens. A socket in the file system gets `mode`; TCP speaks TLS if there is `tls`.
+    /// Binds `address`. A Unix socket gets the permissions `mode`; a TCP listener uses `tls` if it is `Some`.
     ///
     /// # Errors
-    /// What the system says.
+    /// When the address cannot be bound.
     pub async fn bind(address: &Address, mode: u32, tls: Option<&Tls>) -> io::Result<Listener> {
         match address {
             Address::Tcp(address) => {
                 Ok(Listener { socket: Socket::Tcp(TcpListener::bind(address).await?), tls: tls.cloned() })
             }
             Address::Unix(path) => {
-                remove_left_over(path).await?;
+                remove_stale_socket(path).await?;
                 let listener = UnixListener::bind(path)?;
                 let file = SocketFile { path: path.clone(), identity: identity(path)? };
                 std::fs::set_permissions(path, Permissions::from_mode(mode))?;
@@ -65,10 +65,10 @@ impl Listener {
         }
     }
 
-    /// Where it listens.
+    /// The bound address.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system cannot report the address.
     pub fn address(&self) -> io::Result<Address> {
         match &self.socket {
             Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
@@ -76,19 +76,22 @@ impl Listener {
         }
     }
 
-    /// Whether connections have to speak TLS.
+    /// Whether connections use TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// The next connection. It has not said anything yet.
+    /// Accepts the next connection, before any TLS handshake.
+    ///
+    /// # Errors
+    /// When the system cannot accept a connection.
     pub async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Answers are small and complete: waiting for more to send only makes them late.
+                // Responses are small and complete: waiting for more data only delays them.
                 let _ = stream.set_nodelay(true);
-                Ok((Accepted { stream: Stream::Tcp(stream), tls: self.tls.clone() }, Peer::at(address.ip())))
+                Ok((Accepted { stream: Stream::Tcp(stream), tls: self.tls.clone() }, Peer::from_ip(address.ip())))
             }
             Socket::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -98,10 +101,10 @@ impl Listener {
     }
 }
 
-/// A socket that a server which was killed has left behind would keep the next one from listening. One that somebody
-/// listens on is left alone, and so is what is no socket.
-async fn remove_left_over(path: &Path) -> io::Result<()> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+/// Removes the socket file that a killed server left, because it would prevent binding. A socket that a process listens
+/// on and a file that is not a socket are left alone.
+async fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     if is_socket && UnixStream::connect(path).await.is_err_and(refused) {
         std::fs::remove_file(path)?;
@@ -109,7 +112,7 @@ async fn remove_left_over(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file of a socket, which goes with it.
+/// The file of a bound Unix socket. It is removed when this is dropped.
 struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
@@ -117,31 +120,31 @@ struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it, and put another one in its place.
+        // Another process may have replaced the file.
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// What tells a file from another one of its name.
+/// Device and inode, which distinguish a file from another one at the same path.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// A connection that may have to agree on TLS first.
+/// An accepted connection, before the TLS handshake that it may need.
 pub struct Accepted {
     stream: Stream,
     tls: Option<Tls>,
 }
 
 impl Accepted {
-    /// Agrees on TLS, if it has to.
+    /// Does the TLS handshake, if the listener uses TLS.
     ///
     /// # Errors
-    /// When the peer does not speak it, or has no certificate that is asked for.
-    pub async fn agree(self) -> io::Result<Stream> {
+    /// When the handshake fails, for example because the peer does not use TLS or lacks a required client certificate.
+    pub async fn handshake(self) -> io::Result<Stream> {
         match (self.stream, self.tls) {
             (Stream::Tcp(stream), Some(tls)) => Ok(Stream::Tls(Box::new(tls.accept(stream).await?))),
             (stream, _) => Ok(stream),
@@ -149,18 +152,18 @@ impl Accepted {
     }
 }
 
-/// A connection.
+/// The stream of a connection.
 pub enum Stream {
-    /// As it is.
+    /// TCP without TLS.
     Tcp(TcpStream),
-    /// Encrypted.
+    /// TCP with TLS.
     Tls(Box<TlsStream<TcpStream>>),
-    /// By a socket in the file system.
+    /// A Unix socket.
     Unix(UnixStream),
 }
 
-/// Does the same with each kind of stream.
-macro_rules! each {
+/// Evaluates an expression with the stream of each variant.
+macro_rules! with_stream {
     ($self:ident, $stream:ident => $work:expr) => {
         match $self.get_mut() {
             Stream::Tcp($stream) => $work,
@@ -172,21 +175,21 @@ macro_rules! each {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(context, buffer))
+        with_stream!(self, stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(context, bytes))
+        with_stream!(self, stream => Pin::new(stream).poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(context))
+        with_stream!(self, stream => Pin::new(stream).poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(context))
+        with_stream!(self, stream => Pin::new(stream).poll_shutdown(context))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -202,6 +205,6 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(context, slices))
+        with_stream!(self, stream => Pin::new(stream).poll_write_vectored(context, slices))
     }
 }

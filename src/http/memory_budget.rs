@@ -1,4 +1,5 @@
-//! The memory of all requests together: bodies, inflated bodies, and answers until they are sent.
+//! The memory limit of all requests together: `limits.inflight_bytes`. It covers request bodies, decompressed bodies,
+//! and responses until they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +8,10 @@ use bytes::Bytes;
 
 use super::response::ApiError;
 
-/// How much memory all requests take.
+/// The memory of all requests and its limit. Clones share both.
 #[derive(Clone)]
 pub struct MemoryBudget {
-    // One for both: every request takes a share.
+    // One allocation for both: every request clones the reference.
     memory: Arc<Memory>,
 }
 
@@ -19,80 +20,82 @@ struct Memory {
     limit: AtomicU64,
 }
 
-/// The memory that one request takes. Dropping it gives the memory back.
+/// The memory reserved by one request. Dropping it releases the memory.
 pub struct Reserved {
     memory_budget: MemoryBudget,
     bytes: u64,
 }
 
 impl MemoryBudget {
-    /// For that many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> MemoryBudget {
         MemoryBudget { memory: Arc::new(Memory { used: AtomicU64::new(0), limit: AtomicU64::new(limit) }) }
     }
 
-    /// That many bytes, from now on.
-    pub fn change(&self, limit: u64) {
+    /// Replaces the limit, in bytes, for later reservations.
+    pub fn set_limit(&self, limit: u64) {
         self.memory.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// How many bytes all requests take now.
+    /// The memory reserved now by all requests, in bytes.
     pub fn used(&self) -> u64 {
         self.memory.used.load(Ordering::Relaxed)
     }
 
-    /// Nothing yet.
+    /// An empty reservation.
     pub fn reserve(&self) -> Reserved {
         Reserved { memory_budget: self.clone(), bytes: 0 }
     }
 }
 
 impl Reserved {
-    /// Takes more memory.
+    /// Reserves more memory.
     ///
     /// # Errors
-    /// 503 when all requests together take too much. Waiting could only be for each other; so a request that is
-    /// alone is never refused, because nobody's end would help it.
+    /// 503 when all requests together exceed the limit. Requests that waited for memory could only wait for each other,
+    /// so none waits; a request that is alone is never refused, because no other request could release memory for it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let before = self.take(bytes);
-        let others = before.saturating_sub(self.bytes - bytes as u64);
-        if others > 0 && before + bytes as u64 > self.memory_budget.memory.limit.load(Ordering::Relaxed) {
-            return Err(ApiError::unavailable("too much is being received at once (limits.inflight_bytes); try again"));
+        let used_before = self.take(bytes);
+        let others = used_before.saturating_sub(self.bytes - bytes as u64);
+        if others > 0 && used_before + bytes as u64 > self.memory_budget.memory.limit.load(Ordering::Relaxed) {
+            return Err(ApiError::unavailable(
+                "the memory for requests is full (limits.inflight_bytes): try again later",
+            ));
         }
         Ok(())
     }
 
-    /// Takes more memory, and says how much all requests took before.
+    /// Reserves more memory without a check. Returns how much all requests had reserved before.
     fn take(&mut self, bytes: usize) -> u64 {
         self.bytes += bytes as u64;
         self.memory_budget.memory.used.fetch_add(bytes as u64, Ordering::Relaxed)
     }
 
-    /// Gives some memory back.
+    /// Releases some of the memory.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = (bytes as u64).min(self.bytes);
         self.memory_budget.memory.used.fetch_sub(bytes, Ordering::Relaxed);
         self.bytes -= bytes;
     }
 
-    /// Keeps the memory of an answer, and no other, reserved until the last of the answer is sent. It is made
-    /// already, so it is not refused any more.
-    pub fn hold(mut self, answer: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+    /// Keeps exactly the memory of a response reserved until its last byte is sent. The response exists already, so it
+    /// is never refused.
+    pub fn hold(mut self, body: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         self.shrink(usize::MAX);
-        self.take(answer.as_ref().len());
-        Bytes::from_owner(Held { answer, _reserved: self })
+        self.take(body.as_ref().len());
+        Bytes::from_owner(Held { body, _reserved: self })
     }
 }
 
-/// An answer and its memory.
+/// A response body with its reservation.
 struct Held<A> {
-    answer: A,
+    body: A,
     _reserved: Reserved,
 }
 
 impl<A: AsRef<[u8]>> AsRef<[u8]> for Held<A> {
     fn as_ref(&self) -> &[u8] {
-        self.answer.as_ref()
+        self.body.as_ref()
     }
 }
 

@@ -1,4 +1,8 @@
-//! What every port shares: connections with their time-outs, answers in JSON, and errors that say who must act.
+//! HTTP transport of every listener: sockets, TLS, connections with time-outs, the memory limit of requests, and
+//! responses and errors in JSON.
+//!
+//! The settings are specified in `docs/configuration.md`, sections "Listeners and TLS" and "Limits". Authentication is
+//! in [`crate::auth`]; routes belong to the stages.
 
 mod address;
 mod connections;
@@ -15,7 +19,7 @@ pub use connections::{ConnectionLimits, FastPath, serve};
 pub use error_chain::ErrorChain;
 pub use listener::{Listener, Peer};
 pub use memory_budget::{MemoryBudget, Reserved};
-pub use query::{PathSegments, QueryParams, number};
-pub use response::{ApiError, json_response, retry_after};
+pub use query::{PathSegments, QueryParams, parse_number};
+pub use response::{ApiError, json_response, set_retry_after};
 pub use timeouts::Timeouts;
 pub use tls::{PreparedTls, Tls, TlsConfig, TlsError};

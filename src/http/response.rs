@@ -1,4 +1,4 @@
-//! Answers and errors, all of them JSON.
+//! Responses and errors in JSON. Errors are specified in `docs/http-api.md`, section "Errors".
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 
-/// How long a sender should wait before it tries again, in seconds.
+/// The `Retry-After` of a 503 response, in seconds.
 const RETRY_AFTER_S: u32 = 1;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// An answer whose body is JSON already.
+/// A response whose body is already JSON.
 pub fn json_response(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
@@ -21,14 +21,14 @@ pub fn json_response(status: StatusCode, body: impl Into<Bytes>) -> Response<Bod
     response
 }
 
-/// An error, as it is answered: `{"error":"..."}`.
+/// An error response: `{"error":"..."}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// Who must act: 4xx the sender, 503 the operator or time, 500 the developer.
+    /// The status, which shows who must act: 4xx the sender, 503 the operator or nobody, 500 the developer.
     pub status: StatusCode,
-    /// What is wrong, and what was expected.
+    /// What is wrong and what was expected.
     pub message: Cow<'static, str>,
-    /// How long to wait before the same request is sent again, in seconds, if that may help.
+    /// After how many seconds the same request may succeed; `None` if it must not be repeated.
     pub retry_after_s: Option<u32>,
 }
 
@@ -37,62 +37,62 @@ impl ApiError {
         ApiError { status, message: message.into(), retry_after_s: None }
     }
 
-    /// 400: the request, or the event in it, is wrong.
+    /// 400: the request, or an event in it, is invalid.
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// 401: no key, or a wrong one.
+    /// 401: no API key, or an unknown one.
     pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, message)
     }
 
-    /// 403: the key is known, and not good for this.
+    /// 403: the API key does not permit this request.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, message)
     }
 
-    /// 404: there is no such thing.
+    /// 404: the requested item does not exist.
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// 405: the path exists, but not for this method.
+    /// 405: the path does not support the method.
     pub fn method_not_allowed() -> ApiError {
-        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see the Allow header")
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not support this method; see the Allow header")
     }
 
-    /// 408: the body came too slowly.
+    /// 408: the body arrived too slowly.
     pub fn timeout(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
     }
 
-    /// 409: the id belongs to another event.
+    /// 409: the id belongs to a different event.
     pub fn conflict(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::CONFLICT, message)
     }
 
-    /// 413: too large, as sent or after inflating.
+    /// 413: too large, as sent or after decompression.
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// 415: a content type or encoding that is not taken.
+    /// 415: the content type or content encoding is not supported.
     pub fn unsupported(message: impl Into<Cow<'static, str>>) -> ApiError {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
-    /// 429: more than this client may send. The same request may be sent again after `wait`.
+    /// 429: the client exceeds its rate limit. The same request may be sent again after `wait`.
     pub fn too_many(message: impl Into<Cow<'static, str>>, wait: Duration) -> ApiError {
         let seconds = u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX);
-        let problem = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
-        ApiError { retry_after_s: Some(seconds), ..problem }
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message);
+        ApiError { retry_after_s: Some(seconds), ..error }
     }
 
-    /// 503: not now. The same request may be sent again.
+    /// 503: the request cannot be served now and may be sent again.
     pub fn unavailable(message: impl Into<Cow<'static, str>>) -> ApiError {
-        let problem = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message);
-        ApiError { retry_after_s: Some(RETRY_AFTER_S), ..problem }
+        let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message);
+        ApiError { retry_after_s: Some(RETRY_AFTER_S), ..error }
     }
 
     /// Whether the same request may succeed later.
@@ -112,13 +112,13 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // For those who say it in another form.
+        // OTLP converts the error to a form of its own.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Says that part of an answer may be tried again.
-pub fn retry_after(response: &mut Response<Body>) {
+/// Sets `Retry-After`, because part of the request may be sent again.
+pub fn set_retry_after(response: &mut Response<Body>) {
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
 }

@@ -1,7 +1,8 @@
-//! What a connection is doing, so that one that does nothing can be told from one that is slow on purpose.
+//! The time-outs of connections: the activity of a connection, recorded by its stream and its responses, and which
+//! time-out applies to it.
 //!
-//! The library's own timer for request heads also runs on an idle connection, so it is not used: a client may keep
-//! a connection open for longer than it may take to send a head.
+//! hyper's header read time-out also runs on an idle connection, so it is not used: a client may keep a connection open
+//! for longer than it may take to send the head of a request. See `docs/adr/0036-connection-time-outs-of-our-own.md`.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,55 +17,55 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How long a peer may take.
+/// The time-outs of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For the head of a request, from its first byte.
+    /// For the head of a request, from its first byte; also for a TLS handshake. `limits.header_timeout`.
     pub header: Duration,
-    /// For taking any part of an answer.
+    /// For the peer to read any more of a response. `limits.body_timeout`.
     pub body: Duration,
-    /// Between requests.
+    /// Between requests. `limits.idle_timeout`.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// How often a connection has to be looked at.
+    /// The shortest of them, at which the activity of a connection has to be checked.
     pub fn shortest(&self) -> Duration {
         self.header.min(self.body).min(self.idle)
     }
 }
 
-/// What a connection is doing. Written by its reader, writer and requests, read by its watcher; a moment's
-/// disagreement between the fields only makes a time-out late by one look.
+/// The activity of one connection. Written by its stream and its requests, read by its task. If the fields disagree for
+/// a moment, a time-out is detected at most one check too late.
 pub struct Activity {
     opened: Instant,
-    /// Requests whose answer is not sent yet.
+    /// Requests whose response is not sent yet.
     requests: AtomicU32,
-    /// The first bytes of a request have come, and not yet the whole head. HTTP/1 only.
+    /// Part of the head of a request was received. HTTP/1 only.
     in_head: AtomicBool,
-    /// A request has come by HTTP/2, so all of them do.
+    /// A request was received over HTTP/2, so the whole connection is HTTP/2.
     is_http2: AtomicBool,
-    /// The peer does not take what is written.
+    /// The socket does not accept writes, because the peer does not read.
     is_blocked: AtomicBool,
-    /// When the limit that is in force began to count, in ms since `opened`.
+    /// When the current time-out started, in ms since `opened`.
     since_ms: AtomicU64,
-    /// HTTP/2 only, where each answer has a flow of its own that the socket knows nothing of: since when the peer
-    /// has not taken more of each answer that is ready. Held for one look-up.
-    untaken: Mutex<HashMap<u32, Instant>>,
-    turns: AtomicU32,
+    /// HTTP/2 only, where each response has flow control of its own that the socket does not show: since when the peer
+    /// has not read more of each response that is ready. Locked for one lookup.
+    unread_since: Mutex<HashMap<u32, Instant>>,
+    next_wait: AtomicU32,
 }
 
-/// Why a connection is cut off.
+/// Why a connection has timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overdue {
-    /// Nothing is going on: it is closed in good order.
+pub enum TimedOut {
+    /// No request is in progress: the connection is closed gracefully.
     Idle,
-    /// The peer is too slow.
+    /// The peer is too slow: the connection is aborted.
     Slow,
 }
 
 impl Activity {
-    /// A connection that was just opened.
+    /// The activity of a new connection.
     pub fn new() -> Arc<Activity> {
         Arc::new(Activity {
             opened: Instant::now(),
@@ -73,120 +74,124 @@ impl Activity {
             is_http2: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
-            untaken: Mutex::default(),
-            turns: AtomicU32::new(0),
+            unread_since: Mutex::default(),
+            next_wait: AtomicU32::new(0),
         })
     }
 
-    fn touch(&self) {
+    fn restart_timeout(&self) {
         self.since_ms.store(self.opened.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Whether the connection is overdue now, or when to look again.
-    pub fn overdue(&self, timeouts: &Timeouts) -> Result<Duration, Overdue> {
+    /// The time until the next check.
+    ///
+    /// # Errors
+    /// When the connection has timed out.
+    pub fn check(&self, timeouts: &Timeouts) -> Result<Duration, TimedOut> {
         let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
         let elapsed = self.opened.elapsed().saturating_sub(since);
-        let (limit, kind) = if self.is_blocked.load(Ordering::Relaxed) {
-            (timeouts.body, Overdue::Slow)
+        let (limit, timed_out) = if self.is_blocked.load(Ordering::Relaxed) {
+            (timeouts.body, TimedOut::Slow)
         } else if self.requests.load(Ordering::Relaxed) > 0 {
-            let untaken = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
-            let longest = untaken.values().map(Instant::elapsed).max().unwrap_or_default();
-            return if longest > timeouts.body { Err(Overdue::Slow) } else { Ok(timeouts.shortest()) };
+            let unread_since = self.unread_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let longest = unread_since.values().map(Instant::elapsed).max().unwrap_or_default();
+            return if longest > timeouts.body { Err(TimedOut::Slow) } else { Ok(timeouts.shortest()) };
         } else if self.in_head.load(Ordering::Relaxed) {
-            (timeouts.header, Overdue::Slow)
+            (timeouts.header, TimedOut::Slow)
         } else {
-            (timeouts.idle, Overdue::Idle)
+            (timeouts.idle, TimedOut::Idle)
         };
-        // What the connection does may change to something with the shortest limit at any moment.
+        // The activity may change at any moment to one with the shortest time-out.
         match limit.checked_sub(elapsed) {
             Some(left) if !left.is_zero() => Ok(left.min(timeouts.shortest())),
-            _ => Err(kind),
+            _ => Err(timed_out),
         }
     }
 
-    fn received(&self) {
+    fn on_read(&self) {
         let is_first = self.requests.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed);
-        // On HTTP/2, bytes that open no request do not make a connection less idle.
+        // On HTTP/2, bytes that start no request do not end the idle time.
         if is_first && !self.is_http2.load(Ordering::Relaxed) {
-            self.touch();
+            self.restart_timeout();
             self.in_head.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A request came in; it is over when the guard is dropped.
+    /// Records a new request. It ends when the guard is dropped.
     pub fn request(self: &Arc<Activity>) -> RequestGuard {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
         RequestGuard(Arc::clone(self))
     }
 
-    /// The peer speaks HTTP/2.
-    pub fn speaks_http2(&self) {
+    /// Records that the connection is HTTP/2.
+    pub fn set_http2(&self) {
         self.is_http2.store(true, Ordering::Relaxed);
     }
 }
 
-/// A request whose answer is not sent yet.
+/// A request whose response is not sent yet.
 pub struct RequestGuard(Arc<Activity>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.touch();
+        self.0.restart_timeout();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// It is the peer's turn to take more of an answer. HTTP/2 only.
-struct PeersTurn {
+/// Records in [`Activity`] that the peer has to read more of a response. HTTP/2 only.
+struct PeerWait {
     activity: Arc<Activity>,
     id: u32,
 }
 
-impl PeersTurn {
-    fn new(activity: &Arc<Activity>) -> PeersTurn {
-        let id = activity.turns.fetch_add(1, Ordering::Relaxed);
-        activity.untaken.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
-        PeersTurn { activity: Arc::clone(activity), id }
+impl PeerWait {
+    fn new(activity: &Arc<Activity>) -> PeerWait {
+        let id = activity.next_wait.fetch_add(1, Ordering::Relaxed);
+        activity.unread_since.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+        PeerWait { activity: Arc::clone(activity), id }
     }
 }
 
-impl Drop for PeersTurn {
+impl Drop for PeerWait {
     fn drop(&mut self) {
-        self.activity.untaken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.activity.unread_since.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
-/// A piece of an answer that the connection has, and the peer not yet. The request is not over before that.
-struct Untaken {
+/// A chunk of a response that was handed to the connection and is not sent yet. The request does not end before it is
+/// sent.
+struct UnsentChunk {
     data: Bytes,
-    _turn: PeersTurn,
+    _wait: PeerWait,
     _request: RequestGuard,
 }
 
-impl AsRef<[u8]> for Untaken {
+impl AsRef<[u8]> for UnsentChunk {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }
 }
 
-/// The body of an answer, which ends the request when it is sent.
-pub struct AnswerBody {
+/// The body of a response. The request ends when the body is sent.
+pub struct TrackedBody {
     body: Body,
     request: RequestGuard,
     is_http2: bool,
-    /// On HTTP/2, while the connection waits for the peer before it asks for more.
-    turn: Option<PeersTurn>,
+    /// HTTP/2 only: while the connection waits for the peer before it polls for more.
+    wait: Option<PeerWait>,
 }
 
-impl AnswerBody {
-    /// Ties the end of the request to the end of its answer.
-    pub fn new(body: Body, request: RequestGuard, is_http2: bool) -> AnswerBody {
-        let turn = is_http2.then(|| PeersTurn::new(&request.0));
-        AnswerBody { body, request, is_http2, turn }
+impl TrackedBody {
+    /// Wraps `body`, so that `request` ends when the body is sent.
+    pub fn new(body: Body, request: RequestGuard, is_http2: bool) -> TrackedBody {
+        let wait = is_http2.then(|| PeerWait::new(&request.0));
+        TrackedBody { body, request, is_http2, wait }
     }
 }
 
-impl HttpBody for AnswerBody {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -199,11 +204,11 @@ impl HttpBody for AnswerBody {
             return poll;
         }
         let activity = Arc::clone(&self.request.0);
-        self.turn = poll.is_ready().then(|| PeersTurn::new(&activity));
+        self.wait = poll.is_ready().then(|| PeerWait::new(&activity));
         poll.map_ok(|frame| {
             frame.map_data(|data| {
-                let (turn, request) = (PeersTurn::new(&activity), activity.request());
-                Bytes::from_owner(Untaken { data, _turn: turn, _request: request })
+                let (wait, request) = (PeerWait::new(&activity), activity.request());
+                Bytes::from_owner(UnsentChunk { data, _wait: wait, _request: request })
             })
         })
     }
@@ -217,29 +222,29 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// A stream that tells what passes through it.
-pub struct Watched<S> {
+/// A stream that records its reads and writes in an [`Activity`].
+pub struct TrackedStream<S> {
     stream: S,
     activity: Arc<Activity>,
 }
 
-impl<S> Watched<S> {
-    /// Watches a stream.
-    pub fn new(stream: S, activity: Arc<Activity>) -> Watched<S> {
-        Watched { stream, activity }
+impl<S> TrackedStream<S> {
+    /// Wraps a stream.
+    pub fn new(stream: S, activity: Arc<Activity>) -> TrackedStream<S> {
+        TrackedStream { stream, activity }
     }
 
-    fn wrote<T>(&self, poll: Poll<T>) -> Poll<T> {
+    fn on_write<T>(&self, poll: Poll<T>) -> Poll<T> {
         let is_blocked = poll.is_pending();
         if is_blocked != self.activity.is_blocked.load(Ordering::Relaxed) {
-            self.activity.touch();
+            self.activity.restart_timeout();
             self.activity.is_blocked.store(is_blocked, Ordering::Relaxed);
         }
         poll
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -248,16 +253,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.activity.received();
+            self.activity.on_read();
         }
         poll
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(poll)
+        self.on_write(poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -278,6 +283,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.wrote(poll)
+        self.on_write(poll)
     }
 }

@@ -1,4 +1,7 @@
-//! TLS for the ports that carry events: certificates from files, which are read again when they change.
+//! TLS of the listeners that carry events. Certificates are read from files and replaced without a restart.
+//!
+//! The settings are specified in `docs/security.md`, section "TLS". When the files are read again is decided in
+//! `serve`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,20 +21,20 @@ use tokio_rustls::server::TlsStream;
 
 use crate::text::settings::{Expectations, Expected, InvalidSetting};
 
-/// `tls.*`
+/// The configuration section `tls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The server's certificate, and those between it and its authority (PEM).
+    /// The server's certificate, followed by intermediate certificates (PEM).
     pub cert_file: Option<PathBuf>,
-    /// Its private key (PEM).
+    /// The private key of the certificate (PEM, not encrypted).
     pub key_file: Option<PathBuf>,
-    /// The authorities whose certificates callers have to show (PEM); none, and they need none.
+    /// The certificate authorities that issue client certificates (PEM). Without it, clients need no certificate.
     pub client_ca_file: Option<PathBuf>,
 }
 
 impl TlsConfig {
-    /// What each setting has to be.
+    /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("tls", Expected::Section),
         ("tls.cert_file", Expected::Path),
@@ -39,110 +42,112 @@ impl TlsConfig {
         ("tls.client_ca_file", Expected::Path),
     ];
 
-    /// The settings that cannot be used. Reads the files.
+    /// The settings of the section that cannot be used. Reads the files.
     pub fn check(&self) -> Vec<InvalidSetting> {
         let error = Tls::load(self).err();
         error
-            .map(|error| InvalidSetting { key: error.key.to_owned(), sentence: error.to_string() })
+            .map(|error| InvalidSetting { key: error.key.to_owned(), message: error.to_string() })
             .into_iter()
             .collect()
     }
 
-    /// The files that it names.
+    /// The configured files.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         [&self.cert_file, &self.key_file, &self.client_ca_file].into_iter().flatten().map(PathBuf::as_path)
     }
 }
 
-/// What a setting of TLS has to be, and is not.
+/// A TLS setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {reason}")]
 pub struct TlsError {
-    /// The setting.
+    /// The key of the setting.
     pub key: &'static str,
-    /// What is wrong with it. It has no word of a private key.
+    /// Why it cannot be used; never contains a part of a private key.
     pub reason: String,
 }
 
-/// How long a peer may take to hear why there is no TLS with it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the peer to read the TLS alert after a failed handshake.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Certificates that were read, and are not in force yet.
+/// Certificates that were read but are not used yet.
 pub struct PreparedTls(Arc<ServerConfig>);
 
-/// Speaks TLS with those who connect, by the certificates that are in force.
+/// Accepts TLS connections with the current certificates. Clones share them.
 #[derive(Clone)]
 pub struct Tls {
     current: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads the files; `None` if there is to be no TLS.
+    /// Reads the files; `None` if TLS is not configured.
     ///
     /// # Errors
-    /// Which setting is wrong.
+    /// When a setting cannot be used.
     pub fn load(config: &TlsConfig) -> Result<Option<Tls>, TlsError> {
-        Ok(read(config)?.map(|current| Tls { current: Arc::new(ArcSwap::from_pointee(current)) }))
+        Ok(server_config(config)?.map(|current| Tls { current: Arc::new(ArcSwap::from_pointee(current)) }))
     }
 
-    /// Reads the files again, and changes nothing yet.
+    /// Reads the files again, without using them yet.
     ///
     /// # Errors
-    /// Which setting is wrong.
+    /// When a setting cannot be used.
     pub fn prepare(config: &TlsConfig) -> Result<Option<PreparedTls>, TlsError> {
-        Ok(read(config)?.map(|prepared| PreparedTls(Arc::new(prepared))))
+        Ok(server_config(config)?.map(|prepared| PreparedTls(Arc::new(prepared))))
     }
 
-    /// These certificates, for connections from now on. Whether there is TLS at all does not change.
-    pub fn change(&self, prepared: PreparedTls) {
+    /// Replaces the certificates for new connections. Whether TLS is used at all does not change.
+    pub fn replace(&self, prepared: PreparedTls) {
         self.current.store(prepared.0);
     }
 
-    /// Agrees with a peer on keys.
+    /// Does the handshake with a peer.
     ///
     /// # Errors
-    /// When the peer does not speak TLS, or has no certificate that is asked for.
+    /// When the handshake fails, for example because the peer does not use TLS or lacks a required client certificate.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let agreed = TlsAcceptor::from(self.current.load_full()).accept(stream).into_fallible().await;
-        let (error, mut stream) = match agreed {
+        let handshake = TlsAcceptor::from(self.current.load_full()).accept(stream).into_fallible().await;
+        let (error, mut stream) = match handshake {
             Ok(stream) => return Ok(stream),
             Err(failed) => failed,
         };
-        // The peer has been told why, and has to be able to hear it: a connection that is closed over unread bytes is reset.
+        // The peer was sent an alert and must be able to read it: closing a connection with unread bytes resets it.
         let _ = stream.shutdown().await;
         let mut unread = [0; 1024];
         let read = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
-        let _ = tokio::time::timeout(LAST_WORDS, read).await;
+        let _ = tokio::time::timeout(ALERT_TIMEOUT, read).await;
         Err(error)
     }
 }
 
-fn read(config: &TlsConfig) -> Result<Option<ServerConfig>, TlsError> {
+fn server_config(config: &TlsConfig) -> Result<Option<ServerConfig>, TlsError> {
     let (cert_file, key_file) = match (&config.cert_file, &config.key_file) {
         (Some(cert_file), Some(key_file)) => (cert_file, key_file),
         (None, None) if config.client_ca_file.is_none() => return Ok(None),
-        (None, _) => return Err(wrong("tls.cert_file", "expected a path")),
-        (_, None) => return Err(wrong("tls.key_file", "expected a path")),
+        (None, _) => return Err(invalid("tls.cert_file", "expected a path")),
+        (_, None) => return Err(invalid("tls.key_file", "expected a path")),
     };
     let chain = certificates("tls.cert_file", cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| unread("tls.key_file", key_file, &error))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| unreadable("tls.key_file", key_file, &error))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| wrong("tls.cert_file", &error))?;
+    let builder = builder.map_err(|error| invalid("tls.cert_file", &error))?;
     let builder = match &config.client_ca_file {
         None => builder.with_no_client_auth(),
         Some(file) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates("tls.client_ca_file", file)? {
-                roots.add(certificate).map_err(|error| wrong("tls.client_ca_file", &error))?;
+                roots.add(certificate).map_err(|error| invalid("tls.client_ca_file", &error))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| wrong("tls.client_ca_file", &error))?)
+            builder.with_client_cert_verifier(verifier.map_err(|error| invalid("tls.client_ca_file", &error))?)
         }
     };
     let mut server = builder.with_single_cert(chain, key).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => wrong("tls.key_file", "it is not the key of tls.cert_file"),
-        error => wrong("tls.key_file", &error),
+        rustls::Error::InconsistentKeys(_) => {
+            invalid("tls.key_file", "the private key does not match the certificate in tls.cert_file")
+        }
+        error => invalid("tls.key_file", &error),
     })?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Some(server))
@@ -151,22 +156,24 @@ fn read(config: &TlsConfig) -> Result<Option<ServerConfig>, TlsError> {
 fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(found) if found.is_empty() => Err(wrong(key, &format!("{}: no certificate in it", file.display()))),
+        Ok(found) if found.is_empty() => {
+            Err(invalid(key, &format!("{}: the file contains no certificate (PEM)", file.display())))
+        }
         Ok(found) => Ok(found),
-        Err(error) => Err(unread(key, file, &error)),
+        Err(error) => Err(unreadable(key, file, &error)),
     }
 }
 
-fn wrong(key: &'static str, reason: &(impl ToString + ?Sized)) -> TlsError {
+fn invalid(key: &'static str, reason: &(impl ToString + ?Sized)) -> TlsError {
     TlsError { key, reason: reason.to_string() }
 }
 
-fn unread(key: &'static str, file: &Path, error: &pem::Error) -> TlsError {
+fn unreadable(key: &'static str, file: &Path, error: &pem::Error) -> TlsError {
     let reason = match error {
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "no certificate, or no private key that is not encrypted, in it (PEM)".to_owned(),
-        // The library's other words may hold a line of the file.
-        _ => "it is no PEM".to_owned(),
+        pem::Error::NoItemsFound => "the file contains no certificate or no unencrypted private key (PEM)".to_owned(),
+        // The library's other messages may contain a line of the file.
+        _ => "the file is not valid PEM".to_owned(),
     };
-    wrong(key, &format!("{}: {reason}", file.display()))
+    invalid(key, &format!("{}: {reason}", file.display()))
 }
