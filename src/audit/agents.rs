@@ -10,7 +10,7 @@ use serde_json::json;
 use super::context::Audit;
 use super::context::store_failed;
 use super::verify;
-use crate::http::{ApiError, QueryParams, json_response, number};
+use crate::http::{ApiError, QueryParams, json_response, parse_number};
 use crate::ledger::format::keys::Agent;
 use crate::ledger::read::lookup;
 use crate::ledger::store::Family;
@@ -21,13 +21,13 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// `GET /v1/agents`: in the order of their keys, which is none that people know, but a stable one.
+/// `GET /v1/agents`: the agents in the order of their keys, which is stable but not alphabetical.
 pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
-    let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = |text: &str| parse_number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", parse_key)?;
-    params.end()?;
+    params.finish()?;
     let (agents, next) = audit.read(move |audit, _| page(audit, limit, cursor)).await?;
     let mut response = json_response(StatusCode::OK, agents.to_string());
     if let Some(next) = next {
@@ -37,7 +37,7 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     Ok(response)
 }
 
-/// Reads an agent key as it stands in a cursor: 32 hex digits.
+/// Parses an agent key in a cursor: 32 hex digits.
 fn parse_key(text: &str) -> Option<AgentKey> {
     let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let bits = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
@@ -51,7 +51,7 @@ fn page(
 ) -> Result<(serde_json::Value, Option<AgentKey>), ApiError> {
     let mut rows = audit.ledger.store().rows(Family::Agents).map_err(store_failed)?;
     match cursor {
-        // The last agent of the page before is not shown again.
+        // The cursor is the last agent of the previous page; skip it.
         Some(AgentKey(key)) => rows.seek(&[&key[..], &[0]].concat()),
         None => rows.seek_first(),
     }
@@ -83,9 +83,9 @@ fn describe(agent: &Agent, chain_valid: Option<bool>) -> serde_json::Value {
     })
 }
 
-/// `GET /v1/stats`
+/// `GET /v1/stats`: totals of the ledger.
 pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
-    QueryParams::of(&uri)?.end()?;
+    QueryParams::none(&uri)?;
     let stats = audit.read(|audit, _| totals(audit)).await?;
     Ok(json_response(StatusCode::OK, stats.to_string()))
 }
@@ -115,19 +115,19 @@ fn totals(audit: &Audit) -> Result<serde_json::Value, ApiError> {
     }))
 }
 
-/// `GET /v1/verify?agent_id=`
+/// `GET /v1/verify?agent_id=`: verifies the chain of one agent and remembers the verdict.
 pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
     let agent_id = params.take("agent_id")?;
-    params.end()?;
+    params.finish()?;
     let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
     let verdict = audit
         .read(move |audit, cancelled| {
             let agent = AgentKey::of(&agent_id);
-            let walked = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
-            let verdict = walked.map_err(store_failed)?;
+            let verified = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
+            let verdict = verified.map_err(store_failed)?;
             let verdict = verdict.ok_or_else(|| ApiError::not_found(format!("there is no agent {agent_id:?}")))?;
-            audit.verdicts.remember(agent, verdict.broken.is_none());
+            audit.verdicts.record(agent, verdict.broken.is_none());
             Ok(verdict)
         })
         .await?;

@@ -1,4 +1,4 @@
-//! What the calls of this stage share, and how they read the database.
+//! The state that the routes of this stage share, and access to the database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,16 @@ use crate::ledger::Ledger;
 use crate::ledger::store::StoreError;
 use crate::tlog::Log;
 
-/// How many reads of the database go on at once. More would only wait for each other, and starve ingest.
+/// Most concurrent reads of the database. More would only wait for each other and slow down ingest.
 const CONCURRENT_READS: usize = 4;
 
-/// What the calls of this stage share.
+/// The state that the routes of this stage share.
 pub struct Audit {
     /// The ledger.
     pub ledger: Arc<Ledger>,
-    /// Its log.
+    /// The transparency log of the ledger.
     pub log: Arc<Log>,
-    /// The memory of answers.
+    /// The memory limit that responses count against.
     pub memory_budget: MemoryBudget,
     reads: Arc<Semaphore>,
     /// The last verdict on each chain.
@@ -28,7 +28,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Over a running ledger and its log. Metrics register with the recorder that is in force.
+    /// Reads from a running ledger and its log. Registers its metrics with the current recorder.
     pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, memory_budget: MemoryBudget) -> Arc<Audit> {
         Arc::new(Audit {
             ledger,
@@ -39,7 +39,10 @@ impl Audit {
         })
     }
 
-    /// Runs a read on a thread made for blocking. If the caller goes away, the read is told so.
+    /// Runs `work` on a blocking thread. If the returned future is dropped, `work` sees that it is cancelled.
+    ///
+    /// # Errors
+    /// The error of `work`.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Audit>,
         work: impl FnOnce(&Audit, &Cancelled) -> Result<T, ApiError> + Send + 'static,
@@ -52,17 +55,17 @@ impl Audit {
             let _permit = permit;
             work(&audit, &cancelled)
         });
-        // A panic in a read is a bug, and goes on as one.
+        // A panic is a bug and is propagated.
         read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
-/// Whether whoever wanted a read has gone away.
+/// Shows a read that its result is not needed any more, because the client has disconnected.
 #[derive(Clone, Default)]
 pub struct Cancelled(Arc<AtomicBool>);
 
 impl Cancelled {
-    /// Whether to stop.
+    /// Whether the read must stop.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -76,10 +79,10 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// The database could not be read: for the operator, who finds more in the log.
+/// Logs a failed read for the operator and converts it to 503.
 pub fn store_failed(error: StoreError) -> ApiError {
-    if !matches!(error, StoreError::BrokenOff) {
-        tracing::error!(%error, "a read failed");
+    if !matches!(error, StoreError::Cancelled) {
+        tracing::error!(%error, "reading the ledger failed");
     }
     ApiError::unavailable(format!("the ledger could not be read: {error}"))
 }

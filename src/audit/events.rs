@@ -16,32 +16,32 @@ use super::context::store_failed;
 use super::filter::Filter;
 use super::source::{Order, Stream};
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
-use crate::http::{ApiError, PathSegments, QueryParams, json_response, number};
+use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::Record;
 use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 
-/// How many events a page has, if the call does not say.
+/// The default length of a page, in events.
 const LIMIT: usize = 100;
-/// How many it has at most.
+/// The greatest length of a page, in events.
 const LIMIT_MAX: usize = 1000;
-/// How long a list waits for the index to see what was committed before it.
+/// How long a list waits for the index to contain everything committed before the request.
 const INDEX_WAIT: Duration = Duration::from_secs(1);
 
-/// What a list call asks for.
-struct ListCall {
+/// The parameters of a list.
+struct ListParams {
     filter: Filter,
     order: Order,
     limit: usize,
     offset: u64,
-    /// Go on from here.
+    /// Where the page starts; from the `Link` header of the previous page.
     cursor: Option<Cursor>,
 }
 
-impl ListCall {
-    fn read(uri: &Uri, shards: usize) -> Result<ListCall, ApiError> {
+impl ListParams {
+    fn parse(uri: &Uri, shards: usize) -> Result<ListParams, ApiError> {
         let mut params = QueryParams::of(uri)?;
         let filter = Filter::take(&mut params)?;
         let order = params.take_as("order", "asc or desc", |text| match text {
@@ -49,15 +49,15 @@ impl ListCall {
             "desc" => Some(Order::Desc),
             _ => None,
         })?;
-        let limit = |text: &str| number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
+        let limit = |text: &str| parse_number(text).filter(|limit| (1..=LIMIT_MAX).contains(limit));
         let limit = params.take_as("limit", "a number from 1 to 1000", limit)?;
-        let offset = params.take_as("offset", "a number", number)?;
+        let offset = params.take_as("offset", "a number", parse_number)?;
         let cursor = params.take_as("cursor", "a cursor from a Link header", |text| text.parse().ok())?;
-        params.end()?;
+        params.finish()?;
         if cursor.as_ref().is_some_and(|cursor: &Cursor| cursor.0.len() != shards) {
             return Err(ApiError::bad_request("cursor: expected a cursor from a Link header of this server"));
         }
-        Ok(ListCall {
+        Ok(ListParams {
             filter,
             order: order.unwrap_or(Order::Desc),
             limit: limit.unwrap_or(LIMIT),
@@ -67,8 +67,8 @@ impl ListCall {
     }
 }
 
-/// Where a list goes on: a position in each shard. Times would not do: shards commit side by side, so an event may
-/// come into sight after others that were received later, and must not be passed over.
+/// Where the next page of a list starts: a position in each shard. A time would not be enough: shards commit
+/// concurrently, so an event may become visible after others that were received later, and must not be skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cursor(Vec<Position>);
 
@@ -83,11 +83,14 @@ impl FromStr for Cursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Cursor, ()> {
-        text.split('-').map(|position| number(position).map(Position).ok_or(())).collect::<Result<_, _>>().map(Cursor)
+        text.split('-')
+            .map(|position| parse_number(position).map(Position).ok_or(()))
+            .collect::<Result<_, _>>()
+            .map(Cursor)
     }
 }
 
-/// `GET /v1/events/{id}`
+/// `GET /v1/events/{id}`: one event.
 pub async fn by_id(
     State(audit): State<Arc<Audit>>,
     PathSegments(id): PathSegments<String>,
@@ -97,27 +100,30 @@ pub async fn by_id(
     let not_found = || ApiError::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
-    let held = |(_, record): (Location, Record)| {
+    let respond = |(_, record): (Location, Record)| {
         json_response(StatusCode::OK, audit.memory_budget.reserve().hold(record.into_answer()))
     };
-    found.map(held).ok_or_else(not_found)
+    found.map(respond).ok_or_else(not_found)
 }
 
-/// `GET /v1/events`
+/// `GET /v1/events`: a page of the events that match the parameters.
 pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
-    let call = ListCall::read(&uri, audit.ledger.queues().len())?;
-    if call.filter.agent.is_none() && call.filter.rarest_term().is_some() {
+    let params = ListParams::parse(&uri, audit.ledger.queues().len())?;
+    if params.filter.agent.is_none() && params.filter.rarest_term().is_some() {
         let caught_up = audit.ledger.index().catch_up(audit.ledger.committed());
         tokio::time::timeout(INDEX_WAIT, caught_up)
             .await
-            .map_err(|_| ApiError::unavailable("the index is behind; try again"))?;
+            .map_err(|_| ApiError::unavailable("the index has not caught up with recent commits: try again later"))?;
     }
     let (started, next) = audit
         .read(move |audit, cancelled| {
-            let (locations, next) = page(audit, &call, cancelled).map_err(store_failed)?;
+            let (locations, next) = page(audit, &params, cancelled).map_err(store_failed)?;
             let ledger = Arc::clone(&audit.ledger);
             Ok((
-                streamed_response::begin(audit, Writer { ledger, locations: locations.into_iter(), is_first: true })?,
+                streamed_response::begin(
+                    audit,
+                    PageWriter { ledger, locations: locations.into_iter(), is_first: true },
+                )?,
                 next,
             ))
         })
@@ -125,66 +131,71 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     let mut response = streamed_response::respond(audit, started);
     if let Some(next) = next {
         let link = format!("<{}>; rel=\"next\"", next_page(&uri, &next));
-        // The path and query came in as a URI, and the cursor is made of digits.
+        // The path and query are those of a URI, and the cursor consists of digits and hyphens, so this is a valid
+        // header value.
         response.headers_mut().extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
     }
     Ok(response)
 }
 
-/// The same call, from where this page ended.
+/// The URI of the next page.
 fn next_page(uri: &Uri, cursor: &Cursor) -> String {
-    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
+    let parameters = uri.query().unwrap_or_default().split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
         !matches!(name, "" | "cursor" | "offset")
     });
     let mut link = format!("{}?", uri.path());
-    kept.for_each(|pair| link.extend([pair, "&"]));
+    parameters.for_each(|pair| link.extend([pair, "&"]));
     link + "cursor=" + &cursor.to_string()
 }
 
-/// Finds the events of a page, and the cursor of the next one if there is one.
-fn page(audit: &Audit, call: &ListCall, cancelled: &Cancelled) -> Result<(Vec<Location>, Option<Cursor>), StoreError> {
+/// Finds the events of a page, and the cursor of the next page if there is one.
+fn page(
+    audit: &Audit,
+    params: &ListParams,
+    cancelled: &Cancelled,
+) -> Result<(Vec<Location>, Option<Cursor>), StoreError> {
     let ledger = &audit.ledger;
     let mut streams = Vec::new();
     for shard in ledger.committed().shards() {
-        let (low, high) = bounds(audit, call, shard)?;
-        let mut stream = Stream::new(ledger, shard, &call.filter, call.order, low, high)?;
-        let first = stream.next(&call.filter, cancelled)?;
+        let (low, high) = bounds(audit, params, shard)?;
+        let mut stream = Stream::new(ledger, shard, &params.filter, params.order, low, high)?;
+        let first = stream.next(&params.filter, cancelled)?;
         streams.push((first, stream));
     }
     let mut locations = Vec::new();
     let mut skipped = 0;
     loop {
-        // Each shard is in order; the next event is the first of their firsts.
-        let waiting = streams.iter_mut().filter_map(|(hit, stream)| hit.map(|at| (at, hit, stream)));
-        let next = match call.order {
-            Order::Asc => waiting.min_by_key(|(at, ..)| *at),
-            Order::Desc => waiting.max_by_key(|(at, ..)| *at),
+        // Each stream is in order, so the next event of the list is the least of their first events.
+        let heads = streams.iter_mut().filter_map(|(hit, stream)| hit.map(|at| (at, hit, stream)));
+        let next = match params.order {
+            Order::Asc => heads.min_by_key(|(at, ..)| *at),
+            Order::Desc => heads.max_by_key(|(at, ..)| *at),
         };
         let Some((at, hit, stream)) = next else { return Ok((locations, None)) };
-        if skipped < call.offset {
+        if skipped < params.offset {
             skipped += 1;
-        } else if locations.len() == call.limit {
+        } else if locations.len() == params.limit {
             let cursor = streams.iter().map(|(hit, stream)| stream.resume_at(*hit)).collect();
             return Ok((locations, Some(Cursor(cursor))));
         } else {
             locations.push(at.location);
         }
-        *hit = stream.next(&call.filter, cancelled)?;
+        *hit = stream.next(&params.filter, cancelled)?;
     }
 }
 
-/// Between which positions of a shard the call's times and cursor lie.
-fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, Position), StoreError> {
+/// The range of positions of a shard that the time interval and the cursor permit; the end is exclusive.
+fn bounds(audit: &Audit, params: &ListParams, shard: ShardId) -> Result<(Position, Position), StoreError> {
     let end = audit.ledger.committed().next(shard);
     let since = |ms: u64| {
         let found = lookup::first_since(audit.ledger.store(), shard, ms);
         found.map(|found| found.unwrap_or(end))
     };
-    let mut low = call.filter.since_ms.map_or(Ok(Position(0)), since)?;
-    let mut high = call.filter.until_ms.map_or(Ok(end), since)?;
-    if let Some(&at) = call.cursor.as_ref().and_then(|cursor| cursor.0.get(usize::from(shard.0))) {
-        match call.order {
+    let mut low = params.filter.since_ms.map_or(Ok(Position(0)), since)?;
+    let mut high = params.filter.until_ms.map_or(Ok(end), since)?;
+    if let Some(&at) = params.cursor.as_ref().and_then(|cursor| cursor.0.get(usize::from(shard.0))) {
+        match params.order {
             Order::Asc => low = low.max(at),
             Order::Desc => high = high.min(at),
         }
@@ -192,15 +203,15 @@ fn bounds(audit: &Audit, call: &ListCall, shard: ShardId) -> Result<(Position, P
     Ok((low, high.min(end)))
 }
 
-/// Writes a page piece by piece.
-struct Writer {
+/// Writes a page in chunks.
+struct PageWriter {
     ledger: Arc<Ledger>,
     locations: std::vec::IntoIter<Location>,
     is_first: bool,
 }
 
-impl ChunkSource for Writer {
-    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
+impl ChunkSource for PageWriter {
+    fn next_chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
         while out.len() < CHUNK_BYTES {
             let Some(location) = self.locations.next() else {
                 out.extend_from_slice(if self.is_first { b"[]" } else { b"]" });

@@ -1,4 +1,5 @@
-//! Evidence packages: `GET /v1/export`, and what `cairn export` writes. The form is that of [`cairn_proof::evidence::package`].
+//! Writes evidence packages for `GET /v1/export` and `cairn export`. The format is that of
+//! [`cairn_proof::evidence::package`], specified in `docs/verification.md`, section "Evidence package".
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,113 +19,117 @@ use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
 use crate::ledger::read::{lookup, runs::Runs};
 use crate::ledger::store::{Store, StoreError};
-use crate::tlog::{Prover, Signed};
+use crate::tlog::{Prover, SignedTree};
 use cairn_proof::chain::{AgentKey, Field, Hash, Sequence, time};
 use cairn_proof::evidence;
 
-/// Which events.
+/// The events that a package shall contain.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Of this agent.
+pub struct ExportRange {
+    /// The agent.
     pub agent_id: String,
-    /// Received at this millisecond or later.
+    /// Only events received at this time or later, in ms since 1970.
     pub since_ms: Option<u64>,
-    /// Received before this millisecond.
+    /// Only events received before this time, in ms since 1970.
     pub until_ms: Option<u64>,
 }
 
-/// Why there is no package.
+/// Why a package cannot be made.
 #[derive(Debug)]
-pub enum Missing {
+pub enum NoPackage {
     /// There is no such agent.
     Agent,
-    /// The agent has no event in that time.
+    /// The agent has no event in the interval.
     Events,
-    /// The agent's events of that time are not yet under a checkpoint.
+    /// The agent's events in the interval are not under a signed checkpoint yet.
     Checkpoint,
 }
 
-impl Missing {
-    /// In words.
-    pub fn of(&self, agent_id: &str) -> String {
+impl NoPackage {
+    /// The error message.
+    pub fn message(&self, agent_id: &str) -> String {
         match self {
-            Missing::Agent => format!("there is no agent {agent_id:?}"),
-            Missing::Events => format!("agent {agent_id:?} has no events of that time"),
-            Missing::Checkpoint => format!("the events of agent {agent_id:?} are not yet under a signed checkpoint"),
+            NoPackage::Agent => format!("there is no agent {agent_id:?}"),
+            NoPackage::Events => format!("agent {agent_id:?} has no events that were received in this interval"),
+            NoPackage::Checkpoint => format!("the events of agent {agent_id:?} are not yet under a signed checkpoint"),
         }
     }
 }
 
-/// Writes a package piece by piece: the events first, then, read a second time, their proofs.
+/// Writes a package in chunks: first the events, then, in a second pass over them, their proofs.
 pub struct Export {
     prover: Prover,
     agent: AgentKey,
     first: Sequence,
     last: Sequence,
     newer: u64,
-    /// The members before the events, until they are written.
-    head: String,
-    /// The next event to write; behind `last` once all of them are.
+    /// The JSON members before the events; empty once they are written.
+    preamble: String,
+    /// The next event to write; greater than `last` once all events are written.
     event: Sequence,
-    /// The event whose proof is the next to write.
+    /// The event whose proof is written next.
     proof: Sequence,
 }
 
 impl Export {
-    /// Finds the events that a signed tree proves. `log_key` is a verifier key of the log.
+    /// Finds the selected events that a signed tree proves. `log_key` is a verifier key of the log.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn of(signed: Arc<Signed>, log_key: &str, wanted: &Wanted) -> Result<Result<Export, Missing>, StoreError> {
+    pub fn prepare(
+        signed: Arc<SignedTree>,
+        log_key: &str,
+        range: &ExportRange,
+    ) -> Result<Result<Export, NoPackage>, StoreError> {
         let store = signed.store();
-        let agent = AgentKey::of(&wanted.agent_id);
-        let Some(head) = lookup::agent(store, agent)? else { return Ok(Err(Missing::Agent)) };
-        // Times and positions rise along a chain.
+        let agent = AgentKey::of(&range.agent_id);
+        let Some(head) = lookup::agent(store, agent)? else { return Ok(Err(NoPackage::Agent)) };
+        // Times of receipt and positions increase along a chain.
         let is_before = |ms: Option<u64>| move |_: Location, record: RecordRef<'_>| record.received_ms() < ms;
-        let first = match wanted.since_ms {
+        let first = match range.since_ms {
             None => Sequence(1),
-            since => first_not(store, agent, head.sequence, is_before(since))?,
+            since => partition_point(store, agent, head.sequence, is_before(since))?,
         };
-        let behind = match wanted.until_ms {
+        let end = match range.until_ms {
             None => head.sequence.next(),
-            until => first_not(store, agent, head.sequence, is_before(until))?,
+            until => partition_point(store, agent, head.sequence, is_before(until))?,
         };
-        if first >= behind {
-            return Ok(Err(Missing::Events));
+        if first >= end {
+            return Ok(Err(NoPackage::Events));
         }
-        let unsigned = first_not(store, agent, head.sequence, |location, _| signed.covers(location))?;
+        let unsigned = partition_point(store, agent, head.sequence, |location, _| signed.covers(location))?;
         if first >= unsigned {
-            return Ok(Err(Missing::Checkpoint));
+            return Ok(Err(NoPackage::Checkpoint));
         }
-        let newer = behind.0.saturating_sub(unsigned.0);
-        let behind = behind.min(unsigned);
-        let anchor = at(store, agent, first, |_, record| record.link().prev_hash)?;
-        let head = members_before_events(&signed, log_key, wanted, first, anchor);
-        let last = Sequence(behind.0 - 1);
-        Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, newer, head, event: first, proof: first }))
+        let newer = end.0.saturating_sub(unsigned.0);
+        let end = end.min(unsigned);
+        let anchor = with_event(store, agent, first, |_, record| record.link().prev_hash)?;
+        let preamble = members_before_events(&signed, log_key, range, first, anchor);
+        let last = Sequence(end.0 - 1);
+        Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, newer, preamble, event: first, proof: first }))
     }
 
-    /// How many events it has.
+    /// The number of events in the package.
     pub fn events(&self) -> u64 {
         self.last.0 - self.first.0 + 1
     }
 
-    /// How many events of that time are left out, because they are newer than the checkpoint.
+    /// The number of selected events that are left out because they are newer than the checkpoint.
     pub fn newer(&self) -> u64 {
         self.newer
     }
 
-    /// How many events and proofs are written.
+    /// The number of events and proofs written so far.
     pub fn written(&self) -> u64 {
         (self.event.0 - self.first.0) + (self.proof.0 - self.first.0)
     }
 
-    /// Writes the next piece; says whether there is more.
+    /// Appends the next chunk to `out`. Returns whether more chunks follow.
     ///
     /// # Errors
-    /// When the database cannot be read, or an event is missing: what was written is no package then.
-    pub fn write_piece(&mut self, out: &mut Vec<u8>) -> Result<bool, StoreError> {
-        out.extend_from_slice(std::mem::take(&mut self.head).as_bytes());
+    /// When the database cannot be read or an event is missing. What was written is not a package then.
+    pub fn write_chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, StoreError> {
+        out.extend_from_slice(std::mem::take(&mut self.preamble).as_bytes());
         if self.event <= self.last {
             let first = self.first;
             self.event = self.walk(self.event, out, |_, sequence, _, record, out| {
@@ -141,7 +146,7 @@ impl Export {
         self.proof = self.walk(self.proof, out, |prover, sequence, location, record, out| {
             out.extend_from_slice(if sequence == first { b"" } else { b"," });
             let proof = prover.prove(location, record)?;
-            // As it was sent: its letters may be upper case.
+            // The id as it was sent: it may have upper-case letters.
             let id = record.value(Field::Id).map(String::from_utf8_lossy).unwrap_or_default();
             let hash = |node: &tlog_tiles::Hash| Hash(node.0).hex();
             out.extend_from_slice(format!(r#"{{"event_id":{id},"proof":{{"leaf_hash":""#).as_bytes());
@@ -161,7 +166,7 @@ impl Export {
         Ok(self.proof <= self.last)
     }
 
-    /// Has the events from `from` on written, until the piece is long enough; says which is the next.
+    /// Writes events from `from` on until the chunk is full. Returns the next event to write.
     fn walk(
         &mut self,
         from: Sequence,
@@ -195,27 +200,27 @@ impl Export {
 }
 
 fn missing(store: &Store, sequence: Sequence) -> StoreError {
-    store.damaged(format!("the event {sequence} of a chain is missing: run `cairn verify --all`"))
+    store.damaged(format!("event {sequence} of the agent's chain is missing: run `cairn verify --all`"))
 }
 
-/// The event at a place of a chain.
-fn at<T>(
+/// Passes the event with this sequence to `read`.
+fn with_event<T>(
     store: &Store,
     agent: AgentKey,
     sequence: Sequence,
-    look: impl FnOnce(Location, RecordRef<'_>) -> T,
+    read: impl FnOnce(Location, RecordRef<'_>) -> T,
 ) -> Result<T, StoreError> {
     let missing = || missing(store, sequence);
     let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
     let mut location = run.location;
     location.position.0 += sequence.0 - run.first.0;
     let record = lookup::record(store, location)?.ok_or_else(missing)?;
-    Ok(look(location, record.as_ref()))
+    Ok(read(location, record.as_ref()))
 }
 
-/// The first sequence of a chain for which something does not hold that holds for all before it; behind the head if there
-/// is none.
-fn first_not(
+/// The first sequence of a chain for which `holds` is false, found by binary search; `holds` must be true for all
+/// earlier ones and false for all later ones. If `holds` is always true, the sequence after the head.
+fn partition_point(
     store: &Store,
     agent: AgentKey,
     head: Sequence,
@@ -224,18 +229,24 @@ fn first_not(
     let (mut low, mut high) = (1, head.0 + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if at(store, agent, Sequence(middle), &holds)? { low = middle + 1 } else { high = middle }
+        if with_event(store, agent, Sequence(middle), &holds)? { low = middle + 1 } else { high = middle }
     }
     Ok(Sequence(low))
 }
 
-/// The package up to its events.
-fn members_before_events(signed: &Signed, log_key: &str, wanted: &Wanted, first: Sequence, anchor: Hash) -> String {
+/// The JSON of the package up to its first event.
+fn members_before_events(
+    signed: &SignedTree,
+    log_key: &str,
+    range: &ExportRange,
+    first: Sequence,
+    anchor: Hash,
+) -> String {
     let text = |ms: u64| String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
     let values = [
         json!(evidence::package::VERSION),
         json!(text(crate::runtime::now_ms())),
-        json!({"agent_id": wanted.agent_id, "since": wanted.since_ms.map(text), "until": wanted.until_ms.map(text)}),
+        json!({"agent_id": range.agent_id, "since": range.since_ms.map(text), "until": range.until_ms.map(text)}),
         json!(Hash(signed.root.0).to_string()),
         json!(signed.size),
         json!(String::from_utf8_lossy(&signed.note)),
@@ -243,37 +254,37 @@ fn members_before_events(signed: &Signed, log_key: &str, wanted: &Wanted, first:
         json!(first.0),
         json!(anchor.to_string()),
     ];
-    let mut head = String::from("{");
+    let mut json = String::from("{");
     for (name, value) in evidence::package::MEMBERS.iter().zip(values) {
         // Writing to a String cannot fail.
-        let _ = write!(head, "\"{name}\":{value},");
+        let _ = write!(json, "\"{name}\":{value},");
     }
-    head + "\"events\":["
+    json + "\"events\":["
 }
 
 impl ChunkSource for Export {
-    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
-        self.write_piece(out).map_err(store_failed)
+    fn next_chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
+        self.write_chunk(out).map_err(store_failed)
     }
 }
 
-/// `GET /v1/export?agent_id=&since=&until=`
+/// `GET /v1/export?agent_id=&since=&until=`: streams an evidence package.
 pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
     let agent_id = params.take("agent_id")?;
-    let (since_ms, until_ms) = filter::received(&mut params)?;
-    params.end()?;
+    let (since_ms, until_ms) = filter::take_received_range(&mut params)?;
+    params.finish()?;
     let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
-    let wanted = Wanted { agent_id, since_ms, until_ms };
+    let range = ExportRange { agent_id, since_ms, until_ms };
     let signed = audit.signed()?;
     let started = audit
         .read(move |audit, _| {
             let key = audit.log.verifier_keys().into_iter().next().unwrap_or_default();
-            let export = Export::of(signed, &key, &wanted).map_err(store_failed)?.map_err(|missing| {
-                let message = missing.of(&wanted.agent_id);
+            let export = Export::prepare(signed, &key, &range).map_err(store_failed)?.map_err(|missing| {
+                let message = missing.message(&range.agent_id);
                 match missing {
-                    Missing::Agent | Missing::Events => ApiError::not_found(message),
-                    Missing::Checkpoint => ApiError::unavailable(message),
+                    NoPackage::Agent | NoPackage::Events => ApiError::not_found(message),
+                    NoPackage::Checkpoint => ApiError::unavailable(message),
                 }
             })?;
             streamed_response::begin(audit, export)

@@ -1,67 +1,67 @@
-//! Which events a list shows.
+//! The filter of a list: which events match its parameters.
 
 use crate::http::{ApiError, QueryParams};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::format::terms::Term;
 use cairn_proof::chain::{AgentKey, Field, scan, time};
 
-/// All that an event has to be.
+/// Conditions that an event must all meet.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Of this agent.
+    /// Only events of this agent.
     pub agent: Option<AgentKey>,
-    /// With these texts in these fields.
+    /// Only events with these texts in these fields.
     fields: Vec<(Field, String)>,
-    /// With these labels.
+    /// Only events with these labels, compared as text.
     labels: Vec<(String, String)>,
-    /// Received at this millisecond or later.
+    /// Only events received at this time or later, in ms since 1970.
     pub since_ms: Option<u64>,
-    /// Received before this millisecond.
+    /// Only events received before this time, in ms since 1970.
     pub until_ms: Option<u64>,
-    /// With a time-stamp at this nanosecond or later.
+    /// Only events with a `timestamp` at this time or later, in ns since 1970.
     timestamp_since: Option<i128>,
-    /// With a time-stamp before this nanosecond.
+    /// Only events with a `timestamp` before this time, in ns since 1970.
     timestamp_until: Option<i128>,
 }
 
 const TIME: &str = "an RFC 3339 time such as 2026-02-17T10:30:00Z (a + in it is written %2B)";
 
-/// Takes `since` and `until`, on the time of receipt: included the one, the other not. In ms since 1970.
+/// Takes `since` (inclusive) and `until` (exclusive), which select by time of receipt. In ms since 1970.
 ///
 /// # Errors
-/// 400 for a value that makes no sense.
-pub fn received(params: &mut QueryParams) -> Result<(Option<u64>, Option<u64>), ApiError> {
-    Ok((params.take_as("since", TIME, time::first_ms)?, params.take_as("until", TIME, time::first_ms)?))
+/// 400 for a value that is not a time.
+pub fn take_received_range(params: &mut QueryParams) -> Result<(Option<u64>, Option<u64>), ApiError> {
+    Ok((params.take_as("since", TIME, time::parse_ms_ceil)?, params.take_as("until", TIME, time::parse_ms_ceil)?))
 }
 
 impl Filter {
-    /// Takes the parameters that say which events.
+    /// Takes the parameters that select events.
     ///
     /// # Errors
-    /// 400 for a value that makes no sense.
+    /// 400 for a value that is not valid.
     pub fn take(params: &mut QueryParams) -> Result<Filter, ApiError> {
         let mut filter = Filter { agent: params.take("agent_id")?.map(|id| AgentKey::of(&id)), ..Filter::default() };
         for field in [Field::SessionId, Field::ActionType, Field::ActionStatus] {
             filter.fields.extend(params.take(field.name())?.map(|text| (field, text)));
         }
         filter.labels = params.take_prefixed("label.");
-        (filter.since_ms, filter.until_ms) = received(params)?;
+        (filter.since_ms, filter.until_ms) = take_received_range(params)?;
         filter.timestamp_since = params.take_as("timestamp_since", TIME, time::parse)?;
         filter.timestamp_until = params.take_as("timestamp_until", TIME, time::parse)?;
         Ok(filter)
     }
 
-    /// The term that probably has the fewest events, if there is one.
+    /// The indexed term that probably has the fewest events; `None` if the filter has no term.
     pub fn rarest_term(&self) -> Option<Term> {
         let session = self.fields.iter().find(|(field, _)| *field == Field::SessionId);
         let label = self.labels.first().map(|(key, value)| Term::label(key, value));
         let field = |(field, text): &(Field, String)| Term::field(*field, text);
-        // A status other than success is rarer than most types.
+        // The last field is the status, if given: a status other than success is rarer than most types.
         session.map(field).or(label).or_else(|| self.fields.last().map(field))
     }
 
-    /// Whether the list shows this event.
-    pub fn shows(&self, record: RecordRef<'_>) -> bool {
+    /// Whether an event matches the filter.
+    pub fn matches(&self, record: RecordRef<'_>) -> bool {
         if self.agent.is_some_and(|agent| agent != record.agent()) {
             return false;
         }
@@ -81,10 +81,10 @@ impl Filter {
         if self.timestamp_since.is_none() && self.timestamp_until.is_none() {
             return true;
         }
-        let stamp = record.value(Field::Timestamp).and_then(scan::text).and_then(|text| time::parse(&text));
-        stamp.is_some_and(|stamp| {
-            self.timestamp_since.is_none_or(|since| stamp >= since)
-                && self.timestamp_until.is_none_or(|until| stamp < until)
+        let timestamp = record.value(Field::Timestamp).and_then(scan::text).and_then(|text| time::parse(&text));
+        timestamp.is_some_and(|timestamp| {
+            self.timestamp_since.is_none_or(|since| timestamp >= since)
+                && self.timestamp_until.is_none_or(|until| timestamp < until)
         })
     }
 }

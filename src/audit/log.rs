@@ -1,4 +1,5 @@
-//! The log's calls: `/v1/merkle/root`, `/v1/proof`, `/v1/consistency`, and `/log/...` as C2SP tlog-tiles has it.
+//! The calls of the transparency log: `/v1/merkle/root`, `/v1/proof`, `/v1/consistency`, and `/log/...` as C2SP
+//! tlog-tiles specifies.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,19 +17,20 @@ use super::context::Audit;
 use super::context::store_failed;
 use crate::http::{ApiError, PathSegments, QueryParams, json_response};
 use crate::ledger::format::keys::Location;
-use crate::tlog::{self, Signed};
+use crate::tlog::{self, SignedTree};
 use cairn_proof::chain::Hash;
 use cairn_proof::tree::TilePath;
 
-/// A tile that is whole never changes.
-const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-const NOT_AT_ALL: HeaderValue = HeaderValue::from_static("no-cache");
+/// The caching of full tiles, which never change.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// The caching of partial tiles and checkpoints.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Audit {
-    /// The last signed tree.
-    pub(super) fn signed(&self) -> Result<Arc<Signed>, ApiError> {
+    /// The last signed tree; 503 if there is none.
+    pub(super) fn signed(&self) -> Result<Arc<SignedTree>, ApiError> {
         match self.log.state() {
             tlog::State::Signed(signed) => Ok(signed),
             tlog::State::Starting => Err(ApiError::unavailable("the log is starting")),
@@ -41,23 +43,23 @@ fn hex(node: &Node) -> String {
     Hash(node.0).to_string()
 }
 
-fn note(signed: &Signed) -> String {
+fn note(signed: &SignedTree) -> String {
     String::from_utf8_lossy(&signed.note).into_owned()
 }
 
-/// `GET /v1/merkle/root`
+/// `GET /v1/merkle/root`: root, size and checkpoint of the last signed tree.
 pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
-    QueryParams::of(&uri)?.end()?;
+    QueryParams::none(&uri)?;
     let signed = audit.signed()?;
     let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "checkpoint": note(&signed)});
     Ok(json_response(StatusCode::OK, root.to_string()))
 }
 
-/// `GET /v1/proof?id=`
+/// `GET /v1/proof?id=`: proves that an event is in the last signed tree.
 pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
     let id = params.take_as("id", "the id of an event", |text| Uuid::try_parse(text).ok())?;
-    params.end()?;
+    params.finish()?;
     let id = id.ok_or_else(|| ApiError::bad_request("id: expected the id of an event"))?;
     let signed = audit.signed()?;
     let proof = audit
@@ -71,7 +73,7 @@ pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response
     Ok(json_response(StatusCode::OK, proof.to_string()))
 }
 
-fn describe_proof(signed: &Signed, id: Uuid, location: Location) -> Result<Value, ApiError> {
+fn describe_proof(signed: &SignedTree, id: Uuid, location: Location) -> Result<Value, ApiError> {
     if !signed.covers(location) {
         return Err(ApiError::unavailable("the event is not yet under a signed checkpoint"));
     }
@@ -80,8 +82,11 @@ fn describe_proof(signed: &Signed, id: Uuid, location: Location) -> Result<Value
     Ok(proof)
 }
 
-/// That an event is in a signed tree, as a receipt has it. The tree has to cover it.
-pub fn receipt(signed: &Signed, location: Location) -> Result<Value, ApiError> {
+/// The receipt of an event: the proof that it is in a signed tree. The tree must cover the event.
+///
+/// # Errors
+/// 503 when the database cannot be read.
+pub fn receipt(signed: &SignedTree, location: Location) -> Result<Value, ApiError> {
     let proof = signed.prove(location).map_err(store_failed)?;
     Ok(json!({
         "leaf_index": proof.leaf,
@@ -92,18 +97,18 @@ pub fn receipt(signed: &Signed, location: Location) -> Result<Value, ApiError> {
     }))
 }
 
-/// `GET /v1/consistency?from=&to=`
+/// `GET /v1/consistency?from=&to=`: proves that one size of the tree is a prefix of another.
 pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
-    let from = params.take_as("from", "a size of the tree", |text| text.parse::<u64>().ok())?;
-    let to = params.take_as("to", "a size of the tree", |text| text.parse::<u64>().ok())?;
-    params.end()?;
+    let from = params.take_as("from", "a tree size", |text| text.parse::<u64>().ok())?;
+    let to = params.take_as("to", "a tree size", |text| text.parse::<u64>().ok())?;
+    params.finish()?;
     let signed = audit.signed()?;
-    let from = from.ok_or_else(|| ApiError::bad_request("from: expected a size of the tree"))?;
+    let from = from.ok_or_else(|| ApiError::bad_request("from: expected a tree size"))?;
     let to = to.unwrap_or(signed.size);
     if from == 0 || from > to || to > signed.size {
         let size = signed.size;
-        return Err(ApiError::bad_request(format!("expected 1 <= from <= to <= {size}, the size that is signed")));
+        return Err(ApiError::bad_request(format!("expected 1 <= from <= to <= {size}, the signed size")));
     }
     let proof = audit
         .read(move |_, _| {
@@ -116,34 +121,34 @@ pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Re
     Ok(json_response(StatusCode::OK, json!({"from": from, "to": to, "proof": proof}).to_string()))
 }
 
-fn plain(body: Vec<u8>, content_type: HeaderValue, caching: HeaderValue) -> Response<Body> {
+fn cacheable_response(body: Vec<u8>, content_type: HeaderValue, caching: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(header::CACHE_CONTROL, caching);
     response
 }
 
-/// `GET /log/checkpoint`
+/// `GET /log/checkpoint`: the last checkpoint, a signed note.
 pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body>, ApiError> {
-    Ok(plain(audit.signed()?.note.clone(), TEXT, NOT_AT_ALL))
+    Ok(cacheable_response(audit.signed()?.note.clone(), TEXT, NO_CACHE))
 }
 
-/// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
+/// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`: a tile of hashes or a bundle of leaves.
 pub async fn tile(
     State(audit): State<Arc<Audit>>,
     PathSegments(path): PathSegments<String>,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     let not_found = || ApiError::not_found("there is no such tile");
-    let wanted = TilePath::parse(&path).ok_or_else(not_found)?;
+    let tile_path = TilePath::parse(&path).ok_or_else(not_found)?;
     let signed = audit.signed()?;
-    // Hashes do not get shorter.
-    let is_gzipped = wanted.level.is_none() && takes_gzip(&headers);
+    // Hashes cannot be compressed.
+    let is_gzipped = tile_path.level.is_none() && accepts_gzip(&headers);
     let bytes = audit
         .read(move |_, _| {
-            let read = match wanted.level {
-                Some(level) => signed.tile(level, wanted.index, wanted.width),
-                None => signed.entries(wanted.index, wanted.width),
+            let read = match tile_path.level {
+                Some(level) => signed.tile(level, tile_path.index, tile_path.width),
+                None => signed.entries(tile_path.index, tile_path.width),
             };
             let bytes = read.map_err(|error| match error {
                 tlog_tiles::Error::IndexesNotInTree => not_found(),
@@ -152,7 +157,7 @@ pub async fn tile(
             Ok(if is_gzipped { gzip(&bytes) } else { bytes })
         })
         .await?;
-    let mut response = plain(bytes, BYTES, if wanted.width == 256 { FOREVER } else { NOT_AT_ALL });
+    let mut response = cacheable_response(bytes, BYTES, if tile_path.width == 256 { IMMUTABLE } else { NO_CACHE });
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if is_gzipped {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -160,8 +165,8 @@ pub async fn tile(
     Ok(response)
 }
 
-/// Whether the client asks for gzip (RFC 9110, section 12.5.3).
-fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether the client accepts gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|value| value.split(',')).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));

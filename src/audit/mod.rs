@@ -1,7 +1,11 @@
-//! Reads what is stored: lists, single events, agents, totals, verification, evidence.
+//! The read API over the ledger and its log: lists, single events, agents, totals, verification, proofs and evidence
+//! packages.
 //!
-//! The database is read on threads made for blocking. Responses that may be long are made chunk by chunk as the client
-//! takes them.
+//! The calls are specified in `docs/http-api.md`. This stage owns no state of the ledger; it only remembers the last
+//! verdict on each chain.
+//!
+//! The database is read on blocking threads. Responses that may be long are streamed in chunks, each made when the
+//! client has read the one before.
 
 mod agents;
 mod context;
@@ -23,7 +27,7 @@ use axum::routing::get;
 pub use context::{Audit, Cancelled};
 pub use receipt::receipts;
 
-/// The calls that read.
+/// The routes of the read API.
 pub fn routes(audit: Arc<Audit>) -> Router {
     Router::new()
         .route("/v1/events", get(events::list))

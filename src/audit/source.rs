@@ -1,4 +1,4 @@
-//! Where a list finds its events: all of a shard, the chain of an agent, or the postings of a term.
+//! The sources of a list: all events of a shard, the chain of an agent, or the index rows of a term.
 
 use super::context::Cancelled;
 use super::filter::Filter;
@@ -19,36 +19,36 @@ pub enum Order {
     Desc,
 }
 
-/// Positions of one shard that may have what a list wants.
+/// The candidate positions of one shard.
 enum Source<'s> {
     All,
     Chain(Chain<'s>),
     Term(Postings<'s>),
 }
 
-/// An event that a list shows. Sorts in the order of receipt.
+/// An event of a list. The order is that of receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hit {
-    /// When it was received, in ms since 1970.
+    /// The time of receipt, in ms since 1970.
     pub ms: u64,
-    /// Where it stands.
+    /// The location of the event.
     pub location: Location,
 }
 
-/// The events of one shard that a list shows, one after the other.
+/// The events of one shard that match a filter, in the order of the list.
 pub struct Stream<'s> {
     store: &'s Store,
     shard: ShardId,
     order: Order,
     source: Source<'s>,
     events: Events<'s>,
-    /// What is left: from `low` up to and without `high`.
+    /// The remaining positions: from `low` (inclusive) to `high` (exclusive).
     low: Position,
     high: Position,
 }
 
 impl<'s> Stream<'s> {
-    /// The events of `shard` that stand between `low` and `high`.
+    /// The events of `shard` from position `low` (inclusive) to `high` (exclusive).
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -72,7 +72,7 @@ impl<'s> Stream<'s> {
         Ok(Stream { store, shard, order, source, events: Events::new(store)?, low, high })
     }
 
-    /// The next event that `filter` shows.
+    /// The next event that matches `filter`; `None` at the end and when cancelled.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -84,21 +84,24 @@ impl<'s> Stream<'s> {
             let location = Location { shard: self.shard, position };
             let Some(record) = self.events.at(location)? else {
                 let (shard, position) = (location.shard.0, position.0);
-                tracing::error!(shard, position, "an event is missing: run `cairn verify --all`");
+                tracing::error!(shard, position, "an event is missing and is not listed: run `cairn verify --all`");
                 continue;
             };
             match lookup::parse(self.store, location, record) {
-                Ok(record) if filter.shows(record) => {
+                Ok(record) if filter.matches(record) => {
                     return Ok(Some(Hit { ms: record.received_ms().unwrap_or(0), location }));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, "an event is left out of a list: run `cairn verify --all`"),
+                Err(error) => {
+                    tracing::error!(%error, "an event cannot be read and is not listed: run `cairn verify --all`")
+                }
             }
         }
         Ok(None)
     }
 
-    /// From where a later list goes on if it shows everything from `next` on, or from here.
+    /// The position at which the next page starts, if `next` is the first event that this page does not contain; `None`
+    /// if the shard has no more events.
     pub fn resume_at(&self, next: Option<Hit>) -> Position {
         match (self.order, next) {
             (Order::Asc, Some(hit)) => hit.location.position,
@@ -108,7 +111,7 @@ impl<'s> Stream<'s> {
         }
     }
 
-    /// Takes the next position that may be shown.
+    /// Takes the next candidate position.
     fn candidate(&mut self) -> Result<Option<Position>, StoreError> {
         if self.low >= self.high {
             return Ok(None);
@@ -132,7 +135,7 @@ impl<'s> Stream<'s> {
     }
 }
 
-/// The positions of one agent's events. Asked in one direction, it steps from run to run.
+/// The positions of one agent's events. Calls that move in one direction step from run to run.
 struct Chain<'s> {
     store: &'s Store,
     agent: AgentKey,
@@ -144,8 +147,8 @@ impl<'s> Chain<'s> {
         Chain { store, agent, runs: None }
     }
 
-    /// The runs, standing at the last one that starts at or before `position`, or at the first one. Positions rise
-    /// with sequences, so it is found by halving.
+    /// The runs, positioned at the last one that starts at or before `position`, or at the first one. Positions
+    /// increase with sequences, so the run is found by binary search.
     fn runs_at(&mut self, position: Position) -> Result<&mut Runs<'s>, StoreError> {
         let runs = match self.runs.take() {
             Some(runs) => runs,
@@ -190,7 +193,7 @@ impl<'s> Chain<'s> {
     }
 }
 
-/// The position behind a run.
+/// The position after the last event of a run.
 fn end(run: Run) -> Position {
     Position(run.location.position.0.saturating_add(u64::from(run.count)))
 }

@@ -1,4 +1,4 @@
-//! Long answers, made piece by piece as the reader takes them.
+//! Long responses, streamed in chunks that are made when the client reads them.
 
 use std::sync::Arc;
 
@@ -10,56 +10,58 @@ use futures_util::stream;
 use super::context::Audit;
 use crate::http::{ApiError, json_response};
 
-/// How much of an answer is made at a time, give or take an event.
+/// The size of a chunk, in bytes; a chunk may exceed it by one event.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-/// What an answer is made of.
+/// Makes the chunks of a response.
 pub trait ChunkSource: Send + 'static {
-    /// Makes the next piece, and says whether there is more behind it. Reads the database.
+    /// Appends the next chunk to `out` and returns whether more chunks follow. Reads the database.
     ///
     /// # Errors
-    /// When that fails: the answer is broken off then, so that nobody takes it for the whole.
-    fn make(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError>;
+    /// When the database cannot be read. The response is then aborted, so that the client cannot mistake it for
+    /// complete.
+    fn next_chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError>;
 }
 
-/// An answer whose beginning is made.
-pub struct Started<P> {
+/// A response whose first chunk is made.
+pub struct Started<S> {
     first: Bytes,
-    /// What makes the rest, if there is any.
-    rest: Option<P>,
+    /// Makes the other chunks; `None` if there are none.
+    rest: Option<S>,
 }
 
-/// Makes the beginning of an answer, as long as it can still be refused.
+/// Makes the first chunk, while the request can still be refused.
 ///
 /// # Errors
-/// When the database cannot be read, or there is no memory for the answer.
-pub fn begin<P: ChunkSource>(audit: &Audit, mut streamed_response: P) -> Result<Started<P>, ApiError> {
+/// When the database cannot be read, or the memory for requests is full.
+pub fn begin<S: ChunkSource>(audit: &Audit, mut source: S) -> Result<Started<S>, ApiError> {
     let mut first = Vec::with_capacity(CHUNK_BYTES);
-    let is_more = streamed_response.make(&mut first)?;
+    let has_more = source.next_chunk(&mut first)?;
     let mut reserved = audit.memory_budget.reserve();
     reserved.grow(first.len())?;
-    Ok(Started { first: reserved.hold(first), rest: is_more.then_some(streamed_response) })
+    Ok(Started { first: reserved.hold(first), rest: has_more.then_some(source) })
 }
 
-/// Answers; the next piece is made when the reader has taken the last.
-pub fn respond<P: ChunkSource>(audit: Arc<Audit>, started: Started<P>) -> Response<Body> {
-    let Started { first, rest: Some(streamed_response) } = started else {
+/// The response. Each chunk is made when the client has read the one before.
+pub fn respond<S: ChunkSource>(audit: Arc<Audit>, started: Started<S>) -> Response<Body> {
+    let Started { first, rest: Some(source) } = started else {
         return json_response(StatusCode::OK, started.first);
     };
-    let rest = stream::try_unfold((Some(first), Some(streamed_response)), move |(first, streamed_response)| {
+    let rest = stream::try_unfold((Some(first), Some(source)), move |(first, source)| {
         let audit = Arc::clone(&audit);
         async move {
             if let Some(first) = first {
-                return Ok(Some((first, (None, streamed_response))));
+                return Ok(Some((first, (None, source))));
             }
-            let Some(mut streamed_response) = streamed_response else { return Ok(None) };
-            let made = audit.read(move |audit, _| {
-                let mut piece = Vec::with_capacity(CHUNK_BYTES);
-                let is_more = streamed_response.make(&mut piece)?;
-                // The head of the answer is gone: it is too late to refuse. The memory is given back when it is sent.
-                Ok((audit.memory_budget.reserve().hold(piece), (None, is_more.then_some(streamed_response))))
+            let Some(mut source) = source else { return Ok(None) };
+            let next = audit.read(move |audit, _| {
+                let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+                let has_more = source.next_chunk(&mut chunk)?;
+                // The head of the response is sent, so it is too late to refuse for lack of memory. The memory is
+                // released when the chunk is sent.
+                Ok((audit.memory_budget.reserve().hold(chunk), (None, has_more.then_some(source))))
             });
-            made.await.map(Some).map_err(|problem| std::io::Error::other(problem.message))
+            next.await.map(Some).map_err(|error| std::io::Error::other(error.message))
         }
     });
     let mut response = Response::new(Body::from_stream(rest));

@@ -1,4 +1,4 @@
-//! What the last verification of each chain found, since the start.
+//! The result of the last verification of each chain since the start of the process. Kept in memory only.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -8,58 +8,58 @@ use metrics::{Gauge, describe_gauge, gauge};
 
 use cairn_proof::chain::AgentKey;
 
-/// How many verdicts are remembered.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// Most chains whose verdict is remembered.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// The last verdict on each agent's chain.
+/// The last verdict on the chain of each agent.
 pub struct Verdicts {
-    /// Held for one look-up.
-    known: Mutex<Known>,
+    /// Locked for one lookup.
+    state: Mutex<State>,
     valid: Gauge,
     broken: Gauge,
 }
 
-struct Known {
+struct State {
     is_valid: LruCache<AgentKey, bool>,
     broken: usize,
 }
 
 impl Verdicts {
-    /// None yet. Metrics register with the recorder that is in force.
+    /// No verdicts yet. Registers its metrics with the current recorder.
     pub fn register() -> Verdicts {
         describe_gauge!(
             "cairn_chains",
             "Chains by what their last verification since the start found: valid or broken."
         );
         Verdicts {
-            known: Mutex::new(Known { is_valid: LruCache::new(REMEMBERED), broken: 0 }),
+            state: Mutex::new(State { is_valid: LruCache::new(CAPACITY), broken: 0 }),
             valid: gauge!("cairn_chains", "verdict" => "valid"),
             broken: gauge!("cairn_chains", "verdict" => "broken"),
         }
     }
 
-    /// A chain was verified.
-    pub fn remember(&self, agent: AgentKey, is_valid: bool) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.broken += usize::from(!is_valid);
-        // The verdict before, or that of another agent that had to go.
-        if let Some((_, false)) = known.is_valid.push(agent, is_valid) {
-            known.broken -= 1;
+    /// Records the verdict on a chain.
+    pub fn record(&self, agent: AgentKey, is_valid: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.broken += usize::from(!is_valid);
+        // `push` returns the previous verdict on this chain, or that of an evicted one.
+        if let Some((_, false)) = state.is_valid.push(agent, is_valid) {
+            state.broken -= 1;
         }
-        self.valid.set((known.is_valid.len() - known.broken) as f64);
-        self.broken.set(known.broken as f64);
+        self.valid.set((state.is_valid.len() - state.broken) as f64);
+        self.broken.set(state.broken as f64);
     }
 
     /// The share of verified chains that are valid; `None` if none was verified yet.
     pub fn health(&self) -> Option<f64> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let verified = known.is_valid.len();
-        (verified > 0).then(|| (verified - known.broken) as f64 / verified as f64)
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let verified = state.is_valid.len();
+        (verified > 0).then(|| (verified - state.broken) as f64 / verified as f64)
     }
 
-    /// The last verdict on a chain.
+    /// The last verdict on a chain; `None` if it is not remembered.
     pub fn of(&self, agent: AgentKey) -> Option<bool> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).is_valid.peek(&agent).copied()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).is_valid.peek(&agent).copied()
     }
 }
 
@@ -68,19 +68,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_verdict_on_a_chain_counts_and_old_ones_go() {
+    fn the_last_verdict_on_a_chain_counts_and_old_verdicts_are_evicted() {
         let verdicts = Verdicts::register();
         let agent = |number: usize| AgentKey::of(&number.to_string());
         assert_eq!((verdicts.health(), verdicts.of(agent(0))), (None, None));
-        verdicts.remember(agent(0), true);
-        verdicts.remember(agent(1), false);
-        verdicts.remember(agent(1), false);
+        verdicts.record(agent(0), true);
+        verdicts.record(agent(1), false);
+        verdicts.record(agent(1), false);
         assert_eq!((verdicts.health(), verdicts.of(agent(1))), (Some(0.5), Some(false)));
-        verdicts.remember(agent(1), true);
+        verdicts.record(agent(1), true);
         assert_eq!(verdicts.health(), Some(1.0));
-        verdicts.remember(agent(0), false);
-        for number in 2..2 + REMEMBERED.get() {
-            verdicts.remember(agent(number), true);
+        verdicts.record(agent(0), false);
+        for number in 2..2 + CAPACITY.get() {
+            verdicts.record(agent(number), true);
         }
         assert_eq!((verdicts.health(), verdicts.of(agent(0))), (Some(1.0), None));
     }

@@ -11,24 +11,24 @@ use crate::ledger::store::{Store, StoreError};
 use cairn_proof::chain::walk::Checker;
 use cairn_proof::chain::{AgentKey, Break, BreakKind, Hash, Sequence, Walk};
 
-/// How many events pass between two words of progress.
+/// The number of events between two calls of the progress callback.
 const PROGRESS_EVENTS: u64 = 1024;
 
-/// What verification found out about one chain.
+/// The result of the verification of one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainVerdict {
-    /// Whose chain it is.
+    /// The agent.
     pub agent_id: String,
-    /// How many events were verified, up to the break if there is one.
+    /// The number of verified events, up to the break if there is one.
     pub events_verified: u64,
-    /// The hash of the last event that was verified.
+    /// The hash of the last verified event.
     pub head_hash: Hash,
-    /// The first break.
+    /// The first break, if the chain is broken.
     pub broken: Option<Break>,
 }
 
 impl ChainVerdict {
-    /// As `GET /v1/verify` answers it.
+    /// The verdict in the form of `GET /v1/verify`.
     pub fn to_json(&self) -> serde_json::Value {
         match &self.broken {
             None => json!({
@@ -48,15 +48,15 @@ impl ChainVerdict {
     }
 }
 
-/// Walks the chain of an agent as far as its head is now; `None` if there is no such agent. `goes_on` is told how
-/// many events were verified since the last time, and may break off.
+/// Verifies the chain of an agent up to its current head; `None` if there is no such agent. `progress` is called with
+/// the number of events verified since the last call, and returns whether to continue.
 ///
 /// # Errors
-/// When the database cannot be read, or `goes_on` broke off.
+/// When the database cannot be read, or `progress` returned false.
 pub fn agent(
     store: &Store,
     key: AgentKey,
-    mut goes_on: impl FnMut(u64) -> bool,
+    mut progress: impl FnMut(u64) -> bool,
 ) -> Result<Option<ChainVerdict>, StoreError> {
     let Some(head) = lookup::agent(store, key)? else { return Ok(None) };
     let mut walk = Walk::default();
@@ -75,24 +75,24 @@ pub fn agent(
             if walk.sequence == head.sequence {
                 break 'runs;
             }
-            if let Err(found) = step(&mut events, key, run, offset, &mut walk, &mut checker)? {
+            if let Err(found) = verify_event(&mut events, key, run, offset, &mut walk, &mut checker)? {
                 broken = Some(found);
                 break 'runs;
             }
-            if walk.sequence.0 % PROGRESS_EVENTS == 0 && !goes_on(PROGRESS_EVENTS) {
-                return Err(StoreError::BrokenOff);
+            if walk.sequence.0 % PROGRESS_EVENTS == 0 && !progress(PROGRESS_EVENTS) {
+                return Err(StoreError::Cancelled);
             }
         }
         runs.forward()?;
     }
-    goes_on(walk.sequence.0 % PROGRESS_EVENTS);
-    let broken = broken.or_else(|| wrong_head(&walk, &head));
+    progress(walk.sequence.0 % PROGRESS_EVENTS);
+    let broken = broken.or_else(|| check_head(&walk, &head));
     let agent_id = head.agent_id.into();
     Ok(Some(ChainVerdict { agent_id, events_verified: walk.sequence.0, head_hash: walk.hash, broken }))
 }
 
-/// Takes an event of a run.
-fn step(
+/// Verifies one event of a run.
+fn verify_event(
     events: &mut Events<'_>,
     key: AgentKey,
     run: Run,
@@ -103,24 +103,27 @@ fn step(
     let mut location = run.location;
     location.position.0 += offset;
     let sequence = walk.sequence.next();
-    let unreadable = |why: &str| Ok(Err(Break { sequence, kind: BreakKind::Unreadable(why.to_owned()) }));
+    let unreadable = |reason: &str| Ok(Err(Break { sequence, kind: BreakKind::Unreadable(reason.to_owned()) }));
     let Some(record) = events.at(location)? else { return unreadable("the event is missing") };
     match RecordRef::parse(record) {
-        Ok(record) if record.agent() != key => unreadable("another agent's event stands here"),
+        Ok(record) if record.agent() != key => unreadable("another agent's event is stored at this location"),
         Ok(record) => Ok(walk.step(&record.link(), checker)),
-        Err(why) => unreadable(why),
+        Err(reason) => unreadable(reason),
     }
 }
 
-/// Compares the end of a walk with the head that is stored.
-pub fn wrong_head(walk: &Walk, head: &Agent) -> Option<Break> {
+/// Compares the end of a chain with the stored head.
+pub fn check_head(walk: &Walk, head: &Agent) -> Option<Break> {
     let sequence = walk.sequence.next();
-    let wrong = |why: String| Some(Break { sequence, kind: BreakKind::WrongHead(why) });
+    let wrong_head = |reason: String| Some(Break { sequence, kind: BreakKind::WrongHead(reason) });
     if walk.sequence != head.sequence {
-        return wrong(format!("the chain ends at {}, its head is stored as {}", walk.sequence, head.sequence));
+        return wrong_head(format!(
+            "the chain ends at {}, but the stored head has sequence {}",
+            walk.sequence, head.sequence
+        ));
     }
     if walk.hash != head.hash {
-        return wrong("the hash that is stored for it is another one".to_owned());
+        return wrong_head("the stored head has a different hash".to_owned());
     }
     None
 }

@@ -1,39 +1,39 @@
-//! A chunk of events on its way from the reader to the threads that verify.
+//! A chunk of events, passed from the reading thread to the verifying threads.
 
 use crate::ledger::format::keys::Location;
 use crate::ledger::format::record::RecordRef;
 
-/// Events, in the order in which they were read.
+/// Events in the order in which they were read.
 #[derive(Default)]
 pub struct Chunk {
-    /// The records, one after the other.
+    /// The concatenated records.
     pub bytes: Vec<u8>,
-    /// Where each of them is.
+    /// One entry per record.
     pub entries: Vec<ChunkEvent>,
 }
 
 /// An event in a chunk.
 pub struct ChunkEvent {
-    /// Where the event is stored; `None` if its row is damaged.
+    /// The location of the event; `None` if its row is damaged.
     pub location: Option<Location>,
     /// Whether it is the next leaf of the log.
     pub is_leaf: bool,
-    /// Where its bytes end.
+    /// The offset in `bytes` at which its record ends.
     pub end: usize,
 }
 
-/// An event that was read.
+/// An event of a chunk.
 pub struct ScannedEvent<'p> {
     /// Whether it is the log's next leaf.
     pub is_leaf: bool,
-    /// What it is.
+    /// The bytes of its record.
     pub bytes: &'p [u8],
-    /// Where it stands, and its record; or why it has none.
+    /// Its location and its record, or why it cannot be read.
     pub record: Result<(Location, RecordRef<'p>), &'static str>,
 }
 
 impl Chunk {
-    /// Its events.
+    /// The events of the chunk.
     pub fn events(&self) -> Vec<ScannedEvent<'_>> {
         let mut start = 0;
         let read = |event: &ChunkEvent| {
@@ -46,7 +46,7 @@ impl Chunk {
         self.entries.iter().map(read).collect()
     }
 
-    /// Forgets them, and keeps the memory.
+    /// Removes the events and keeps the allocation.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();

@@ -1,4 +1,4 @@
-//! Verifying everything that is stored: every chain, and the log over them.
+//! Verifies the whole ledger: every chain, the rows that locate events, and the log.
 
 use std::sync::Arc;
 
@@ -12,28 +12,28 @@ use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress};
 use cairn_proof::tree::Head;
 
-/// How many agents are followed at once: about 25 MiB. More agents take more passes.
+/// Most agents whose chains one pass follows: about 25 MiB. More agents need more passes.
 const AGENTS_PER_PASS: u64 = 225_000;
 
-/// What verification of everything found.
+/// The result of the verification of a whole ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many agents there are.
+    /// The number of agents.
     pub agents: u64,
-    /// How many events were verified.
+    /// The number of verified events.
     pub events: u64,
-    /// How many chains are broken.
+    /// The number of broken chains.
     pub broken: u64,
-    /// The log, if there is one.
+    /// The verdict on the log; `None` if there is no log.
     pub log: Option<LogVerdict>,
 }
 
-/// Verifies every chain, and computes the log's tree anew, to be compared with what is stored and with `checkpoints`, each
-/// with a name to call it by. The ledger has so many shards.
+/// Verifies every chain of a ledger of `shards` shards, and rebuilds the tree of the log, to compare it with the stored
+/// tree and with `checkpoints`, each of which has a name for messages.
 ///
-/// Each event is read once, for its chain and for the log; with more agents than fit into memory, once for each pass. For a
-/// ledger that does not change meanwhile: a secondary. One thread reads, `jobs` threads hash and check, and the caller's thread follows chains
-/// and tree.
+/// Each event is read once for its chain and for the log or, with more agents than fit into memory, once per pass. The
+/// ledger must not change meanwhile, so `store` is a secondary. One thread reads, `jobs` threads hash and check, and
+/// the calling thread follows chains and tree.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -54,33 +54,34 @@ pub fn all(
     let passes = agents.div_ceil(AGENTS_PER_PASS).max(1);
     let mut report = Report::new(observer);
     let log_rows = LogRows::new(Arc::clone(store));
-    let mut log = log_rows.progress()?.map(|known| (LogRebuild::new(&log_rows, checkpoints), known));
-    let mut verdict = if log.is_none() { LogVerdict::of_none(checkpoints) } else { None };
+    let mut log = log_rows.progress()?.map(|progress| (LogRebuild::new(&log_rows, checkpoints), progress));
+    let mut verdict = if log.is_none() { LogVerdict::without_log(checkpoints) } else { None };
     for pass in 0..passes {
         let share = Share { pass, passes, with_leaves: log.is_some() };
         let mut chains = Chains::new(store, shards, share);
         // The log is verified in the first pass.
-        let (mut tree, known) = log.take().unzip();
-        let known_rows = known.as_ref().map(|known| (&log_rows, known));
-        let reading = Reading { store, shards, jobs, share };
-        let leaves = reading.run(known_rows, &mut chains, tree.as_mut(), &mut report)?;
-        if let (Some(tree), Some(known)) = (tree, known) {
-            verdict = Some(tree.finish(store, &known, leaves)?);
+        let (mut tree, progress) = log.take().unzip();
+        let log_reader = progress.as_ref().map(|progress| (&log_rows, progress));
+        let pass = Pass { store, shards, jobs, share };
+        let leaves = pass.run(log_reader, &mut chains, tree.as_mut(), &mut report)?;
+        if let (Some(tree), Some(progress)) = (tree, progress) {
+            verdict = Some(tree.finish(store, &progress, leaves)?);
         }
         chains.compare_heads(&mut report)?;
     }
-    if runs::check(store, &mut report, false)? != report.placed() {
-        // A chain is broken, or a run leads elsewhere: only now each of them is followed.
+    if runs::check(store, &mut report, false)? != report.run_digests() {
+        // A chain is broken or a run has a wrong location. Only now is every event of every run looked up.
         runs::check(store, &mut report, true)?;
         if report.is_clean() {
-            return Err(store.damaged("the rows of `chain` do not lead to the events, and it cannot be said which"));
+            return Err(store
+                .damaged("rows of `chain` do not match the events, but the affected chain could not be determined"));
         }
     }
     Ok(Summary { agents, events: report.events(), broken: report.broken_chains(), log: verdict })
 }
 
-/// How every event is read.
-struct Reading<'s> {
+/// One pass over all events.
+struct Pass<'s> {
     store: &'s Store,
     shards: u16,
     /// The number of threads that hash and check.
@@ -88,8 +89,8 @@ struct Reading<'s> {
     share: Share,
 }
 
-impl Reading<'_> {
-    /// Reads every event, for its chain and, if it is a leaf, for the tree.
+impl Pass<'_> {
+    /// Reads every event and verifies it in its chain and, if it is a leaf, in the tree.
     fn run(
         &self,
         log: Option<(&LogRows, &Progress)>,
@@ -102,18 +103,18 @@ impl Reading<'_> {
         std::thread::scope(|scope| {
             let (pool, results) = pool::start(scope, jobs, self.share);
             let reader = scope.spawn(|| Scan::new(self.store, self.shards, pool, empty).run(log));
-            for CheckedChunk { chunk, facts } in results {
+            for CheckedChunk { chunk, checks } in results {
                 let events = chunk.events();
                 if let Some(tree) = tree.as_deref_mut() {
-                    tree.take(&events, &facts);
+                    tree.take(&events, &checks);
                 }
-                chains.take(&events, &facts, report);
+                chains.take(&events, &checks, report);
                 report.progress(events.len() as u64);
                 drop(events);
                 // The reader may have finished.
                 let _ = verified.try_send(chunk);
             }
-            // A panic is a bug, and is passed on.
+            // A panic is a bug and is propagated.
             reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }

@@ -1,18 +1,20 @@
-//! Verifies what is stored: the chain of one agent, or everything.
+//! Verifies the ledger: the chain of one agent, or everything.
 //!
-//! Verdicts on chains come from `events`, `chain` and `agents` alone, which every commit writes together, so that another process
-//! can verify a ledger while it is being written.
+//! The rules are specified in `docs/verification.md`; those of single events and links are in [`cairn_proof::chain`].
+//!
+//! Verdicts on chains depend on `events`, `chain` and `agents` alone, which every commit writes together, so that
+//! another process can verify a ledger while it is being written.
 //!
 //! | file | |
 //! |---|---|
 //! | [`agent`] | the chain of one agent |
-//! | [`full`] | everything: every chain, the rows that lead to events, and the log |
+//! | [`full`] | everything: every chain, the rows that locate events, and the log |
 //! | [`scan`] | reads every event once, in the order of the log |
 //! | [`chunk`], [`pool`] | hashes and checks events on all cores |
 //! | [`chains`] | follows the chains of the events that were read |
 //! | [`runs`] | checks the rows of `chain` |
-//! | [`log`] | rebuilds the tree, and compares it |
-//! | [`report`] | what was found |
+//! | [`log`] | rebuilds the tree and compares it with the stored one |
+//! | [`report`] | collects the findings |
 
 mod agent;
 mod chains;

@@ -1,4 +1,5 @@
-//! Hashes and checks events on a bounded pool of threads. The results come back in the order in which the events were read.
+//! Hashes and checks events on a fixed pool of threads. Results are returned in the order in which the events were
+//! read.
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -8,55 +9,55 @@ use cairn_proof::chain::walk::Checker;
 use cairn_proof::chain::{AgentKey, Hash};
 use cairn_proof::tree::NodeHash;
 
-/// Which part of the events one pass verifies: those of the agents whose keys are its share of all keys.
+/// The part of the agents that one pass verifies, chosen by their keys.
 #[derive(Clone, Copy)]
 pub struct Share {
-    /// The number of this pass.
+    /// The index of this pass, from 0.
     pub pass: u64,
     /// The number of passes.
     pub passes: u64,
-    /// Whether the hashes of leaves are needed: in the pass that verifies the log.
+    /// Whether leaf hashes are computed: in the pass that verifies the log.
     pub with_leaves: bool,
 }
 
 impl Share {
-    /// Whether the pass verifies the events of an agent.
-    pub fn has(&self, agent: AgentKey) -> bool {
+    /// Whether the pass verifies the events of this agent.
+    pub fn contains(&self, agent: AgentKey) -> bool {
         let [a, b, c, d, ..] = agent.0;
         u64::from(u32::from_be_bytes([a, b, c, d])) % self.passes == self.pass
     }
 }
 
-/// What a thread of the pool computed of one event.
+/// What the pool computed of one event.
 #[derive(Default)]
-pub struct Facts {
-    /// The hash of its canonical bytes and of the previous hash that it names; not computed outside the share.
+pub struct EventCheck {
+    /// The hash of its canonical bytes and its previous hash; not computed outside the share.
     pub hash: Hash,
-    /// Why its bytes are not an event in canonical form, if they are not.
+    /// Why its bytes are not a valid event in canonical form; `None` if they are.
     pub fault: Option<String>,
-    /// The hash of its leaf, if it is one.
+    /// The leaf hash, if the event is a leaf and leaf hashes are computed.
     pub leaf: Option<NodeHash>,
 }
 
-/// A chunk with what was computed of its events.
+/// A chunk with the results of its events.
 pub struct CheckedChunk {
     /// The events.
     pub chunk: Chunk,
     /// One entry for each event; default for an event that cannot be read.
-    pub facts: Vec<Facts>,
+    pub checks: Vec<EventCheck>,
 }
 
-/// A chunk on its way to the pool, and where its result goes.
+/// A chunk for the pool, and the channel for its result.
 type Job = (Chunk, Sender<CheckedChunk>);
 
-/// Gives chunks to the pool in order.
+/// Sends chunks to the pool, in order.
 pub struct Dispatcher {
     jobs: Sender<Job>,
     results: Sender<Receiver<CheckedChunk>>,
 }
 
 impl Dispatcher {
-    /// Gives a chunk to the pool; false if nobody takes the results any more.
+    /// Sends a chunk to the pool. Returns false if the results are not received any more.
     pub fn send(&self, chunk: Chunk) -> bool {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         self.jobs.send((chunk, sender)).is_ok() && self.results.send(receiver).is_ok()
@@ -69,13 +70,13 @@ pub struct Results(Receiver<Receiver<CheckedChunk>>);
 impl Iterator for Results {
     type Item = CheckedChunk;
 
-    /// Ends early if a thread of the pool panicked; the scope of the threads passes the panic on.
+    /// Ends early if a thread of the pool panicked; the thread scope propagates the panic.
     fn next(&mut self) -> Option<CheckedChunk> {
         self.0.recv().ok()?.recv().ok()
     }
 }
 
-/// Starts a pool of `threads` threads in `scope`. At most twice as many chunks are in it.
+/// Starts a pool of `threads` threads in `scope`. At most twice as many chunks are in progress.
 pub fn start<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     threads: usize,
@@ -88,16 +89,16 @@ pub fn start<'scope>(
         scope.spawn(move || {
             let mut worker = Worker { share, checker: Checker::default(), leaves: RecordHasher::default() };
             for (chunk, reply) in queue {
-                let facts = chunk.events().iter().map(|event| worker.check(event)).collect();
+                let checks = chunk.events().iter().map(|event| worker.check(event)).collect();
                 // Without a receiver the verification has ended.
-                let _ = reply.send(CheckedChunk { chunk, facts });
+                let _ = reply.send(CheckedChunk { chunk, checks });
             }
         });
     }
     (Dispatcher { jobs, results }, Results(ordered))
 }
 
-/// The memory of one thread of the pool.
+/// The state of one thread of the pool.
 struct Worker {
     share: Share,
     checker: Checker,
@@ -105,16 +106,16 @@ struct Worker {
 }
 
 impl Worker {
-    fn check(&mut self, event: &ScannedEvent<'_>) -> Facts {
-        let Ok((_, record)) = event.record else { return Facts::default() };
-        let mut facts = Facts::default();
-        if self.share.has(record.agent()) {
-            facts.hash = Hash::of_event(record.canonical(), &record.prev_hash());
-            facts.fault = self.checker.check(record.canonical(), record.agent()).err();
+    fn check(&mut self, event: &ScannedEvent<'_>) -> EventCheck {
+        let Ok((_, record)) = event.record else { return EventCheck::default() };
+        let mut check = EventCheck::default();
+        if self.share.contains(record.agent()) {
+            check.hash = Hash::of_event(record.canonical(), &record.prev_hash());
+            check.fault = self.checker.check(record.canonical(), record.agent()).err();
         }
         if event.is_leaf && self.share.with_leaves {
-            facts.leaf = Some(self.leaves.hash(record));
+            check.leaf = Some(self.leaves.hash(record));
         }
-        facts
+        check
     }
 }

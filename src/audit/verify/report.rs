@@ -1,4 +1,4 @@
-//! What verification found so far.
+//! Collects what verification finds.
 
 use std::collections::HashSet;
 
@@ -7,40 +7,40 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::ledger::format::keys::Run;
 
-/// Who is told how the verification goes.
+/// Receives the progress and the findings of a verification.
 pub trait Observer {
-    /// That many more events were looked at. With more agents than fit into one pass, each is looked at several times.
+    /// `events` more events were read. With more agents than fit into one pass, each event is read once per pass.
     fn progress(&mut self, events: u64);
-    /// A chain is broken.
+    /// A chain is broken. Called once per chain, with its first break.
     fn broken(&mut self, agent_id: &str, found: &Break);
 }
 
-/// What was found so far.
+/// The findings so far.
 pub struct Report<'o> {
     observer: &'o mut dyn Observer,
     broken: HashSet<AgentKey>,
     events: u64,
-    /// The sum of the digests of all runs in which events follow. The runs that are stored have to give the same sum: so
-    /// they are compared without looking up an event for each.
-    placed: u128,
-    /// Nobody who wrote the rows knew it.
+    /// The sum of the digests of the runs that the verified events form. The stored runs must have the same sum, so
+    /// they are compared without looking up each event.
+    run_digests: u128,
+    /// The random seed of the digests, unknown to anyone who wrote the rows.
     seed: u64,
 }
 
 impl<'o> Report<'o> {
-    /// Nothing was found yet.
+    /// An empty report.
     pub fn new(observer: &'o mut dyn Observer) -> Report<'o> {
-        Report { observer, broken: HashSet::new(), events: 0, placed: 0, seed: fastrand::u64(..) }
+        Report { observer, broken: HashSet::new(), events: 0, run_digests: 0, seed: fastrand::u64(..) }
     }
 }
 
 impl Report<'_> {
-    /// How many events were verified.
+    /// The number of verified events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// How many chains are broken.
+    /// The number of broken chains.
     pub fn broken_chains(&self) -> u64 {
         self.broken.len() as u64
     }
@@ -50,17 +50,17 @@ impl Report<'_> {
         self.broken.is_empty()
     }
 
-    /// The sum of the digests of the runs in which events follow.
-    pub fn placed(&self) -> u128 {
-        self.placed
+    /// The sum of the digests of the runs that the verified events form.
+    pub fn run_digests(&self) -> u128 {
+        self.run_digests
     }
 
-    /// Tells the observer that more events were read.
+    /// Reports to the observer that more events were read.
     pub fn progress(&mut self, events: u64) {
         self.observer.progress(events);
     }
 
-    /// Says in one number that a run of the agent's events stands where it does.
+    /// The digest of a run and its agent.
     pub fn digest(&self, agent: AgentKey, run: Run) -> u128 {
         let mut bytes = [0; 38];
         bytes[..24].copy_from_slice(&Run::key(agent, run.first));
@@ -68,17 +68,17 @@ impl Report<'_> {
         xxh3_128_with_seed(&bytes, self.seed)
     }
 
-    /// Notes an event that follows from the one before it.
-    pub fn verified(&mut self) {
+    /// Counts a verified event.
+    pub fn count_verified(&mut self) {
         self.events += 1;
     }
 
-    /// Notes where events stood that followed.
-    pub fn stood(&mut self, agent: AgentKey, run: Run) {
-        self.placed = self.placed.wrapping_add(self.digest(agent, run));
+    /// Adds a run that verified events form.
+    pub fn add_run(&mut self, agent: AgentKey, run: Run) {
+        self.run_digests = self.run_digests.wrapping_add(self.digest(agent, run));
     }
 
-    /// Tells the first break of a chain.
+    /// Reports a break to the observer, unless the chain is already broken.
     pub fn broken(&mut self, key: AgentKey, agent_id: &str, sequence: Sequence, kind: BreakKind) {
         if self.broken.insert(key) {
             self.observer.broken(agent_id, &Break { sequence, kind });

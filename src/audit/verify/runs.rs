@@ -1,4 +1,4 @@
-//! Verifying the rows of `chain`, which lead from an agent's sequences to its events.
+//! Verifies the rows of `chain`, which map the sequences of an agent to the locations of its events.
 
 use super::report::Report;
 use crate::ledger::format::keys::{Agent, Location, Position, Run};
@@ -8,15 +8,19 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::{AgentKey, BreakKind, Sequence};
 
-/// The runs of every agent have to cover its sequences from 1 to its head, once each, and nobody else has any. Returns
-/// the sum of their digests. With `follow`, each of their events has to stand where its run says.
-pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u128, StoreError> {
+/// Verifies that the runs of every agent cover its sequences from 1 to its head exactly once, and that there are no
+/// other runs. With `read_events`, also reads every event at the location that its run gives. Returns the sum of the
+/// digests of the runs.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn check(store: &Store, report: &mut Report<'_>, read_events: bool) -> Result<u128, StoreError> {
     let mut agents = store.scan(Family::Agents)?;
     let mut runs = store.scan(Family::Chain)?;
     agents.seek_first();
     runs.seek_first();
-    let mut placed = 0u128;
-    // Both families are in the order of agent keys, so they are read side by side.
+    let mut run_digests = 0u128;
+    // Both families are in the order of agent keys, so one pass merges them.
     loop {
         let next_run = runs.row()?.map(|(key, _)| agent_of(key));
         let next_head = agents.row()?.map(|(key, row)| (agent_of(key), Agent::decode(row)));
@@ -24,30 +28,39 @@ pub fn check(store: &Store, report: &mut Report<'_>, follow: bool) -> Result<u12
             (Some(run), Some((head, _))) => run.min(*head),
             (Some(run), None) => run,
             (None, Some((head, _))) => *head,
-            (None, None) => return Ok(placed),
+            (None, None) => return Ok(run_digests),
         };
         let head = next_head.filter(|(key, _)| *key == agent).map(|(_, head)| head);
         if head.is_some() {
             agents.next();
         }
-        // A row of `agents` that is damaged was reported before.
+        // A damaged row of `agents` was already reported.
         let head = head.flatten();
         let head_sequence = head.as_ref().map_or(0, |head| head.sequence.0);
-        let mut cover =
-            Cover { store, report, agent, follow, head: head_sequence, covered: 0, wrong: None, open: None, placed: 0 };
+        let mut coverage = Coverage {
+            store,
+            report,
+            agent,
+            read_events,
+            head: head_sequence,
+            covered: 0,
+            first_wrong: None,
+            last: None,
+            run_digests: 0,
+        };
         while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
-            cover.take(Run::decode(key, value).map(|(_, run)| run))?;
+            coverage.take(Run::decode(key, value).map(|(_, run)| run))?;
             runs.next();
         }
         if let Some(head) = &head {
-            cover.take(Some(head.run))?;
+            coverage.take(Some(head.run))?;
         }
-        cover.close();
-        placed = placed.wrapping_add(cover.placed);
-        let wrong = cover.wrong.or((cover.covered != cover.head).then_some(cover.covered + 1));
+        coverage.close_last();
+        run_digests = run_digests.wrapping_add(coverage.run_digests);
+        let wrong = coverage.first_wrong.or((coverage.covered != coverage.head).then_some(coverage.covered + 1));
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
-            report.broken(agent, &lookup::name(store, agent), Sequence(sequence), kind);
+            report.broken(agent, &lookup::agent_name(store, agent), Sequence(sequence), kind);
         }
     }
 }
@@ -57,63 +70,63 @@ fn agent_of(key: &[u8]) -> AgentKey {
 }
 
 /// How far the runs of one agent cover its chain.
-struct Cover<'a, 'o> {
+struct Coverage<'a, 'o> {
     store: &'a Store,
     report: &'a Report<'o>,
     agent: AgentKey,
-    follow: bool,
-    /// The sequence of its head; 0 without one.
+    read_events: bool,
+    /// The sequence of the head; 0 without a head.
     head: u64,
-    /// How many sequences are covered.
+    /// The number of covered sequences.
     covered: u64,
-    /// The first one that is not.
-    wrong: Option<u64>,
-    /// The run that may go on.
-    open: Option<Run>,
+    /// The first sequence that is not covered or whose event is not at its location.
+    first_wrong: Option<u64>,
+    /// The last run, which the next one may extend.
+    last: Option<Run>,
     /// The sum of the digests of the runs before it.
-    placed: u128,
+    run_digests: u128,
 }
 
-impl Cover<'_, '_> {
-    /// Takes the next run; `None` if it cannot be read.
+impl Coverage<'_, '_> {
+    /// Adds the next run; `None` for a run that cannot be decoded.
     fn take(&mut self, run: Option<Run>) -> Result<(), StoreError> {
-        // Longer than the chain can be, it is wrong, and would take long to add up.
+        // A run longer than the rest of the chain is wrong, and would take long to check.
         let follows = |run: &Run| {
             run.first.0 == self.covered + 1 && u64::from(run.count) <= self.head.saturating_sub(self.covered)
         };
         let Some(run) = run.filter(follows) else {
-            self.wrong = self.wrong.or(Some(self.covered + 1));
+            self.first_wrong = self.first_wrong.or(Some(self.covered + 1));
             return Ok(());
         };
-        if self.follow
-            && let Some(sequence) = leads_astray(self.store, self.agent, run)?
+        if self.read_events
+            && let Some(sequence) = find_misplaced(self.store, self.agent, run)?
         {
-            self.wrong = self.wrong.or(Some(sequence));
+            self.first_wrong = self.first_wrong.or(Some(sequence));
         }
         self.covered += u64::from(run.count);
-        match &mut self.open {
-            // It could have been one run.
-            Some(open) if open.is_continued_at(run.location) && open.count.checked_add(run.count).is_some() => {
-                open.count += run.count;
+        match &mut self.last {
+            // Adjacent runs count as one run.
+            Some(last) if last.is_continued_at(run.location) && last.count.checked_add(run.count).is_some() => {
+                last.count += run.count;
             }
             _ => {
-                self.close();
-                self.open = Some(run);
+                self.close_last();
+                self.last = Some(run);
             }
         }
         Ok(())
     }
 
-    /// Adds the digest of a run that is whole.
-    fn close(&mut self) {
-        if let Some(run) = self.open.take() {
-            self.placed = self.placed.wrapping_add(self.report.digest(self.agent, run));
+    /// Adds the digest of the last run, which is complete.
+    fn close_last(&mut self) {
+        if let Some(run) = self.last.take() {
+            self.run_digests = self.run_digests.wrapping_add(self.report.digest(self.agent, run));
         }
     }
 }
 
-/// The first sequence of a run whose event does not stand where the run says.
-fn leads_astray(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
+/// The first sequence of a run whose event is not at the location that the run gives.
+fn find_misplaced(store: &Store, agent: AgentKey, run: Run) -> Result<Option<u64>, StoreError> {
     let mut events = Events::new(store)?;
     for offset in 0..u64::from(run.count) {
         let Location { shard, position } = run.location;

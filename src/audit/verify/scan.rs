@@ -1,7 +1,7 @@
-//! Reading every event once: first the leaves of the log in their order, then what the log does not have.
+//! Reads every event once: first the leaves of the log in their order, then the events that are not in the log.
 //!
-//! A shard's events are leaves in the order in which they stand, so every chain is read from its start to its end too.
-//! Reading and inflating has a thread of its own; whole pieces go over to the one that verifies them.
+//! The leaves of one shard are in the order of positions, so every chain is read from its start to its end as well.
+//! Reading and decompressing has a thread of its own, which sends chunks to the pool.
 
 use crossbeam_channel::Receiver;
 
@@ -12,85 +12,89 @@ use crate::ledger::read::events::{Event, Events};
 use crate::ledger::store::{Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress, Run};
 
-/// How many bytes go over at once. Large enough that waking the other thread costs nothing.
+/// The size of a chunk, in bytes. Large enough that the cost of waking another thread does not matter.
 const CHUNK_BYTES: usize = 512 << 10;
-/// How many events they have at most.
+/// Most events in a chunk.
 const CHUNK_EVENTS: usize = 4096;
-/// How far the log could be read.
+/// How far the leaves of the log could be read.
 #[derive(Default)]
 pub struct Leaves {
-    /// How many leaves there are.
+    /// The number of leaves read.
     pub count: u64,
-    /// The next event of each shard.
+    /// The position of the next event of each shard.
     pub next: Vec<Position>,
-    /// Why not all of them.
+    /// Why not all leaves could be read; `None` if they were.
     pub broken: Option<String>,
 }
 
-/// Reads events and hands them over.
+/// Reads events and sends them to the pool.
 pub struct Scan<'s> {
     store: &'s Store,
     shards: u16,
     pool: Dispatcher,
-    /// Chunks that were verified, to be filled again.
+    /// Verified chunks, to be reused.
     verified: Receiver<Chunk>,
     chunk: Chunk,
 }
 
 impl<'s> Scan<'s> {
-    /// Gives the events of `store`, which has that many shards, to `pool`, and takes chunks back from `verified`.
+    /// Reads the events of `store`, which has `shards` shards, sends them to `pool`, and reuses the chunks from
+    /// `verified`.
     pub fn new(store: &'s Store, shards: u16, pool: Dispatcher, verified: Receiver<Chunk>) -> Scan<'s> {
         Scan { store, shards, pool, verified, chunk: Chunk::default() }
     }
 
-    /// Reads every event; first the leaves, if `log` tells of them.
+    /// Reads every event; the leaves of `log` come first.
     ///
     /// # Errors
-    /// When the database cannot be read, or nobody takes the pieces.
+    /// When the database cannot be read, or the chunks are not received any more.
     pub fn run(mut self, log: Option<(&LogRows, &Progress)>) -> Result<Leaves, StoreError> {
         let leaves = match log {
-            Some((rows, known)) => self.leaves(rows, known)?,
+            Some((rows, progress)) => self.scan_leaves(rows, progress)?,
             None => Leaves::default(),
         };
-        self.others(&leaves.next)?;
-        self.hand_over()?;
+        self.scan_others(&leaves.next)?;
+        self.send_chunk()?;
         Ok(leaves)
     }
 
-    /// Follows the runs of the log as far as they lead from one event to the next.
-    fn leaves(&mut self, rows: &LogRows, known: &Progress) -> Result<Leaves, StoreError> {
-        let shards = known.next.len();
+    /// Reads the leaves, run by run, until a run does not continue the one before.
+    fn scan_leaves(&mut self, rows: &LogRows, progress: &Progress) -> Result<Leaves, StoreError> {
+        let shards = progress.next.len();
         if shards != usize::from(self.shards) {
-            return Ok(Leaves { broken: Some("its size is of other shards".to_owned()), ..Leaves::default() });
+            return Ok(Leaves {
+                broken: Some("its row has a different number of shards".to_owned()),
+                ..Leaves::default()
+            });
         }
         let mut leaves = Leaves { count: 0, next: vec![Position(0); shards], broken: None };
         let mut events = Vec::new();
-        for shard in LogRows::shards(&known.next) {
-            let mut of_shard = Events::scan(self.store, shards)?;
-            of_shard.seek(Location { shard, position: Position(0) });
-            events.push(of_shard);
+        for shard in LogRows::shards(&progress.next) {
+            let mut shard_events = Events::scan(self.store, shards)?;
+            shard_events.seek(Location { shard, position: Position(0) });
+            events.push(shard_events);
         }
         let mut runs = rows.runs()?;
-        let mut run = readable(runs.take_next())?;
-        while leaves.count < known.size {
-            let following = readable(runs.take_next())?;
-            let end = following.map_or(known.size, |run| run.leaf).min(known.size);
-            leaves.broken = wrong_run(rows, run, end, &leaves);
+        let mut run = damaged_as_none(runs.take_next())?;
+        while leaves.count < progress.size {
+            let next_run = damaged_as_none(runs.take_next())?;
+            let end = next_run.map_or(progress.size, |run| run.leaf).min(progress.size);
+            leaves.broken = check_run(rows, run, end, &leaves);
             let (None, Some(Run { location, .. })) = (&leaves.broken, run) else { return Ok(leaves) };
-            if !self.run_of_leaves(&mut events[usize::from(location.shard.0)], location, end, &mut leaves)? {
-                leaves.broken = Some(missing(leaves.count));
+            if !self.scan_run(&mut events[usize::from(location.shard.0)], location, end, &mut leaves)? {
+                leaves.broken = Some(missing_leaf(leaves.count));
                 return Ok(leaves);
             }
-            run = following;
+            run = next_run;
         }
-        if leaves.next != known.next {
-            leaves.broken = Some("its size is not that of its runs".to_owned());
+        if leaves.next != progress.next {
+            leaves.broken = Some("its size does not match its runs".to_owned());
         }
         Ok(leaves)
     }
 
-    /// Reads the events of a run; false if there are not so many.
-    fn run_of_leaves(
+    /// Reads the events of a run. Returns false if events are missing.
+    fn scan_run(
         &mut self,
         events: &mut Events<'_>,
         first: Location,
@@ -101,14 +105,14 @@ impl<'s> Scan<'s> {
         while leaves.count < end {
             let Some(event) = events.event()? else { return Ok(false) };
             if event.location == Some(location) {
-                // Event by event, asking the database took a twentieth of a verification.
-                let most = usize::try_from(end - leaves.count).unwrap_or(usize::MAX);
-                let taken = events.take_row(most, |event| self.add(event, true))? as u64;
+                // One request per row, because one request per event took a twentieth of a verification.
+                let max_events = usize::try_from(end - leaves.count).unwrap_or(usize::MAX);
+                let taken = events.visit_row(max_events, |event| self.add(event, true))? as u64;
                 leaves.count += taken;
                 location.position.0 += taken;
                 leaves.next[usize::from(first.shard.0)] = location.position;
             } else if event.is_before(location) {
-                // Nobody's event.
+                // An event that no run contains.
                 self.add(event, false)?;
                 events.next();
             } else {
@@ -118,23 +122,23 @@ impl<'s> Scan<'s> {
         Ok(true)
     }
 
-    /// Reads the rows that are no leaves: those before a shard's first event, if there are any, and those behind its last
-    /// leaf.
-    fn others(&mut self, next: &[Position]) -> Result<(), StoreError> {
+    /// Reads the events that are not leaves: those before the first position of a shard, if there are any, and those
+    /// after its last leaf.
+    fn scan_others(&mut self, next: &[Position]) -> Result<(), StoreError> {
         let mut events = Events::scan(self.store, 1)?;
         events.seek_first();
         for (shard, next) in LogRows::shards(next).zip(next) {
-            self.up_to(&mut events, Some(Location { shard, position: Position(0) }))?;
+            self.scan_until(&mut events, Some(Location { shard, position: Position(0) }))?;
             let Some(last) = next.0.checked_sub(1) else { continue };
             if events.at(Location { shard, position: Position(last) })?.is_some() {
                 events.next();
             }
         }
-        self.up_to(&mut events, None)
+        self.scan_until(&mut events, None)
     }
 
-    /// Reads what stands before `end` and is no leaf.
-    fn up_to(&mut self, events: &mut Events<'_>, end: Option<Location>) -> Result<(), StoreError> {
+    /// Reads the events before `end` that are not leaves.
+    fn scan_until(&mut self, events: &mut Events<'_>, end: Option<Location>) -> Result<(), StoreError> {
         while let Some(event) = events.event()?.filter(|event| end.is_none_or(|end| event.is_before(end))) {
             self.add(event, false)?;
             events.next();
@@ -146,7 +150,7 @@ impl<'s> Scan<'s> {
         let Chunk { bytes, entries } = &self.chunk;
         let is_full = bytes.len() + event.bytes.len() > CHUNK_BYTES || entries.len() == CHUNK_EVENTS;
         if is_full && !entries.is_empty() {
-            self.hand_over()?;
+            self.send_chunk()?;
         }
         let bytes = &mut self.chunk.bytes;
         bytes.extend_from_slice(event.bytes);
@@ -154,36 +158,36 @@ impl<'s> Scan<'s> {
         Ok(())
     }
 
-    fn hand_over(&mut self) -> Result<(), StoreError> {
+    fn send_chunk(&mut self) -> Result<(), StoreError> {
         let mut next = self.verified.try_recv().unwrap_or_default();
         next.clear();
         let chunk = std::mem::replace(&mut self.chunk, next);
-        if self.pool.send(chunk) { Ok(()) } else { Err(StoreError::BrokenOff) }
+        if self.pool.send(chunk) { Ok(()) } else { Err(StoreError::Cancelled) }
     }
 }
 
-/// What is said of a leaf without an event.
-pub fn missing(leaf: u64) -> String {
+/// The message about a leaf without an event.
+pub fn missing_leaf(leaf: u64) -> String {
     format!("the event of leaf {leaf} is missing or cannot be read")
 }
 
-/// Why a run, which ends before leaf `end`, does not go on where the one before it ended.
-fn wrong_run(rows: &LogRows, run: Option<Run>, end: u64, leaves: &Leaves) -> Option<String> {
+/// Why a run, which ends before leaf `end`, does not continue the one before it; `None` if it does.
+fn check_run(rows: &LogRows, run: Option<Run>, end: u64, leaves: &Leaves) -> Option<String> {
     let Some(Run { leaf, location }) = run else {
-        return Some(format!("nothing says which event leaf {} is", leaves.count));
+        return Some(format!("no run contains leaf {}", leaves.count));
     };
     let expected = leaves.next.get(usize::from(location.shard.0)).copied();
     if leaf != leaves.count || expected != Some(location.position) || end <= leaf {
-        return Some(format!("the run of leaf {leaf} is not where the one before it ends"));
+        return Some(format!("the run of leaf {leaf} does not continue the run before it"));
     }
     if rows.leaf_of(location).ok() != Some(leaf) {
-        return Some(format!("the event of leaf {leaf} does not lead back to it"));
+        return Some(format!("the event of leaf {leaf} maps to a different leaf"));
     }
     None
 }
 
-/// A run that cannot be read is as good as none: the one before it does not end where it should.
-fn readable(run: Result<Option<Run>, StoreError>) -> Result<Option<Run>, StoreError> {
+/// Treats a damaged run as missing: the run before it then ends at the wrong leaf.
+fn damaged_as_none(run: Result<Option<Run>, StoreError>) -> Result<Option<Run>, StoreError> {
     match run {
         Err(StoreError::Damaged { .. }) => Ok(None),
         run => run,
