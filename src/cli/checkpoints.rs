@@ -1,4 +1,4 @@
-//! Checkpoints and keys, as commands find them on disk and in arguments.
+//! Reads checkpoints and keys from files and arguments.
 
 use std::io;
 use std::path::Path;
@@ -10,54 +10,55 @@ use super::exit::Failure;
 use crate::tlog::LogConfig;
 use crate::tlog::keys::Keys;
 
-/// A checkpoint whose signature is right.
-pub struct Kept {
-    /// What it says.
+/// A checkpoint with a valid signature.
+pub struct VerifiedCheckpoint {
+    /// Origin, size and root.
     pub head: Head,
     /// The signed note.
     pub note: Vec<u8>,
-    /// The verifier keys of the log's own key file.
+    /// The verifier keys in the key file of the log.
     pub keys: Vec<String>,
 }
 
-/// A checkpoint, or what is wrong with it.
-pub type Found = Result<Kept, String>;
+/// A checkpoint, or why it is invalid.
+pub type Checked = Result<VerifiedCheckpoint, String>;
 
-/// The last checkpoint that this ledger's server signed; `None` if there is none.
+/// The last checkpoint that the server of this ledger signed; `None` if there is none. The inner error says why it is
+/// invalid.
 ///
 /// # Errors
-/// When files cannot be read.
-pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Kept>, String>, Failure> {
+/// When a file cannot be read.
+pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<VerifiedCheckpoint>, String>, Failure> {
     let path = config.checkpoint_path(data_dir);
     match std::fs::read(&path) {
-        Ok(note) => Ok(kept(config, data_dir, &path, note)?.map(Some)),
+        Ok(note) => Ok(check(config, data_dir, &path, note)?.map(Some)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
         Err(error) => Err(format!("{}: {error}", path.display()).into()),
     }
 }
 
-/// A checkpoint of this ledger's log that was kept elsewhere.
+/// A checkpoint of the log of this ledger that was stored outside the server, in the file `path`.
 ///
 /// # Errors
-/// When files cannot be read.
-pub fn elsewhere(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Found, Failure> {
+/// When a file cannot be read.
+pub fn external(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Checked, Failure> {
     let note = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    kept(config, data_dir, path, note)
+    check(config, data_dir, path, note)
 }
 
-fn kept(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Found, Failure> {
+fn check(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Checked, Failure> {
     let key_path = config.key_path(data_dir);
     let Some(keys) = Keys::read_any(&key_path)? else {
-        return Ok(Err(format!("the log's key is gone (log.key_file: {})", key_path.display())));
+        return Ok(Err(format!("the key file of the log is missing (log.key_file: {})", key_path.display())));
     };
     let keys = keys.verifiers().to_vec();
     Ok(match checkpoint::open(&note, &keys) {
-        Ok((head, _)) => Ok(Kept { head, note, keys }),
+        Ok((head, _)) => Ok(VerifiedCheckpoint { head, note, keys }),
         Err(why) => Err(format!("{}: {why}", path.display())),
     })
 }
 
-/// The verifier keys that arguments name: keys themselves, or files that contain keys.
+/// The verifier keys that arguments contain: each argument is a key, or a file with keys.
 ///
 /// # Errors
 /// When an argument is neither.

@@ -1,4 +1,4 @@
-//! `cairn config`
+//! `cairn config`: checks or prints the configuration.
 
 use super::args::{ConfigAction, ConfigCommand};
 use super::exit::{CommandResult, Exit, print};

@@ -1,4 +1,4 @@
-//! `cairn dead-letter`
+//! `cairn dead-letter`: lists, shows, retries and drops dead letters of a running server.
 
 use std::io::{self, Write};
 
@@ -10,13 +10,13 @@ use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure, print_line};
 use crate::text::sanitize;
 
-/// What is asked for, of which destination.
+/// The server, and the path of the dead letters of a destination.
 struct Request {
     client: Client,
     path: String,
 }
 
-/// The dead letters that a command is about.
+/// The dead letters to which a command applies.
 enum Selection {
     All,
     Events(Vec<Uuid>),
@@ -35,17 +35,17 @@ pub fn run(action: DeadLetterAction) -> CommandResult {
         DeadLetterAction::Show(args) => show(&Request::new(&args.destination)?, args.event),
         DeadLetterAction::Retry(args) => {
             let request = Request::new(&args.destination)?;
-            each(&args.into(), &request.path, |path| request.client.post(&format!("{path}/retry")), "retried")
+            move_selected(&args.into(), &request.path, |path| request.client.post(&format!("{path}/retry")), "retried")
         }
         DeadLetterAction::Drop(args) => {
             let request = Request::new(&args.destination)?;
-            each(&args.into(), &request.path, |path| request.client.delete(path), "dropped")
+            move_selected(&args.into(), &request.path, |path| request.client.delete(path), "dropped")
         }
     }
 }
 
 impl Request {
-    /// Finds the destination that was named, or that is the only one.
+    /// Uses the destination that the arguments name, or the only one of the server.
     fn new(args: &DestinationArgs) -> Result<Request, Failure> {
         let client = Client::of(&args.server)?;
         let name = match &args.destination {
@@ -62,8 +62,8 @@ fn only_destination(client: &Client) -> Result<String, Failure> {
     let names: Vec<&str> = destinations.iter().filter_map(|destination| destination["name"].as_str()).collect();
     match names[..] {
         [name] => Ok(name.to_owned()),
-        [] => Err("the server relays to no destination".into()),
-        _ => Err(Failure::usage(format!("--destination is required; there are {}", names.join(", ")))),
+        [] => Err("the server has no relay destination".into()),
+        _ => Err(Failure::usage(format!("--destination is required; the destinations are {}", names.join(", ")))),
     }
 }
 
@@ -96,7 +96,14 @@ fn describe(letter: &Value) -> String {
     )
 }
 
-fn each(selection: &Selection, path: &str, send: impl Fn(&str) -> Result<Value, Failure>, done: &str) -> CommandResult {
+/// Moves the selected dead letters with `send` and prints their number. `done` is the member of the response with the
+/// number.
+fn move_selected(
+    selection: &Selection,
+    path: &str,
+    send: impl Fn(&str) -> Result<Value, Failure>,
+    done: &str,
+) -> CommandResult {
     let (count, exit) = match selection {
         Selection::All => (move_all(path, send, done)?, Exit::Success),
         Selection::Events(events) => move_each(events, path, send, done),
@@ -105,14 +112,14 @@ fn each(selection: &Selection, path: &str, send: impl Fn(&str) -> Result<Value, 
     print_line(format_args!("{count} {noun} {done}"), exit)
 }
 
-/// Repeats the command until all dead letters of now were moved: the server moves a bounded number at a time.
+/// Repeats the call until all present dead letters are moved, because the server moves a bounded number per call.
 fn move_all(path: &str, send: impl Fn(&str) -> Result<Value, Failure>, done: &str) -> Result<u64, Failure> {
     let (mut count, mut total) = (0, None);
     loop {
         let answer = send(path)?;
         let number = |name: &str| answer[name].as_u64().unwrap_or_default();
         count += number(done);
-        // Dead letters that come back in the meantime are not sent a second time.
+        // The total of the first response is the bound, so that dead letters that return meanwhile are not moved again.
         let total = *total.get_or_insert(number(done) + number("left"));
         if number(done) == 0 || count >= total {
             return Ok(count);

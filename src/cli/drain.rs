@@ -1,4 +1,4 @@
-//! `cairn drain`
+//! `cairn drain`: waits until no more requests with events arrive, for a preStop hook.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use super::args::DrainArgs;
 use super::client::{Client, is_unreachable};
 use super::exit::{CommandResult, Exit, Failure};
 
-/// How often it is looked at whether events come.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The interval at which the number of requests is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long that may take.
-const WAIT: Duration = Duration::from_secs(2);
+/// The timeout of one poll.
+const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Waits until no more events arrive.
+/// Waits until no requests with events have arrived for `--after`, but not longer than `--within`.
 pub fn run(args: &DrainArgs) -> CommandResult {
-    let client = Client::for_operators(&args.config.load()?.config)?;
+    let client = Client::for_admin_port(&args.config.load()?.config)?;
     wait(&client, args)?;
     Ok(Exit::Success)
 }
@@ -24,7 +24,7 @@ fn wait(client: &Client, args: &DrainArgs) -> Result<(), Failure> {
     let (mut requests, mut quiet_since) = (None, started);
     loop {
         let now = self::requests(client)?;
-        // While it is too busy to say, it is not quiet.
+        // A server that is too busy to answer counts as receiving events.
         if now.is_none() || now != requests {
             (requests, quiet_since) = (now, Instant::now());
         }
@@ -33,13 +33,13 @@ fn wait(client: &Client, args: &DrainArgs) -> Result<(), Failure> {
         if left.is_zero() {
             return Ok(());
         }
-        std::thread::sleep(left.min(LOOK_INTERVAL));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }
 
-/// How many requests have brought events since the server started; `None` if it does not say in time.
+/// The number of requests with events since the server started; `None` if the server does not answer in time.
 fn requests(client: &Client) -> Result<Option<f64>, Failure> {
-    let metrics = match client.text("/metrics", WAIT) {
+    let metrics = match client.text("/metrics", POLL_TIMEOUT) {
         Ok(metrics) => metrics,
         Err(error) if is_unreachable(&error) => return Err(error),
         Err(_) => return Ok(None),

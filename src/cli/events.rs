@@ -1,4 +1,4 @@
-//! `cairn events`: lists stored events, and with `--follow` waits for more.
+//! `cairn events`: prints stored events, and with `--follow` waits for more.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::ledger::read::{lookup, merge};
 use crate::ledger::store::StoreError;
 use crate::text::sanitize;
 
-/// How often `--follow` looks for new events.
+/// The interval at which `--follow` polls for new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// The most events that `--follow` prints before it looks again.
+/// The maximum number of events that `--follow` prints per poll.
 const FOLLOW_EVENTS: usize = 4096;
 
 /// Prints stored events, the oldest first.
 pub fn run(args: &EventsArgs) -> CommandResult {
     let reader = Reader::open(&args.config.load()?.config.storage.data_dir)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    // Read before the list: an event committed in between is printed by one of the two.
+    // Read before the events are listed, so that an event committed in between is printed once, by `follow`.
     let ends = ends(&reader)?;
     print_last(&reader, args, &ends, &mut out)?;
     out.flush()?;
@@ -58,7 +58,7 @@ fn print_last(reader: &Reader, args: &EventsArgs, ends: &[Position], out: &mut i
 fn follow(reader: &Reader, args: &EventsArgs, mut next: Vec<Position>, out: &mut impl Write) -> CommandResult {
     let agent = args.agent_id.as_deref().map(AgentKey::of);
     loop {
-        reader.look_again()?;
+        reader.refresh()?;
         let committed = Committed::new(reader.meta.shards);
         for (shard, end) in committed.shards().zip(ends(reader)?) {
             committed.publish(shard, end, 0, None);
@@ -89,7 +89,7 @@ fn last_locations(reader: &Reader, args: &EventsArgs, ends: &[Position]) -> Resu
     for (shard, end) in (0..reader.meta.shards).map(ShardId).zip(ends) {
         for position in end.0.saturating_sub(args.last)..end.0 {
             let location = Location { shard, position: Position(position) };
-            // With one shard, positions are in the order of time already.
+            // With one shard, positions are already in the order of time.
             let ms = if reader.meta.shards == 1 { 0 } else { received_ms(reader, location)? };
             timed.push((ms, location));
         }

@@ -1,4 +1,4 @@
-//! How a command ends: its exit status, and its error on standard error.
+//! The exit status of a command, and its error message on standard error. `docs/failures.md`, section "Exit statuses".
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use crate::text::sanitize;
 pub enum Exit {
     /// 0: success.
     Success,
-    /// 1: something was verified, and is broken or not proven.
+    /// 1: what was verified is broken or not proven.
     Invalid,
     /// 2: usage or configuration error.
     Usage,
@@ -48,27 +48,28 @@ impl std::fmt::Display for Failure {
 pub type CommandResult = Result<Exit, Failure>;
 
 impl Failure {
-    /// Wrong arguments, or a wrong configuration.
+    /// A usage or configuration error.
     pub fn usage(error: impl Into<Box<dyn Error>>) -> Failure {
         Failure { exit: Exit::Usage, error: error.into() }
     }
 
-    /// The command could not be carried out.
+    /// An operational error.
     pub fn operational(error: impl Into<Box<dyn Error>>) -> Failure {
         Failure { exit: Exit::Failed, error: error.into() }
     }
 
-    /// The error, if it is of that type.
+    /// The error, if it has the type `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()
     }
 
-    /// Writes the error to standard error, and returns the exit status. A reader that closed standard output early has seen enough.
+    /// Writes the error to standard error, and returns the exit status. A broken pipe counts as success, because its
+    /// reader has closed standard output on purpose.
     pub fn report(&self) -> Exit {
         if self.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             return Exit::Success;
         }
-        // The words of a server or of a file may be in it, and neither is trusted.
+        // The message may contain untrusted text of a server or a file.
         for line in ErrorChain(&*self.error).to_string().lines() {
             eprintln!("cairn: {}", sanitize(line));
         }
@@ -76,7 +77,7 @@ impl Failure {
     }
 }
 
-/// Every other error is operational.
+/// Converts errors of these types to operational errors.
 macro_rules! operational {
     ($($error:ty),* $(,)?) => {
         $(impl From<$error> for Failure {
@@ -106,7 +107,7 @@ impl From<Box<dyn Error + Send + Sync>> for Failure {
     }
 }
 
-/// Writes the output of a command. The exit status is that of the command, even if the reader closes the pipe early.
+/// Writes the output of a command, and returns `exit` even if the reader closes the pipe early.
 pub fn print(text: impl AsRef<[u8]>, exit: Exit) -> CommandResult {
     match io::Write::write_all(&mut io::stdout(), text.as_ref()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -1,4 +1,4 @@
-//! `cairn export`
+//! `cairn export`: writes an evidence package of an agent.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -10,15 +10,15 @@ use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure};
 use super::ledger::{Reader, signed};
 use super::progress::progress_bar;
-use crate::audit::export::{Export, Wanted};
+use crate::audit::export::{Export, ExportRange};
 use crate::config::Loaded;
 use crate::http::ErrorChain;
 use cairn_proof::chain::time;
 
-/// What to export, and from where to where.
+/// What to export: the validated arguments.
 struct Request {
-    wanted: Wanted,
-    /// The times as they were written, for a server.
+    range: ExportRange,
+    /// The times as they were given, for a request to a server.
     since: Option<String>,
     until: Option<String>,
     output: Option<PathBuf>,
@@ -31,12 +31,12 @@ impl Request {
         let since_ms = parse_time("--since", args.since.as_deref())?;
         let until_ms = parse_time("--until", args.until.as_deref())?;
         if since_ms.zip(until_ms).is_some_and(|(since, until)| since >= until) {
-            return Err(Failure::usage("--since has to be before --until"));
+            return Err(Failure::usage("--since must be before --until"));
         }
         Ok(Request {
             loaded: args.config.load()?,
             server: args.server.as_ref().map(|url| Client::at(url, &args.connect)).transpose()?,
-            wanted: Wanted { agent_id: args.agent_id, since_ms, until_ms },
+            range: ExportRange { agent_id: args.agent_id, since_ms, until_ms },
             since: args.since,
             until: args.until,
             output: args.output,
@@ -47,8 +47,8 @@ impl Request {
 fn parse_time(argument: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
     let Some(text) = text else { return Ok(None) };
     let expected = "expected an RFC 3339 time such as 2026-02-17T10:30:00Z";
-    let wrong = || Failure::usage(format!("{argument}: {expected}, found {text:?}"));
-    time::first_ms(text).map(Some).ok_or_else(wrong)
+    let invalid = || Failure::usage(format!("{argument}: {expected}, found {text:?}"));
+    time::parse_ms_ceil(text).map(Some).ok_or_else(invalid)
 }
 
 /// Writes an evidence package.
@@ -64,22 +64,22 @@ pub fn run(args: ExportArgs) -> CommandResult {
 }
 
 fn from_ledger(request: &Request, target: &mut Target) -> Result<(), Failure> {
-    let Request { loaded, wanted, .. } = request;
+    let Request { loaded, range, .. } = request;
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    // First the checkpoint, then the database: so it has whatever was signed.
+    // The checkpoint is read before the database, so that the database contains everything it signs.
     let own = super::checkpoints::own(&config, data_dir)?;
     let reader = Reader::open(data_dir)?;
-    let own = own?.ok_or("nothing was signed yet: there is no checkpoint (log.checkpoint_file)")?;
+    let own = own?.ok_or("there is no checkpoint yet (log.checkpoint_file)")?;
     let signed = Arc::new(signed(&reader, &own)?);
     let key = own.keys.first().cloned().unwrap_or_default();
-    let export = Export::of(signed, &key, wanted)?;
-    let mut export = export.map_err(|missing| missing.of(&wanted.agent_id))?;
+    let export = Export::prepare(signed, &key, range)?;
+    let mut export = export.map_err(|missing| missing.message(&range.agent_id))?;
     let bar = progress_bar("events and proofs", Some(2 * export.events()));
-    let mut piece = Vec::new();
+    let mut chunk = Vec::new();
     loop {
-        piece.clear();
-        let is_more = export.write_piece(&mut piece)?;
-        target.write_all(&piece)?;
+        chunk.clear();
+        let is_more = export.write_chunk(&mut chunk)?;
+        target.write_all(&chunk)?;
         bar.set_position(export.written());
         if !is_more {
             break;
@@ -87,32 +87,33 @@ fn from_ledger(request: &Request, target: &mut Target) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     if export.newer() > 0 {
-        eprintln!("cairn: {} newer events of the agent are not yet under a checkpoint, and not in it", export.newer());
+        let newer = export.newer();
+        eprintln!("cairn: {newer} newer events are not covered by a checkpoint yet and are not in the package");
     }
     Ok(())
 }
 
 fn from_server(client: &Client, request: &Request, target: &mut Target) -> Result<(), Failure> {
-    let mut query = vec![("agent_id", request.wanted.agent_id.as_str())];
+    let mut query = vec![("agent_id", request.range.agent_id.as_str())];
     query.extend(request.since.as_deref().map(|since| ("since", since)));
     query.extend(request.until.as_deref().map(|until| ("until", until)));
     let mut package = client.download("/v1/export", &query)?;
     let bar = progress_bar("bytes", None);
-    let mut piece = vec![0; 1 << 16];
+    let mut chunk = vec![0; 1 << 16];
     loop {
         let length =
-            package.read(&mut piece).map_err(|error| format!("the answer broke off: {}", ErrorChain(&error)))?;
+            package.read(&mut chunk).map_err(|error| format!("the response was truncated: {}", ErrorChain(&error)))?;
         if length == 0 {
             break;
         }
-        target.write_all(&piece[..length])?;
+        target.write_all(&chunk[..length])?;
         bar.inc(length as u64);
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-/// Where the package goes. A file has its name only once it is whole.
+/// The output. A file is written under another name and renamed when it is complete.
 enum Target {
     Output(io::StdoutLock<'static>),
     File {
@@ -120,7 +121,7 @@ enum Target {
         part: PathBuf,
         path: PathBuf,
     },
-    /// A device or a pipe, which nothing may take the place of.
+    /// A device or a pipe, which must not be replaced by a file.
     Special(File),
 }
 
@@ -130,21 +131,21 @@ impl Target {
             return Ok(Target::Output(io::stdout().lock()));
         };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        // What a link leads to is replaced, not the link.
+        // A symbolic link is kept; its target is replaced.
         let path = match std::fs::canonicalize(path) {
             Ok(real) => real,
             Err(_) => path.to_owned(),
         };
-        let there = std::fs::metadata(&path).ok();
-        if there.as_ref().is_some_and(|there| !there.is_file()) {
+        let existing = std::fs::metadata(&path).ok();
+        if existing.as_ref().is_some_and(|metadata| !metadata.is_file()) {
             return OpenOptions::new().write(true).open(&path).map(Target::Special).map_err(named);
         }
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let part = path.with_file_name(name);
         let file = File::create(&part).map_err(named)?;
-        if let Some(there) = there {
-            file.set_permissions(there.permissions()).map_err(named)?;
+        if let Some(metadata) = existing {
+            file.set_permissions(metadata.permissions()).map_err(named)?;
         }
         Ok(Target::File { file: BufWriter::new(file), part, path })
     }
@@ -172,7 +173,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if let Target::File { part, .. } = self {
-            // Renamed if it is whole; what is left of one that is not helps nobody.
+            // A complete file was renamed, so this only removes an incomplete one.
             let _ = std::fs::remove_file(part);
         }
     }

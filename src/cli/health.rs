@@ -1,4 +1,4 @@
-//! `cairn health`
+//! `cairn health`: asks the admin port whether the server runs.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::args::HealthArgs;
 use super::client::Client;
 use super::exit::{CommandResult, Exit, print_line};
 
-/// How long the answer may take.
+/// The timeout of the request.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks the admin port.
+/// Requests `/healthz`, or `/readyz` with `--ready`, and prints the response.
 pub fn run(args: &HealthArgs) -> CommandResult {
-    let client = Client::for_operators(&args.config.load()?.config)?;
+    let client = Client::for_admin_port(&args.config.load()?.config)?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
     print_line(client.text(path, TIMEOUT)?.trim_end(), Exit::Success)
 }

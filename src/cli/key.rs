@@ -1,4 +1,4 @@
-//! `cairn key`
+//! `cairn key`: prints and changes the keys of the log. `docs/verification.md` describes the rotation of keys.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ use crate::ledger::store::Store;
 use crate::tlog::keys::Keys;
 use crate::tlog::rows::LogRows;
 
-/// Shows and changes the keys of the log.
+/// Prints or changes the keys of the log.
 pub fn run(action: &KeyAction) -> CommandResult {
     let (KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args)) = action;
     let loaded = args.load()?;
@@ -34,17 +34,18 @@ pub fn run(action: &KeyAction) -> CommandResult {
     print(text, Exit::Success)
 }
 
-/// What is written is for the server, and for nobody else: who is root acts as the owner of what is there from here on.
+/// Makes root act as the owner of `path` for the rest of the process, so that the server can read the files that are
+/// written. The files are readable by that user only.
 fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // Whoever misses it says so.
+    // A missing path is reported by the code that needs it.
     let Ok(owner) = std::fs::metadata(path) else { return Ok(()) };
     if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
         return Ok(());
     }
     let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
     let become_owner = || {
-        // There is no other thread yet, and those that come are made by this one.
+        // These calls change only this thread. No other thread exists yet, and later threads inherit from this one.
         set_thread_groups(&[])?;
         set_thread_res_gid(group, group, group)?;
         set_thread_res_uid(user, user, user)
@@ -54,46 +55,48 @@ fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
 
 fn show(loaded: &Loaded) -> Result<String, Failure> {
     let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
-    let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
+    let missing =
+        || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
     let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
     Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
 }
 
 fn rotate(loaded: &Loaded) -> Result<String, Failure> {
     let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
-    let missing = || format!("log.key_file: {} is not there; the first start of the server makes it", path.display());
+    let missing =
+        || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
     let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
-    Ok(format!("{key}\n\nThis is the new verifier key. The server signs with it, too, from its next start on.\n"))
+    Ok(format!("{key}\n\nThis is the new verifier key. From its next start, the server also signs with this key.\n"))
 }
 
 fn new_log(loaded: &Loaded) -> Result<String, Failure> {
     let config = loaded.config.log.tree();
     let data_dir = &loaded.config.storage.data_dir;
     let (key, checkpoint) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
-    // Also makes sure that no server runs.
+    // Opening the store also ensures that no server is running.
     let store = Store::open(&loaded.config.storage)?;
     let rows = LogRows::new(store.into());
     let old = std::fs::read_to_string(&checkpoint).unwrap_or_default();
     let old = old.lines().next().unwrap_or_default();
     let origin = config.origin.clone().unwrap_or_else(|| format!("cairn/{}", Uuid::new_v4()));
     if origin == old {
-        return Err(format!("log.origin: {origin:?} is the old log's name; set another one first").into());
+        return Err(format!("log.origin: {origin:?} is the name of the old log; set another name first").into());
     }
-    let kept = Uuid::new_v4();
+    let suffix = Uuid::new_v4().simple().to_string();
     for path in [&key, &checkpoint] {
-        set_aside(path, &kept.simple().to_string())?;
+        rename_old(path, &suffix)?;
     }
-    rows.begin_anew(&origin)?;
+    rows.reset(&origin)?;
     rows.store().stop_background_work();
     Ok(format!(
-        "The next start of the server begins the log {origin} with a new key, over the events as they are then.\n"
+        "The next start of the server begins the log {origin} with a new key, over all events stored by then.\n"
     ))
 }
 
-/// Renames a file out of the way; it may be gone already.
-fn set_aside(path: &Path, mark: &str) -> Result<(), Failure> {
+/// Renames a file to `.old-{suffix}`. A missing file is not an error.
+fn rename_old(path: &Path, suffix: &str) -> Result<(), Failure> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".old-{mark}"));
+    name.push(format!(".old-{suffix}"));
     match std::fs::rename(path, path.with_file_name(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display()).into()),
         _ => Ok(()),

@@ -1,29 +1,29 @@
-//! Reading a ledger that another process may be writing.
+//! Reads a ledger that another process may be writing.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checkpoints::Kept;
+use super::checkpoints::VerifiedCheckpoint;
 use crate::ledger::format::meta::Meta;
 use crate::ledger::store::{Store, StoreError};
-use crate::tlog::Signed;
+use crate::tlog::SignedTree;
 use crate::tlog::rows::LogRows;
 
-/// A ledger that is only read. Its private directory goes with it.
+/// A ledger opened for reading, as a RocksDB secondary.
 pub struct Reader {
-    /// The database, as it was when it was opened.
+    /// The database, as of the last [`Reader::refresh`].
     pub store: Arc<Store>,
-    /// What the ledger says of itself.
+    /// The metadata of the ledger.
     pub meta: Meta,
     _private: Private,
 }
 
-/// Removes the reader's private directory when it is dropped.
+/// Removes the private directory of the reader when it is dropped.
 struct Private(std::path::PathBuf);
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // It holds nothing but RocksDB's notes; what cannot be removed is left to the system's clean-up.
+        // It contains only RocksDB's log files. If it cannot be removed, it stays in the temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -32,7 +32,7 @@ impl Reader {
     /// Opens the ledger in a data directory.
     ///
     /// # Errors
-    /// When there is none, or it cannot be read.
+    /// When there is no ledger, or it cannot be read.
     pub fn open(data_dir: &Path) -> Result<Reader, StoreError> {
         let private = std::env::temp_dir().join(format!("cairn-reader-{}", uuid::Uuid::new_v4()));
         let failed = |source| StoreError::Directory { path: private.clone(), source };
@@ -43,24 +43,25 @@ impl Reader {
         Ok(Reader { store, meta, _private: guard })
     }
 
-    /// Takes in what was written since. Who finds something broken looks again before saying so: a writer that
-    /// removes a log file at the wrong moment lets a reader see families of different moments.
+    /// Catches up with what was written since. A command that finds the ledger broken must refresh and verify once more
+    /// before it reports that: if the writer removes a write-ahead log at the wrong moment, a reader sees column
+    /// families of different moments.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub fn look_again(&self) -> Result<(), StoreError> {
+    pub fn refresh(&self) -> Result<(), StoreError> {
         self.store.catch_up()
     }
 }
 
-/// The tree that a checkpoint signed, in a ledger that is only read.
+/// The tree of a checkpoint, in a ledger opened for reading.
 ///
 /// # Errors
-/// When the ledger cannot be read, or is not the one that was signed.
-pub fn signed(reader: &Reader, kept: &Kept) -> Result<Signed, StoreError> {
-    let open = || Signed::of(LogRows::new(Arc::clone(&reader.store)), &kept.head, kept.note.clone());
+/// When the ledger cannot be read, or does not contain the signed tree.
+pub fn signed(reader: &Reader, checkpoint: &VerifiedCheckpoint) -> Result<SignedTree, StoreError> {
+    let open = || SignedTree::of(LogRows::new(Arc::clone(&reader.store)), &checkpoint.head, checkpoint.note.clone());
     open().or_else(|_| {
-        reader.look_again()?;
+        reader.refresh()?;
         open()
     })
 }

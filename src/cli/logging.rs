@@ -1,4 +1,4 @@
-//! The log of the process: its format and its level.
+//! The process log: its format and its level.
 
 use std::io::{self, IsTerminal};
 
@@ -9,7 +9,7 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::config::{self, LogConfig, LogFormat};
 
-/// Whether log lines are text for a terminal.
+/// Whether log lines are written as text, not as JSON.
 pub fn is_text(config: &LogConfig) -> bool {
     match config.format {
         LogFormat::Auto => io::stdout().is_terminal(),
@@ -18,7 +18,7 @@ pub fn is_text(config: &LogConfig) -> bool {
     }
 }
 
-/// The level of the log, which can be changed.
+/// Handle to change the log level while the process runs.
 #[derive(Clone)]
 pub struct LogLevel(reload::Handle<Targets, Registry>);
 
@@ -26,17 +26,17 @@ impl LogLevel {
     /// Changes the level.
     pub fn set(&self, level: &str) {
         if let Err(error) = self.0.reload(levels(level)) {
-            tracing::error!(%error, "log level cannot be changed");
+            tracing::error!(%error, "failed to change the log level");
         }
     }
 }
 
-/// What is logged. It was checked with the configuration.
+/// Parses `log.level`, which was checked with the configuration.
 fn levels(text: &str) -> Targets {
-    config::levels(text).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
+    config::parse_levels(text).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
-/// Starts logging.
+/// Installs the global subscriber that writes the process log.
 pub fn start_log(config: &LogConfig) -> LogLevel {
     let (filter, level) = reload::Layer::new(levels(&config.level));
     let lines = tracing_subscriber::fmt::layer().with_target(false);

@@ -12,7 +12,7 @@ pub fn completions(args: &CompletionsArgs) -> CommandResult {
     print(script, Exit::Success)
 }
 
-/// Prints the manual page, or writes the pages of all commands into a folder.
+/// Prints the manual page, or writes the pages of all commands into a directory.
 pub fn man(args: &ManArgs) -> CommandResult {
     let Some(folder) = &args.folder else {
         let mut page = Vec::new();

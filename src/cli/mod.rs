@@ -1,4 +1,4 @@
-//! The command line. One file per command; each takes its arguments and returns the exit status or why it failed.
+//! The command line. One file per command; each takes its arguments and returns the exit status or the failure.
 
 mod args;
 mod checkpoints;

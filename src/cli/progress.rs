@@ -1,10 +1,10 @@
-//! Progress of long work: on a terminal, none in a pipe.
+//! Progress bars for long commands, shown only if standard error is a terminal.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar that counts `what`, up to `total` if that is known.
+/// Creates a progress bar that counts `what`, up to `total` if that is known.
 pub fn progress_bar(what: &str, total: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -15,7 +15,7 @@ pub fn progress_bar(what: &str, total: Option<u64>) -> ProgressBar {
         }
         None => (ProgressBar::new_spinner(), format!("{{spinner}} {{human_pos}} {what}, {{per_sec}}, {{elapsed}}")),
     };
-    // A wrong template only costs the looks.
+    // With an invalid template the bar has the default style.
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }

@@ -1,4 +1,4 @@
-//! `cairn relay status`
+//! `cairn relay status`: prints the state of every destination of a running server.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::client::Client;
 use super::exit::{CommandResult, Exit, print, print_line};
 use crate::text::sanitize;
 
-/// Shows the state of every destination.
+/// Prints the state of every destination.
 pub fn run(action: &RelayAction) -> CommandResult {
     let RelayAction::Status(args) = action;
     let answer = Client::of(&args.server)?.get("/v1/relay", &[])?;
@@ -16,7 +16,7 @@ pub fn run(action: &RelayAction) -> CommandResult {
     }
     let destinations = answer["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = match destinations {
-        [] => "no destination: set relay.agnost.org_id, or relay.destinations\n".to_owned(),
+        [] => "no destination: set relay.agnost.org_id or relay.destinations\n".to_owned(),
         all => all.iter().map(describe).collect::<Vec<_>>().join("\n"),
     };
     print(text, Exit::Success)

@@ -1,4 +1,4 @@
-//! `cairn reload`
+//! `cairn reload`: sends SIGHUP to a server on this machine.
 
 use std::io;
 use std::path::Path;
@@ -8,37 +8,38 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::args::ReloadArgs;
 use super::exit::{CommandResult, Exit, Failure, print_line};
 
-/// Signals a server on this machine to reload its configuration. In a container there is nothing else that sends signals.
+/// Signals a server on this machine to reload its configuration. The container image has no other program that can send
+/// signals.
 pub fn run(args: &ReloadArgs) -> CommandResult {
     let pid = args.pid.map_or_else(only_server, Ok)?;
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = process.ok_or_else(|| Failure::usage(format!("--pid {pid}: expected the id of a process")))?;
-    kill_process(process, Signal::HUP).map_err(|error| format!("process {pid} cannot be signalled: {error}"))?;
-    print_line(format_args!("process {pid} was signalled; its log says what changed"), Exit::Success)
+    let process = process.ok_or_else(|| Failure::usage(format!("--pid {pid}: expected a process id")))?;
+    kill_process(process, Signal::HUP).map_err(|error| format!("failed to send SIGHUP to process {pid}: {error}"))?;
+    print_line(format_args!("sent SIGHUP to process {pid}; the result is in its log"), Exit::Success)
 }
 
-/// The server, if there is one and no other.
+/// The process id of the only server on this machine.
 fn only_server() -> Result<u32, String> {
     let found = servers().map_err(|error| format!("/proc: {error}"))?;
     match found[..] {
         [pid] => Ok(pid),
-        [] => Err("no running server found; name its process with --pid".to_owned()),
-        _ => Err(format!("several servers are running, the processes {found:?}; name one with --pid")),
+        [] => Err("no running server found; set its process id with --pid".to_owned()),
+        _ => Err(format!("several servers are running with the process ids {found:?}; choose one with --pid")),
     }
 }
 
-/// The processes that were started as `cairn serve`, wherever that program is.
+/// The ids of the processes that were started as `cairn serve`, from any directory.
 fn servers() -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Who has ended since has none.
-        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = words.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let program = words.next().unwrap_or_default().into_owned();
+        // The command line of a process that has exited cannot be read.
+        let command_line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut arguments = command_line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let program = arguments.next().unwrap_or_default().into_owned();
         if Path::new(&program).file_name().is_some_and(|name| name == "cairn")
-            && words.next().as_deref() == Some("serve")
+            && arguments.next().as_deref() == Some("serve")
         {
             found.push(pid);
         }

@@ -1,4 +1,4 @@
-//! `cairn serve`
+//! `cairn serve`: runs the server, reloads its configuration at SIGHUP, and shuts it down at SIGTERM or SIGINT.
 
 use std::io;
 use std::num::NonZero;
@@ -20,26 +20,27 @@ use crate::serve::{Changed, Live, Server};
 pub fn run(args: &ConfigArgs) -> CommandResult {
     let loaded = args.load()?;
     let level = start_log(&loaded.config.log);
-    for error in restrict() {
+    for error in harden() {
         tracing::warn!("{error}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(serve(loaded, args, level));
-    // Reads that nobody waits for any more must not keep the process alive.
+    // Blocking tasks of aborted requests must not delay the end of the process.
     runtime.shutdown_background();
     match result {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
-            // Into the log and nowhere else: a collector reads both streams.
+            // Written to the process log only, because log collectors read both standard output and standard error.
             tracing::error!("{error}");
             Ok(Exit::Failed)
         }
     }
 }
 
-/// How many threads take and answer requests: one for each core but one, which is for the shards, what follows them and the
-/// database. On two cores, a worker on each took 7 % fewer single events from 128 connections, and at half of that rate 20 %
-/// more CPU time for each: they woke one another. Batches and spans are as fast.
+/// The number of threads that handle requests: one less than there are cores. The remaining core is for the shards, the
+/// consumers and the database. On two cores, two workers accepted 7 % fewer single events from 128 connections, and
+/// took 20 % more CPU time per event at half of that rate, because they woke each other. Batches and spans are as fast.
+/// See `docs/adr/0017-one-request-thread-less-than-cores.md`.
 fn workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     cores.saturating_sub(1).max(1)
@@ -51,7 +52,7 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(),
     let hangup = signal(SignalKind::hangup())?;
     let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
     announce(&loaded, &server)?;
-    // It holds keys.
+    // The configuration contains keys.
     drop(loaded);
     let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), level));
     let shutdown = async {
@@ -59,51 +60,51 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(),
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "shutting down: what is in flight is answered");
+        tracing::info!(signal = name, "shutting down, answering requests in flight");
     };
     let ledger = Arc::clone(server.ledger());
     let result = server.run(shutdown).await;
-    // It holds the ledger.
+    // The task holds a reference to the ledger.
     reloading.abort();
     let _ = reloading.await;
     if result.is_err() {
-        // Not everything that uses the database may have ended, and closing it under its users' feet would end the process
-        // in another way than the one that was told.
+        // Threads may still use the database. Closing it while they do could crash the process before it exits with the
+        // reported error.
         std::mem::forget(ledger);
     }
     result?;
-    tracing::info!("closed");
+    tracing::info!("shutdown complete");
     Ok(())
 }
 
-/// Reads the configuration again at each SIGHUP.
+/// Reloads the configuration at each SIGHUP.
 async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>, level: LogLevel) {
     while hangup.recv().await.is_some() {
         let (args, live, level) = (args.clone(), Arc::clone(&live), level.clone());
         let reloaded = tokio::task::spawn_blocking(move || {
             let loaded = args.read().map_err(|error| error.to_string())?;
-            let changed = live.change(&loaded.config)?;
+            let changed = live.apply(&loaded.config)?;
             level.set(&loaded.config.log.level);
             Ok::<_, String>(changed)
         });
         match reloaded.await {
-            Ok(Ok(Changed { in_force, at_restart })) => {
-                match in_force.is_empty() {
-                    true => tracing::info!("the configuration was read again: nothing that can change has changed"),
-                    false => tracing::info!(in_force = in_force.join(", "), "the configuration was read again"),
+            Ok(Ok(Changed { applied, needs_restart })) => {
+                match applied.is_empty() {
+                    true => tracing::info!("configuration reloaded: no setting changed that can be applied"),
+                    false => tracing::info!(applied = applied.join(", "), "configuration reloaded"),
                 }
-                if !at_restart.is_empty() {
-                    let keys = at_restart.join(", ");
-                    tracing::warn!(keys, "some settings have changed and need a restart: they stay as they are");
+                if !needs_restart.is_empty() {
+                    let keys = needs_restart.join(", ");
+                    tracing::warn!(keys, "changed settings need a restart and were not applied");
                 }
             }
-            Ok(Err(error)) => tracing::error!(error, "the configuration cannot be used: nothing changes"),
-            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+            Ok(Err(error)) => tracing::error!(error, "configuration not reloaded: it is invalid, nothing was changed"),
+            Err(error) => tracing::error!(%error, "configuration not reloaded"),
         }
     }
 }
 
-/// Says what runs, where, and on a terminal how to try it.
+/// Logs that the server is ready, with version and addresses. On a terminal, also prints how to send a first event.
 fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
     let addresses = Addresses(server.addresses()?);
     let admin = server.admin_address()?;
@@ -119,9 +120,9 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
         otlp = otlp.map(tracing::field::display),
         data_dir = %data_dir.display(),
         events = server.ledger().committed().events(),
-        "cairn takes events"
+        "cairn is ready"
     );
-    warn_of_plain_keys(loaded, &addresses, server.is_tls());
+    warn_of_exposed_secrets(loaded, &addresses, server.is_tls());
     if let Some(address) = addresses.0.iter().find_map(Address::tcp).filter(|_| is_text(&loaded.config.log)) {
         let scheme = if server.is_tls() { "https" } else { "http" };
         println!(
@@ -131,38 +132,42 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
         if !server.is_tls() && !loaded.config.auth.has_keys() {
             println!(
                 "  Try it:\n  curl -X POST http://{address}/v1/events -H \"Content-Type: application/json\" \
-                 -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \"action_name\": \"search_database\", \
-                 \"action_status\": \"success\"}}'\n"
+                 -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \
+                 \"action_name\": \"search_database\", \"action_status\": \"success\"}}'\n"
             );
         }
     }
     Ok(())
 }
 
-/// What is not refused, and is dangerous all the same.
-fn warn_of_plain_keys(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
+/// Warns if keys are sent unencrypted, or if files with secrets are readable by every user. Neither prevents the start.
+fn warn_of_exposed_secrets(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
     let config = &loaded.config;
-    let mut taking = addresses.0.iter().chain(&config.ingest.otlp.listen);
-    if config.auth.has_keys() && !is_tls && taking.any(|address| !address.is_local()) {
+    let mut receiving = addresses.0.iter().chain(&config.ingest.otlp.listen);
+    if config.auth.has_keys() && !is_tls && receiving.any(|address| !address.is_local()) {
         tracing::warn!("keys and events are sent unencrypted: set tls.cert_file and tls.key_file");
     }
     let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file);
-    for file in secrets.chain(config.relay.all().filter_map(|(_, it)| it.org_id_file.as_ref())) {
+    for file in secrets.chain(config.relay.all().filter_map(|(_, destination)| destination.org_id_file.as_ref())) {
         let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
-        // Mounted secrets have a group that may read them.
+        // Mounted secrets are usually readable by a group.
         if mode & 0o007 != 0 {
-            tracing::warn!(file = %file.display(), "secret file is readable by every user of this machine: restrict its permissions");
+            tracing::warn!(
+                file = %file.display(),
+                "secret file is readable by every user of this machine: restrict its permissions"
+            );
         }
     }
 }
 
-/// Makes the process give away no more than it has to, and able to hold as many files as it may.
-fn restrict() -> Vec<String> {
+/// Restricts the permissions of new files, turns off core dumps, and raises the limit of open files. Returns what
+/// failed.
+fn harden() -> Vec<String> {
     use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit, umask};
-    // Whatever is made from here on is for nobody else.
+    // New files are accessible to their owner only.
     umask(Mode::RWXG | Mode::RWXO);
     let mut failed = Vec::new();
-    // A core has keys in it, and so has the memory of a process that others may look at.
+    // Core dumps, and the memory of a process that other processes may inspect, contain keys.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         failed.push(format!("core dumps cannot be turned off: {error}"));
     }

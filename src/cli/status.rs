@@ -1,4 +1,4 @@
-//! `cairn status`
+//! `cairn status`: prints the state of the log, and whether it can be signed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,19 +15,19 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 use crate::tlog::rows::LogRows;
 
-/// How the log of a ledger is.
+/// The state of the log of a ledger.
 struct Status {
-    /// How many events are committed.
+    /// The number of committed events.
     events: u64,
-    /// How many of them are leaves of the tree.
+    /// The number of leaves of the tree.
     tree_size: u64,
-    /// The last checkpoint: its size, its root, the log's name, and how old it is in seconds.
+    /// The last checkpoint: its size, its root, its origin, and its age in seconds.
     checkpoint: Option<(u64, String, String, u64)>,
-    /// Why nothing more can be signed.
+    /// Why signing has stopped; `None` if it is possible.
     stopped: Option<String>,
 }
 
-/// Shows how far the log is, and whether it can be signed. Reads the data directory, also while the server runs.
+/// Prints the state of the log, and whether it can be signed. Reads the data directory, also while the server runs.
 pub fn run(args: &LedgerStatusArgs) -> CommandResult {
     let status = status(&args.config.load()?)?;
     let text = if args.json { status.to_json().to_string() } else { status.to_text() };
@@ -36,7 +36,7 @@ pub fn run(args: &LedgerStatusArgs) -> CommandResult {
 
 fn status(loaded: &Loaded) -> Result<Status, Failure> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    // First the checkpoint, then the database: so it has whatever was signed.
+    // The checkpoint is read before the database, so that the database contains everything it signs.
     let own = checkpoints::own(&config, data_dir)?;
     let reader = Reader::open(data_dir)?;
     let rows = LogRows::new(Arc::clone(&reader.store));
@@ -56,17 +56,17 @@ fn status(loaded: &Loaded) -> Result<Status, Failure> {
     };
     let Some(own) = own else {
         let is_lost = progress.is_some();
-        status.stopped = is_lost.then(|| "the last checkpoint is gone (log.checkpoint_file)".to_owned());
+        status.stopped = is_lost.then(|| "the last checkpoint is missing (log.checkpoint_file)".to_owned());
         return Ok(status);
     };
-    let changed = std::fs::metadata(config.checkpoint_path(data_dir))?.modified()?;
-    let age = SystemTime::now().duration_since(changed).unwrap_or_default().as_secs();
+    let signed_at = std::fs::metadata(config.checkpoint_path(data_dir))?.modified()?;
+    let age = SystemTime::now().duration_since(signed_at).unwrap_or_default().as_secs();
     let root = cairn_proof::chain::Hash(own.head.root.0).to_string();
     status.checkpoint = Some((own.head.size, root, own.head.origin.clone(), age));
     status.stopped = match signed(&reader, &own) {
         Ok(_) => None,
         Err(StoreError::Damaged { message, .. }) => Some(format!(
-            "the database is not the one whose checkpoint was signed last: {message}. Restore what was lost, or begin a \
+            "the database does not match the last signed checkpoint: {message}. Restore the missing data, or begin a \
              new log with `cairn key new-log`"
         )),
         Err(error) => return Err(error.into()),
@@ -75,7 +75,7 @@ fn status(loaded: &Loaded) -> Result<Status, Failure> {
 }
 
 impl Status {
-    /// How many events are under no checkpoint; nobody knows while the checkpoint is not this ledger's.
+    /// The number of events that no checkpoint covers; unknown if the last checkpoint does not match this ledger.
     fn unsigned(&self) -> Option<u64> {
         let signed = self.checkpoint.as_ref().map_or(0, |(size, ..)| *size);
         self.stopped.is_none().then(|| self.events.saturating_sub(signed))
@@ -106,8 +106,8 @@ impl Status {
         };
         let Status { events, tree_size, .. } = self;
         format!(
-            "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\nnot yet signed:   \
-             {}\nsigning:          {signing}",
+            "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
+             not yet signed:   {}\nsigning:          {signing}",
             self.unsigned().map_or("unknown".to_owned(), |events| format!("{events} events"))
         )
     }

@@ -1,4 +1,5 @@
-//! `cairn verify`
+//! `cairn verify`: verifies chains and the log, in a data directory or on a running server. `docs/verification.md`
+//! specifies the checks.
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +18,11 @@ use super::verify_log::{self, LogVerification};
 use crate::audit::verify::{self, LogVerdict, Observer, Summary};
 use crate::config::Loaded;
 
-/// What to verify: the arguments, validated.
+/// What to verify: the validated arguments.
 enum Verification {
-    /// The log of a running server, from outside.
+    /// The log of a running server, read over HTTP.
     Log(LogVerification),
-    /// Chains, by asking a running server.
+    /// Chains, verified by a running server.
     Server { client: Client, agent_id: Option<String>, json: bool },
     /// The chain of one agent in the data directory.
     Agent { loaded: Box<Loaded>, agent_id: String, json: bool },
@@ -38,7 +39,7 @@ impl Verification {
             return Ok(Verification::Log(log));
         }
         if follow.is_used() {
-            return Err(Failure::usage("--key, --state and --every need --log URL"));
+            return Err(Failure::usage("--key, --state and --every require --log URL"));
         }
         let loaded = load(&config)?;
         Ok(match (server, agent_id) {
@@ -65,13 +66,13 @@ fn load(config: &ConfigArgs) -> Result<Box<Loaded>, Failure> {
 pub fn run(args: VerifyArgs) -> CommandResult {
     match Verification::new(args)? {
         Verification::Log(request) => verify_log::run(&request),
-        Verification::Server { client, agent_id, json } => on_server(&client, agent_id.as_deref(), json),
-        Verification::Agent { loaded, agent_id, json } => one(&loaded, &agent_id, json),
-        Verification::All { loaded, checkpoint, jobs, json } => all(&loaded, checkpoint.as_deref(), jobs, json),
+        Verification::Server { client, agent_id, json } => verify_on_server(&client, agent_id.as_deref(), json),
+        Verification::Agent { loaded, agent_id, json } => verify_agent(&loaded, &agent_id, json),
+        Verification::All { loaded, checkpoint, jobs, json } => verify_all(&loaded, checkpoint.as_deref(), jobs, json),
     }
 }
 
-fn one(loaded: &Loaded, agent_id: &str, json: bool) -> CommandResult {
+fn verify_agent(loaded: &Loaded, agent_id: &str, json: bool) -> CommandResult {
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
         let bar = progress_bar("events", None);
@@ -84,7 +85,7 @@ fn one(loaded: &Loaded, agent_id: &str, json: bool) -> CommandResult {
     };
     let mut verdict = verify()?;
     if verdict.as_ref().is_some_and(|verdict| verdict.broken.is_some()) {
-        reader.look_again()?;
+        reader.refresh()?;
         verdict = verify()?;
     }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
@@ -95,7 +96,7 @@ fn exit_of(is_valid: bool) -> Exit {
     if is_valid { Exit::Success } else { Exit::Invalid }
 }
 
-/// Prints a verdict as `GET /v1/verify` answers it.
+/// Prints a verdict, which has the form of the response of `GET /v1/verify`.
 fn report(verdict: &Value, json: bool) -> CommandResult {
     let is_valid = verdict["valid"] == json!(true);
     let agent = verdict["agent_id"].as_str().unwrap_or("?");
@@ -110,8 +111,8 @@ fn report(verdict: &Value, json: bool) -> CommandResult {
     print_line(line, exit_of(is_valid))
 }
 
-fn all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: bool) -> CommandResult {
-    // First the checkpoints, then the database: so it has whatever was signed.
+fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: bool) -> CommandResult {
+    // The checkpoints are read before the database, so that the database contains everything they sign.
     let checkpoints = checkpoints(loaded, checkpoint)?;
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
     let verify = || {
@@ -123,28 +124,28 @@ fn all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: bool) -> C
         judge_checkpoints(&checkpoints, &mut summary.log);
         Ok::<_, Failure>((summary, printer.lines))
     };
-    let is_fine = |summary: &Summary| {
+    let has_no_breaks = |summary: &Summary| {
         let is_log_broken = summary.log.as_ref().is_some_and(|log| log.broken.is_some());
         summary.broken == 0 && !is_log_broken
     };
     let (mut summary, mut lines) = verify()?;
-    if !is_fine(&summary) {
-        reader.look_again()?;
+    if !has_no_breaks(&summary) {
+        reader.refresh()?;
         (summary, lines) = verify()?;
     }
-    let is_valid = is_fine(&summary);
-    let signed = checkpoints.map_or(0, |found| found.heads.len());
-    lines.extend(describe(summary, is_valid, signed, json));
+    let is_valid = has_no_breaks(&summary);
+    let checkpoint_count = checkpoints.map_or(0, |found| found.heads.len());
+    lines.extend(describe(summary, is_valid, checkpoint_count, json));
     print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
 }
 
 /// The last lines of the output.
-fn describe(summary: Summary, is_valid: bool, signed: usize, json: bool) -> Vec<String> {
+fn describe(summary: Summary, is_valid: bool, checkpoints: usize, json: bool) -> Vec<String> {
     let Summary { agents, events, broken, log } = summary;
     if json {
         let log = log.map(|log| {
             json!({"valid": log.broken.is_none(), "size": log.size, "not_yet_logged": log.unlogged,
-                   "checkpoints_verified": signed, "error": log.broken})
+                   "checkpoints_verified": checkpoints, "error": log.broken})
         });
         let summary =
             json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "log": log});
@@ -155,15 +156,17 @@ fn describe(summary: Summary, is_valid: bool, signed: usize, json: bool) -> Vec<
     lines.extend(log.map(|log| match log.broken {
         Some(broken) => format!("log: BROKEN: {broken}"),
         None if log.unlogged > 0 => {
-            format!("log: {} events, {signed} checkpoints verified: valid; {} not yet in it", log.size, log.unlogged)
+            let (size, unlogged) = (log.size, log.unlogged);
+            format!("log: {size} events, {checkpoints} checkpoints verified: valid; {unlogged} not yet in the log")
         }
-        None => format!("log: {} events, {signed} checkpoints verified: valid", log.size),
+        None => format!("log: {} events, {checkpoints} checkpoints verified: valid", log.size),
     }));
     lines
 }
 
-/// The last checkpoint that the server signed, and the one that was kept elsewhere; or what is wrong with one of them.
-fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Result<Checkpoints, String>, Failure> {
+/// Reads the last checkpoint that the server signed and the one in the file `external`. The inner error says why one of
+/// them is invalid.
+fn checkpoints(loaded: &Loaded, external: Option<&Path>) -> Result<Result<Checkpoints, String>, Failure> {
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     let own_name = config.checkpoint_path(data_dir).display().to_string();
     let own = match checkpoints::own(&config, data_dir)? {
@@ -172,39 +175,39 @@ fn checkpoints(loaded: &Loaded, elsewhere: Option<&Path>) -> Result<Result<Check
     };
     let mut found =
         Checkpoints { has_own: own.is_some(), heads: own.map(|own| (own_name, own.head)).into_iter().collect() };
-    if let Some(path) = elsewhere {
-        match checkpoints::elsewhere(&config, data_dir, path)? {
-            Ok(kept) => found.heads.push((path.display().to_string(), kept.head)),
+    if let Some(path) = external {
+        match checkpoints::external(&config, data_dir, path)? {
+            Ok(checkpoint) => found.heads.push((path.display().to_string(), checkpoint.head)),
             Err(why) => return Ok(Err(why)),
         }
     }
     Ok(Ok(found))
 }
 
-/// The checkpoints that the log has to fit.
+/// The checkpoints with which the log must agree.
 struct Checkpoints {
-    /// Whether the server's own is there.
+    /// Whether the last checkpoint of the server exists.
     has_own: bool,
-    /// What they say, each with a name to call it by.
+    /// The signed trees, each with the name of its file for messages.
     heads: Vec<(String, Head)>,
 }
 
-/// Adds to the log's verdict what is wrong with the checkpoints themselves. Whoever has leaves has signed some.
+/// Adds problems with the checkpoints to the verdict of the log. A log with leaves must have a last checkpoint.
 fn judge_checkpoints(checkpoints: &Result<Checkpoints, String>, log: &mut Option<LogVerdict>) {
-    let wrong = match checkpoints {
+    let problem = match checkpoints {
         Err(why) => Some(why.clone()),
         Ok(found) if !found.has_own && log.as_ref().is_some_and(|log| log.size > 0) => {
-            Some("its last checkpoint is gone (log.checkpoint_file)".to_owned())
+            Some("its last checkpoint is missing (log.checkpoint_file)".to_owned())
         }
         Ok(_) => None,
     };
-    if let Some(wrong) = wrong {
+    if let Some(problem) = problem {
         let log = log.get_or_insert(LogVerdict { size: 0, unlogged: 0, broken: None });
-        log.broken.get_or_insert(wrong);
+        log.broken.get_or_insert(problem);
     }
 }
 
-/// Shows progress, and keeps what there is to say of breaks.
+/// Shows progress, and collects the lines about breaks.
 struct Printer {
     bar: ProgressBar,
     json: bool,
@@ -227,7 +230,7 @@ impl Observer for Printer {
     }
 }
 
-fn on_server(client: &Client, agent_id: Option<&str>, json: bool) -> CommandResult {
+fn verify_on_server(client: &Client, agent_id: Option<&str>, json: bool) -> CommandResult {
     let verdict = |agent_id: &str| client.get("/v1/verify", &[("agent_id", agent_id)]);
     if let Some(agent_id) = agent_id {
         return report(&verdict(agent_id)?, json);

@@ -1,4 +1,4 @@
-//! `cairn verify-export`
+//! `cairn verify-export`: verifies an evidence package. `docs/auditors.md` describes the result.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use super::checkpoints::trusted_keys;
 use super::exit::{CommandResult, Exit, print_line};
 use super::progress::progress_bar;
 
-/// Verifies an evidence package: it needs the file and the keys that the auditor trusts, and nothing else.
+/// Verifies an evidence package. Needs only the file and the keys that the auditor trusts.
 pub fn run(args: &VerifyExportArgs) -> CommandResult {
     let keys = trusted_keys(&args.key)?;
     let named = |error: io::Error| format!("{}: {error}", args.file.display());

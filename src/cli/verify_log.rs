@@ -1,4 +1,4 @@
-//! `cairn verify --log`: reads every leaf of a running server's log, from outside.
+//! `cairn verify --log`: reads every leaf of the log of a running server, and checks it against the signed checkpoints.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure, print_line};
 use super::progress::progress_bar;
 
-/// How the log of a running server is verified from outside.
+/// The validated arguments of `cairn verify --log`.
 pub struct LogVerification {
-    /// The server.
+    /// The URL of the server.
     pub url: String,
     /// How to connect to it.
     pub connect: ConnectArgs,
-    /// The keys that are trusted, as they are written.
+    /// The trusted keys as they were given: keys, or files with keys.
     pub keys: Vec<String>,
-    /// The file that keeps how far the log was read.
+    /// The state file, which stores how far the log was read.
     pub state: Option<PathBuf>,
-    /// The pause between two readings.
+    /// The pause between two reads; one read if absent.
     pub every: Option<Duration>,
-    /// A checkpoint that was kept elsewhere.
+    /// A file with a checkpoint that was stored outside the server.
     pub checkpoint: Option<PathBuf>,
     /// The agent whose last sequence is reported.
     pub agent_id: Option<String>,
@@ -43,7 +43,7 @@ impl LogSource for Client {
     }
 }
 
-/// Reads the log once, or again and again.
+/// Reads the log once, or repeatedly with `--every`.
 pub fn run(request: &LogVerification) -> CommandResult {
     let client = Client::at(&request.url, &request.connect)?;
     let keys = trusted_keys(&request.keys)?;
@@ -60,13 +60,14 @@ pub fn run(request: &LogVerification) -> CommandResult {
         let result = read(&mut follower, request);
         match (request.every, result) {
             (Some(pause), Ok(Exit::Success)) => std::thread::sleep(pause),
-            // A log that cannot be reached may come back. What was read of it was not compared with anything signed.
+            // A log that cannot be reached may become reachable again. Leaves that were read but not compared with a
+            // signed checkpoint are discarded.
             (Some(pause), Err(failure)) => {
                 failure.report();
                 resume(&mut follower, request)?;
                 std::thread::sleep(pause.max(Duration::from_secs(1)));
             }
-            // A log that is broken stays broken.
+            // A broken log stays broken.
             (_, result) => return result,
         }
     }

@@ -1,4 +1,5 @@
-//! The port for operators: `/metrics`, `/healthz`, `/readyz`. It carries no events.
+//! The admin port: `/metrics`, `/healthz`, `/readyz`. It does not serve events. `docs/metrics.md` describes the metrics
+//! and probes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::relay::Relay;
 use crate::tlog::Log;
 
-/// What the calls of this port share.
+/// The shared state of the calls of the admin port.
 pub struct Admin {
     ledger: Arc<Ledger>,
     relay: Arc<Relay>,
@@ -26,13 +27,13 @@ pub struct Admin {
     memory_budget: MemoryBudget,
     inflight_bytes: Gauge,
     connections: Arc<ConnectionLimits>,
-    open: Gauge,
+    open_connections: Gauge,
     ready: Gauge,
     draining: AtomicBool,
 }
 
 impl Admin {
-    /// Over a running ledger, its log and its relay.
+    /// Creates the state and registers its metrics.
     pub fn new(
         ledger: Arc<Ledger>,
         relay: Arc<Relay>,
@@ -40,18 +41,18 @@ impl Admin {
         metrics: Arc<Metrics>,
         (memory_budget, connections): (MemoryBudget, Arc<ConnectionLimits>),
     ) -> Arc<Admin> {
-        let (process, ready, inflight_bytes, open) = metrics.scope(|| {
+        let (process, ready, inflight_bytes, open_connections) = metrics.scope(|| {
             describe_gauge!(
                 "cairn_inflight_bytes",
                 Unit::Bytes,
-                "Memory of the bodies and answers of all connections; limits.inflight_bytes is its bound."
+                "Memory of request bodies and responses of all connections, bounded by limits.inflight_bytes."
             );
             describe_gauge!(
                 "cairn_connections",
-                "Open connections that bring events or read; limits.connections is their bound."
+                "Open connections to listen and ingest.otlp.listen, bounded by limits.connections."
             );
-            describe_gauge!("cairn_ready", "Whether events are taken: 1 or 0.");
-            describe_gauge!("cairn_build_info", Unit::Count, "Always 1; what was built is in the labels.");
+            describe_gauge!("cairn_ready", "1 if the server accepts events, otherwise 0.");
+            describe_gauge!("cairn_build_info", Unit::Count, "Always 1. The labels contain version and revision.");
             let revision = option_env!("BUILD_REVISION").unwrap_or("unknown");
             gauge!("cairn_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
             let process = metrics_process::Collector::default();
@@ -67,18 +68,18 @@ impl Admin {
             memory_budget,
             inflight_bytes,
             connections,
-            open,
+            open_connections,
             ready,
             draining: AtomicBool::new(false),
         })
     }
 
-    /// From now on the process is on its way out.
+    /// Marks the process as shutting down: from now on it is not ready.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why no events are taken, if so.
+    /// The reason why the server does not accept events; `None` if it does.
     fn not_ready(&self) -> Option<String> {
         if self.draining.load(Ordering::Relaxed) {
             return Some("shutting down".to_owned());
@@ -87,11 +88,11 @@ impl Admin {
         if let Some(why) = space.disk_full() {
             return Some(space.explain(why));
         }
-        space.is_failing().then(|| "commits fail for want of space".to_owned())
+        space.is_failing().then(|| "commits fail because of a lack of disk space".to_owned())
     }
 }
 
-/// The calls of this port.
+/// The routes of the admin port.
 pub fn routes(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -105,13 +106,12 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.ledger.observe();
     admin.relay.observe();
     admin.log.observe();
-    admin.open.set(admin.connections.open() as f64);
+    admin.open_connections.set(admin.connections.open() as f64);
     admin.inflight_bytes.set(admin.memory_budget.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
-    let text = admin.metrics.render();
-    let mut response = text.into_response();
-    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    let mut response = admin.metrics.render().into_response();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 

@@ -1,4 +1,4 @@
-//! Why the server did not start, or had to stop.
+//! The errors with which a server fails to start or stops.
 
 use std::io;
 
@@ -7,23 +7,23 @@ use crate::http::{Address, TlsError};
 use crate::ledger::store::StoreError;
 use crate::relay::RelayError;
 
-/// Why the server did not start, or had to stop.
+/// Why a server did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The ledger cannot be used.
+    /// The ledger cannot be opened or recovered.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An address cannot be bound.
     #[error("{key}: {address} cannot be bound: {source}")]
     Bind {
-        /// The key that names it.
+        /// The setting that contains the address.
         key: &'static str,
         /// The address.
         address: Address,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The keys cannot be read.
+    /// The API keys cannot be read.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The certificates cannot be read.
@@ -32,13 +32,13 @@ pub enum ServeError {
     /// The relay cannot start.
     #[error(transparent)]
     Relay(#[from] RelayError),
-    /// The metrics cannot be set up.
-    #[error("the metrics cannot be set up: {0}")]
+    /// The metrics recorder cannot be created.
+    #[error("the metrics recorder cannot be created: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
-    /// A part of the server cannot go on.
-    #[error("{0}; the process ends, and its next start recovers")]
+    /// A thread of the server failed.
+    #[error("{0}; the process stops, the next start recovers the ledger")]
     Failed(String),
-    /// The data directory is not there any more.
-    #[error("{0}; the process ends: restore it before the next start, which would begin a new ledger")]
+    /// The data directory was removed.
+    #[error("{0}; the process stops: restore the directory before the next start, which would create a new ledger")]
     Gone(String),
 }

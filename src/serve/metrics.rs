@@ -1,25 +1,25 @@
-//! The metrics of this server. Each server has its own recorder, so that several can run in one process.
+//! The metrics recorder of a server.
 
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Bounds of a time from the shortest answer to the longest wait, in seconds.
+/// The bucket bounds of durations, in seconds.
 const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Bounds of a number of events.
+/// The bucket bounds of numbers of events.
 const EVENTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 500.0, 2000.0, 10_000.0];
 
-/// Where the numbers of this server are kept. Each server has its own, so that several can run in one process.
+/// The metrics of a server. Each server has its own recorder, so that several can run in one process.
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
 
 impl Metrics {
-    /// Nothing yet.
+    /// Creates a recorder without metrics.
     ///
     /// # Errors
-    /// When the bounds of a histogram make no sense, which a test would see.
+    /// When a histogram has no bucket bounds. The bounds are constants, so this does not happen.
     pub fn new() -> Result<Metrics, BuildError> {
         let mut builder = PrometheusBuilder::new();
         for name in [
@@ -36,19 +36,21 @@ impl Metrics {
         Ok(Metrics { recorder, handle })
     }
 
-    /// Everything that registers within `work` is kept here.
+    /// Runs `work` with this recorder as the current one, so that metrics that `work` registers belong to this server.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
         with_local_recorder(&self.recorder, work)
     }
 
-    /// Moves what histograms have gathered to where it takes no more room. Has to run now and then.
+    /// Aggregates the samples that histograms have collected. Must be called periodically, because samples take memory
+    /// until then.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 
     /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
-        // The library's counters are integers, so process_cpu_seconds_total is a gauge in it; it is a counter all the same.
+        // The crate exports `process_cpu_seconds_total` as a gauge, because its counters are integers. By its meaning
+        // it is a counter.
         self.handle.render().replacen(
             "# TYPE process_cpu_seconds_total gauge",
             "# TYPE process_cpu_seconds_total counter",

@@ -1,5 +1,5 @@
-//! The composition root: starts the stages in the order of the data flow, runs them, reloads what can be changed while they
-//! run, and shuts them down in order.
+//! The composition root: starts the stages in the order of the data flow, runs them, reloads the settings that can be
+//! changed while they run, and shuts them down in order.
 
 mod admin;
 mod error;

@@ -7,11 +7,11 @@ use super::error::ServeError;
 
 /// The bound addresses.
 pub struct Ports {
-    /// Where events are received and read.
+    /// The addresses of `listen`, which receive events and serve reads.
     pub public: Vec<Listener>,
-    /// Where OpenTelemetry exporters have an address of their own.
+    /// The separate address for OpenTelemetry exporters, if configured.
     pub otlp: Option<Listener>,
-    /// Where metrics and probes are answered; `None` once it is served.
+    /// The address of metrics and probes; `None` once it is being served.
     pub admin: Option<Listener>,
 }
 
@@ -37,7 +37,7 @@ impl Ports {
         Ok(Ports { public, otlp, admin: Some(admin) })
     }
 
-    /// The addresses where events are received.
+    /// All addresses that receive events.
     pub fn receiving(&self) -> Vec<Address> {
         self.public.iter().chain(&self.otlp).filter_map(|listener| listener.address().ok()).collect()
     }

@@ -1,7 +1,8 @@
-//! What can be changed while the server runs: keys, certificates, limits, destinations.
+//! Changes settings while the server runs: keys, certificates, limits, destinations.
 //!
-//! A new configuration is read and checked as a whole before anything of it is in force. Files that it names are looked at
-//! now and then, since whoever mounts secrets in a pod can send no signal.
+//! A new configuration is checked as a whole before any of it is applied. The files that it names are polled, because a
+//! program that mounts secrets into a pod cannot send a signal. `docs/configuration.md`, section "Changing settings
+//! while the server runs", lists the settings.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,167 +16,172 @@ use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
 use crate::relay::Relay;
 
-/// How often files with keys and certificates are looked at.
+/// The interval at which files with keys and certificates are polled.
 const FILES_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Settings that are in force as soon as they are read; a dot at the end stands for all below.
+/// The settings that are applied without a restart. A key that ends with a dot stands for all settings below it.
 const LIVE: [&str; 7] =
     ["auth.", "limits.", "log.level", "relay.", "storage.max_bytes", "storage.min_free_bytes", "tls."];
 
-/// The parts of a server that can be changed.
+/// The parts of a server whose settings can be changed.
 pub struct ReloadTargets {
-    /// Who may call.
+    /// API keys.
     pub guard: Arc<Guard>,
-    /// TLS, if there is any.
+    /// Certificates, if TLS is on.
     pub tls: Option<Tls>,
-    /// What requests may take.
+    /// Limits of requests.
     pub ingest: Arc<Ingest>,
-    /// What connections may take, on each port.
+    /// Limits of connections, of the public addresses and of the admin port.
     pub connections: [Arc<ConnectionLimits>; 2],
-    /// Where events go.
+    /// Destinations.
     pub relay: Arc<Relay>,
-    /// How much room there is.
+    /// Limits of disk space.
     pub ledger: Arc<Ledger>,
-    /// Where new destinations count.
+    /// The recorder for the metrics of new destinations.
     pub metrics: Arc<Metrics>,
 }
 
-/// What came of a new configuration: names of settings.
+/// The keys of the settings that a new configuration changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// In force from now on.
-    pub in_force: Vec<String>,
-    /// Not before the next start.
-    pub at_restart: Vec<String>,
+    /// Settings that were applied.
+    pub applied: Vec<String>,
+    /// Settings that need a restart.
+    pub needs_restart: Vec<String>,
 }
 
-/// What is in force, and how it is changed.
+/// The settings of a running server, and the parts to which changes are applied.
 pub struct Live {
     parts: ReloadTargets,
-    /// Addresses where events are taken.
-    taking: Vec<Address>,
-    /// Held while something changes. What needs a restart stays as it is there.
+    /// The addresses that receive events. They do not change before a restart.
+    public_addresses: Vec<Address>,
+    /// The configuration in use. The mutex is held during a change. Settings that need a restart keep their old values.
     running: Mutex<Config>,
+    /// The contents of the files that `running` names, as they were last applied.
     files: Mutex<Contents>,
 }
 
-/// What stands in files, or why they cannot be read.
+/// The contents of files, or why they cannot be read.
 type Contents = Vec<(PathBuf, Result<Vec<u8>, std::io::ErrorKind>)>;
 
 impl Live {
-    /// A server that runs with this configuration, whose files had these contents before they were read for it.
-    pub fn new(config: &Config, files: Contents, taking: Vec<Address>, parts: ReloadTargets) -> Live {
+    /// The settings of a server that was started with `config`. `files` are the contents of its files, read before the
+    /// server used them.
+    pub fn new(config: &Config, files: Contents, public_addresses: Vec<Address>, parts: ReloadTargets) -> Live {
         let mut running = config.clone();
         auth::hash_keys(&mut running.auth);
-        Live { parts, taking, running: Mutex::new(running), files: Mutex::new(files) }
+        Live { parts, public_addresses, running: Mutex::new(running), files: Mutex::new(files) }
     }
 
-    /// Puts in force what can be changed. Blocks while a destination of the relay ends. Has to be called in the runtime.
+    /// Applies the settings of `new` that can be changed without a restart. Blocks while destinations of the relay
+    /// stop. Must be called within the Tokio runtime.
     ///
     /// # Errors
-    /// What is wrong; then nothing changes, but when the ledger fails while a destination starts.
-    pub fn change(&self, new: &Config) -> Result<Changed, String> {
+    /// When a setting cannot be applied. Nothing is changed then, except when the ledger fails while a destination
+    /// starts.
+    pub fn apply(&self, new: &Config) -> Result<Changed, String> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = new.clone();
         auth::hash_keys(&mut new.auth);
-        self.refuse_to_open(&new)?;
-        // Before they are read: a change in between is not missed.
+        self.require_protection(&new)?;
+        // Read before the files are used, so that a change in between is noticed later.
         let files = contents(&new);
         let ReloadTargets { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
         let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
         let changed = compare(&running, &new);
-        guard.change(keys);
+        guard.set_keys(keys);
         if let Some((tls, prepared)) = tls.as_ref().zip(prepared) {
-            tls.change(prepared);
+            tls.replace(prepared);
             running.tls = new.tls;
         }
-        ingest.change(new.limits);
-        connections.iter().for_each(|limits| limits.change(timeouts(&new.limits), new.limits.connections));
-        ledger.space().change(&new.storage);
+        ingest.set_limits(new.limits);
+        connections.iter().for_each(|limits| limits.set(timeouts(&new.limits), new.limits.connections));
+        ledger.space().set_limits(&new.storage);
         (running.auth, running.limits, running.log.level) = (new.auth, new.limits, new.log.level);
         running.storage.max_bytes = new.storage.max_bytes;
         running.storage.min_free_bytes = new.storage.min_free_bytes;
-        metrics.scope(|| relay.change(destinations)).map_err(|error| error.to_string())?;
+        metrics.scope(|| relay.apply(destinations)).map_err(|error| error.to_string())?;
         running.relay = new.relay;
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         Ok(changed)
     }
 
-    /// The addresses in use stay until a restart: what closes them must not go before.
-    fn refuse_to_open(&self, new: &Config) -> Result<(), String> {
+    /// Refuses a configuration without authentication while an address is bound that other machines can reach.
+    /// Addresses stay bound until a restart.
+    fn require_protection(&self, new: &Config) -> Result<(), String> {
         let has_certificates = self.parts.tls.is_some() && new.tls.client_ca_file.is_some();
         if new.auth.has_keys() || has_certificates || new.auth.allow_anonymous {
             return Ok(());
         }
-        match self.taking.iter().find(|address| !address.is_local()) {
+        match self.public_addresses.iter().find(|address| !address.is_local()) {
             Some(address) => Err(format!(
-                "{address} is in use until the next start, and nothing would close it any more: auth.api_keys, \
-                 tls.client_ca_file (with TLS running) or auth.allow_anonymous: true is needed"
+                "{address} stays bound until a restart and would accept requests without authentication: set \
+                 auth.api_keys, tls.client_ca_file (with TLS running) or auth.allow_anonymous: true"
             )),
             None => Ok(()),
         }
     }
 
-    /// Looks at the files that the configuration names, and reads them again when they have changed. It ends with the
-    /// server.
+    /// Polls the files that the configuration names, and applies them when they change. Runs until it is aborted.
     pub async fn watch_files(self: Arc<Live>) {
         loop {
             tokio::time::sleep(FILES_INTERVAL).await;
             let live = Arc::clone(&self);
-            let look = tokio::task::spawn_blocking(move || live.look_at_files()).await;
-            // A panic in it is a bug, and goes on as one.
-            look.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let poll = tokio::task::spawn_blocking(move || live.reload_changed_files()).await;
+            // A panic is a bug, and must not be swallowed.
+            poll.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         }
     }
 
-    /// Looks once. Each kind of file for itself: one that is wrong keeps no key from being taken back. Blocks, as
-    /// [`Live::change`] does.
-    pub fn look_at_files(&self) {
+    /// Applies the files that the configuration names if any of them has changed. Each kind of file is applied on its
+    /// own, so that an invalid certificate does not prevent the revocation of a key. Blocks like [`Live::apply`].
+    pub fn reload_changed_files(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = contents(&running);
-        let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if now == *known {
+        let current = contents(&running);
+        let mut applied = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if current == *applied {
             return;
         }
         let ReloadTargets { guard, tls, relay, metrics, .. } = &self.parts;
-        let keys = Keys::load(&running.auth).map(|keys| guard.change(keys)).map_err(|error| error.to_string());
+        let keys = Keys::load(&running.auth).map(|keys| guard.set_keys(keys)).map_err(|error| error.to_string());
         let certificates = Tls::prepare(&running.tls).map_err(|error| error.to_string());
         let certificates =
-            certificates.map(|prepared| tls.as_ref().zip(prepared).map_or((), |(tls, prepared)| tls.change(prepared)));
+            certificates.map(|prepared| tls.as_ref().zip(prepared).map_or((), |(tls, prepared)| tls.replace(prepared)));
         let destinations = relay.prepare(&running.relay).map_err(|error| error.to_string());
         let destinations =
-            destinations.and_then(|changes| metrics.scope(|| relay.change(changes)).map_err(|error| error.to_string()));
+            destinations.and_then(|changes| metrics.scope(|| relay.apply(changes)).map_err(|error| error.to_string()));
         for error in [keys, certificates, destinations].into_iter().filter_map(Result::err) {
-            tracing::error!(error, "a file has changed and cannot be used: what was in it before stays in force");
+            tracing::error!(error, "a changed file cannot be used; its previous content stays in use");
         }
-        tracing::info!("files with keys or certificates have changed, and were read again");
-        *known = now;
+        tracing::info!("files with keys or certificates changed and were reloaded");
+        *applied = current;
     }
 }
 
-/// What stands now in the files that a configuration names.
+/// The current contents of the files that a configuration names.
 pub fn contents(config: &Config) -> Contents {
-    let relay = config.relay.all().flat_map(|(_, it)| [&it.org_id_file, &it.ca_file]).flatten();
+    let relay =
+        config.relay.all().flat_map(|(_, destination)| [&destination.org_id_file, &destination.ca_file]).flatten();
     let files = config.tls.files().chain(config.auth.api_keys_file.as_deref()).chain(relay.map(PathBuf::as_path));
     files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
 }
 
-/// The time-outs of connections.
+/// The timeouts of connections.
 pub fn timeouts(limits: &LimitsConfig) -> Timeouts {
     Timeouts { header: limits.header_timeout, body: limits.body_timeout, idle: limits.idle_timeout }
 }
 
-/// Which settings are not as they were.
+/// The settings that differ, by whether they can be applied without a restart.
 fn compare(old: &Config, new: &Config) -> Changed {
     let mut changed = Changed::default();
-    // Whether there is TLS at all is decided when a port is opened.
+    // TLS is turned on or off when an address is bound, so that needs a restart.
     let is_tls_kept = old.tls.cert_file.is_some() == new.tls.cert_file.is_some();
     for key in crate::config::differences(old, new) {
         let is_live = LIVE.iter().any(|live| key == *live || live.ends_with('.') && key.starts_with(live));
         let is_live = is_live && (is_tls_kept || !key.starts_with("tls."));
-        if is_live { changed.in_force.push(key) } else { changed.at_restart.push(key) }
+        if is_live { changed.applied.push(key) } else { changed.needs_restart.push(key) }
     }
     changed
 }

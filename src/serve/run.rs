@@ -20,27 +20,28 @@ use crate::ledger::{Ledger, Threads};
 use crate::relay::Relay;
 use crate::tlog::{Log, LogThread, State};
 
-/// How often the histograms are drained.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How long responses may take to be sent when a part of the server cannot go on.
+/// The interval at which the metrics recorder drains its histograms.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// The maximum time to send responses after a failure.
 const FAILURE_GRACE: Duration = Duration::from_secs(1);
-/// How long a last scrape may take at the end.
+/// The maximum time for a last scrape of the metrics.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
-/// How long after `shutdown.grace` the ledger may take to close.
+/// The maximum time after `shutdown.grace` to close the ledger.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// Serves until `shutdown` completes or a part of the server fails, then answers what is in flight, commits, and closes.
+    /// Serves until `shutdown` completes or a thread fails. Then answers the requests in flight, commits, and closes
+    /// the ledger.
     ///
     /// # Errors
-    /// When a part of the server cannot go on.
+    /// When a thread of the server failed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
         let public = self.serve_public(stopping);
         let admin_port = self.serve_admin(admin_stopping);
         let watching = tokio::spawn(Arc::clone(&self.live).watch_files());
-        let upkeep = tokio::spawn(keep_up(Arc::clone(&self.metrics)));
+        let upkeep = tokio::spawn(run_upkeep(Arc::clone(&self.metrics)));
         let announcing = tokio::spawn(announce(Arc::clone(&self.stages.log), self.announce_interval));
         let failure = tokio::select! {
             () = shutdown => None,
@@ -49,7 +50,7 @@ impl Server {
 
         self.admin.drain();
         stop.send_replace(true);
-        // After a failure there is nothing to wait for but the responses that say so.
+        // After a failure, only the error responses remain to be sent.
         let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
         let deadline = Instant::now() + grace;
         let is_committed = Arc::new(AtomicBool::new(false));
@@ -57,13 +58,13 @@ impl Server {
         answer_in_flight(public, deadline, grace).await;
         for task in [announcing, watching] {
             task.abort();
-            // It holds the ledger.
+            // The task holds a reference to the ledger.
             let _ = task.await;
         }
         let Server { stages, .. } = self;
-        if let Some(reason) = failure.as_ref().filter(|_| stages.ledger.is_gone()) {
-            // Closing the database would create its directory again, with only what was in memory. So nothing of it ends before
-            // the process.
+        if let Some(reason) = failure.as_ref().filter(|_| stages.ledger.is_data_dir_gone()) {
+            // Closing the database would recreate its directory with only the data that is in memory. So the database
+            // stays open until the process ends.
             std::mem::forget((stages.ledger, stages.threads, stages.log_thread));
             return Err(ServeError::Gone(reason.clone()));
         }
@@ -71,7 +72,7 @@ impl Server {
         let closed =
             close(stages.ledger, stages.threads, (stages.log, stages.log_thread), is_committed, (relay, relayed));
         if tokio::time::timeout_at(deadline + CLOSE_GRACE, closed).await.is_err() {
-            tracing::warn!("ledger was not closed within shutdown.grace; the next start recovers it");
+            tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers it");
         }
         stop_admin.send_replace(true);
         stop_within(admin_port, ADMIN_GRACE).await;
@@ -82,7 +83,7 @@ impl Server {
         }
     }
 
-    /// Serves the public addresses and that of OpenTelemetry until `stopping`.
+    /// Serves the public addresses and the address for OpenTelemetry until `stopping` is true.
     fn serve_public(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
         let limits = &self.limits;
         let public = std::mem::take(&mut self.ports.public).into_iter().map(|listener| {
@@ -97,7 +98,7 @@ impl Server {
         })
     }
 
-    /// Serves the address of operators until `stopping`.
+    /// Serves the admin address until `stopping` is true.
     fn serve_admin(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
         let routes = routes::with_fallbacks(admin::routes(Arc::clone(&self.admin)));
         let limits = Arc::clone(&self.admin_limits);
@@ -110,7 +111,8 @@ impl Server {
     }
 }
 
-/// Lets the relay send its backlog until `deadline`, and stops it. It shares the time with the senders of events, and delays no answer.
+/// Lets the relay send its backlog until `deadline`, and stops it. This runs while requests in flight are answered and
+/// does not delay them.
 fn finish_relay(
     relay: &Arc<Relay>,
     deadline: Instant,
@@ -120,7 +122,7 @@ fn finish_relay(
     let (relay, is_committed) = (Arc::clone(relay), Arc::clone(is_committed));
     tokio::task::spawn_blocking(move || {
         if sends_backlog {
-            relay.finish(deadline.into_std(), &is_committed);
+            relay.send_backlog(deadline.into_std(), &is_committed);
         }
         relay.stop(deadline.into_std());
     })
@@ -128,12 +130,12 @@ fn finish_relay(
 
 async fn answer_in_flight(mut public: JoinHandle<()>, deadline: Instant, grace: Duration) {
     if tokio::time::timeout_at(deadline, &mut public).await.is_err() {
-        tracing::warn!(?grace, "requests were aborted: shutdown.grace is over");
+        tracing::warn!(?grace, "requests in flight were aborted: shutdown.grace has elapsed");
         public.abort();
     }
 }
 
-/// Commits what waits, signs it, stops the relay, and closes the database.
+/// Commits the queued events, signs a last checkpoint, waits until the relay has stopped, and closes the database.
 async fn close(
     ledger: Arc<Ledger>,
     threads: Threads,
@@ -146,12 +148,12 @@ async fn close(
         committing.close();
         threads.join();
         is_committed.store(true, Ordering::Release);
-        // After the last commit: a clean shutdown leaves nothing unsigned and logs the last checkpoint, because the disk may go
-        // with the process.
+        // After the last commit, so that a clean shutdown leaves no event unsigned. The last checkpoint is also logged,
+        // because the disk may be deleted together with the pod.
         log_thread.stop();
         log.announce();
     });
-    // Every writer has to stop before the database closes.
+    // Every writer must stop before the database closes.
     let _ = tokio::join!(committed, relayed);
     relay.report_unsent();
     let _ = tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await;
@@ -163,18 +165,18 @@ async fn stop_within(mut task: JoinHandle<()>, grace: Duration) {
     }
 }
 
-async fn keep_up(metrics: Arc<Metrics>) {
-    let mut ticks = tokio::time::interval(UPKEEP);
+async fn run_upkeep(metrics: Arc<Metrics>) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
         metrics.upkeep();
     }
 }
 
-/// Logs the checkpoint soon after the start, and then at intervals.
+/// Logs the last checkpoint soon after the start, and then at intervals.
 async fn announce(log: Arc<Log>, interval: Duration) {
     let mut state = log.watch();
-    // It fails only when the log is dropped, and this task with it.
+    // This fails only when the log is dropped, but this task holds a reference to it.
     let _ = state.wait_for(|state| !matches!(state, State::Starting)).await;
     let mut ticks = tokio::time::interval(interval);
     loop {

@@ -1,4 +1,4 @@
-//! The server: its start, and what others see of it.
+//! Starts a server, and gives access to its addresses, its ledger and its reloadable settings.
 
 use std::io;
 use std::sync::Arc;
@@ -33,24 +33,24 @@ pub struct Server {
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) admin_limits: Arc<ConnectionLimits>,
     pub(super) live: Arc<Live>,
-    /// How often the last checkpoint is logged.
+    /// The interval at which the last checkpoint is logged.
     pub(super) announce_interval: Duration,
-    /// How long a shutdown may take.
+    /// The maximum duration of a shutdown.
     pub(super) grace: Duration,
 }
 
 impl Server {
-    /// Binds the addresses, recovers the ledger and starts the stages. `commit` says how batches are put on disk: by the store, except in tests
-    /// that make it fail; `clock` is the system's, except in tests that set it back.
+    /// Binds the addresses, recovers the ledger and starts the stages. `commit` writes batches to disk: it is the
+    /// store, except in tests that inject write errors. `clock` is the system clock, except in tests that set it back.
     ///
     /// # Errors
-    /// When a part of the configuration cannot be used, or the ledger is broken.
+    /// When an address cannot be bound, a setting cannot be applied, or the ledger cannot be opened or recovered.
     pub async fn start(
         config: &Config,
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
         clock: Clock,
     ) -> Result<Server, ServeError> {
-        // Read before the files are used: a change in between is not missed.
+        // Read before the files are used, so that a change in between is noticed later.
         let files = reload::contents(config);
         let tls = Tls::load(&config.tls)?;
         let ports = Ports::bind(config, tls.as_ref()).await?;
@@ -84,36 +84,36 @@ impl Server {
         })
     }
 
-    /// Where events are received and read.
+    /// The addresses that receive events and serve reads.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system cannot report an address.
     pub fn addresses(&self) -> io::Result<Vec<Address>> {
         self.ports.public.iter().map(Listener::address).collect()
     }
 
-    /// Whether the addresses of the network speak TLS.
+    /// Whether the TCP addresses use TLS.
     pub fn is_tls(&self) -> bool {
         self.ports.public.iter().any(Listener::is_tls)
     }
 
-    /// Where metrics and probes are answered.
+    /// The address of metrics and probes.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system cannot report the address, or the server is already running.
     pub fn admin_address(&self) -> io::Result<Address> {
         self.ports.admin.as_ref().ok_or(io::ErrorKind::NotConnected)?.address()
     }
 
-    /// Where OpenTelemetry exporters have an address of their own, if they do.
+    /// The separate address for OpenTelemetry exporters, if configured.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// When the system cannot report the address.
     pub fn otlp_address(&self) -> io::Result<Option<Address>> {
         self.ports.otlp.as_ref().map(Listener::address).transpose()
     }
 
-    /// What can be changed while the server runs.
+    /// The settings that can be changed while the server runs.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }

@@ -22,7 +22,7 @@ use crate::tlog::{Log, LogThread};
 pub struct Stages {
     /// Authentication.
     pub guard: Arc<Guard>,
-    /// The memory of all requests.
+    /// The memory budget of all requests.
     pub memory_budget: MemoryBudget,
     /// The ledger.
     pub ledger: Arc<Ledger>,
@@ -36,9 +36,9 @@ pub struct Stages {
     pub log: Arc<Log>,
     /// The thread of the log.
     pub log_thread: LogThread,
-    /// Reading.
+    /// Query, verify and export.
     pub audit: Arc<Audit>,
-    /// Receives the reason when a thread cannot go on.
+    /// Receives the reason when a thread fails.
     pub failed: mpsc::UnboundedReceiver<String>,
 }
 
@@ -46,7 +46,7 @@ impl Stages {
     /// Recovers the ledger and starts the stages on it. Metrics register with the current recorder.
     ///
     /// # Errors
-    /// When a part of the configuration cannot be used, or the ledger is broken.
+    /// When a setting cannot be applied, or the ledger cannot be opened or recovered.
     pub fn start(
         config: &Config,
         commit: impl FnOnce(Arc<Store>) -> Arc<dyn Commit>,
@@ -54,7 +54,7 @@ impl Stages {
     ) -> Result<Stages, ServeError> {
         let guard = Guard::new(Keys::load(&config.auth)?);
         let memory_budget = MemoryBudget::new(config.limits.inflight_bytes.as_u64());
-        let (on_failure, failed) = failures();
+        let (on_failure, failed) = failure_channel();
         let store = Arc::new(Store::open(&config.storage)?);
         let labels = DefaultLabels::new(&config.ingest.default_labels);
         let hooks = LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
@@ -74,11 +74,11 @@ impl Stages {
     }
 }
 
-/// Where threads report that they cannot go on, and where the server learns of it.
-fn failures() -> (OnFailure, mpsc::UnboundedReceiver<String>) {
+/// The callback with which threads report that they failed, and the receiver of their reports.
+fn failure_channel() -> (OnFailure, mpsc::UnboundedReceiver<String>) {
     let (fail, failed) = mpsc::unbounded_channel();
     let on_failure: OnFailure = Arc::new(move |reason| {
-        // Without a receiver the server has stopped already.
+        // Without a receiver the server has already stopped.
         let _ = fail.send(reason);
     });
     (on_failure, failed)

@@ -1,4 +1,4 @@
-//! Arguments of many commands: where the configuration is, and how to connect to a server.
+//! The arguments that many commands share: the configuration, and how to connect to a server.
 
 use std::path::PathBuf;
 
@@ -8,30 +8,30 @@ use crate::cli::exit::Failure;
 use crate::config::{self, ConfigError, Flags, Loaded, StorageFlags};
 use crate::http::Addresses;
 
-/// How a running server is asked.
+/// How to connect to a running server.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConnectArgs {
-    /// A file with the server's API key
+    /// A file with an API key of the server
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
-    /// Certificates (PEM) to trust besides the system's, for https
+    /// Certificates (PEM) to trust in addition to those of the system
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its private key (PEM, in one file), for a server that asks for one
+    /// The client certificate and its private key (PEM, in one file), for a server that requires one
     #[arg(long, value_name = "FILE")]
     pub identity_file: Option<PathBuf>,
 }
 
-/// Where the configuration comes from.
+/// The configuration file and the settings that flags override.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
-    /// A YAML file with settings; config/cairn.yaml has all of them
+    /// A YAML file with settings; config/cairn.yaml lists all of them
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where the ledger is kept: storage.data_dir
+    /// The directory of the ledger; overrides storage.data_dir
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where events come in: listen
+    /// The address that receives events; overrides listen
     #[arg(long, value_name = "ADDRESS", value_parser = addresses)]
     pub listen: Option<Addresses>,
 }
@@ -41,15 +41,15 @@ fn addresses(text: &str) -> Result<Addresses, &'static str> {
 }
 
 impl ConfigArgs {
-    /// Reads the configuration.
+    /// Loads and checks the configuration.
     ///
     /// # Errors
-    /// When it cannot be used: a usage error.
+    /// When it is invalid: a usage error.
     pub fn load(&self) -> Result<Loaded, Failure> {
         self.read().map_err(Failure::usage)
     }
 
-    /// Reads the configuration.
+    /// Loads and checks the configuration, with the errors as they are.
     pub fn read(&self) -> Result<Loaded, ConfigError> {
         let flags = Flags {
             listen: self.listen.clone(),

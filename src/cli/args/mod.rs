@@ -1,4 +1,4 @@
-//! The arguments as they are written, and their help.
+//! The command-line arguments as they are parsed, and their help texts.
 
 mod config;
 mod server;
@@ -25,10 +25,10 @@ const EXIT_HELP: &str =
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Take events, keep them, answer questions about them
+    /// Run the server: receive, store and serve events
     #[command(after_help = "Example:\n  cairn serve --config /etc/cairn/cairn.yaml")]
     Serve(ConfigArgs),
-    /// Check the configuration, or print what is in force
+    /// Check or print the configuration
     Config(ConfigCommand),
     /// List stored events, also while the server runs
     #[command(
@@ -37,50 +37,50 @@ pub enum Command {
                             --last 1000000 --json"
     )]
     Events(EventsArgs),
-    /// Verify chains, and with --all the log over them, also while the server runs
+    /// Verify chains, and with --all the log as well, also while the server runs
     #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
                             cairn verify --agent-id my-agent --server http://localhost:7600\n  \
                             cairn verify --log http://cairn:7600 --key cairn.vkey --state cairn.state")]
     Verify(VerifyArgs),
-    /// Show how far the log is, and whether it can be signed
+    /// Show the state of the log, and whether it can be signed
     #[command(after_help = "Example:\n  cairn status --data-dir /var/lib/cairn")]
     Status(LedgerStatusArgs),
-    /// Write an evidence package: an agent's events with all that proves them, in one file
+    /// Write an evidence package: the events of an agent with their proofs, in one file
     #[command(after_help = "Examples:\n  cairn export --agent-id my-agent -o evidence.json\n  \
                             cairn export --agent-id my-agent --since 2026-02-01T00:00:00Z --until \
                             2026-03-01T00:00:00Z > february.json\n  \
                             cairn export --agent-id my-agent --server http://localhost:7600 -o evidence.json")]
     Export(ExportArgs),
-    /// Verify an evidence package; needs nothing but the file and a key that you trust
+    /// Verify an evidence package; needs only the file and a key that you trust
     #[command(after_help = "Examples:\n  cairn verify-export evidence.json --key cairn.vkey\n  \
                             cairn verify-export evidence.json --key 'my/log+1a2b3c4d+AQ...'\n\nExit status: 0 only if \
                             every layer holds, under a key that you named.")]
     VerifyExport(VerifyExportArgs),
-    /// Show how far the relay is
+    /// Show the state of the relay
     Relay(RelayCommand),
-    /// Look after events that an upstream refused for good
+    /// Manage dead letters: events that an upstream refused permanently
     DeadLetter(DeadLetterCommand),
-    /// Look after the keys of the log
+    /// Manage the keys of the log
     Key(KeyCommand),
-    /// Ask whether the server runs, for a container's health check
+    /// Check whether the server runs, for the health check of a container
     #[command(after_help = "Examples:\n  cairn health --config /etc/cairn/cairn.yaml\n  cairn health --ready\n\nExit \
-                            status: 0 it does, 3 it does not.")]
+                            status: 0 if it runs (with --ready: if it is ready), 3 otherwise.")]
     Health(HealthArgs),
-    /// Wait while the last events come in, before the server is ended: for a preStop hook
-    #[command(after_help = "Example:\n  cairn drain --after 5s --within 10s\n\nWhere an app and its sidecar are told \
-                            to end at the same moment, this keeps the sidecar until the app has sent its last events. \
-                            What ends the server comes behind it.")]
+    /// Wait until no more events arrive, for a preStop hook
+    #[command(after_help = "Example:\n  cairn drain --after 5s --within 10s\n\nWhen an app and its sidecar are \
+                            terminated at the same time, this keeps the sidecar running until the app has sent its \
+                            last events. It does not stop the server.")]
     Drain(DrainArgs),
-    /// Have the server on this machine read its configuration again, as SIGHUP does
+    /// Make the server on this machine reload its configuration, as SIGHUP does
     #[command(
-        after_help = "Examples:\n  cairn reload\n  kubectl exec POD -c cairn -- /cairn reload\n\nIts log says what \
-                            changed, what needs a restart, or what is wrong."
+        after_help = "Examples:\n  cairn reload\n  kubectl exec POD -c cairn -- /cairn reload\n\nThe process log lists \
+                            the changed settings, those that need a restart, and errors."
     )]
     Reload(ReloadArgs),
-    /// Print a script that completes these commands in a shell
+    /// Print a script for shell completions
     #[command(after_help = "Example:\n  cairn completions bash > /usr/share/bash-completion/completions/cairn")]
     Completions(CompletionsArgs),
-    /// Print the manual page, or write that of each command into a folder
+    /// Print the manual page, or write the pages of all commands into a directory
     #[command(after_help = "Examples:\n  cairn man | man -l -\n  cairn man --folder /usr/share/man/man1")]
     Man(ManArgs),
 }
@@ -97,7 +97,7 @@ pub enum ConfigAction {
     /// Check the configuration and start nothing
     #[command(after_help = "Example:\n  cairn config validate --config cairn.yaml")]
     Validate(ConfigArgs),
-    /// Print what is in force and where each value came from, secrets masked
+    /// Print the effective configuration with the source of each value, secrets masked
     #[command(after_help = "Example:\n  CAIRN_SHARDS=2 cairn config print")]
     Print(ConfigArgs),
 }
@@ -107,13 +107,13 @@ pub struct EventsArgs {
     /// Only this agent's events
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
-    /// How many events, counted from the newest
+    /// The number of events, counted from the newest
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub last: u64,
-    /// Wait for more events, and print them as they are committed
+    /// Wait for new events, and print them when they are committed
     #[arg(long, short)]
     pub follow: bool,
-    /// One JSON object on each line, as GET /v1/events answers it
+    /// Print one JSON object per line, as in GET /v1/events
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -123,52 +123,53 @@ pub struct EventsArgs {
 #[derive(Debug, Args)]
 #[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "log"])]
 pub struct VerifyArgs {
-    /// This agent's chain; with --log, its last sequence there
+    /// Verify the chain of this agent; with --log, print its last sequence in the log
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
-    /// Every agent's chain, and the log over them
+    /// Verify the chains of all agents, and the log
     #[arg(long, conflicts_with_all = ["agent_id", "log"])]
     pub all: bool,
-    /// The log of a running server, every leaf of it, from outside
+    /// Read every leaf of the log of a running server, and verify it
     #[arg(long, value_name = "URL", requires = "key")]
     pub log: Option<String>,
-    /// With --all: how many threads hash and check events [default: all cores]
+    /// With --all: the number of threads that hash and check events [default: all cores]
     #[arg(long, value_name = "N", requires = "all")]
     pub jobs: Option<NonZeroU16>,
     #[command(flatten)]
     pub follow: FollowArgs,
-    /// With --all or --log: a checkpoint of this log that was kept elsewhere. The events have to begin with those that it
-    /// signed
+    /// With --all or --log: a checkpoint of this log that was stored outside the server. The log must begin with the
+    /// tree that it signs
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     pub checkpoint: Option<PathBuf>,
-    /// Ask a running server, instead of reading the data directory
+    /// Let a running server verify, instead of reading the data directory
     #[arg(long, value_name = "URL", conflicts_with = "log")]
     pub server: Option<String>,
     #[command(flatten)]
     pub connect: ConnectArgs,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
-/// How a log is read from outside.
+/// How the log of a running server is read.
 #[derive(Debug, Args)]
 pub struct FollowArgs {
     /// With --log: a verifier key that you trust, or a file with such keys
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
-    /// With --log: keep in this file how far it was read, and go on from there next time. Nobody else may write it
+    /// With --log: store in this file how far the log was read, and continue from there next time. Protect it from
+    /// changes
     #[arg(long, alias = "place", value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// With --log: go on reading, with this pause in between, such as 30s, until something is broken
+    /// With --log: read repeatedly, with this pause in between (such as 30s), until something is broken
     #[arg(long, value_name = "TIME", value_parser = pause)]
     pub every: Option<Duration>,
 }
 
 impl FollowArgs {
-    /// Whether any of it was given.
+    /// Whether any of these arguments was given.
     pub fn is_used(&self) -> bool {
         !self.key.is_empty() || self.state.is_some() || self.every.is_some()
     }
@@ -181,7 +182,7 @@ fn pause(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub struct LedgerStatusArgs {
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -190,19 +191,19 @@ pub struct LedgerStatusArgs {
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Whose events
+    /// The agent whose events to export
     #[arg(long, value_name = "ID")]
     pub agent_id: String,
-    /// Received then or later
+    /// Only events received at this time or later
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Received before
+    /// Only events received before this time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Where to write it; - for standard output, as without it
+    /// The file to write; - for standard output, the default
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Ask a running server, instead of reading the data directory
+    /// Download the package from a running server, instead of reading the data directory
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     #[command(flatten)]
@@ -216,10 +217,10 @@ pub struct VerifyExportArgs {
     /// The package; - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// A verifier key that you trust, or a file with such keys. It must not come with the package
+    /// A verifier key that you trust, or a file with such keys. It must not come from the sender of the package
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -233,31 +234,32 @@ pub struct KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum KeyAction {
-    /// Print the verifier keys: what an auditor needs to check checkpoints
+    /// Print the verifier keys, with which an auditor checks checkpoints
     #[command(after_help = "Example:\n  cairn key show --data-dir /var/lib/cairn")]
     Show(ConfigArgs),
-    /// Add a key: from the next start on, checkpoints bear a signature of each
+    /// Add a key. From the next start, checkpoints have a signature of every key
     #[command(after_help = "Example:\n  cairn key rotate --data-dir /var/lib/cairn\n\nOnce every auditor has the new \
-                            verifier key, remove the old one's line from the key file.")]
+                            verifier key, remove the line of the old key from the key file.")]
     Rotate(ConfigArgs),
-    /// Begin a new log over the events as they are now, under a new name and key. The server has to be stopped
+    /// Begin a new log over the present events, with a new name and key. The server must be stopped
     #[command(
-        after_help = "Example:\n  cairn key new-log --data-dir /var/lib/cairn\n\nWhat the old log proved is not \
-                            proved by the new one. The old key and checkpoint are kept, as log.key.old-... and so on."
+        after_help = "Example:\n  cairn key new-log --data-dir /var/lib/cairn\n\nThe new log does not prove what the \
+                            old one proved. The files of the old key and checkpoint are renamed to log.key.old-... \
+                            and log.checkpoint.old-..."
     )]
     NewLog(ConfigArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// Whose script
+    /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Where the pages go, which has to be there
+    /// The directory for the pages; it must exist
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
 }

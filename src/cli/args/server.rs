@@ -1,4 +1,4 @@
-//! The arguments of commands that talk to a running server.
+//! The arguments of commands that access a running server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use uuid::Uuid;
 
 use super::config::{ConfigArgs, ConnectArgs};
 
-/// Where operators look at the server that this configuration describes.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// Whether it takes events, not only whether it runs
+    /// Check that the server accepts events, not only that it runs
     #[arg(long)]
     pub ready: bool,
     #[command(flatten)]
@@ -20,10 +19,10 @@ pub struct HealthArgs {
 
 #[derive(Debug, Args)]
 pub struct DrainArgs {
-    /// So long nobody has to bring events before it ends
+    /// End when no events have arrived for this time
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub after: Duration,
-    /// And after so long it ends in any case
+    /// End after this time in any case
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub within: Duration,
     #[command(flatten)]
@@ -32,7 +31,7 @@ pub struct DrainArgs {
 
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
-    /// Its process [default: the one that runs `cairn serve`]
+    /// The process id of the server [default: the only process that runs `cairn serve`]
     #[arg(long, value_name = "PID")]
     pub pid: Option<u32>,
 }
@@ -46,24 +45,24 @@ pub struct RelayCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum RelayAction {
-    /// Show what each destination got, what waits, and what went wrong
+    /// Show the state, the backlog and the last error of each destination
     #[command(after_help = "Example:\n  cairn relay status")]
     Status(StatusArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// As GET /v1/relay answers it
+    /// Print the JSON of GET /v1/relay
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     pub server: ServerArgs,
 }
 
-/// The running server that a command talks to.
+/// The running server that a command accesses.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// The running server [default: what the configuration has as listen]
+    /// The URL of the server [default: `listen` of the configuration]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     #[command(flatten)]
@@ -82,25 +81,25 @@ pub struct DeadLetterCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLetterAction {
-    /// List them, with the upstream's answer
+    /// List dead letters, with the answer of the upstream
     #[command(after_help = "Example:\n  cairn dead-letter list")]
     List(ListArgs),
-    /// Show one of them, with its event
+    /// Show a dead letter with its event
     #[command(after_help = "Example:\n  cairn dead-letter show 01a20242-cc39-7000-8000-31cc52b97d6c")]
     Show(ShowArgs),
-    /// Send them again, each behind what waits in its session
+    /// Send dead letters again, each after the events that wait in its session
     #[command(after_help = "Examples:\n  cairn dead-letter retry --all\n  \
                             cairn dead-letter retry 01a20242-cc39-7000-8000-31cc52b97d6c")]
     Retry(MoveArgs),
-    /// Forget them; the events stay in the ledger
+    /// Drop dead letters; the events stay in the ledger
     #[command(after_help = "Example:\n  cairn dead-letter drop 01a20242-cc39-7000-8000-31cc52b97d6c")]
     Drop(MoveArgs),
 }
 
-/// Whose dead letters.
+/// The destination to which a command applies.
 #[derive(Debug, Args)]
 pub struct DestinationArgs {
-    /// The destination; needed if there are several
+    /// The destination; required if there are several
     #[arg(long, value_name = "NAME")]
     pub destination: Option<String>,
     #[command(flatten)]
@@ -109,7 +108,7 @@ pub struct DestinationArgs {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
