@@ -1,17 +1,18 @@
-//! The settings that cannot be used: those of each stage, and those that contradict one another.
+//! Checks a configuration: the settings of each stage, and settings that contradict one another.
 
 use std::time::Duration;
 
-use super::log_level::levels;
+use super::log_level::parse_levels;
 use super::settings::Config;
 use crate::auth;
 use crate::http::Address;
 use crate::text::settings::{Checks, InvalidSetting};
 
-/// The longest that a shutdown may take.
+/// The maximum of `shutdown.grace`.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Checks a configuration. Reads the files with keys and certificates that it names, and starts nothing.
+/// Checks a configuration and returns the invalid settings. Reads the files with keys and certificates that it names,
+/// and starts nothing.
 pub fn check(config: &Config) -> Vec<InvalidSetting> {
     let mut checks = Checks::default();
     checks.number(Config::OWN, "shards", u64::from(config.shards));
@@ -21,9 +22,9 @@ pub fn check(config: &Config) -> Vec<InvalidSetting> {
     let grace = config.shutdown.grace;
     checks.require(grace <= GRACE_MAX, "shutdown.grace", "at most 1day", humantime::format_duration(grace));
     let level = &config.log.level;
-    checks.require(levels(level).is_some(), "log.level", "error, warn, info, debug or trace", level);
+    checks.require(parse_levels(level).is_some(), "log.level", "error, warn, info, debug or trace", level);
     checks.extend(config.log.tree().check());
-    addresses(config, &mut checks);
+    check_addresses(config, &mut checks);
     checks.extend(config.ingest.check(&config.limits));
     checks.extend(config.relay.check());
     checks.extend(auth::check(&config.auth));
@@ -31,24 +32,25 @@ pub fn check(config: &Config) -> Vec<InvalidSetting> {
     checks.finish()
 }
 
-/// Every address is used once, and those that other machines reach need authentication.
-fn addresses(config: &Config, checks: &mut Checks) {
-    let is_closed = config.auth.has_keys() || config.tls.client_ca_file.is_some() || config.auth.allow_anonymous;
+/// Checks that every address is used once, and that an address that other machines can reach requires authentication or
+/// explicitly allows anonymous callers.
+fn check_addresses(config: &Config, checks: &mut Checks) {
+    let may_be_remote = config.auth.has_keys() || config.tls.client_ca_file.is_some() || config.auth.allow_anonymous;
     let otlp = config.ingest.otlp.listen.as_ref();
     let public = config.listen.0.iter().map(|address| ("listen", address));
     for (key, address) in public.chain(otlp.map(|address| ("ingest.otlp.listen", address))) {
         let expected = "a loopback address, or auth.api_keys, or tls.client_ca_file, or auth.allow_anonymous: true";
-        checks.require(address.is_local() || is_closed, key, expected, address);
+        checks.require(address.is_local() || may_be_remote, key, expected, address);
     }
     checks.require(!config.listen.0.is_empty(), "listen", "at least one address", "nothing");
     let admin = Address::Tcp(config.admin.listen);
     for (index, address) in config.listen.0.iter().enumerate() {
-        checks.require(admin.is_free_beside(address), "admin.listen", "another address than listen", &admin);
-        let is_new = config.listen.0[..index].iter().all(|other| address.is_free_beside(other));
-        checks.require(is_new, "listen", "each address once", address);
+        checks.require(admin.can_coexist_with(address), "admin.listen", "an address other than listen", &admin);
+        let is_unique = config.listen.0[..index].iter().all(|other| address.can_coexist_with(other));
+        checks.require(is_unique, "listen", "each address once", address);
     }
     if let Some(otlp) = otlp {
-        let is_free = config.listen.0.iter().chain([&admin]).all(|other| otlp.is_free_beside(other));
-        checks.require(is_free, "ingest.otlp.listen", "another address than listen and admin.listen", otlp);
+        let is_free = config.listen.0.iter().chain([&admin]).all(|other| otlp.can_coexist_with(other));
+        checks.require(is_free, "ingest.otlp.listen", "an address other than listen and admin.listen", otlp);
     }
 }

@@ -1,13 +1,14 @@
-//! Sentences for values that cannot be read: the key, what was expected, what was found, and where it came from.
+//! Messages for values that cannot be read: the key, the expected value, the value found, and its source. A message
+//! never contains a value that may be a secret.
 
 use figment::Figment;
 use figment::error::Kind;
 
-use super::provenance::{ENV_PREFIX, origin, place, split_at_list, value_of};
+use super::provenance::{ENV_PREFIX, metadata_of, source_name, split_at_list, value_of};
 use super::settings::Config;
 use crate::text::did_you_mean;
 
-/// Turns the library's errors into sentences.
+/// Formats the errors of figment, one message per error.
 pub fn explain(sources: &Figment, errors: figment::Error) -> Vec<String> {
     let lines = errors.into_iter().map(|error| {
         let mut path = error.path.clone();
@@ -17,14 +18,14 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> Vec<String> {
             path.push(field.clone());
         }
         let key = key_of(&path);
-        let from = error.metadata.clone().or_else(|| origin(sources, &key).cloned());
-        let from = from.map(|metadata| format!(" (in {})", place(&metadata, &key))).unwrap_or_default();
+        let source = error.metadata.clone().or_else(|| metadata_of(sources, &key).cloned());
+        let source = source.map(|metadata| format!(" (in {})", source_name(&metadata, &key))).unwrap_or_default();
         let message = match &error.kind {
-            Kind::UnknownField(field, known) => unknown(field, known),
-            // A file that is none of ours may be anything, even a secret.
-            _ if key.is_empty() => "expected settings, one a line".to_owned(),
+            Kind::UnknownField(field, valid) => unknown_key(field, valid),
+            // A file that is not a configuration may contain anything, even a secret.
+            _ if key.is_empty() => "expected settings, one on each line".to_owned(),
             kind => match Config::expected(&key) {
-                // The library's words hold the value.
+                // The message of figment contains the value.
                 expected if may_be_secret(&key) => match expected {
                     Some(expected) => format!("expected {expected}"),
                     None => "expected a string".to_owned(),
@@ -34,26 +35,26 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> Vec<String> {
             },
         };
         let separator = if key.is_empty() { "" } else { ": " };
-        format!("{key}{separator}{message}{from}")
+        format!("{key}{separator}{message}{source}")
     });
     lines.collect()
 }
 
-/// What was probably meant by a key that there is not.
-fn unknown(field: &str, known: &[&'static str]) -> String {
-    // A single underscore between levels is the usual slip in the environment, a dot that in a file.
+/// The message for an unknown key, with the key that was probably meant. `valid` are the keys of its section.
+fn unknown_key(field: &str, valid: &[&'static str]) -> String {
+    // Common mistakes: a single underscore between levels in the environment, a dot between levels in a file.
     let flat = |text: &str| text.replace('.', "_");
     if let Some(meant) = keys().iter().find(|key| key.contains('.') && flat(key) == flat(field)) {
         let variable = format!("{ENV_PREFIX}{}", meant.to_ascii_uppercase().replace('.', "__"));
         return format!("unknown key; did you mean {meant}, one level per line, or {variable}?");
     }
-    match did_you_mean(field, known) {
+    match did_you_mean(field, valid) {
         Some(near) => format!("unknown key; did you mean {near}?"),
-        None => format!("unknown key; there are {}", known.join(", ")),
+        None => format!("unknown key; valid keys are {}", valid.join(", ")),
     }
 }
 
-/// The names of all settings, with dots between the levels.
+/// The keys of all settings, with dots between the levels.
 fn keys() -> Vec<String> {
     let mut found = Vec::new();
     let mut levels = vec![(String::new(), serde_json::to_value(Config::default()).unwrap_or_default())];
@@ -70,7 +71,7 @@ fn keys() -> Vec<String> {
     found
 }
 
-/// The name of a setting: levels with dots between them, elements of a list by their number, as `destinations[0]`.
+/// The key of a setting: levels separated by dots, elements of a list by index, such as `destinations[0]`.
 fn key_of(path: &[String]) -> String {
     path.iter().fold(String::new(), |key, level| match level.parse::<usize>() {
         Ok(index) => format!("{key}[{index}]"),
@@ -79,14 +80,14 @@ fn key_of(path: &[String]) -> String {
     })
 }
 
-/// Whether a setting that is wrong may hold a secret, perhaps because a level is missing.
+/// Whether an invalid setting may contain a secret, possibly because a level is missing.
 fn may_be_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
     let is_level = matches!(last, "auth" | "relay" | "agnost") || last.starts_with("destinations");
     key.starts_with("auth.api_keys") || matches!(last, "org_id" | "endpoint") || is_level
 }
 
-/// A value as it was written, or nearly.
+/// The value of a setting as JSON text, close to how it was written.
 fn found(sources: &Figment, key: &str) -> String {
     let (key, rest) = split_at_list(key);
     let value = value_of(sources, key).and_then(|value| serde_json::to_value(value).ok());

@@ -1,6 +1,7 @@
-//! Reads the configuration: defaults < file < environment < flags.
+//! Loads the configuration: defaults < file < environment < flags.
 //!
-//! This is the only reader of the environment. Reading and checking a configuration starts nothing.
+//! This is the only code that reads settings from the environment. Loading and checking a configuration starts nothing.
+//! `docs/configuration.md` specifies sources and precedence.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +18,10 @@ use super::{checks, diagnostics, duplicate_keys};
 use crate::http::Addresses;
 use crate::text::settings::InvalidSetting;
 
-/// The prefix of the names of default labels, after [`ENV_PREFIX`].
+/// The prefix of the environment variables for default labels, after [`ENV_PREFIX`].
 const LABEL_PREFIX: &str = "INGEST__DEFAULT_LABELS__";
 
-/// Settings that flags override.
+/// Settings that command-line flags override.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Flags {
     /// `--listen`
@@ -31,14 +32,14 @@ pub struct Flags {
     pub storage: Option<StorageFlags>,
 }
 
-/// Settings of the ledger that flags override.
+/// Settings of the ledger that command-line flags override.
 #[derive(Debug, Clone, Serialize)]
 pub struct StorageFlags {
     /// `--data-dir`
     pub data_dir: PathBuf,
 }
 
-/// A configuration that is not in force, and every reason that was found.
+/// All errors that were found in a configuration, one message each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<String>);
 
@@ -50,60 +51,63 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A configuration, and where it came from.
+/// A valid configuration and the sources of its values.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is in force.
+    /// The configuration.
     pub config: Config,
-    /// The file, if there is one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
     sources: Figment,
 }
 
-/// Reads and checks the configuration.
+/// Loads and checks the configuration.
 ///
 /// # Errors
-/// Names every key that is wrong, its value, where it came from, and what was expected.
+/// When a value cannot be read or is invalid. Each message names the key, its value, its source, and the expected
+/// value.
 pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     let mut sources = Figment::from(Serialized::defaults(Config::default()));
     if let Some(file) = file {
         let failed = |error| ConfigError(vec![format!("{}: {error}", file.display())]);
         let text = std::fs::read_to_string(file).map_err(failed)?;
         let duplicates = duplicate_keys::find(&text).into_iter();
-        let twice = |key: String| format!("{key}: expected once, found more than once (in {})", file.display());
-        let wrong: Vec<String> = duplicates.map(twice).collect();
-        if !wrong.is_empty() {
-            return Err(ConfigError(wrong));
+        let message = |key: String| format!("{key}: expected once, found more than once (in {})", file.display());
+        let messages: Vec<String> = duplicates.map(message).collect();
+        if !messages.is_empty() {
+            return Err(ConfigError(messages));
         }
         sources = sources.merge(Yaml::file_exact(file));
     }
-    let is_read = |key: &UncasedStr| !is_not_ours(key.as_str()) && !key.starts_with(LABEL_PREFIX);
-    let env = Env::prefixed(ENV_PREFIX).filter(is_read).split("__");
+    let is_setting = |key: &UncasedStr| !is_kubernetes_service_variable(key.as_str()) && !key.starts_with(LABEL_PREFIX);
+    let env = Env::prefixed(ENV_PREFIX).filter(is_setting).split("__");
     sources = sources.merge(env).merge(EnvLabels).merge(Serialized::defaults(flags));
     let config: Config = sources.extract().map_err(|error| ConfigError(diagnostics::explain(&sources, error)))?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
-    let named = |invalid: InvalidSetting| format!("{invalid} (in {})", loaded.source_of(&invalid.key));
-    let invalid: Vec<String> = checks::check(&loaded.config).into_iter().map(named).collect();
+    let with_source = |invalid: InvalidSetting| format!("{invalid} (in {})", loaded.source_of(&invalid.key));
+    let invalid: Vec<String> = checks::check(&loaded.config).into_iter().map(with_source).collect();
     if invalid.is_empty() { Ok(loaded) } else { Err(ConfigError(invalid)) }
 }
 
-/// Variables that start like ours and are not: those that Kubernetes injects for a Service named cairn, or cairn-central.
-fn is_not_ours(key: &str) -> bool {
+/// Whether a variable has the prefix of a setting but is one that Kubernetes injects for a Service, such as `cairn` or
+/// `cairn-central`. `key` is the name without [`ENV_PREFIX`].
+fn is_kubernetes_service_variable(key: &str) -> bool {
     let name = key.to_ascii_uppercase();
     let key = format!("_{name}_");
-    // Such as PORT_7600_TCP_ADDR, and the same behind the rest of a name.
+    // Such as PORT_7600_TCP_ADDR, or CENTRAL_PORT_7600_TCP_ADDR.
     let protocols = ["TCP", "UDP", "SCTP"];
     let is_address = || protocols.iter().any(|protocol| key.contains(&format!("_{protocol}_")));
     if key.contains("_SERVICE_PORT_") || key.ends_with("_SERVICE_HOST_") || (key.contains("_PORT_") && is_address()) {
         return true;
     }
-    // A slip of somebody who means `listen` looks the same but for its value.
+    // CAIRN_PORT may also be a mistake for CAIRN_LISTEN; only the value distinguishes the two.
     let value = || std::env::var(format!("{ENV_PREFIX}{name}")).unwrap_or_default();
     key.ends_with("_PORT_")
-        && protocols.iter().any(|it| value().starts_with(&format!("{}://", it.to_ascii_lowercase())))
+        && protocols.iter().any(|protocol| value().starts_with(&format!("{}://", protocol.to_ascii_lowercase())))
 }
 
-/// Default labels of the environment, word for word: a namespace called 007 is not the number 7.
+/// Provides default labels from the environment. Their values are always text: a namespace named 007 is not the number
+/// 7.
 struct EnvLabels;
 
 impl Provider for EnvLabels {
@@ -123,17 +127,18 @@ impl Provider for EnvLabels {
 }
 
 impl Loaded {
-    /// Where the value of `key` came from.
+    /// The source of the value of `key`.
     pub fn source_of(&self, key: &str) -> String {
-        provenance::origin(&self.sources, key).map_or("default".to_owned(), |metadata| provenance::place(metadata, key))
+        let metadata = provenance::metadata_of(&self.sources, key);
+        metadata.map_or("default".to_owned(), |metadata| provenance::source_name(metadata, key))
     }
 
-    /// What is in force, as YAML with the origin of each value behind it, secrets masked.
+    /// The configuration as YAML, with the source of each value in a comment and secrets masked.
     pub fn print(&self) -> String {
         let mut config = self.config.clone();
         let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
         config.auth.api_keys.iter_mut().chain(org_ids).for_each(|secret| *secret = "********".to_owned());
-        // The types are our own: they all have a form in JSON.
+        // Every type of `Config` can be serialized, so this does not fail.
         let value = serde_json::to_value(&config).unwrap_or_default();
         let mut out = String::new();
         self.print_level(&value, "", 0, &mut out);

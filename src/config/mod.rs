@@ -1,6 +1,7 @@
-//! The configuration: the settings of all stages, where each came from, and what is wrong with them.
+//! The configuration: the settings of all stages, the source of each value, and messages for invalid values.
 //!
-//! Each stage owns its settings and checks them; [`checks`] composes these checks. Reading and checking starts nothing.
+//! Each stage owns its settings and checks them; [`checks`] composes these checks. Loading and checking starts nothing.
+//! `docs/configuration.md` describes every setting.
 
 mod checks;
 mod diagnostics;
@@ -11,5 +12,5 @@ mod provenance;
 mod settings;
 
 pub use load::{ConfigError, Flags, Loaded, StorageFlags, load};
-pub use log_level::levels;
+pub use log_level::parse_levels;
 pub use settings::{AdminConfig, Config, LogConfig, LogFormat, ShutdownConfig, differences};

@@ -1,12 +1,13 @@
-//! Where the value of a setting came from: default, file, environment or flag.
+//! The source of the value of a setting: default, file, environment or flag.
 
 use figment::value::Value;
 use figment::{Figment, Metadata, Source};
 
-/// The prefix of the environment variables that are settings.
+/// The prefix of environment variables for settings.
 pub const ENV_PREFIX: &str = "CAIRN_";
 
-/// The list that a setting stands in, and the way to it from there; the library does not look into lists.
+/// Splits a key at the first list index: into the key of the list, and the path within it as a JSON pointer. figment
+/// cannot find values within lists.
 pub fn split_at_list(key: &str) -> (&str, Option<String>) {
     match key.split_once('[') {
         Some((list, rest)) => (list, Some(format!("/{}", rest.replace(']', "").replace('.', "/")))),
@@ -14,7 +15,8 @@ pub fn split_at_list(key: &str) -> (&str, Option<String>) {
     }
 }
 
-/// The value of a setting. The library takes a dot for the end of a level, and names of labels may have dots.
+/// The value of a setting. Default labels are looked up separately, because figment splits keys at dots and names of
+/// labels may contain dots.
 pub fn value_of(sources: &Figment, key: &str) -> Option<Value> {
     match key.strip_prefix("ingest.default_labels.") {
         Some(label) => sources.find_value("ingest.default_labels").ok()?.as_dict()?.get(label).cloned(),
@@ -22,13 +24,13 @@ pub fn value_of(sources: &Figment, key: &str) -> Option<Value> {
     }
 }
 
-/// Where the value of a setting came from, as the library knows it.
-pub fn origin<'s>(sources: &'s Figment, key: &str) -> Option<&'s Metadata> {
+/// The figment metadata of the value of a setting.
+pub fn metadata_of<'s>(sources: &'s Figment, key: &str) -> Option<&'s Metadata> {
     sources.get_metadata(value_of(sources, split_at_list(key).0)?.tag())
 }
 
-/// Where a value came from.
-pub fn place(metadata: &Metadata, key: &str) -> String {
+/// The name of the source of a value, for messages.
+pub fn source_name(metadata: &Metadata, key: &str) -> String {
     match &metadata.source {
         Some(Source::File(path)) => path.display().to_string(),
         Some(Source::Code(_)) if metadata.name.contains("Flags") => "a flag".to_owned(),

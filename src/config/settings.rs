@@ -1,4 +1,4 @@
-//! Everything that can be set: the configurations of the stages, put together.
+//! The whole configuration, composed of the settings of the stages.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,36 +16,36 @@ use crate::text::settings::{Expectations, Expected};
 use crate::text::units;
 use crate::tlog;
 
-/// Everything that can be set.
+/// The whole configuration. `docs/configuration.md` describes every setting.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where events come in and are read.
+    /// The addresses that receive events and serve reads.
     pub listen: Addresses,
-    /// Who may open sockets in the file system among them: permissions, as of a file.
+    /// The file permissions of Unix sockets among these addresses.
     #[serde(with = "units::mode")]
     pub socket_mode: u32,
-    /// TLS for what comes in over the network.
+    /// TLS for these addresses.
     pub tls: TlsConfig,
-    /// The port for operators.
+    /// The admin port.
     pub admin: AdminConfig,
-    /// The ledger on disk.
+    /// The storage of the ledger.
     pub storage: StorageConfig,
-    /// How many shards a new ledger gets.
+    /// The number of shards of a new ledger.
     pub shards: u16,
-    /// What waits in front of each shard.
+    /// The queue of each shard.
     pub queue: QueueConfig,
-    /// What a request may take.
+    /// Limits of requests and connections.
     pub limits: LimitsConfig,
-    /// Who may call.
+    /// Authentication.
     pub auth: AuthConfig,
-    /// Other ways in.
+    /// Default labels, the Agnost API and OTLP.
     pub ingest: IngestConfig,
-    /// Where events go from here.
+    /// The destinations of the relay.
     pub relay: RelayConfig,
-    /// How the process ends.
+    /// Shutdown.
     pub shutdown: ShutdownConfig,
-    /// What the process says.
+    /// The process log and the transparency log.
     pub log: LogConfig,
 }
 
@@ -53,7 +53,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
-    /// Where metrics and probes are answered.
+    /// The address that serves metrics and probes.
     pub listen: SocketAddr,
 }
 
@@ -61,35 +61,35 @@ pub struct AdminConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShutdownConfig {
-    /// How long what is in flight may take to be answered.
+    /// The maximum time to answer requests in flight and send the backlog of the relay.
     #[serde(with = "units::time")]
     pub grace: Duration,
 }
 
-/// `log.*`: what the process says, and the transparency log.
+/// `log.*`: the process log and the transparency log.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// How lines look.
+    /// The format of the lines of the process log.
     pub format: LogFormat,
-    /// Which lines are written.
+    /// The level of the process log.
     pub level: String,
-    /// The name of the transparency log, and of its keys; `cairn/` and the ledger's id if there is none.
+    /// The name of the transparency log and of its keys. Default: `cairn/` followed by the id of the ledger.
     pub origin: Option<String>,
-    /// The log's signing keys; `log.key` in the data directory if there is none.
+    /// The file with the signing keys of the transparency log. Default: `log.key` in the data directory.
     pub key_file: Option<PathBuf>,
-    /// The last signed checkpoint; `log.checkpoint` in the data directory if there is none.
+    /// The file with the last signed checkpoint. Default: `log.checkpoint` in the data directory.
     pub checkpoint_file: Option<PathBuf>,
-    /// How often a checkpoint is signed at most.
+    /// The minimum interval between checkpoints.
     #[serde(with = "units::time")]
     pub checkpoint_interval: Duration,
-    /// How often the last checkpoint goes to the process's log.
+    /// The interval at which the last checkpoint is written to the process log.
     #[serde(with = "units::time")]
     pub announce_interval: Duration,
 }
 
 impl LogConfig {
-    /// The part that is about the transparency log.
+    /// The settings of the transparency log.
     pub fn tree(&self) -> tlog::LogConfig {
         tlog::LogConfig {
             origin: self.origin.clone(),
@@ -101,15 +101,15 @@ impl LogConfig {
     }
 }
 
-/// How lines of the log look.
+/// The format of the lines of the process log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
+    /// Text if standard output is a terminal, else JSON.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
@@ -142,7 +142,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What each setting that belongs to no stage has to be.
+    /// The valid values of the settings that belong to no stage.
     pub const OWN: Expectations = &[
         ("listen", Address::EXPECTED),
         ("socket_mode", Expected::Text("permissions in octal digits such as \"0660\"")),
@@ -156,7 +156,7 @@ impl Config {
         ("log.level", Expected::Text("error, warn, info, debug or trace")),
     ];
 
-    /// What each setting has to be, by stage.
+    /// The valid values of all settings, by stage.
     pub const EXPECTED: [Expectations; 9] = [
         Config::OWN,
         TlsConfig::EXPECTED,
@@ -169,7 +169,8 @@ impl Config {
         tlog::LogConfig::EXPECTED,
     ];
 
-    /// What a setting has to be; `None` if there is no such setting. Every destination of the relay has the settings of `relay.agnost`.
+    /// The valid values of a setting; `None` if there is no such setting. Every destination of the relay has the
+    /// settings of `relay.agnost`.
     pub fn expected(key: &str) -> Option<&'static Expected> {
         let key = match key.strip_prefix("relay.destinations[").and_then(|rest| rest.split_once(']')) {
             Some((_, rest)) => format!("relay.agnost{rest}"),
@@ -183,9 +184,9 @@ impl Config {
     }
 }
 
-/// The names of the settings that two configurations do not have in common.
+/// The keys of the settings that differ between two configurations, sorted.
 pub fn differences(old: &Config, new: &Config) -> Vec<String> {
-    // The types are our own: they all have a form in JSON.
+    // Every type of `Config` can be serialized, so this does not fail.
     let value = |config| serde_json::to_value(config).unwrap_or_default();
     let mut found = Vec::new();
     let mut levels = vec![(String::new(), value(old), value(new))];
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_says_what_it_has_to_be_and_nothing_else_does() {
+    fn every_setting_has_an_expectation_and_every_expectation_a_setting() {
         let mut config = Config::default();
         config.relay.agnost = Some(crate::relay::DestinationConfig::default());
         let mut found = Vec::new();
