@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs programs that cargo makes, into a folder of their own, unless they are in it already.
-# cargo-tools.sh FOLDER NAME@VERSION...
+# Installs cargo binaries into a directory of their own, unless it already contains them.
+# cargo-tools.sh DIRECTORY NAME@VERSION...
 set -eu
 folder=$1
 shift

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes what is given to users, in dist/: an archive, a Debian package, a list of what is in them, checksums.
-# release.sh FOLDER_WITH_TOOLS
+# Builds the release artifacts in dist/: an archive, a Debian package, an SBOM, checksums.
+# release.sh DIRECTORY_OF_TOOLS
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$1/bin:$PATH

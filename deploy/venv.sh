@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes a folder with the Python packages that a file asks for, unless they are in it already. Only this needs the network.
-# venv.sh FOLDER REQUIREMENTS
+# Creates a virtual environment with the packages of a requirements file, unless it already exists. Only this step needs
+# the network.
+# venv.sh DIRECTORY REQUIREMENTS
 set -eu
 folder=$1
 requirements=$2

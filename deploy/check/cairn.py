@@ -1,23 +1,23 @@
-"""Finding the containers that run Cairn, each with its configuration and what is around it."""
+"""Finds the containers that run Cairn, each with its configuration, pod and claims."""
 from dataclasses import dataclass
 
 import manifests
-from context import Wrong, need
+from context import CheckFailed, require
 
-# What Cairn takes if its configuration does not say otherwise.
+# The default of Cairn's configuration.
 LISTEN = "127.0.0.1:7600"
 
 
 @dataclass(frozen=True)
 class Cairn:
-    """A container that runs Cairn, and what is around it."""
+    """A container that runs Cairn, with its configuration, pod and claims."""
 
     pod: manifests.Pod
     container: dict
-    # The text of its cairn.yaml, and what is in it.
+    # The text of its cairn.yaml, and the parsed configuration.
     text: str
     config: dict
-    # The claims among the manifests: names and sizes in bytes.
+    # The PersistentVolumeClaims among the manifests: names, and sizes in bytes.
     claims: dict
 
     @property
@@ -26,7 +26,7 @@ class Cairn:
 
     @property
     def is_server(self):
-        """Otherwise it looks at something and ends, such as the pod of `helm test`."""
+        """Whether it runs the server; otherwise it runs a command that ends, such as in the pod of `helm test`."""
         return self.container.get("args", ["serve"])[0] == "serve"
 
     @property
@@ -35,9 +35,9 @@ class Cairn:
 
     @property
     def kind(self):
-        return "sidecar" if all(is_loopback(address) for address in self.listens()) else "standalone"
+        return "sidecar" if all(is_loopback(address) for address in self.listen_addresses()) else "standalone"
 
-    def listens(self):
+    def listen_addresses(self):
         listen = self.setting("listen", LISTEN)
         addresses = listen.split(",") if isinstance(listen, str) else listen
         otlp = self.setting("ingest.otlp.listen")
@@ -53,7 +53,7 @@ class Cairn:
         return next((volume for volume in self.pod.spec.get("volumes", []) if volume["name"] == name), None)
 
     def files(self):
-        """What the projected volume brings: each path under /etc/cairn, and from a ConfigMap or a Secret."""
+        """The files of the projected volume: by path, the kind of the source, the source, and its item."""
         return {
             f"/etc/cairn/{item['path']}": (kind, source[kind], item)
             for source in self.volume("cairn-config")["projected"]["sources"]
@@ -61,8 +61,8 @@ class Cairn:
             for item in source[kind]["items"]
         }
 
-    def need(self, holds, sentence):
-        need(holds, f"{self.where}: {sentence}")
+    def require(self, condition, message):
+        require(condition, f"{self.where}: {message}")
 
 
 def is_loopback(address):
@@ -70,7 +70,7 @@ def is_loopback(address):
 
 
 def of(documents):
-    """Every Cairn in these manifests, each with its configuration."""
+    """Every container that runs Cairn in these manifests."""
     claims = {
         claim["metadata"]["name"]: manifests.claim_size(claim)
         for claim in manifests.of_kind(documents, "PersistentVolumeClaim")
@@ -96,9 +96,9 @@ def _is_cairn(container):
 def _configuration(documents, pod):
     """The text of cairn.yaml, from the ConfigMap that the pod mounts."""
     volume = next((volume for volume in pod.spec.get("volumes", []) if volume["name"] == "cairn-config"), None)
-    need(volume, f"{pod.name}: it has a Cairn and no volume cairn-config")
+    require(volume, f"{pod.name}: it runs Cairn and has no volume cairn-config")
     names = [source["configMap"]["name"] for source in volume["projected"]["sources"] if "configMap" in source]
     for document in manifests.of_kind(documents, "ConfigMap"):
         if document["metadata"]["name"] in names:
             return document["data"]["cairn.yaml"]
-    raise Wrong(f"{pod.name}: there is no ConfigMap {' or '.join(names)}")
+    raise CheckFailed(f"{pod.name}: ConfigMap {' or '.join(names)} is missing")

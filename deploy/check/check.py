@@ -1,6 +1,6 @@
-"""Checks the files that put Cairn somewhere: charts, kustomize, examples, and what watches it.
+"""Checks the deployment files: charts, kustomize, examples, monitoring, image and service.
 
-Usage: check.py CAIRN [PART], the program and one of the parts below. Nothing here needs the network or a cluster.
+Usage: check.py CAIRN [PART], with the cairn binary and one of the parts below. Needs neither a network nor a cluster.
 """
 import argparse
 import importlib
@@ -16,8 +16,8 @@ PARTS = ("charts", "overlays", "watch", "machine")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cairn", type=pathlib.Path, help="the program")
-    parser.add_argument("part", nargs="?", choices=PARTS, help="only this part")
+    parser.add_argument("cairn", type=pathlib.Path, help="the cairn binary")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="check only this part")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cairn-deploy-") as temp:
         context = Context(
@@ -28,7 +28,7 @@ def main():
         )
         for part in [options.part] if options.part else PARTS:
             importlib.import_module(part).run(context)
-    print(f"{context.passed} as they should be, {context.failed} wrong")
+    print(f"{context.passed} checks passed, {context.failed} failed")
     return 1 if context.failed or not context.passed else 0
 
 

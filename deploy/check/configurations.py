@@ -1,25 +1,25 @@
-"""Whether Cairn itself would start with a configuration, and the environment that a pod gives it."""
+"""Validates configurations with `cairn config validate`, in the environment that a pod has."""
 import subprocess
 
 from cairn import Cairn
-from context import Context, need
+from context import Context, require
 from tools import run_tool
 
-# What stands in for the Secrets of a user, by the paths that the manifests give them.
+# Stand-ins for the user's Secrets, by the paths at which the manifests mount them.
 SECRETS = {
     "secrets/org-id": "11111111-1111-4111-8111-111111111111\n",
     "secrets/api-keys": "first-key ingest\nsecond-key read\n",
-    # Cairn makes it at its first start.
+    # Cairn creates the key at its first start.
     "secrets/log.key": "",
 }
-# Certificates, and the keys that belong to them.
+# Certificates, and their private keys.
 CERTIFICATES = {"tls/tls.crt": "tls/tls.key", "tls/client-ca.crt": "tls/client-ca.key"}
-# What the Downward API would say.
+# The values of the Downward API.
 FIELDS = {"metadata.name": "cairn-0", "metadata.namespace": "agents", "spec.nodeName": "node-1"}
 
 
 def check(context: Context, cairn: Cairn):
-    """Cairn takes the file of this pod, with its environment."""
+    """Validates the configuration of this pod, with its environment."""
     check_text(context, cairn.where, cairn.text, environment(cairn.container))
 
 
@@ -28,17 +28,17 @@ def check_text(context, where, text, variables):
     file.write_text(text.replace("/etc/cairn/", f"{_stand_ins(context)}/"))
     command = [context.binary, "config", "validate", "--config", file]
     run = subprocess.run(command, env=variables, capture_output=True, text=True)
-    said = " ".join((run.stderr or run.stdout).split())
-    need(run.returncode == 0, f"{where}: Cairn does not take its configuration: {said}")
+    output = " ".join((run.stderr or run.stdout).split())
+    require(run.returncode == 0, f"{where}: Cairn rejects its configuration: {output}")
 
 
 def environment(container):
-    """The variables of a container, as the kubelet would make them."""
+    """The environment of a container, as the kubelet would set it."""
     variables = {}
     for variable in container.get("env", []):
         value = variable.get("value", "")
-        for name, known in variables.items():
-            value = value.replace(f"$({name})", known)
+        for name, defined in variables.items():
+            value = value.replace(f"$({name})", defined)
         field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
         variables[variable["name"]] = FIELDS.get(field, value)
     return variables

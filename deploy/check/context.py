@@ -1,48 +1,48 @@
-"""What each part of the check is given, and how it says what it found."""
+"""The context of all checks: paths, and the report of results."""
 import tomllib
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 
-class Wrong(Exception):
-    """Something is not as it has to be. The message is a sentence that says what and where."""
+class CheckFailed(Exception):
+    """A check failed. The message is a sentence that states what is wrong, and where."""
 
 
-def need(holds, sentence):
-    if not holds:
-        raise Wrong(sentence)
+def require(condition, message):
+    if not condition:
+        raise CheckFailed(message)
 
 
 @dataclass
 class Context:
     repository: Path
-    # The program, which says itself whether it would start with a configuration.
+    # The `cairn` binary, which validates configurations.
     binary: Path
-    # Where kubectl is: beside the python that runs this.
+    # The directory of kubectl, next to the running Python.
     tools: Path
-    # For everything that is written. It goes with the check.
+    # A directory for everything that is written. It is deleted after the check.
     temp: Path
     passed: int = 0
     failed: int = 0
 
     def version(self):
-        """Of the program: charts, images and labels have the same."""
+        """The version of Cairn, which charts, images and labels must have, too."""
         return tomllib.loads((self.repository / "Cargo.toml").read_text())["package"]["version"]
 
-    def item(self, part, name, check, *arguments):
-        """One line of the output. What is wrong ends this item alone, so that one run shows all that is wrong."""
+    def run_check(self, part, name, check, *arguments):
+        """Runs one check and prints one line. A failure ends only this check, so that one run reports all failures."""
         try:
-            seen = check(*arguments)
-        except Wrong as wrong:
-            self._print_failure(part, name, str(wrong))
-        except Exception as error:  # A manifest of a shape that no rule expected is as wrong as one that breaks a rule.
+            result = check(*arguments)
+        except CheckFailed as failure:
+            self._print_failure(part, name, str(failure))
+        except Exception as error:  # A manifest of an unexpected shape is a failure, too.
             self._print_failure(part, name, f"{type(error).__name__}: {error}")
             traceback.print_exc()
         else:
             self.passed += 1
-            print(f"{part:8} {name:38} {seen}", flush=True)
+            print(f"{part:8} {name:38} {result}", flush=True)
 
-    def _print_failure(self, part, name, sentence):
+    def _print_failure(self, part, name, message):
         self.failed += 1
-        print(f"{part:8} {name:38} WRONG: {sentence}", flush=True)
+        print(f"{part:8} {name:38} FAILED: {message}", flush=True)

@@ -1,4 +1,4 @@
-"""Rendering the charts as Helm does, without a cluster."""
+"""Renders the charts with Helm's engine, without a cluster."""
 import json
 import shutil
 import subprocess
@@ -8,26 +8,26 @@ from helm_python.chart import Chart
 from helm_python.errors import HelmError
 
 import manifests
-from context import Context, Wrong
+from context import Context, CheckFailed
 
 NAMES = ("cairn-lib", "example", "cairn")
 NAMESPACE = "agents"
-# In a process of its own: the words of `fail` are no part of the report, Helm's engine only prints them.
+# A separate process, because Helm's engine prints the message of `fail` to stderr instead of reporting it.
 LINT = """
 import json, sys
 from helm_python.chart import lint
-json.dump([lint(**told) for told in json.load(sys.stdin)], sys.stdout)
+json.dump([lint(**options) for options in json.load(sys.stdin)], sys.stdout)
 """
 WARNING = 2
 REFUSAL = 'message="\\n\\nCairn: '
 
 
-class Refused(Wrong):
-    """Helm, or a template, does not take the values."""
+class Refused(CheckFailed):
+    """Helm or a template refuses the values."""
 
 
 def prepare(context: Context):
-    """A copy of the charts, each with the library in charts/ as `helm dependency build` would put it there."""
+    """A copy of the charts, each with the library in charts/, where `helm dependency build` would copy it."""
     folder = context.temp / "helm"
     if not folder.exists():
         for chart in NAMES:
@@ -39,7 +39,7 @@ def prepare(context: Context):
 
 
 def render(chart, values, release="demo"):
-    """What the templates make of the values: by the files of the templates."""
+    """Renders the templates with values; returns the text by the name of the template file."""
     try:
         with Chart.load(chart) as loaded:
             return loaded.render(values=values, name=release, namespace=NAMESPACE)
@@ -57,10 +57,10 @@ def documents(rendered):
 
 
 def lint(chart, values, *kube_versions):
-    """What `helm lint --strict` complains of, for each version of Kubernetes."""
+    """The complaints of `helm lint --strict`, for each version of Kubernetes."""
     options = {"path": str(chart), "values": values, "strict": True, "namespace": NAMESPACE}
-    told = json.dumps([{**options, "kube_version": version} for version in kube_versions])
-    run = subprocess.run([sys.executable, "-c", LINT], input=told, capture_output=True, text=True, check=True)
+    runs = json.dumps([{**options, "kube_version": version} for version in kube_versions])
+    run = subprocess.run([sys.executable, "-c", LINT], input=runs, capture_output=True, text=True, check=True)
     complaints = [line for line in run.stderr.splitlines() if REFUSAL in line]
     for report in json.loads(run.stdout):
         complaints += report["errors"]

@@ -1,16 +1,16 @@
-"""Manifests: reading them, whether Kubernetes takes them, and the pods that are in them."""
+"""Loads manifests, validates them against Kubernetes' schemas and further rules, and finds their pods."""
 import re
 from dataclasses import dataclass, field
 
 import kubernetes_validate
 import yaml
 
-from context import Wrong, need
+from context import CheckFailed, require
 
-# The oldest with native sidecars, and the newest whose schemas there are.
+# The oldest version with native sidecars, and the newest version with schemas.
 VERSIONS = ("1.29", kubernetes_validate.latest_version())
 
-# Where each kind keeps the template of its pods.
+# Where each kind contains its pod template.
 TEMPLATES = {
     "Pod": (),
     "Deployment": ("spec", "template"),
@@ -20,7 +20,7 @@ TEMPLATES = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
 
-# Schemas say only that these are texts, the API takes these alone. By the key and the one around it, lists left out.
+# Values that the API accepts where the schemas only require a string, by the key and its parent, without list indices.
 CHOICES = {
     "containers.imagePullPolicy": {"Always", "IfNotPresent", "Never"},
     "initContainers.imagePullPolicy": {"Always", "IfNotPresent", "Never"},
@@ -51,28 +51,28 @@ TIME = re.compile(r"(\d+)(ms|s|m|h)")
 INTERVAL = re.compile(r"\d+(ms|s|m|h)")
 
 
-class OneOfEachKey(yaml.CSafeLoader):
-    """YAML forbids a key twice, and so does the API with strict decoding. PyYAML takes the last one."""
+class UniqueKeyLoader(yaml.CSafeLoader):
+    """Rejects duplicate keys, like YAML and the API's strict decoding. PyYAML would use the last one."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise Wrong(f"the key {key} is there twice, the second time in line {key_node.start_mark.line + 1}")
+                raise CheckFailed(f"duplicate key {key} in line {key_node.start_mark.line + 1}")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, or the template of pods, and what it belongs to."""
+    """A pod or pod template, and the manifest that owns it."""
 
     owner: dict
     labels: dict
     annotations: dict
     spec: dict
-    # The claims that a StatefulSet makes for each pod: names and sizes in bytes.
+    # The claims that a StatefulSet creates for each pod: names, and sizes in bytes.
     claims: dict = field(default_factory=dict)
 
     @property
@@ -85,11 +85,11 @@ def name(document):
 
 
 def load(text):
-    """The documents of a text, without those that are empty."""
+    """The documents of a YAML text, without empty ones."""
     try:
-        return [document for document in yaml.load_all(text, Loader=OneOfEachKey) if document]
+        return [document for document in yaml.load_all(text, Loader=UniqueKeyLoader) if document]
     except yaml.YAMLError as error:
-        raise Wrong(f"no YAML: {error}") from error
+        raise CheckFailed(f"invalid YAML: {error}") from error
 
 
 def of_kind(documents, *kinds):
@@ -97,7 +97,7 @@ def of_kind(documents, *kinds):
 
 
 def pods(documents):
-    """The pods that these manifests bring about."""
+    """The pods and pod templates in these manifests."""
     return [_pod(document) for document in of_kind(documents, *TEMPLATES)]
 
 
@@ -121,25 +121,25 @@ def claim_size(claim):
 
 
 def size(text):
-    """Bytes, as Kubernetes (2Gi) and Cairn (2GiB) write them."""
+    """A size in bytes, from the notation of Kubernetes (2Gi) or Cairn (2GiB)."""
     match = QUANTITY.fullmatch(str(text))
-    need(match, f"{text} is no size in Ki, Mi, Gi or Ti")
+    require(match, f"{text} is not a size in Ki, Mi, Gi or Ti")
     return int(match[1]) * 1024 ** ["", "Ki", "Mi", "Gi", "Ti"].index(match[2] or "")
 
 
 def seconds(text):
-    """A time as Cairn writes it: 20s, or 1m 30s."""
+    """A time in seconds, from Cairn's notation: 20s, or 1m 30s."""
     parts = TIME.findall(text)
-    need(parts and "".join(map("".join, parts)) == text.replace(" ", ""), f"{text} is no time such as 20s")
+    require(parts and "".join(map("".join, parts)) == text.replace(" ", ""), f"{text} is not a time such as 20s")
     return sum(int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
 
 
 def check(documents):
-    """Whether an API server would take them all, in each of VERSIONS."""
-    need(documents, "there is no manifest")
+    """An API server of each of VERSIONS would accept all manifests."""
+    require(documents, "there are no manifests")
     names = [name(document) for document in documents]
     for document in documents:
-        need(names.count(name(document)) == 1, f"{name(document)} is there twice")
+        require(names.count(name(document)) == 1, f"{name(document)} exists twice")
         _check_names(document)
         _check_choices(document, document, "")
         if document["kind"] in CUSTOM:
@@ -153,28 +153,28 @@ def _check_schemas(document):
         try:
             kubernetes_validate.validate(document, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError as error:
-            raise Wrong(f"{name(document)}: Kubernetes {version} has no {document['apiVersion']}") from error
+            raise CheckFailed(f"{name(document)}: Kubernetes {version} has no {document['apiVersion']}") from error
         except kubernetes_validate.ValidationError as error:
             path = ".".join(map(str, error.path))
-            raise Wrong(f"{name(document)}: Kubernetes {version} refuses {path}: {error.message}") from error
+            raise CheckFailed(f"{name(document)}: Kubernetes {version} rejects {path}: {error.message}") from error
 
 
 def _check_names(document):
-    """What becomes a label or a name in DNS has fewer characters than a schema says, and fewer kinds of them."""
+    """Labels and DNS names have a smaller maximum length and character set than the schemas permit."""
     metadata = document["metadata"]
-    need(NAME.fullmatch(metadata["name"]), f"{name(document)}: no name that the API takes")
+    require(NAME.fullmatch(metadata["name"]), f"{name(document)}: the name is invalid")
     longest = 63 if document["kind"] == "Service" else 253
-    need(len(metadata["name"]) <= longest, f"{name(document)}: the name is longer than {longest} characters")
-    # A StatefulSet's pods have a label with its name and a hash of eleven characters.
+    require(len(metadata["name"]) <= longest, f"{name(document)}: the name is longer than {longest} characters")
+    # The pods of a StatefulSet have a label that consists of its name and a hash of eleven characters.
     is_short = document["kind"] != "StatefulSet" or len(metadata["name"]) <= 52
-    need(is_short, f"{name(document)}: with its hash, the name is longer than a label may be")
+    require(is_short, f"{name(document)}: with its hash, the name is too long for a label")
     for key, value in _labels(document):
         is_label = isinstance(value, str) and len(value) <= 63 and LABEL.fullmatch(value)
-        need(is_label, f"{name(document)}: the label {key} cannot be {value!r}")
+        require(is_label, f"{name(document)}: label {key} has the invalid value {value!r}")
     for key, value in _under(document, "ports"):
         if key == "name":
             is_port = len(value) <= 15 and PORT_NAME.fullmatch(value)
-            need(is_port, f"{name(document)}: a port cannot be called {value}")
+            require(is_port, f"{name(document)}: {value} is not a valid name of a port")
 
 
 def _labels(document):
@@ -182,7 +182,7 @@ def _labels(document):
 
 
 def _under(node, wanted, inside=""):
-    """The keys and plain values of all mappings that stand under a key, wherever it is."""
+    """The keys and scalar values of all mappings below the key `wanted`, anywhere in the document."""
     if isinstance(node, list):
         for element in node:
             yield from _under(element, wanted, inside)
@@ -199,33 +199,42 @@ def _check_choices(document, node, inside):
         for key, value in node.items():
             for chosen in value if isinstance(value, list) else [value]:
                 choices = CHOICES.get(f"{inside}.{key}")
-                need(choices is None or chosen in choices, f"{name(document)}: {inside}.{key} cannot be {chosen!r}")
+                require(
+                    choices is None or chosen in choices,
+                    f"{name(document)}: {inside}.{key} has the invalid value {chosen!r}",
+                )
                 _check_choices(document, chosen, key)
 
 
 def _only(document, where, node, needed, allowed=()):
-    """A mapping has all of the keys that it needs, and no others than those allowed."""
-    need(isinstance(node, dict), f"{name(document)}: {where} is no mapping")
+    """A mapping has all of the required keys, and no others except the allowed ones."""
+    require(isinstance(node, dict), f"{name(document)}: {where} is not a mapping")
     missing, unknown = set(needed) - set(node), set(node) - set(needed) - set(allowed)
-    need(not missing, f"{name(document)}: {where} has no {', '.join(sorted(missing))}")
-    need(not unknown, f"{name(document)}: {where} does not know {', '.join(sorted(unknown))}")
+    require(not missing, f"{name(document)}: {where} has no {', '.join(sorted(missing))}")
+    require(not unknown, f"{name(document)}: {where} has the unknown {', '.join(sorted(unknown))}")
 
 
 def _check_monitoring(document):
-    need(document["apiVersion"] == "monitoring.coreos.com/v1", f"{name(document)}: apiVersion {document['apiVersion']}")
+    require(
+        document["apiVersion"] == "monitoring.coreos.com/v1",
+        f"{name(document)}: apiVersion {document['apiVersion']}",
+    )
     _only(document, "the manifest", document, ("apiVersion", "kind", "metadata", "spec"))
 
 
 def _check_pod_monitor(document):
-    """Of what the Prometheus Operator takes, what the files here may use."""
+    """The fields of the Prometheus Operator that the files here may use."""
     _check_monitoring(document)
     spec = document["spec"]
     _only(document, "spec", spec, ("selector", "podMetricsEndpoints"), ("namespaceSelector", "jobLabel"))
     _only(document, "spec.selector", spec["selector"], (), ("matchLabels", "matchExpressions"))
-    need(spec["selector"], f"{name(document)}: the selector is empty, which is every pod")
+    require(spec["selector"], f"{name(document)}: the selector is empty and matches every pod")
     for endpoint in spec["podMetricsEndpoints"]:
         _only(document, "an endpoint", endpoint, ("port", "path", "interval"), ("scrapeTimeout", "honorLabels"))
-        need(INTERVAL.fullmatch(endpoint["interval"]), f"{name(document)}: {endpoint['interval']} is no interval")
+        require(
+            INTERVAL.fullmatch(endpoint["interval"]),
+            f"{name(document)}: {endpoint['interval']} is not an interval",
+        )
 
 
 def _check_prometheus_rule(document):

@@ -1,12 +1,12 @@
-"""Whether what the values of a chart say is what the manifests have."""
+"""Checks that the settings in the values of a chart are in the rendered manifests."""
 import hashlib
 
 import configurations
 import manifests
-from context import need
+from context import require
 
-# Settings that are passed on as they are, and where to. A number is a place in a list.
-PASSED_ON = {
+# Settings that are copied into a manifest unchanged: its kind, and the path in it. A number is an index of a list.
+COPIED = {
     "replicas": ("StatefulSet", "spec.replicas"),
     "updateStrategy": ("StatefulSet", "spec.updateStrategy"),
     "persistentVolumeClaimRetentionPolicy": ("StatefulSet", "spec.persistentVolumeClaimRetentionPolicy"),
@@ -33,7 +33,7 @@ PASSED_ON = {
 
 
 def merged(under, over):
-    """As Helm does: mappings key by key, and null takes a key away."""
+    """Merges values as Helm does: mappings key by key, and null removes a key."""
     result = dict(under)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(under.get(key), dict):
@@ -43,7 +43,7 @@ def merged(under, over):
 
 
 def at(node, path):
-    """What is at a path, or nothing."""
+    """The value at a path, or None."""
     for key in path.split("."):
         if isinstance(node, list):
             node = node[int(key)] if int(key) < len(node) else None
@@ -55,24 +55,27 @@ def at(node, path):
 
 
 def check_manifests(documents, settings):
-    """Nothing is where a setting is empty. Of several of a kind, the first is meant."""
-    for path, (kind, place) in PASSED_ON.items():
+    """Copied settings are in the first manifest of their kind, and absent there if they are empty."""
+    for path, (kind, target) in COPIED.items():
         for document in manifests.of_kind(documents, kind)[:1]:
-            wanted, given = at(settings, path), at(document, place)
+            wanted, given = at(settings, path), at(document, target)
             is_same = given == wanted or not wanted and given is None
-            need(is_same, f"{manifests.name(document)}: {place} is {given}, and {path} says {wanted}")
+            require(is_same, f"{manifests.name(document)}: {target} is {given}, but {path} is {wanted}")
 
 
 def check_cairn(cairn, settings, version):
-    """What the values say of Cairn itself is what it is told."""
+    """Cairn's configuration, environment and container have the settings of the values."""
     given, size = cairn.setting("storage.max_bytes"), settings["storage"]["size"]
-    cairn.need(manifests.size(given) == manifests.size(size), f"storage.max_bytes is {given}, and storage.size {size}")
+    cairn.require(
+        manifests.size(given) == manifests.size(size),
+        f"storage.max_bytes is {given}, but storage.size is {size}",
+    )
     config = settings["config"]
-    cairn.need(merged(cairn.config, config) == cairn.config, f"its configuration has not all of {config}")
+    cairn.require(merged(cairn.config, config) == cairn.config, f"its configuration does not contain all of {config}")
     if prefix := settings.get("logOriginPrefix"):
         variables = configurations.environment(cairn.container)
         origin = f"{prefix.rstrip('/')}/{configurations.FIELDS['metadata.name']}"
-        cairn.need(variables.get("CAIRN_LOG__ORIGIN") == origin, f"its log has to be called {origin}")
+        cairn.require(variables.get("CAIRN_LOG__ORIGIN") == origin, f"the origin of its log must be {origin}")
     _check_container(cairn, settings, version)
     if cairn.is_server:
         _check_server(cairn, settings)
@@ -82,50 +85,53 @@ def _check_container(cairn, settings, version):
     container = cairn.container
     _check_image(cairn, settings["image"], version)
     given = container["securityContext"]
-    cairn.need(given == settings["securityContext"], "its securityContext is another than that of the values")
+    cairn.require(given == settings["securityContext"], "its securityContext differs from the values")
     resources = container["resources"]
     has_all = merged(resources, settings["resources"]) == resources
-    cairn.need(has_all, "its resources are others than those of the values")
-    # The pod of `helm test` would wait for them.
+    cairn.require(has_all, "its resources differ from the values")
+    # The pod of `helm test` would wait for these claims.
     claims = [volume["name"] for volume in settings.get("extraVolumes", []) if "persistentVolumeClaim" in volume]
-    for key, place in (("extraEnv", "env"), ("extraVolumeMounts", "volumeMounts")):
-        left_out = () if cairn.is_server else claims
-        wanted = [element for element in settings[key] if element["name"] not in left_out]
-        missing = [element for element in wanted if element not in container[place]]
-        cairn.need(not missing, f"{place} has not {missing} of {key}")
+    for key, target in (("extraEnv", "env"), ("extraVolumeMounts", "volumeMounts")):
+        excluded = () if cairn.is_server else claims
+        wanted = [element for element in settings[key] if element["name"] not in excluded]
+        missing = [element for element in wanted if element not in container[target]]
+        cairn.require(not missing, f"{target} lacks {missing} of {key}")
 
 
 def _check_server(cairn, settings):
     port = next(port for port in cairn.container["ports"] if port["name"] == "cairn-admin")
-    cairn.need(port["containerPort"] == settings["adminPort"], f"adminPort is {settings['adminPort']}")
+    cairn.require(
+        port["containerPort"] == settings["adminPort"],
+        f"the port cairn-admin must be adminPort, {settings['adminPort']}",
+    )
     probes = {key: probe for key, probe in cairn.container.items() if key.endswith("Probe")}
     wanted = {f"{kind}Probe": probe for kind, probe in settings["probes"].items()}
-    cairn.need(probes == wanted, "its probes are others than those of the values")
+    cairn.require(probes == wanted, "its probes differ from the values")
     if not cairn.is_native:
         drain = cairn.container["lifecycle"]["preStop"]["exec"]["command"]
         wanted = settings.get("sidecar", settings)
         is_same = [drain[3], drain[5]] == [wanted["drainAfter"], wanted["drainWithin"]]
-        cairn.need(is_same, f"{drain} has not drainAfter and drainWithin of the values")
-    # So that new settings bring new pods. The last line of a ConfigMap's text has its end, the template's has not.
+        cairn.require(is_same, f"{drain} does not have drainAfter and drainWithin of the values")
+    # New settings must create new pods. The text of the ConfigMap ends with a newline, that of the template does not.
     checksum = hashlib.sha256(cairn.text.rstrip("\n").encode()).hexdigest()
     given = cairn.pod.annotations.get("checksum/cairn-config")
-    cairn.need(given == checksum, f"checksum/cairn-config is {given}, and its configuration has {checksum}")
+    cairn.require(given == checksum, f"checksum/cairn-config is {given}, but that of its configuration is {checksum}")
 
 
 def _check_image(cairn, image, version):
     digest = f"@{image['digest']}" if image["digest"] else ""
     wanted = f"{image['repository']}:{image['tag'] or version}{digest}"
-    cairn.need(cairn.container["image"] == wanted, f"its image has to be {wanted}, not {cairn.container['image']}")
+    cairn.require(cairn.container["image"] == wanted, f"its image must be {wanted}, not {cairn.container['image']}")
     policy = cairn.container.get("imagePullPolicy")
-    cairn.need(policy == image["pullPolicy"], f"imagePullPolicy is {policy}, not {image['pullPolicy']}")
+    cairn.require(policy == image["pullPolicy"], f"imagePullPolicy is {policy}, not {image['pullPolicy']}")
 
 
 def check_texts(values, rendered):
-    """A setting that nothing reads would be one that a user believes in."""
+    """Every text in the values occurs in the rendered manifests, so that no setting is ignored."""
     text = "\n".join(rendered.values())
     for path, value in _texts(values):
         if not path.endswith("storage.size"):
-            need(value.rstrip("/") in text, f"nothing has the {value} of {path}")
+            require(value.rstrip("/") in text, f"no manifest contains {value} of {path}")
 
 
 def _texts(node, path=""):

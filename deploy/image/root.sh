@@ -1,7 +1,7 @@
 #!/bin/sh
-# Puts together what the image has: the program, the libraries that it is linked to, the certificates of authorities, one user.
-# The Dockerfile runs this, and so does the test that plays the life of a pod.
-# root.sh PROGRAM FOLDER
+# Assembles the root file system of the image: the program, the libraries it is linked to, CA certificates, one user.
+# Used by the Dockerfile and by tests/ops/pod.rs.
+# root.sh PROGRAM DIRECTORY
 set -eu
 program=$1
 root=$2
@@ -15,12 +15,12 @@ install -D -m 644 "$here/cairn.yaml" "$root/etc/cairn/cairn.yaml"
 install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 echo 'cairn:x:10001:10001:cairn:/var/lib/cairn:/usr/sbin/nologin' > "$root/etc/passwd"
 echo 'cairn:x:10001:' > "$root/etc/group"
-# Without it the names of a pod's own /etc/hosts are asked for last.
+# Without it, the resolver asks DNS before the pod's /etc/hosts.
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/var/lib/cairn"
 mkdir -p -m 1777 "$root/tmp"
 
-# Whose libraries these are, for those who look for known faults in images, and under which terms.
+# The packages and licenses of these libraries, for vulnerability scanners.
 for package in libc6 libgcc-s1 libstdc++6 ca-certificates; do
     mkdir -p "$root/var/lib/dpkg/status.d" "$root/usr/share/doc/$package"
     dpkg -s "$package" > "$root/var/lib/dpkg/status.d/$package"

@@ -1,10 +1,10 @@
 {{/*
-What the templates refuse, each with a word that says what to write instead.
+What the templates refuse. Each message states what to set instead.
 */}}
 
-{{/* Refuses settings that are not there, or of another kind. What a chart calls begins with it. */}}
+{{/* Refuses missing settings, and settings of a wrong type. Every template that a chart calls starts with it. */}}
 {{- define "cairn-lib.check" -}}
-{{- $alias := "values is empty: write alias: cairn beside cairn-lib in Chart.yaml, so that .Values.cairn are its settings" -}}
+{{- $alias := "values is empty: set alias: cairn for cairn-lib in Chart.yaml, so that .Values.cairn contains its settings" -}}
 {{- if not (kindIs "map" .values) -}}
 {{- include "cairn-lib.refuse" $alias -}}
 {{- end -}}
@@ -16,15 +16,15 @@ What the templates refuse, each with a word that says what to write instead.
 {{- range $maps -}}
 {{- if not (hasKey $.values .) -}}{{- $missing = add1 $missing -}}{{- end -}}
 {{- end -}}
-{{- /* Somebody may write null for one or two. Where most are missing, the defaults of this chart never came. */ -}}
+{{- /* A user may set one or two to null. If most are missing, the defaults of this chart were not merged. */ -}}
 {{- if gt (int $missing) 3 -}}
 {{- include "cairn-lib.refuse" $alias -}}
 {{- end -}}
-{{- $self := include "cairn-lib.self" . -}}
+{{- $self := include "cairn-lib.dependencyName" . -}}
 {{- if and (ne $self "cairn-lib") (index .root.Values "cairn-lib") -}}
 {{- include "cairn-lib.refuse" (printf (cat
-      "cairn-lib: write these settings under %s, its alias in Chart.yaml: under cairn-lib nothing reads"
-      "them") $self) -}}
+      "cairn-lib: set these values under %s, its alias in Chart.yaml: values under cairn-lib are"
+      "ignored") $self) -}}
 {{- end -}}
 {{- $below := list
       "secrets.orgId" "secrets.apiKeys" "secrets.tls" "secrets.clientCa" "secrets.logKey" "podMonitor.labels"
@@ -36,7 +36,7 @@ What the templates refuse, each with a word that says what to write instead.
 {{- include "cairn-lib.checkEnvironment" . -}}
 {{- end -}}
 
-{{/* Refuses what is no map: {settings, paths}, and needed where it has to be there. A path comes behind those above it. */}}
+{{/* Refuses values that are no mappings: {settings, paths, under, needed}. Parents precede children in paths. */}}
 {{- define "cairn-lib.checkMaps" -}}
 {{- range $path := .paths -}}
 {{- $node := $.settings -}}
@@ -48,21 +48,21 @@ What the templates refuse, each with a word that says what to write instead.
 {{- end -}}
 {{- end -}}
 {{- if and (or $found $.needed) (not (kindIs "map" $node)) -}}
-{{- include "cairn-lib.refuse" (printf "%s%s: write settings under it, or {}, not %s" ($.under | default "") $path (toJson $node)) -}}
+{{- include "cairn-lib.refuse" (printf "%s%s: expected a mapping, such as {}, found %s" ($.under | default "") $path (toJson $node)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses variables that would override what the chart sets around Cairn. */}}
+{{/* Refuses variables that contradict what the chart sets in other manifests. */}}
 {{- define "cairn-lib.checkEnvironment" -}}
 {{- $instead := dict
-      "CAIRN_STORAGE__MAX_BYTES" "write storage.size: the volume and its limits follow from that"
-      "CAIRN_STORAGE__DATA_DIR" "it is /var/lib/cairn/data, where the volume is"
-      "CAIRN_ADMIN__LISTEN" "write adminPort: probes and scrapes come there"
-      "CAIRN_LOG__KEY_FILE" "write secrets.logKey.name: that brings the file" -}}
+      "CAIRN_STORAGE__MAX_BYTES" "set storage.size, from which the volume and its limits are derived"
+      "CAIRN_STORAGE__DATA_DIR" "it is always /var/lib/cairn/data, on the volume"
+      "CAIRN_ADMIN__LISTEN" "set adminPort, the port of probes and scrapes"
+      "CAIRN_LOG__KEY_FILE" "set secrets.logKey.name, which mounts the file" -}}
 {{- if .standalone -}}
-{{- $_ := set $instead "CAIRN_LISTEN" "write config.listen, with 0.0.0.0:7600 or [::]:7600 among it: the Service sends there" -}}
-{{- $_ := set $instead "CAIRN_INGEST__OTLP__LISTEN" "write service.otlp.enabled: true: that opens the port everywhere" -}}
+{{- $_ := set $instead "CAIRN_LISTEN" "set config.listen, including 0.0.0.0:7600 or [::]:7600, the target of the Service" -}}
+{{- $_ := set $instead "CAIRN_INGEST__OTLP__LISTEN" "set service.otlp.enabled: true, which opens the port in all manifests" -}}
 {{- end -}}
 {{- range .values.extraEnv -}}
 {{- if hasKey $instead (toString .name) -}}
@@ -71,8 +71,8 @@ What the templates refuse, each with a word that says what to write instead.
 {{- end -}}
 {{- end -}}
 
-{{/* Whether callers have to show something: a key, or a certificate. */}}
-{{- define "cairn-lib.asksCallers" -}}
+{{/* Whether clients are authenticated, by a key or by a certificate. */}}
+{{- define "cairn-lib.authenticatesClients" -}}
 {{- $auth := .values.config.auth | default dict -}}
 {{- $secrets := .values.secrets -}}
 {{- $byKeys := or $secrets.apiKeys.name $auth.api_keys $auth.api_keys_file -}}
@@ -80,7 +80,7 @@ What the templates refuse, each with a word that says what to write instead.
 {{- end -}}
 
 {{/* The addresses of config.listen, as a YAML list. */}}
-{{- define "cairn-lib.listens" -}}
+{{- define "cairn-lib.listenAddresses" -}}
 {{- $listen := .values.config.listen | default list -}}
 {{- if not (kindIs "slice" $listen) -}}{{- $listen = splitList "," (toString $listen) -}}{{- end -}}
 {{- $addresses := list -}}
@@ -88,7 +88,10 @@ What the templates refuse, each with a word that says what to write instead.
 {{- $addresses | toYaml -}}
 {{- end -}}
 
-{{/* Refuses what Cairn would refuse at its start, what belongs in a Secret, or what would contradict what the chart sets around it. */}}
+{{/*
+Refuses a configuration that Cairn would refuse at its start, that contains secrets, or that contradicts what the chart
+sets in other manifests.
+*/}}
 {{- define "cairn-lib.checkConfig" -}}
 {{- include "cairn-lib.check" . -}}
 {{- $config := .values.config -}}
@@ -97,62 +100,64 @@ What the templates refuse, each with a word that says what to write instead.
 {{- $log := $config.log | default dict -}}
 {{- $secrets := .values.secrets -}}
 {{- if has (int .values.adminPort) (list 7600 4318) -}}
-{{- include "cairn-lib.refuse" "adminPort: write another than 7600 and 4318: events come in there" -}}
+{{- include "cairn-lib.refuse" "adminPort: choose a port other than 7600 and 4318, which receive events" -}}
 {{- end -}}
 {{- if hasKey $storage "max_bytes" -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.storage.max_bytes: remove it, and write storage.size: the volume and its limits follow from"
-      "that") -}}
+      "config.storage.max_bytes: remove it and set storage.size, from which the volume and its limits are"
+      "derived") -}}
 {{- end -}}
 {{- if hasKey $storage "data_dir" -}}
-{{- include "cairn-lib.refuse" "config.storage.data_dir: remove it: it is /var/lib/cairn/data, where the volume is" -}}
+{{- include "cairn-lib.refuse" "config.storage.data_dir: remove it: it is always /var/lib/cairn/data, on the volume" -}}
 {{- end -}}
 {{- with ($config.admin | default dict).listen -}}
 {{- $listen := toString . -}}
 {{- $port := printf ":%d" (int $.values.adminPort) -}}
 {{- if or (not (hasSuffix $port $listen)) (hasPrefix "127." $listen) (hasPrefix "[::1]" $listen) -}}
 {{- include "cairn-lib.refuse" (printf (cat
-      "config.admin.listen: remove it, or write 0.0.0.0%s or [::]%s: probes come to the pod's address, and"
-      "adminPort says the port") $port $port) -}}
+      "config.admin.listen: remove it, or set 0.0.0.0%s or [::]%s: probes use the pod's address and"
+      "adminPort") $port $port) -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey $auth "api_keys" -}}
 {{- if not (kindIs "slice" $auth.api_keys) -}}
-{{- include "cairn-lib.refuse" "config.auth.api_keys: write a list, or secrets.apiKeys.name: keys belong in a Secret" -}}
+{{- include "cairn-lib.refuse" (cat
+      "config.auth.api_keys: expected a list; or set secrets.apiKeys.name, because keys belong in a"
+      "Secret") -}}
 {{- end -}}
 {{- range $auth.api_keys -}}
 {{- if not (hasPrefix "sha256:" (toString .)) -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.auth.api_keys: write secrets.apiKeys.name, or sha256:HASH: everybody who may look at the"
-      "ConfigMap would see the key") -}}
+      "config.auth.api_keys: set secrets.apiKeys.name, or use sha256:HASH: everyone who may read the"
+      "ConfigMap could read the key") -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- /* A sidecar that does not start keeps its app from starting. */ -}}
-{{- if not (or .standalone $auth.allow_anonymous (eq (include "cairn-lib.asksCallers" .) "true")) -}}
-{{- $addresses := include "cairn-lib.listens" . | fromYamlArray -}}
+{{- /* A sidecar that does not start prevents its app from starting. */ -}}
+{{- if not (or .standalone $auth.allow_anonymous (eq (include "cairn-lib.authenticatesClients" .) "true")) -}}
+{{- $addresses := include "cairn-lib.listenAddresses" . | fromYamlArray -}}
 {{- with (($config.ingest | default dict).otlp | default dict).listen -}}{{- $addresses = append $addresses (toString .) -}}{{- end -}}
 {{- range $addresses -}}
 {{- if not (or (hasPrefix "127." .) (hasPrefix "[::1]:" .) (hasPrefix "unix:" .)) -}}
 {{- include "cairn-lib.refuse" (printf (cat
-      "config.listen, config.ingest.otlp.listen: write secrets.apiKeys.name, or secrets.tls.name and"
-      "secrets.clientCa.name, or, if everybody may send and read, config.auth.allow_anonymous: true: %s is no"
-      "loopback, and Cairn does not start there without") .) -}}
+      "config.listen, config.ingest.otlp.listen: set secrets.apiKeys.name, or secrets.tls.name and"
+      "secrets.clientCa.name, or, if everyone may send and read, config.auth.allow_anonymous: true: %s is not"
+      "a loopback address, and Cairn requires one of these to start") .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey $log "key_file" -}}
-{{- include "cairn-lib.refuse" "config.log.key_file: remove it, and write secrets.logKey.name: that brings the file" -}}
+{{- include "cairn-lib.refuse" "config.log.key_file: remove it and set secrets.logKey.name, which mounts the file" -}}
 {{- end -}}
 {{- if and $secrets.clientCa.name (not $secrets.tls.name) -}}
-{{- include "cairn-lib.refuse" "secrets.clientCa: write secrets.tls.name, too: there are no client certificates without TLS" -}}
+{{- include "cairn-lib.refuse" "secrets.clientCa: set secrets.tls.name, too: client certificates require TLS" -}}
 {{- end -}}
 {{- if and $secrets.logKey.name (not $log.origin) (not .origin) -}}
-{{- include "cairn-lib.refuse" "secrets.logKey: write config.log.origin, too: the name of the log that the key was made for" -}}
+{{- include "cairn-lib.refuse" "secrets.logKey: set config.log.origin, too: the name of the log that the key belongs to" -}}
 {{- end -}}
 {{- if and (or $secrets.logKey.name $log.origin) (ne (include "cairn-lib.onClaim" .) "true") -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.log.origin, secrets.logKey: write storage.existingClaim, too, or remove them: an emptyDir"
-      "ends with its pod, and the next one would sign another history under the same name") -}}
+      "config.log.origin, secrets.logKey: set storage.existingClaim, too, or remove them: an emptyDir is"
+      "deleted with its pod, and the next pod would sign another history under the same name") -}}
 {{- end -}}
 {{- end -}}

@@ -1,5 +1,5 @@
 {{/*
-cairn.yaml: what the chart knows, and over it what the user wrote under `config`.
+cairn.yaml: the settings that the chart determines, overridden by the user's `config`.
 */}}
 
 {{/* The text of cairn.yaml. */}}
@@ -34,7 +34,7 @@ cairn.yaml: what the chart knows, and over it what the user wrote under `config`
 {{- mergeOverwrite $config (deepCopy .values.config) | toYaml -}}
 {{- end -}}
 
-{{/* The ConfigMap with it. */}}
+{{/* The ConfigMap that contains it. */}}
 {{- define "cairn-lib.configMap" -}}
 {{- include "cairn-lib.check" . -}}
 apiVersion: v1

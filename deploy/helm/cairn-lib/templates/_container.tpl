@@ -1,14 +1,14 @@
 {{/*
-Cairn's container, in its two forms.
+Cairn's container, as a native sidecar and as an ordinary container.
 */}}
 
-{{/* A native sidecar: an init container that goes on running. It gets its SIGTERM when the app has ended. */}}
+{{/* A native sidecar: an init container that keeps running. It receives SIGTERM after the app has ended. */}}
 {{- define "cairn-lib.initContainer" -}}
 {{- include "cairn-lib.base" . }}
 restartPolicy: Always
 {{- end -}}
 
-{{/* A container beside others. It gets its SIGTERM with them, so it waits for what they still send. */}}
+{{/* An ordinary container. It receives SIGTERM together with the others, so it waits while they still send. */}}
 {{- define "cairn-lib.container" -}}
 {{- include "cairn-lib.base" . }}
 lifecycle:
@@ -18,7 +18,7 @@ lifecycle:
       command: [/cairn, drain, --after, {{ $drain.after }}, --within, {{ $drain.within }}, --config, /etc/cairn/cairn.yaml]
 {{- end -}}
 
-{{/* How long it waits: {after, within}. */}}
+{{/* How long its preStop hook waits: {after, within}. */}}
 {{- define "cairn-lib.drain" -}}
 {{- if .drain -}}
 {{- toYaml .drain -}}
@@ -27,7 +27,7 @@ lifecycle:
 {{- end -}}
 {{- end -}}
 
-{{/* What both have in common. */}}
+{{/* The part that both have in common. */}}
 {{- define "cairn-lib.base" -}}
 {{- include "cairn-lib.check" . -}}
 {{- $values := .values -}}
@@ -72,8 +72,8 @@ volumeMounts:
 {{- end -}}
 
 {{/*
-The pod's names come first: $(POD_NAME) is only replaced in what stands behind it. The environment overrides the file, so
-a label that the user wrote there is left out here.
+The names of the pod come first, because $(POD_NAME) is only replaced in variables that follow it. The environment
+overrides the file, so a label that the user sets in `config` is left out here.
 */}}
 {{- define "cairn-lib.env" -}}
 {{- $fields := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "NODE_NAME" "spec.nodeName" -}}
@@ -101,8 +101,8 @@ a label that the user wrote there is left out here.
 {{- end -}}
 
 {{/*
-The request of ephemeral storage is its limit: a node that runs out of it evicts first who has more than was asked for,
-and an emptyDir goes with its pod.
+The request of ephemeral storage equals its limit: a node that runs out of it first evicts pods that use more than they
+requested, and an emptyDir is deleted with its pod.
 */}}
 {{- define "cairn-lib.resources" -}}
 {{- $computed := printf "%sMi" (include "cairn-lib.ephemeralMi" .) -}}

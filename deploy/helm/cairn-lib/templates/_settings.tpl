@@ -1,19 +1,19 @@
 {{/*
-What the other templates read from the settings.
+Values that the other templates derive from the settings.
 
-Every template here that a chart may call takes a dict:
-  root    the chart's own context, usually $
+Every template of this chart that another chart may call takes a dict:
+  root    the context of the calling chart, usually $
   values  the settings, as in values.yaml of this chart
-and some of them, if the defaults do not fit:
-  name    what the ConfigMap, and everything beside it, is called: RELEASE-cairn
+and optionally:
+  name    the name of the ConfigMap and the other objects; default: RELEASE-cairn
 */}}
 
-{{/* A word that is passed on to the user when something cannot work. */}}
+{{/* Fails with a message for the user. */}}
 {{- define "cairn-lib.refuse" -}}
 {{- fail (printf "\n\nCairn: %s\n" .) -}}
 {{- end -}}
 
-{{/* The name of the ConfigMap, and of what stands beside it. */}}
+{{/* The name of the ConfigMap and the other objects. */}}
 {{- define "cairn-lib.name" -}}
 {{- .name | default (printf "%s-cairn" (.root.Release.Name | trunc 53 | trimSuffix "-")) -}}
 {{- end -}}
@@ -26,24 +26,24 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* Under which name this chart is a dependency: an alias may have given it any. */}}
-{{- define "cairn-lib.self" -}}
+{{/* The name of this chart as a dependency, which is its alias if there is one. */}}
+{{- define "cairn-lib.dependencyName" -}}
 {{- $found := "" -}}
 {{- range $name, $chart := (.root | default dict).Subcharts -}}
 {{- if and (eq $chart.Chart.Type "library") (index $chart.Chart.Annotations "cairn/library") -}}
 {{- $found = $name -}}
 {{- end -}}
 {{- end -}}
-{{- $found | required "Cairn: root has to be the context ($) of the chart that has cairn-lib among its dependencies" -}}
+{{- $found | required "Cairn: root must be the context ($) of the chart that depends on cairn-lib" -}}
 {{- end -}}
 
 {{- define "cairn-lib.version" -}}
-{{- (index .root.Subcharts (include "cairn-lib.self" .)).Chart.AppVersion -}}
+{{- (index .root.Subcharts (include "cairn-lib.dependencyName" .)).Chart.AppVersion -}}
 {{- end -}}
 
 {{/* A file of this chart. */}}
 {{- define "cairn-lib.file" -}}
-{{- $chart := index .root.Subcharts (include "cairn-lib.self" .) -}}
+{{- $chart := index .root.Subcharts (include "cairn-lib.dependencyName" .) -}}
 {{- $missing := printf "Cairn: cairn-lib has no %s: was it copied without following symbolic links?" .file -}}
 {{- $chart.Files.Get .file | required $missing -}}
 {{- end -}}
@@ -54,11 +54,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* storage.size in Mi: what the ledger may take. */}}
+{{/* The maximum size of the ledger (storage.size), in Mi. */}}
 {{- define "cairn-lib.sizeMi" -}}
 {{- $size := toString .values.storage.size -}}
 {{- if not (regexMatch "^[1-9][0-9]{0,9}(Mi|Gi)$" $size) -}}
-{{- include "cairn-lib.refuse" (printf "storage.size: write it in whole Mi or Gi, such as 2Gi, not %s" $size) -}}
+{{- include "cairn-lib.refuse" (printf "storage.size: expected whole Mi or Gi, such as 2Gi, found %s" $size) -}}
 {{- else if hasSuffix "Gi" $size -}}
 {{- mul (trimSuffix "Gi" $size | atoi) 1024 -}}
 {{- else -}}
@@ -66,13 +66,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* The volume in Mi: a quarter more for compactions and the write-ahead log, and storage.min_free_bytes. */}}
+{{/* The volume, in Mi: a quarter more for compactions and the write-ahead log, and storage.min_free_bytes. */}}
 {{- define "cairn-lib.volumeMi" -}}
 {{- $size := include "cairn-lib.sizeMi" . | int -}}
 {{- add $size (div $size 4) 256 -}}
 {{- end -}}
 
-{{/* The ephemeral storage in Mi: what is not on a claim, and the container's log and /tmp. */}}
+{{/* The ephemeral storage, in Mi: the volume unless it is a claim, and the container's log and /tmp. */}}
 {{- define "cairn-lib.ephemeralMi" -}}
 {{- if or .test (eq (include "cairn-lib.onClaim" .) "true") -}}
 256
@@ -81,15 +81,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Whether the ledger outlives the pod: in a StatefulSet, or on a claim that is there already. */}}
+{{/* Whether the ledger outlives the pod: in a StatefulSet, or on an existing claim. */}}
 {{- define "cairn-lib.onClaim" -}}
 {{- or .standalone (not (empty .values.storage.existingClaim)) -}}
 {{- end -}}
 
-{{/* A time of Cairn's configuration in ms: {key, time}. */}}
+{{/* A time of Cairn's configuration, in ms: {key, time}. */}}
 {{- define "cairn-lib.milliseconds" -}}
 {{- if not (regexMatch "^([0-9]+(ms|s|m|h) *)+$" (toString .time)) -}}
-{{- include "cairn-lib.refuse" (printf "%s: write it in ms, s, m or h, such as 20s, not %v" .key .time) -}}
+{{- include "cairn-lib.refuse" (printf "%s: expected a time in ms, s, m or h, such as 20s, found %v" .key .time) -}}
 {{- end -}}
 {{- $sum := 0 -}}
 {{- range regexFindAll "[0-9]+(ms|s|m|h)" .time -1 -}}
@@ -100,7 +100,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $sum -}}
 {{- end -}}
 
-{{/* The secrets that are named, as a YAML list: secrets.orgId ... */}}
+{{/* The secrets that are set, as a YAML list: secrets.orgId ... */}}
 {{- define "cairn-lib.secrets" -}}
 {{- $named := list -}}
 {{- range $what, $secret := .values.secrets -}}

@@ -1,7 +1,7 @@
 {{/*
-A pod for `helm test`: the same container with the same configuration and secrets, in which the program itself says
-whether it would start with them. Besides root and values it takes
-  pod     the pod template that cairn-lib.pod takes, for its account, its securityContext, and where it may run
+A pod for `helm test`: the same container with the same configuration and secrets, which runs `cairn config validate`.
+Besides root and values it takes
+  pod     the pod template that cairn-lib.pod takes, for its account, its securityContext, and its scheduling
 */}}
 {{- define "cairn-lib.test" -}}
 {{- include "cairn-lib.checkConfig" . -}}
@@ -11,7 +11,7 @@ whether it would start with them. Besides root and values it takes
 {{- $container = omit $container "ports" "startupProbe" "livenessProbe" "readinessProbe" -}}
 {{- $_ := set $container "args" (list "config" "validate" "--config" "/etc/cairn/cairn.yaml") -}}
 {{- $volumes := include "cairn-lib.volumes" $test | fromYamlArray -}}
-{{- /* The configuration may name files of these. Not of claims: one that is on another node would hold the test up. */ -}}
+{{- /* The configuration may name files of these. Not of claims: a claim on another node would block the test. */ -}}
 {{- $extra := list -}}
 {{- range .values.extraVolumeMounts -}}{{- $extra = append $extra .name -}}{{- end -}}
 {{- range $spec.volumes -}}

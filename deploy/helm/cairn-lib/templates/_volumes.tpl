@@ -1,13 +1,13 @@
 {{/*
-The pod's volumes for Cairn: one for all that it reads, one for the ledger, one for /tmp.
+Cairn's volumes: one for configuration and secrets, one for the ledger, one for /tmp.
 */}}
 
-{{/* A YAML list. */}}
+{{/* The volumes, as a YAML list. */}}
 {{- define "cairn-lib.volumes" -}}
 {{- include "cairn-lib.check" . -}}
 {{- $secrets := .values.secrets -}}
-# One volume, and no subPath: so that a secret that was changed comes into the running container. Files are 0440, for
-# the group that fsGroup says; the configuration is no secret, and a pod without any needs no fsGroup.
+# One volume without subPath, so that changed secrets are updated in the running container. Files have mode 0440, for
+# the group fsGroup; the configuration is not secret, and a pod without secrets needs no fsGroup.
 - name: cairn-config
   projected:
     defaultMode: 0440
@@ -42,7 +42,7 @@ The pod's volumes for Cairn: one for all that it reads, one for the ledger, one 
 {{- if or .test (not .standalone) }}
 - name: cairn-data
   {{- if .test }}
-  # The ledger's volume is the server's.
+  # The server owns the volume of the ledger.
   emptyDir:
     sizeLimit: 64Mi
   {{- else if .values.storage.existingClaim }}
@@ -53,7 +53,7 @@ The pod's volumes for Cairn: one for all that it reads, one for the ledger, one 
     sizeLimit: {{ include "cairn-lib.volumeMi" . }}Mi
   {{- end }}
 {{- end }}
-# The root is read-only, and `cairn verify` in the pod needs a place to write.
+# The root file system is read-only, and `cairn verify` in the pod needs a writable directory.
 - name: cairn-tmp
   emptyDir:
     sizeLimit: 64Mi

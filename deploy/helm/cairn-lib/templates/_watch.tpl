@@ -1,10 +1,10 @@
 {{/*
-What the operators of Prometheus and Grafana pick up. Each is nothing unless it is enabled.
+Objects for the Prometheus Operator and Grafana. Each is empty unless it is enabled.
 */}}
 
 {{/*
-Scrapes the pods. It may take `matchLabels`: which of the pods with a Cairn are meant. Without, it is all of the
-namespace, and two releases there would scrape each pod twice.
+Scrapes the pods. `matchLabels` may restrict it to some of the pods that run Cairn. Without it, all of them in the
+namespace are selected, and two releases would scrape each pod twice.
 */}}
 {{- define "cairn-lib.podMonitor" -}}
 {{- include "cairn-lib.check" . -}}
@@ -28,7 +28,7 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* Tells when something is wrong, by files/alerts.yaml. */}}
+{{/* The alerting rules of files/alerts.yaml. */}}
 {{- define "cairn-lib.prometheusRule" -}}
 {{- include "cairn-lib.check" . -}}
 {{- if .values.prometheusRule.enabled -}}
@@ -56,7 +56,7 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* Shows files/dashboard.json. */}}
+{{/* The dashboard of files/dashboard.json, for Grafana. */}}
 {{- define "cairn-lib.dashboard" -}}
 {{- include "cairn-lib.check" . -}}
 {{- if .values.dashboard.enabled -}}
@@ -74,7 +74,7 @@ data:
 {{- end -}}
 {{- end -}}
 
-{{/* The labels of everything here, under those that were asked for: {all, labels}. */}}
+{{/* The labels of all objects, overridden by those of one object: {all, labels}. */}}
 {{- define "cairn-lib.withLabels" -}}
 {{- merge (deepCopy .labels) (include "cairn-lib.labels" .all | fromYaml) | toYaml -}}
 {{- end -}}

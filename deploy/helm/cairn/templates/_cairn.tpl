@@ -1,12 +1,12 @@
 {{/*
-What the templates of this chart share. What goes into a pod is made by cairn-lib, as in a sidecar.
+Shared templates of this chart. cairn-lib renders the container and the volumes, as for a sidecar.
 */}}
 
 {{- define "cairn.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
 {{- else -}}
-{{- /* A StatefulSet puts a hash behind its name, and 63 characters are all that a label takes. */ -}}
+{{- /* A StatefulSet appends a hash to its name in a label, and a label has at most 63 characters. */ -}}
 {{- $suffixed := printf "%s-cairn" (.Release.Name | trunc 46 | trimSuffix "-") -}}
 {{- ternary .Release.Name $suffixed (contains "cairn" .Release.Name) | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
@@ -16,15 +16,15 @@ What the templates of this chart share. What goes into a pod is made by cairn-li
 {{- .Values.serviceAccount.name | default (ternary (include "cairn.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* What never changes: a StatefulSet cannot change its selector, nor the labels of its claims. */}}
+{{/* Labels that never change: a StatefulSet can change neither its selector nor the labels of its claims. */}}
 {{- define "cairn.selector" -}}
 app.kubernetes.io/name: cairn
 app.kubernetes.io/instance: {{ .Release.Name }}
 cairn: standalone
 {{- end -}}
 
-{{/* What cairn-lib's templates are told besides the settings, as YAML. */}}
-{{- define "cairn.told" -}}
+{{/* The arguments of cairn-lib's templates besides root and values, as YAML. */}}
+{{- define "cairn.arguments" -}}
 standalone: true
 name: {{ include "cairn.fullname" . }}
 drain:
@@ -40,7 +40,7 @@ matchLabels:
   {{- include "cairn.selector" . | nindent 2 }}
 {{- end -}}
 
-{{/* Refuses what cannot work. */}}
+{{/* Refuses settings that cannot work. */}}
 {{- define "cairn.check" -}}
 {{- include "cairn-lib.check" (dict "root" . "values" .Values "standalone" true) -}}
 {{- include "cairn-lib.checkMaps" (dict "settings" .Values "needed" true "paths" (list
@@ -49,52 +49,52 @@ matchLabels:
 {{- $auth := $config.auth | default dict -}}
 {{- $log := $config.log | default dict -}}
 {{- $secrets := .Values.secrets -}}
-{{- if not (or $auth.allow_anonymous (eq (include "cairn-lib.asksCallers" (dict "values" .Values)) "true")) -}}
+{{- if not (or $auth.allow_anonymous (eq (include "cairn-lib.authenticatesClients" (dict "values" .Values)) "true")) -}}
 {{- include "cairn-lib.refuse" (cat
-      "it listens for the whole network: write secrets.apiKeys.name, or secrets.tls.name and"
-      "secrets.clientCa.name, or, if everybody may send and read, config.auth.allow_anonymous: true") -}}
+      "the server listens on all addresses: set secrets.apiKeys.name, or secrets.tls.name and"
+      "secrets.clientCa.name, or, if everyone may send and read, config.auth.allow_anonymous: true") -}}
 {{- end -}}
-{{- with include "cairn-lib.listens" (dict "values" .Values) | fromYamlArray -}}
+{{- with include "cairn-lib.listenAddresses" (dict "values" .Values) | fromYamlArray -}}
 {{- $served := false -}}
 {{- range . -}}
 {{- if not (or (not (hasSuffix ":7600" .)) (hasPrefix "127." .) (hasPrefix "[::1]" .)) -}}{{- $served = true -}}{{- end -}}
 {{- end -}}
 {{- if not $served -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.listen: remove it, or have 0.0.0.0:7600 or [::]:7600 among it: the Service sends to port 7600"
-      "of the pod") -}}
+      "config.listen: remove it, or include 0.0.0.0:7600 or [::]:7600: the Service sends to port 7600 of"
+      "the pod") -}}
 {{- end -}}
 {{- end -}}
 {{- if hasKey (($config.ingest | default dict).otlp | default dict) "listen" -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.ingest.otlp.listen: remove it, and write service.otlp.enabled: true: that opens the port"
-      "everywhere") -}}
+      "config.ingest.otlp.listen: remove it and set service.otlp.enabled: true, which opens the port in all"
+      "manifests") -}}
 {{- end -}}
 {{- if and .Values.logOriginPrefix $log.origin -}}
-{{- include "cairn-lib.refuse" "logOriginPrefix, config.log.origin: write one of them: both name the log" -}}
+{{- include "cairn-lib.refuse" "logOriginPrefix, config.log.origin: set only one of them: both name the log" -}}
 {{- end -}}
 {{- if and (gt (int .Values.replicas) 1) (or $log.origin $secrets.logKey.name) -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.log.origin, secrets.logKey: remove them, and write logOriginPrefix, or replicas: 1: replicas"
-      "are different logs, and several histories under one name and key are what Cairn is there to show") -}}
+      "config.log.origin, secrets.logKey: remove them and set logOriginPrefix, or set replicas: 1: each replica"
+      "has its own log, and several histories under one name or key are a fork") -}}
 {{- end -}}
 {{- if gt (int .Values.replicas) 1 -}}
-{{- /* What is in the file is the same for all: only in the environment does $(POD_NAME) stand for something. */ -}}
+{{- /* All replicas have the same file. Only in the environment is $(POD_NAME) replaced. */ -}}
 {{- $isShared := not (empty $log.checkpoint_file) -}}
 {{- range .Values.extraEnv -}}
 {{- if eq (toString .name) "CAIRN_LOG__CHECKPOINT_FILE" -}}{{- $isShared = not (contains "$(POD_NAME)" (toString .value)) -}}{{- end -}}
 {{- end -}}
 {{- if $isShared -}}
 {{- include "cairn-lib.refuse" (cat
-      "config.log.checkpoint_file: remove it, and write extraEnv CAIRN_LOG__CHECKPOINT_FILE with $(POD_NAME) in"
-      "its path, or replicas: 1: each replica has a checkpoint of its own") -}}
+      "config.log.checkpoint_file: remove it and set CAIRN_LOG__CHECKPOINT_FILE in extraEnv, with $(POD_NAME) in"
+      "its path, or set replicas: 1: each replica needs its own checkpoint file") -}}
 {{- end -}}
 {{- end -}}
-{{- $cairn := merge (dict "root" . "values" .Values) (include "cairn.told" . | fromYaml) -}}
+{{- $cairn := merge (dict "root" . "values" .Values) (include "cairn.arguments" . | fromYaml) -}}
 {{- $grace := ((include "cairn-lib.config" $cairn | fromYaml).shutdown | default dict).grace | default "20s" -}}
 {{- $needed := include "cairn-lib.milliseconds" (dict "key" "config.shutdown.grace" "time" $grace) | int -}}
 {{- $needed = add $needed (include "cairn-lib.milliseconds" (dict "key" "drainWithin" "time" .Values.drainWithin) | int) 5000 -}}
 {{- if lt (mul 1000 (int .Values.terminationGracePeriodSeconds)) $needed -}}
-{{- include "cairn-lib.refuse" (printf "terminationGracePeriodSeconds: write at least %d: drainWithin (%s), shutdown.grace (%s), and 5s to close the database" (div (add $needed 999) 1000) .Values.drainWithin $grace) -}}
+{{- include "cairn-lib.refuse" (printf "terminationGracePeriodSeconds: set at least %d: drainWithin (%s), shutdown.grace (%s), and 5s to close the database" (div (add $needed 999) 1000) .Values.drainWithin $grace) -}}
 {{- end -}}
 {{- end -}}

@@ -1,21 +1,21 @@
 {{/*
-The app's pod, as it would be without Cairn, and three things that only the pod can say: they are numbered.
+The app's pod, as it would be without Cairn, and three settings that only the pod can contain: they are numbered.
 */}}
 {{- define "example.pod" -}}
 metadata:
   labels:
     {{- include "example.selector" . | nindent 4 }}
 spec:
-  # 1. Neither the app nor Cairn asks the API for anything, so there is no token to steal.
+  # 1. Neither the app nor Cairn uses the Kubernetes API, so no token is mounted.
   automountServiceAccountToken: false
-  # 2. What the app needs to end (30), and after it what Cairn may take to answer what is in flight and to send its
-  #    backlog on (shutdown.grace: 20), and 5 to close the database. A native sidecar gets its SIGTERM when the app has
-  #    ended, and has only what is left by then. Nothing is lost without it: what was answered is on disk.
+  # 2. The time that the app needs to end (30), plus the time of Cairn after it to answer requests in flight and to
+  #    relay its backlog (shutdown.grace: 20), and 5 to close the database. A native sidecar receives SIGTERM after the
+  #    app has ended, and has only the time that is left. A shorter time loses nothing: what was answered is on disk.
   terminationGracePeriodSeconds: 55
-  # 3. The group that secrets and claims belong to: Cairn runs as user and group 10001, and secrets are 0440.
-  #    All containers of the pod are in that group, but only Cairn's mounts these volumes.
-  #    OnRootMismatch, because the kubelet would otherwise open the files of a ledger on a claim, which are for nobody
-  #    else, to the group at each start.
+  # 3. The group that owns mounted secrets and claims: Cairn runs as user and group 10001, and secrets have mode 0440.
+  #    All containers of the pod are in that group, but only Cairn's container mounts these volumes.
+  #    OnRootMismatch, because the kubelet would otherwise make the private files of a ledger on a claim accessible to
+  #    the group at each start.
   securityContext:
     runAsNonRoot: true
     fsGroup: 10001
@@ -26,16 +26,16 @@ spec:
     - name: my-agent
       image: {{ .Values.image }}
       env:
-        # Containers of a pod share its loopback, and nobody else reaches it: no keys, no TLS, no Service. Not localhost,
-        # which some clients take for ::1 first: nobody listens there.
+        # Loopback is shared by the containers of the pod, and not reachable from outside: no keys, no TLS and no
+        # Service are needed. Not localhost, which some clients resolve to ::1 first, where nothing listens.
         - name: OTEL_EXPORTER_OTLP_ENDPOINT
           value: http://127.0.0.1:7600
         - name: OTEL_EXPORTER_OTLP_PROTOCOL
           value: http/protobuf
-        # Cairn takes spans and log records. For metrics it answers 404, which exporters complain of.
+        # Cairn accepts spans and log records. It answers 404 for metrics, which exporters report as an error.
         - name: OTEL_METRICS_EXPORTER
           value: none
-        # Whose events they are, where spans do not say.
+        # The agent of the events whose spans do not name one.
         - name: OTEL_SERVICE_NAME
           value: my-agent
       resources:
