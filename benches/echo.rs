@@ -1,7 +1,7 @@
-//! A limit to measure against: a bare hyper server that reads a body and sends it back.
+//! A limit for `bench.py`: a bare hyper server that returns the request body.
 //!
-//! It has what any HTTP server on this stack pays for, and nothing else: no routes, no JSON, no disk. Started as
-//! `echo ADDRESS`; ends when it is killed.
+//! It has the cost of every HTTP server on this stack, and nothing else: no routes, no JSON, no disk. Usage:
+//! `echo ADDRESS`; it runs until it is killed.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ async fn main() -> std::io::Result<()> {
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
             let service = service_fn(echo);
-            // A connection's errors are its peer's.
+            // Errors of a connection are caused by its peer.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

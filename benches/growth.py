@@ -1,6 +1,6 @@
-"""How speed changes with what there is: connections, lengths, agents, stored events. Measured by `bench.py`, drawn here.
+"""Throughput by connections, event size, agents and stored events: measured for `bench.py`, and drawn.
 
-Usage: growth.py JSON SVG draws again what was measured. Needs matplotlib.
+Usage: growth.py JSON SVG draws the results of an earlier run. Needs matplotlib.
 """
 import json
 import sys
@@ -16,7 +16,7 @@ AGENTS = (1, 64, 1000, 10_000, 100_000)
 
 
 def by_connections():
-    """Single events a second, beside a bare echo."""
+    """Single events per second, of Cairn and of a bare echo."""
     load, points = Load.single(), []
     with folder() as data, Echo() as echo, Cairn(data) as server:
         for connections in CONNECTIONS:
@@ -24,15 +24,15 @@ def by_connections():
     return points
 
 
-def by_size(record_bytes, committed):
-    """MB of events a second in batches, beside the database alone with the same rows."""
+def by_size(record_bytes, events_per_commit):
+    """MB of events per second in batches, of Cairn and of the database alone with the same rows."""
     points = []
     for size in SIZES:
         load = Load.batches(size=size, events=100 if size < 10_000 else 10)
         with folder() as data, folder() as alone, Cairn(data) as server:
             before = server.metrics()
             rate = load.events * load.run(server.listen, 16, SECONDS)
-            events = committed(before, server.metrics())
+            events = events_per_commit(before, server.metrics())
             length = record_bytes(server)
             server.settle()
             points.append((size, rate * size / 1e6, limit("rocksdb", alone, round(events), length, 64, load.events, SECONDS)[0] * size / 1e6))
@@ -40,7 +40,7 @@ def by_size(record_bytes, committed):
 
 
 def by_agents():
-    """Events a second in batches of 100, each of another agent."""
+    """Events per second in batches of 100, with agents in turn."""
     points = []
     for agents in AGENTS:
         with folder() as data, Cairn(data) as server:
@@ -50,7 +50,7 @@ def by_agents():
 
 
 def while_filling(server, load, events):
-    """Events a second and MiB of memory, every ten seconds, until so many are stored."""
+    """Events per second and resident memory in MiB, every ten seconds, until `events` are stored."""
     points, stored = [], server.accepted()
     while stored < events:
         started, before = time.perf_counter(), stored
@@ -63,7 +63,7 @@ def while_filling(server, load, events):
 def draw(curves, path):
     import matplotlib
     matplotlib.use("svg")
-    # Text stays text, and the same numbers make the same file.
+    # Text stays text in the SVG, and the same numbers produce the same file.
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "cairn", "font.size": 9, "axes.spines.top": False,
                                 "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})
     from matplotlib import pyplot

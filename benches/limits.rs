@@ -1,13 +1,13 @@
-//! Limits to measure against, each of them what the machine gives to a program that does nothing else.
+//! Limits for `bench.py`: what this machine achieves with programs that do nothing else.
 //!
-//! - `limits sha256 BYTES SECONDS`: texts of so many bytes hashed on one core; prints bytes a second.
-//! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS`: commits of so many events, each row of so many bytes, of
-//!   so many agents in turn, so many events of each at a time; prints events a second. The rows are those of a commit of
-//!   the ledger, in the same order, with the ledger's settings of the database, each batch on disk before the next.
-//!   Nothing is parsed, hashed, indexed or answered. With `ids` behind it, each event has an id that its client sent: it is
-//!   looked for, and gets its row.
-//! - `limits fsync DIRECTORY BYTES SECONDS`: so many bytes appended to a file and synced, again and again; prints the
-//!   median and the 99th percentile in seconds.
+//! - `limits sha256 BYTES SECONDS` hashes texts of BYTES bytes on one core; prints bytes per second.
+//! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS [ids]` commits batches of EVENTS events with records of
+//!   BYTES bytes, of AGENTS agents in turn, RUN consecutive events of each; prints events per second. The rows are
+//!   those of a commit of the ledger, in the same order and with the ledger's database settings, and each batch is
+//!   synced before the next. Nothing is parsed, hashed, indexed or answered. With `ids`, each event has a client-given
+//!   id, which is looked up and gets its row.
+//! - `limits fsync DIRECTORY BYTES SECONDS` repeatedly appends BYTES bytes to a file and syncs it; prints the median
+//!   and the 99th percentile in seconds.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> Outcome {
-    // `cargo bench` adds an argument of its own.
+    // `cargo bench` adds this argument.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number =
         |at: usize| -> Result<u64, Box<dyn Error>> { Ok(arguments.get(at).ok_or("too few arguments")?.parse()?) };
@@ -39,7 +39,7 @@ fn main() -> Outcome {
             rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?, has_ids)?;
         }
         Some("fsync") => fsync(directory()?, number(2)? as usize, seconds(3)?)?,
-        // So that `cargo bench` passes over it.
+        // Exit status 0, so that `cargo bench` without arguments succeeds.
         _ => eprintln!("usage: limits sha256|rocksdb|fsync ...; see benches/limits.rs"),
     }
     Ok(())
@@ -57,7 +57,7 @@ fn sha256(len: usize, time: Duration) {
     println!("{:.0}", bytes as f64 / started.elapsed().as_secs_f64());
 }
 
-/// Words of letters: a database compresses them about as well as what agents write.
+/// Random words, which compress about as well as the texts of agents.
 fn text(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     (0..len).map(|_| if random.u8(..7) == 0 { b' ' } else { b"etaoinshrdlu"[random.usize(..12)] }).collect()
 }
@@ -74,15 +74,15 @@ fn rocksdb(
     const ROWS: usize = 4096;
     let store = Store::open(&StorageConfig { data_dir, ..StorageConfig::default() })?;
     let mut random = fastrand::Rng::with_seed(1);
-    // Half of an event is the same in all of them: the names of its fields, its agent, its type.
-    let (same, other) = (text(len / 2, &mut random), len - len / 2);
-    let rows: Vec<Vec<u8>> = (0..ROWS).map(|_| [&same[..], &text(other, &mut random)].concat()).collect();
+    // Half of each event is the same: the names of its fields, its agent, its type.
+    let (shared, varying_len) = (text(len / 2, &mut random), len - len / 2);
+    let rows: Vec<Vec<u8>> = (0..ROWS).map(|_| [&shared[..], &text(varying_len, &mut random)].concat()).collect();
     let agents: Vec<(AgentKey, Box<str>)> =
         (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
     let shard = ShardId(0);
     let mut frame = frame::FrameBuilder::default();
-    let nowhere = Location { shard, position: Position(0) };
-    let mut runs = vec![Run { first: Sequence(1), location: nowhere, count: 0 }; agents.len()];
+    let unset = Location { shard, position: Position(0) };
+    let mut runs = vec![Run { first: Sequence(1), location: unset, count: 0 }; agents.len()];
     let mut touched = HashSet::new();
     let (started, mut next) = (Instant::now(), 0u64);
     while started.elapsed() < time {
@@ -100,14 +100,19 @@ fn rocksdb(
             }
             let agent = (position / run) as usize % agents.len();
             touched.insert(agent);
-            let mine = &mut runs[agent];
-            if !mine.is_continued_at(location) {
-                if mine.count > 0 {
-                    store.put(&mut batch, Family::Chain, &Run::key(agents[agent].0, mine.first), &mine.encode())?;
+            let current = &mut runs[agent];
+            if !current.is_continued_at(location) {
+                if current.count > 0 {
+                    store.put(
+                        &mut batch,
+                        Family::Chain,
+                        &Run::key(agents[agent].0, current.first),
+                        &current.encode(),
+                    )?;
                 }
-                *mine = Run { first: Sequence(position + 1), location, count: 0 };
+                *current = Run { first: Sequence(position + 1), location, count: 0 };
             }
-            mine.count += 1;
+            current.count += 1;
         }
         let mut touched: Vec<_> = touched.drain().map(|agent| (&agents[agent], runs[agent])).collect();
         touched.sort_unstable_by_key(|((key, _), _)| *key);

@@ -1,11 +1,11 @@
-# For the other scripts here: single events by wrk. Expects a folder of the caller's in $data.
+# Sourced by the other scripts here: measures single events with wrk. $data must name a directory of the caller.
 
 cat > "$data/post.lua" <<'LUA'
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = '{"agent_id": "my-agent", "action_type": "TOOL_CALL", "action_name": "search_database", "action_status": "success"}'
 LUA
-# Until the servers are there.
+# Wait until the servers listen.
 sleep 1
 
 rate() {

@@ -1,4 +1,4 @@
-"""Servers to measure, and what they cost."""
+"""The servers that are measured, their resource usage, and the programs of the limits."""
 import contextlib
 import json
 import os
@@ -17,20 +17,20 @@ CAIRN = TARGET / "cairn"
 
 
 def built(name):
-    """The newest program of that name that cargo made of a file in `benches`."""
-    made = [path for path in (TARGET / "deps").glob(f"{name}-*") if path.suffix == "" and os.access(path, os.X_OK)]
-    return max(made, key=lambda path: path.stat().st_mtime)
+    """The newest binary that cargo built from a file in `benches`."""
+    binaries = [path for path in (TARGET / "deps").glob(f"{name}-*") if path.suffix == "" and os.access(path, os.X_OK)]
+    return max(binaries, key=lambda path: path.stat().st_mtime)
 
 
 def limit(*arguments):
-    """The numbers that a run of `limits` prints."""
-    said = subprocess.run([built("limits"), *map(str, arguments)], capture_output=True, text=True, check=True).stdout
-    return [float(number) for number in said.split()]
+    """Runs `limits`, and returns the numbers that it prints."""
+    output = subprocess.run([built("limits"), *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+    return [float(number) for number in output.split()]
 
 
 @contextlib.contextmanager
 def folder():
-    """A folder on the disk that is measured: the temporary one may be memory."""
+    """A temporary directory on the measured disk, because /tmp may be in memory."""
     path = tempfile.mkdtemp(prefix="cairn-bench-", dir=os.environ.get("BENCH_DIR", TARGET.parent))
     try:
         yield path
@@ -39,15 +39,15 @@ def folder():
 
 
 class Process:
-    """A program that listens."""
+    """A server process."""
 
     def cpu(self):
-        """The CPU time that it took so far, in seconds."""
+        """The CPU time of the process, in seconds."""
         fields = pathlib.Path(f"/proc/{self.child.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def memory(self, what="VmRSS"):
-        """Its resident memory in MiB; `VmHWM` is the most that it ever was."""
+        """The resident memory in MiB; `VmHWM` is the peak."""
         status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
         return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024
 
@@ -64,7 +64,7 @@ class Process:
 
 
 class Echo(Process):
-    """A server that does nothing but answer with what it was sent. As the framework starts it, it has a thread for each core."""
+    """A bare server that returns the request body. By default tokio starts a thread per core."""
 
     def __init__(self, port=7710, threads=None):
         self.listen = f"127.0.0.1:{port}"
@@ -74,7 +74,7 @@ class Echo(Process):
 
 
 class Cairn(Process):
-    """`cairn serve` with all its defaults, but for where it listens and what the test says."""
+    """`cairn serve` with default settings, except for its addresses and the given settings."""
 
     def __init__(self, data, **settings):
         started = time.perf_counter()
@@ -82,13 +82,13 @@ class Cairn(Process):
                        "CAIRN_LOG__FORMAT": "json", "CAIRN_STORAGE__MAX_BYTES": "100GiB", **settings}
         self.data = data
         self.child = subprocess.Popen([CAIRN, "serve", "--data-dir", data], stdout=subprocess.PIPE, text=True, env=environment)
-        said = next(said for said in map(json.loads, self.child.stdout) if said["message"] == "cairn takes events")
-        self.listen, self.admin = said["listen"], said["admin"]
+        line = next(line for line in map(json.loads, self.child.stdout) if line["message"] == "cairn is ready")
+        self.listen, self.admin = line["listen"], line["admin"]
         assert urllib.request.urlopen(f"http://{self.admin}/readyz").status == 200
         self.started_s = time.perf_counter() - started
 
     def metrics(self):
-        """Every sample: name and labels, and the value."""
+        """All samples: values by name with labels."""
         text = urllib.request.urlopen(f"http://{self.admin}/metrics").read().decode()
         return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
 
@@ -96,10 +96,10 @@ class Cairn(Process):
         return self.metrics().get("cairn_ingest_accepted_events_total", 0)
 
     def lag(self):
-        """How many events the slowest consumer is behind."""
+        """The lag of the slowest consumer, in events."""
         return max((value for name, value in self.metrics().items() if name.startswith("cairn_consumer_lag_events")), default=0)
 
     def settle(self):
-        """Waits until the consumers have everything."""
+        """Waits until no consumer has a lag."""
         while self.lag() > 0:
             time.sleep(0.1)

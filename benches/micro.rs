@@ -1,4 +1,4 @@
-//! What each piece of work on the way of an event takes, without a server: `cargo bench --bench micro`.
+//! Micro-benchmarks of the steps of an event's path, without a server: `cargo bench --bench micro`.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a benchmark stops by panicking")]
 
 #[path = "../tests/support/protobuf.rs"]
@@ -11,7 +11,7 @@ use cairn_proof::chain::EventReader;
 use cairn_proof::chain::walk::Checker;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
-fn pieces(criterion: &mut Criterion) {
+fn steps(criterion: &mut Criterion) {
     let text = work::event();
     let mut group = criterion.benchmark_group("event");
     group.throughput(Throughput::Elements(1));
@@ -31,5 +31,5 @@ fn pieces(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pieces);
+criterion_group!(benches, steps);
 criterion_main!(benches);

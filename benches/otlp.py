@@ -1,7 +1,7 @@
-"""Measures durable spans in exports of 512 beside decoding the same bytes on one core, and beside the database alone with rows
-of the same length and an id each; in turns, and prints the ratios.
+"""Measures durable spans in exports of 512, against decoding the same bytes on one core, and against the database alone
+with rows of the same length and an id each; in alternating rounds. Prints the ratios.
 
-Usage: otlp.py CAIRN [ROUNDS]. Needs wrk, and the Python clients of tests/interop, whose protobuf is written in C.
+Usage: otlp.py CAIRN [ROUNDS]. Needs wrk, and the Python clients of tests/interop, whose protobuf library is in C.
 """
 import json
 import os
@@ -44,26 +44,26 @@ def add(attributes, values):
 
 
 def export():
-    """An export, and where its ids are."""
-    request, ids, dice = ExportTraceServiceRequest(), [], random.Random(1)
+    """An export, and the offsets of its ids."""
+    request, ids, rng = ExportTraceServiceRequest(), [], random.Random(1)
     resource = request.resource_spans.add()
     add(resource.resource.attributes, RESOURCE)
     scope = resource.scope_spans.add()
     scope.scope.name, scope.scope.version = "pydantic-ai", "2.68.0"
     for n in range(SPANS):
-        span = scope.spans.add(name="chat gpt-5", kind=3, trace_id=dice.randbytes(16), span_id=dice.randbytes(8), flags=257,
+        span = scope.spans.add(name="chat gpt-5", kind=3, trace_id=rng.randbytes(16), span_id=rng.randbytes(8), flags=257,
                                start_time_unix_nano=1771324200250000001 + n, end_time_unix_nano=1771324201750000001 + n)
         add(span.attributes, {**SPAN, "gen_ai.conversation.id": f"conversation-{n % 50}"})
         ids += [span.trace_id, span.span_id]
-    body, places, at = request.SerializeToString(), [], 0
+    body, offsets, at = request.SerializeToString(), [], 0
     for id in ids:
         at = body.index(id, at)
-        places.append(at)
-    return body, places
+        offsets.append(at)
+    return body, offsets
 
 
-def decoding(body):
-    """Spans a second, decoded on one core."""
+def decode_rate(body):
+    """Spans per second, decoded on one core."""
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < SECONDS:
         ExportTraceServiceRequest().ParseFromString(body)
@@ -71,52 +71,52 @@ def decoding(body):
     return count / (time.perf_counter() - started)
 
 
-def taking(listen, environment):
-    """Spans a second, on disk before the answer."""
-    said = subprocess.run(["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", HERE / "otlp.lua", f"http://{listen}"],
+def ingest_rate(listen, environment):
+    """Spans per second, each on disk before the answer."""
+    output = subprocess.run(["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", HERE / "otlp.lua", f"http://{listen}"],
                           capture_output=True, text=True, check=True, env={**os.environ, **environment}).stdout
-    assert "Non-2xx" not in said, said
-    return SPANS * float(re.search(r"Requests/sec:\s+([0-9.]+)", said)[1])
+    assert "Non-2xx" not in output, output
+    return SPANS * float(re.search(r"Requests/sec:\s+([0-9.]+)", output)[1])
 
 
 def stored_bytes(listen):
-    """The length of the row of an event: its header, and what is hashed of it."""
+    """The length of the record of an event, in bytes: its header and its canonical bytes."""
     event = json.loads(urllib.request.urlopen(f"http://{listen}/v1/events?limit=1").read())[0]
-    for beside in ("hash", "prev_hash", "sequence"):
-        del event[beside]
+    for member in ("hash", "prev_hash", "sequence"):
+        del event[member]
     return 93 + len(json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def storing(listen):
-    """Rows a second that the database alone puts on disk, in batches of some exports."""
+def database_rate(listen):
+    """Rows per second that the database alone syncs to disk, in batches of four exports."""
     with folder() as data:
         return limit("rocksdb", data, 4 * SPANS, stored_bytes(listen), 1, SPANS, SECONDS, "ids")[0]
 
 
 def main():
     cairn, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    body, places = export()
+    body, offsets = export()
     with tempfile.TemporaryDirectory() as bodies, folder() as data:
-        names = {"OTLP_BODY": f"{bodies}/body", "OTLP_PLACES": f"{bodies}/places"}
+        names = {"OTLP_BODY": f"{bodies}/body", "OTLP_OFFSETS": f"{bodies}/offsets"}
         pathlib.Path(names["OTLP_BODY"]).write_bytes(body)
-        pathlib.Path(names["OTLP_PLACES"]).write_text("\n".join(map(str, places)))
+        pathlib.Path(names["OTLP_OFFSETS"]).write_text("\n".join(map(str, offsets)))
         server = subprocess.Popen([cairn, "serve", "--listen", "127.0.0.1:0", "--data-dir", data],
                                   stdout=subprocess.PIPE, text=True, env={**os.environ, "CAIRN_ADMIN__LISTEN": "127.0.0.1:0"})
         try:
-            listen = next(said["listen"] for said in map(json.loads, server.stdout) if said["message"] == "cairn takes events")
+            listen = next(line["listen"] for line in map(json.loads, server.stdout) if line["message"] == "cairn is ready")
             ratios = []
             for _ in range(rounds):
-                decoded, taken = decoding(body), taking(listen, names)
-                stored = storing(listen)
-                ratios.append((taken / decoded, taken / stored))
-                print(f"cairn {taken:.0f}/s  decoding {decoded:.0f}/s, ratio {ratios[-1][0]:.2f}  "
+                decoded, ingested = decode_rate(body), ingest_rate(listen, names)
+                stored = database_rate(listen)
+                ratios.append((ingested / decoded, ingested / stored))
+                print(f"cairn {ingested:.0f}/s  decoding {decoded:.0f}/s, ratio {ratios[-1][0]:.2f}  "
                       f"RocksDB alone {stored:.0f}/s, ratio {ratios[-1][1]:.2f}", flush=True)
             length = stored_bytes(listen)
         finally:
             server.terminate()
             server.communicate()
-    decoding_ratio, storing_ratio = map(statistics.median, zip(*ratios))
-    print(f"{len(body) / SPANS:.0f} bytes a span, {length} stored; median ratios {decoding_ratio:.2f} and {storing_ratio:.2f}")
+    decode_ratio, database_ratio = map(statistics.median, zip(*ratios))
+    print(f"{len(body) / SPANS:.0f} bytes a span, {length} stored; median ratios {decode_ratio:.2f} and {database_ratio:.2f}")
 
 
 main()

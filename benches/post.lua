@@ -1,4 +1,4 @@
--- Sends the bodies in the folder of POST_BODIES to POST_PATH, one after another. For wrk.
+-- Sends the bodies in the directory POST_BODIES to POST_PATH, one after another. For wrk.
 local requests, next = {}, 0
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"

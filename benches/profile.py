@@ -1,6 +1,7 @@
-"""Draws where the CPU time goes, as flame graphs: single events, batches, and the verification of what they stored.
+"""Flame graphs of the CPU time: single events, batches, and the verification of the stored events.
 
-Usage: profile.py PERF_TOOLS [FOLDER]. PERF_TOOLS has the programs of the crate inferno; FOLDER is where the drawings go.
+Usage: profile.py PERF_TOOLS [DIRECTORY]. PERF_TOOLS contains the binaries of the crate inferno; DIRECTORY receives the
+drawings.
 """
 import pathlib
 import subprocess
@@ -13,12 +14,12 @@ from machine import CAIRN, Cairn, folder
 
 SECONDS = 8
 TOOLS, DRAWINGS = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else "benches/profiles")
-# Stacks by the tables that C++ and Rust have for unwinding; 16 KiB of each.
+# Stacks are unwound with the DWARF tables of C++ and Rust, from 16 KiB of stack each.
 RECORD = ["perf", "record", "--quiet", "--freq", "299", "--call-graph", "dwarf,16384"]
 
 
 def draw(name, title, samples):
-    """A flame graph of what perf recorded. What is too narrow to be seen is left out."""
+    """Draws a flame graph of perf's samples, without frames that are too narrow to be visible."""
     stacks = subprocess.run(["perf", "script", "--no-inline", "-i", samples], check=True, capture_output=True).stdout
     folded = subprocess.run([TOOLS / "inferno-collapse-perf"], input=stacks, check=True, capture_output=True).stdout
     flames = subprocess.run([TOOLS / "inferno-flamegraph", "--title", title, "--minwidth", "0.4", "--hash"], input=folded, check=True,
@@ -29,7 +30,7 @@ def draw(name, title, samples):
 
 
 def under_load(server, load, connections, samples):
-    """Records a server that is sent as much as it takes."""
+    """Records a server at full load."""
     sender = threading.Thread(target=load.run, args=(server.listen, connections, SECONDS + 2))
     sender.start()
     time.sleep(1)

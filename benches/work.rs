@@ -1,5 +1,5 @@
-//! The pieces of work on the way of an event, each as it is done there: for the micro-benchmarks, and for the test that
-//! counts their allocations.
+//! The steps of an event's path, as the server performs them: for the micro-benchmarks, and for the test that counts
+//! their allocations (`tests/ingest/allocations.rs`).
 
 use cairn::ingest::OtlpConfig;
 use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::protobuf::{export, span};
 
-/// How many spans [`spans`] has.
+/// The number of spans in [`spans`].
 pub const SPANS: usize = 64;
 
-/// An event of some 300 bytes.
+/// An event of about 300 bytes, as JSON text.
 pub fn event() -> String {
     json!({
         "timestamp": "2026-02-17T10:30:00.250Z",
@@ -48,13 +48,13 @@ pub fn spans() -> Vec<u8> {
     export("planner", (0..SPANS as u64).map(|n| span(n + 1, "chat gpt-5", &attributes)))
 }
 
-/// From the text to the laid-out record.
+/// Reads an event and lays out its record.
 pub fn canonicalize(reader: &mut EventReader, text: &str) -> Draft {
     let (content, _) = reader.read(text, 0, EventSource::HTTP_API, usize::MAX).expect("an event");
     Draft::new(&content)
 }
 
-/// The link: what only the shard knows, and the hash.
+/// Fills in the values that the shard assigns, and computes the hash.
 pub fn seal(draft: Draft) -> Record {
     let mut record = draft.stamp(&Stamp {
         received_at: *b"2026-02-17T10:30:00.500Z",
@@ -68,19 +68,19 @@ pub fn seal(draft: Draft) -> Record {
     record
 }
 
-/// The answer, from the bytes of the record.
+/// Turns a sealed record into the answer.
 pub fn answer(record: Record) -> RecordAnswer {
     record.into_answer()
 }
 
-/// The link again, and that the content is an event in canonical form.
+/// Verifies the link, and that the content is an event in canonical form.
 pub fn verify(record: &Record, checker: &mut Checker) {
     Walk::default().step(&record.as_ref().link(), checker).expect("a valid event");
 }
 
-/// An export to drafts. Says how many.
+/// Maps the spans of an export to drafts; returns the number of drafts.
 pub fn map(request: &[u8], config: &OtlpConfig) -> usize {
-    let limits = Limits { event: 1 << 20, items: SPANS, spread: 1 << 24 };
+    let limits = Limits { event: 1 << 20, items: SPANS, expanded_bytes: 1 << 24 };
     let mut mapper = Mapper::new(Signal::Traces, request, config, limits).expect("an export");
     Items::of(request)
         .filter(|item| matches!(mapper.map(item.as_ref().expect("a span")), Ok(Mapped::Draft(..))))

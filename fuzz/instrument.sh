@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiles our own crates with what libFuzzer counts coverage by; what they depend on is shared with the product. These are
-# the flags of cargo-fuzz, which wants them, and a compiler that is not stable, for all crates.
+# Compiles the workspace's crates with the coverage instrumentation of libFuzzer; dependencies are shared with the
+# product. These are the flags of cargo-fuzz, which would use them, and a nightly compiler, for all crates.
 exec "$@" -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs each target for some seconds, from seeds that the tests use and what earlier runs found.
+# Runs each target for some seconds, with the seeds of seed.py and the corpus of earlier runs.
 # Usage: run.sh SECONDS CAIRN CORPUS TARGET...
 set -eu
 seconds=$1
@@ -13,7 +13,7 @@ for target in "$@"; do
     name=$(basename "$target")
     echo "== $name"
     mkdir -p "$corpus/$name" "$corpus/found"
-    # What it finds is printed, and kept there.
+    # A finding is printed, and stored here.
     "$target" "$corpus/$name" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 \
         -artifact_prefix="$corpus/found/$name-" -print_final_stats=1 -verbosity=0 > "$corpus/$name.log" 2>&1 || {
         tail -n 30 "$corpus/$name.log"
@@ -21,4 +21,4 @@ for target in "$@"; do
     }
     grep -E 'number_of_executed_units|peak_rss_mb' "$corpus/$name.log"
 done
-echo "nothing found"
+echo "no findings"

@@ -1,4 +1,4 @@
-"""Seeds for the fuzzing targets: the vectors of the tests, requests as real senders write them, a real package.
+"""Seeds for the fuzz targets: test vectors, requests in the form of real senders, an evidence package of a real server.
 
 Usage: seed.py CAIRN CORPUS
 """
@@ -22,7 +22,7 @@ def seed(target, data):
 
 
 def texts(value):
-    """Every string of a file of vectors, and every object as text."""
+    """Every string in a file of test vectors, and every object as JSON text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -35,7 +35,7 @@ def texts(value):
 
 
 def field(number, data):
-    """A field of protobuf with bytes in it."""
+    """A length-delimited protobuf field."""
     head, length = bytes([number << 3 | 2]), len(data)
     while length > 127:
         head += bytes([length & 127 | 128])
@@ -82,16 +82,16 @@ def agnost():
 
 
 def package():
-    """What a server of the seeds' own exports."""
+    """The evidence package of a server with three events; its checkpoint becomes a seed, too."""
     with tempfile.TemporaryDirectory() as folder:
         env = {"CAIRN_LISTEN": "127.0.0.1:0", "CAIRN_ADMIN__LISTEN": "127.0.0.1:0", "CAIRN_STORAGE__DATA_DIR": folder + "/data"}
         server = subprocess.Popen([CAIRN, "serve"], env=env, stdout=subprocess.PIPE)
         try:
             for line in server.stdout:
-                said = json.loads(line)
-                if said["message"] == "cairn takes events":
+                entry = json.loads(line)
+                if entry["message"] == "cairn is ready":
                     break
-            url = f"http://{said['listen']}"
+            url = f"http://{entry['listen']}"
             for n in range(3):
                 body = json.dumps({"agent_id": "a", "action_input": n}).encode()
                 request = urllib.request.Request(url + "/v1/events?wait=checkpoint", body, {"content-type": "application/json"})

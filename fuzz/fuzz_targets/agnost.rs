@@ -1,4 +1,4 @@
-//! Bodies of the Agnost SDKs: what is taken is an event in canonical form.
+//! Request bodies of the Agnost SDKs: every accepted body becomes an event in canonical form.
 #![no_main]
 
 use cairn::ingest::{AgnostConfig, agnost};

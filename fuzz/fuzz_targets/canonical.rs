@@ -1,4 +1,4 @@
-//! Canonical bytes, against a slow and obvious implementation.
+//! Canonical bytes, compared with a simple reference implementation.
 #![no_main]
 
 #[path = "../../crates/cairn-proof/src/chain/reference.rs"]
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 fuzz_target!(|text: &str| {
     let Ok(canonical) = cairn_proof::chain::canonicalize(text) else { return };
-    // Ours allows a level more than the library does by itself.
+    // Our reader permits one level of nesting more than the default of serde_json.
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.disable_recursion_limit();
-    let value = Value::deserialize(&mut reader).expect("what is taken is JSON");
+    let value = Value::deserialize(&mut reader).expect("accepted text is JSON");
     assert_eq!(String::from_utf8_lossy(&canonical), reference::reference_canonical(&value));
-    let again = cairn_proof::chain::canonicalize(std::str::from_utf8(&canonical).expect("UTF-8"));
-    assert_eq!(again.expect("canonical bytes are JSON"), canonical);
+    let repeated = cairn_proof::chain::canonicalize(std::str::from_utf8(&canonical).expect("UTF-8"));
+    assert_eq!(repeated.expect("canonical bytes are JSON"), canonical);
 });

@@ -1,4 +1,4 @@
-//! Events: whatever is taken is laid out, sealed, and verifies.
+//! Events: every accepted event can be laid out and sealed, and then verifies.
 #![no_main]
 
 use cairn::ledger::format::keys::Position;
@@ -30,5 +30,5 @@ fuzz_target!(|text: &str| {
     });
     record.seal(&Hash::GENESIS);
     let verified = Walk::default().step(&record.as_ref().link(), &mut Checker::default());
-    verified.expect("what was sealed verifies");
+    verified.expect("a sealed event verifies");
 });

@@ -1,4 +1,4 @@
-//! OTLP: the first byte says which signal and which encoding.
+//! OTLP requests: every mapped item is an event in canonical form. The first byte selects signal and encoding.
 #![no_main]
 
 use cairn::ingest::OtlpConfig;
@@ -6,18 +6,18 @@ use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal, to_protobuf};
 use cairn_proof::chain::canonicalize;
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits = Limits { event: 1 << 16, items: 1000, spread: 1 << 22 };
+const LIMITS: Limits = Limits { event: 1 << 16, items: 1000, expanded_bytes: 1 << 22 };
 
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, data)) = data.split_first() else { return };
     let signal = if kind & 1 == 0 { Signal::Traces } else { Signal::Logs };
-    let made;
+    let converted;
     let request = match kind & 2 {
         0 => data,
         _ => match to_protobuf(signal, data) {
             Ok((request, _)) => {
-                made = request;
-                &made[..]
+                converted = request;
+                &converted[..]
             }
             Err(_) => return,
         },
@@ -25,10 +25,10 @@ fuzz_target!(|data: &[u8]| {
     let config = OtlpConfig::default();
     let Ok(mut mapper) = Mapper::new(signal, request, &config, LIMITS) else { return };
     for item in Items::of(request) {
-        let item = item.expect("the request was looked at");
+        let item = item.expect("Mapper::new checks the request");
         let Ok(Mapped::Draft(draft, id)) = mapper.map(&item) else { continue };
         let text = std::str::from_utf8(draft.canonical()).expect("UTF-8");
         assert_eq!(canonicalize(text).expect("JSON"), draft.canonical());
-        let _ = mapper.map_beside(&item, id);
+        let _ = mapper.map_with_replacement_id(&item, id);
     }
 });

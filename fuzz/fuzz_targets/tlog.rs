@@ -1,4 +1,4 @@
-//! Paths of tiles, and checkpoints that others wrote.
+//! Tile paths and checkpoints of untrusted origin.
 #![no_main]
 
 use cairn_proof::tree::TilePath;
@@ -12,6 +12,6 @@ fuzz_target!(|text: &str| {
         assert!((1..=256).contains(&path.width));
     }
     let _ = checkpoint::parse(text.as_bytes());
-    let _ = checkpoint::told(text.as_bytes());
-    assert!(checkpoint::open(text.as_bytes(), &[]).is_err(), "signed by nobody that was named");
+    let _ = checkpoint::parse_unverified(text.as_bytes());
+    assert!(checkpoint::open(text.as_bytes(), &[]).is_err(), "accepted without a trusted key");
 });

@@ -1,42 +1,54 @@
-//! How many allocations an event costs on its way. Each is paid by every user on every event: a number here may fall, and
-//! does not rise without a word about why.
+//! The number of allocations of each step of an event's path. The expected counts are in `benches/allocations.json`, so
+//! that no change goes unnoticed; the commit message gives the reason for a change.
+
+use std::collections::BTreeMap;
 
 use allocation_counter::measure;
 use cairn::ingest::OtlpConfig;
 use cairn_proof::chain::EventReader;
 use cairn_proof::chain::walk::Checker;
 
+use crate::support::harness::repository;
 use crate::support::work;
 
-/// What `work` allocates when it has run before.
-fn again<T>(mut work: impl FnMut() -> T) -> u64 {
+/// The number of allocations of `work` after a first run, which fills its buffers.
+fn allocations<T>(mut work: impl FnMut() -> T) -> u64 {
     work();
-    let mut made = None;
-    let counted = measure(|| made = Some(work())).count_total;
-    drop(made);
-    counted
+    once(work).0
 }
 
-#[test]
-fn an_event_costs_one_allocation_on_its_way_in_and_none_after() {
+/// The number of allocations of `work`, and its result.
+fn once<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let mut result = None;
+    let counted = measure(|| result = Some(work())).count_total;
+    (counted, result.unwrap())
+}
+
+/// The allocations of each step that `make bench-micro` times, by its name there.
+fn counted() -> BTreeMap<String, u64> {
     let text = work::event();
     let mut reader = EventReader::default();
-    assert_eq!(again(|| work::canonicalize(&mut reader, &text)), 1, "the record");
+    let canonicalize = allocations(|| work::canonicalize(&mut reader, &text));
     let draft = work::canonicalize(&mut reader, &text);
-    let mut sealed = None;
-    assert_eq!(measure(|| sealed = Some(work::seal(draft))).count_total, 0, "sealing fills in what is laid out");
-    let record = sealed.unwrap();
+    let (seal, record) = once(|| work::seal(draft));
     let mut checker = Checker::default();
-    assert_eq!(again(|| work::verify(&record, &mut checker)), 0, "verifying reads");
-    let mut answered = None;
-    assert_eq!(measure(|| answered = Some(work::answer(record))).count_total, 0, "the answer is spliced in place");
+    let verify = allocations(|| work::verify(&record, &mut checker));
+    let (answer, _) = once(|| work::answer(record));
+    let (request, config) = (work::spans(), OtlpConfig::default());
+    let map = allocations(|| work::map(&request, &config));
+    let counts = [
+        ("event/canonicalize", canonicalize),
+        ("event/seal", seal),
+        ("event/answer", answer),
+        ("event/verify", verify),
+        ("otlp/map", map),
+    ];
+    counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
 }
 
 #[test]
-fn a_span_costs_few_allocations() {
-    let (request, config) = (work::spans(), OtlpConfig::default());
-    let counted = again(|| work::map(&request, &config));
-    // A span's attributes are two lists, its start a text, its event a record; the rest is per request: among it the
-    // agent's id, so that it is not hashed for each of its spans.
-    assert!(counted <= 4 * work::SPANS as u64 + 26, "{counted} for {} spans", work::SPANS);
+fn each_step_of_an_events_path_makes_the_expected_number_of_allocations() {
+    let stored = std::fs::read_to_string(repository("benches/allocations.json")).unwrap();
+    let stored: BTreeMap<String, u64> = serde_json::from_str(&stored).unwrap();
+    assert_eq!(counted(), stored, "if the change is intended, store the new counts in benches/allocations.json");
 }
