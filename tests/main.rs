@@ -1,4 +1,5 @@
-//! The tests of the program, a file for each promise. They are one binary, because linking the database takes long.
+//! The integration tests: a folder for each area, a file for each promise (`docs/testing.md`). They are one binary,
+//! because linking RocksDB takes long.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod audit;

@@ -1,5 +1,7 @@
-//! Reading and verifying: queries, chains, packages, and independent implementations of the rules.
+//! Reading and verification: queries, verification of a ledger, evidence packages, and the rules against independent
+//! implementations.
 
+pub mod earlier_versions;
 pub mod export;
 pub mod oracle;
 pub mod packages;

@@ -1,4 +1,5 @@
-//! An oracle beside the server: it keeps what was acknowledged, and says after a disaster whether all of it is there.
+//! An oracle for crash tests: it records which events a server acknowledged, and checks afterwards that all of them are
+//! stored, once and unaltered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,53 +8,54 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Process, reference_chain, run_text, whole_chain};
+use crate::support::harness::{Process, read_chain, reference_chain, run_text};
 
-/// What was acknowledged, and which checkpoints were seen.
+/// What servers acknowledged: events and checkpoints.
 #[derive(Default)]
 pub struct Oracle {
-    /// By id, as they were answered.
+    /// Acknowledged events by id, as they were answered.
     events: HashMap<String, Value>,
-    /// Ids whose answer does not have the event.
+    /// Ids of acknowledged events whose answer does not contain the event.
     ids: HashSet<String>,
-    /// Sent, each with an id, and never answered.
+    /// Events with an id of the client that were sent and not answered.
     unanswered: Vec<Value>,
+    /// Files with the checkpoints that were shown, oldest first.
     checkpoints: Vec<PathBuf>,
     folder: Option<TempDir>,
 }
 
-/// What a sender was answered.
+/// The answers that a sender received.
 #[derive(Default)]
-pub struct Heard {
+pub struct SendResults {
     events: Vec<Value>,
     ids: Vec<String>,
     unanswered: Vec<Value>,
 }
 
-impl Heard {
-    /// The events of an answer.
-    pub fn of(answer: Value) -> Heard {
-        Heard { events: stored(answer), ..Heard::default() }
+impl SendResults {
+    /// The events of the JSON body of an answer.
+    pub fn of(answer: Value) -> SendResults {
+        SendResults { events: stored(answer), ..SendResults::default() }
     }
 
-    /// One more event that was answered.
+    /// Adds an acknowledged event.
     pub fn add(&mut self, event: Value) {
         self.events.push(event);
     }
 
-    /// Whether everything was answered.
-    pub fn is_whole(&self) -> bool {
+    /// Whether every event with an id of the client was answered.
+    pub fn all_answered(&self) -> bool {
         self.unanswered.is_empty()
     }
 }
 
 const AGENTS: u64 = 7;
 
-/// Sends events of all kinds until the server is gone, or `count` requests are answered.
-pub async fn send(url: String, seed: u64, count: usize) -> Heard {
+/// Sends events in all formats until a request fails or `count` requests are sent.
+pub async fn send(url: String, seed: u64, count: usize) -> SendResults {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut heard = Heard::default();
+    let mut results = SendResults::default();
     for _ in 0..count {
         let id =
             |random: &mut fastrand::Rng| uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid();
@@ -73,25 +75,26 @@ pub async fn send(url: String, seed: u64, count: usize) -> Heard {
         let sent =
             client.post(format!("{url}{path}")).header("content-type", "application/json").body(body.to_string());
         let answer = match sent.send().await {
-            // An answer that was cut off is none.
+            // A truncated answer counts as none.
             Ok(answer) => (answer.status().as_u16(), answer.text().await.ok()),
             Err(_) => (0, None),
         };
         match answer {
-            (201, Some(text)) => heard.events.extend(stored(serde_json::from_str(&text).unwrap())),
-            (200, Some(_)) if path == "/v1/traces" => heard.ids.extend(ids_of_spans(&body)),
-            (200, Some(_)) => heard.ids.extend(body["event_id"].as_str().map(str::to_owned)),
+            (201, Some(text)) => results.events.extend(stored(serde_json::from_str(&text).unwrap())),
+            (200, Some(_)) if path == "/v1/traces" => results.ids.extend(ids_of_spans(&body)),
+            (200, Some(_)) => results.ids.extend(body["event_id"].as_str().map(str::to_owned)),
             (0, _) | (_, None) => {
-                heard.unanswered.extend(Some(body).filter(|body| body.get("id").is_some()));
+                results.unanswered.extend(Some(body).filter(|body| body.get("id").is_some()));
                 break;
             }
-            // Told to come again, and it does not: it has others to send.
+            // Refused, and not sent again. The pause is the subject: it paces the sender while the server refuses, as
+            // Retry-After does.
             (503, _) => tokio::time::sleep(Duration::from_millis(20)).await,
-            (207, Some(text)) => heard.events.extend(stored(serde_json::from_str(&text).unwrap())),
+            (207, Some(text)) => results.events.extend(stored(serde_json::from_str(&text).unwrap())),
             (status, text) => panic!("{path}: {status} {text:?}"),
         }
     }
-    heard
+    results
 }
 
 fn with(mut event: Value, key: &str, value: String) -> Value {
@@ -99,7 +102,7 @@ fn with(mut event: Value, key: &str, value: String) -> Value {
     event
 }
 
-/// The events of an answer that were stored.
+/// The stored events in the body of an answer.
 fn stored(answer: Value) -> Vec<Value> {
     match answer {
         Value::Array(entries) => {
@@ -116,7 +119,7 @@ fn spans(random: &mut fastrand::Rng) -> Value {
     json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
 }
 
-/// UUIDv5 in the namespace that the README names.
+/// The event ids of spans: UUIDv5 in the namespace of `docs/otlp.md`.
 fn ids_of_spans(body: &Value) -> Vec<String> {
     let namespace = uuid::uuid!("156d8089-5891-4f39-828a-95600e6f5574");
     let spans = body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
@@ -126,90 +129,90 @@ fn ids_of_spans(body: &Value) -> Vec<String> {
 }
 
 impl Oracle {
-    /// Keeps what a sender was answered.
-    pub fn hear(&mut self, heard: Heard) {
-        for event in heard.events {
+    /// Records the answers that a sender received.
+    pub fn record(&mut self, results: SendResults) {
+        for event in results.events {
             let id = event["id"].as_str().unwrap().to_owned();
-            assert!(self.events.insert(id, event).is_none(), "an id was given twice");
+            assert!(self.events.insert(id, event).is_none(), "the server assigned an id twice");
         }
-        self.ids.extend(heard.ids);
-        self.unanswered.extend(heard.unanswered);
+        self.ids.extend(results.ids);
+        self.unanswered.extend(results.unanswered);
     }
 
-    /// How many events were acknowledged.
+    /// The number of acknowledged events.
     pub fn len(&self) -> usize {
         self.events.len() + self.ids.len()
     }
 
-    /// Keeps the checkpoint that a server shows now, if it shows one.
-    pub async fn see_checkpoint(&mut self, url: &str) {
+    /// Records the current checkpoint of a server, if it has one.
+    pub async fn fetch_checkpoint(&mut self, url: &str) {
         let answer = reqwest::get(format!("{url}/log/checkpoint")).await;
         if let Ok(answer) = answer
             && answer.status() == 200
             && let Ok(note) = answer.text().await
         {
-            self.keep_checkpoint(&note);
+            self.add_checkpoint(&note);
         }
     }
 
-    /// Keeps a checkpoint.
-    pub fn keep_checkpoint(&mut self, note: &str) {
+    /// Records a checkpoint.
+    pub fn add_checkpoint(&mut self, note: &str) {
         let folder = self.folder.get_or_insert_with(|| TempDir::new().unwrap());
         let path = folder.path().join(self.checkpoints.len().to_string());
         std::fs::write(&path, note).unwrap();
         self.checkpoints.push(path);
     }
 
-    /// Sends again what was never answered, as senders do, and keeps what is answered now.
-    pub async fn send_again(&mut self, url: &str) {
+    /// Retries the events that were not answered, as clients do, and records the answers.
+    pub async fn resend_unanswered(&mut self, url: &str) {
         let client = reqwest::Client::new();
         for event in std::mem::take(&mut self.unanswered) {
             let request = client.post(format!("{url}/v1/events")).header("content-type", "application/json");
             let answer = request.body(event.to_string()).send().await.unwrap();
-            // Stored before its answer was lost, or now.
+            // 200: it was stored, and its answer was lost. 201: it is stored now.
             assert!(matches!(answer.status().as_u16(), 200 | 201), "{}", answer.status());
             let event: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
             self.events.insert(event["id"].as_str().unwrap().to_owned(), event);
         }
     }
 
-    /// All of it is there, once, unaltered, in chains without a gap.
+    /// Asserts that every acknowledged event is stored once and unaltered, and that the chains have no gaps.
     pub async fn check(&self, url: &str) {
         let client = reqwest::Client::new();
         let mut missing: BTreeSet<&String> = self.events.keys().chain(&self.ids).collect();
         let mut seen = HashSet::new();
         for agent in agents(&client, url).await {
-            let chain = whole_chain(&client, url, &agent).await;
+            let chain = read_chain(&client, url, &agent).await;
             for (index, event) in chain.iter().enumerate() {
                 assert_eq!(event["sequence"], index + 1, "a gap in the chain of {agent}");
                 let id = event["id"].as_str().unwrap();
                 assert!(seen.insert(id.to_owned()), "{id} is stored twice");
-                assert!(self.events.get(id).is_none_or(|told| told == event), "altered: {event}");
+                assert!(self.events.get(id).is_none_or(|acknowledged| acknowledged == event), "altered: {event}");
                 missing.remove(&id.to_owned());
             }
         }
-        assert!(missing.is_empty(), "acknowledged, and not there: {missing:?}");
+        assert!(missing.is_empty(), "acknowledged, but not stored: {missing:?}");
     }
 
-    /// Chains and log verify, and extend every checkpoint that was seen.
+    /// Asserts that `cairn verify --all` succeeds, also against recorded checkpoints.
     pub fn verify(&self, data: &Path) {
         let data = data.to_str().unwrap();
         let checkpoints = self.checkpoints.iter().map(|path| vec!["--checkpoint", path.to_str().unwrap()]);
-        // The last ones, and some of the others: each says the same of all before it.
+        // The last two and some earlier ones: each checkpoint commits to all events before it.
         let some = checkpoints.rev().enumerate().filter(|(at, _)| *at < 2 || at.is_power_of_two()).map(|(_, it)| it);
         for more in some.chain([Vec::new()]) {
-            let (code, said, err) = run_text(&[&["verify", "--all", "--data-dir", data], &more[..]].concat());
-            assert_eq!(code, 0, "{said}{err}");
+            let (code, stdout, err) = run_text(&[&["verify", "--all", "--data-dir", data], &more[..]].concat());
+            assert_eq!(code, 0, "{stdout}{err}");
         }
     }
 
-    /// The chains are those of an independent implementation, too.
-    pub async fn check_with_the_reference(&self, server: &Process) {
+    /// Asserts that the independent reference accepts every chain.
+    pub async fn check_with_reference(&self, server: &Process) {
         let client = reqwest::Client::new();
         for agent in agents(&client, &server.url).await {
-            let chain = whole_chain(&client, &server.url, &agent).await;
-            let said = reference_chain(&chain).unwrap();
-            assert!(said.starts_with(&format!("{} events", chain.len())), "{said}");
+            let chain = read_chain(&client, &server.url, &agent).await;
+            let stdout = reference_chain(&chain).unwrap();
+            assert!(stdout.starts_with(&format!("{} events", chain.len())), "{stdout}");
         }
     }
 }

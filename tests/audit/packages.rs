@@ -1,52 +1,52 @@
-//! Evidence packages: what is done to one, which layer finds it, and what the verifier says.
+//! Evidence packages: every kind of tampering is found by the layer of the verifier that is responsible for it.
 
 use cairn::tlog::keys::Keys;
 use cairn_proof::chain::Hash;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::forger::{EVENTS, event, layer, leaf, package, rebuild, rehash, verify, write};
+use crate::support::forger::{EVENTS, event, layer, leaf, package, rebuild, rehash, serialize, verify};
 use crate::support::harness::reference;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_package_holds_layer_by_layer_and_only_under_a_key_that_was_named() {
+async fn every_layer_of_a_package_holds_and_it_is_valid_only_with_a_key_that_the_auditor_names() {
     let (package, key) = package().await;
-    let text = write(&package);
-    let (is_well, verdict) = verify(&text, &[&key]);
-    assert!(is_well, "{verdict:#}");
+    let text = serialize(&package);
+    let (is_valid, verdict) = verify(&text, &[&key]);
+    assert!(is_valid, "{verdict:#}");
     for name in ["package", "events", "chain", "tree", "checkpoint"] {
         assert_eq!(layer(&verdict, name).0, Some(true), "{verdict:#}");
     }
     assert_eq!((&verdict["events"], &verdict["last_sequence"]), (&json!(EVENTS), &json!(EVENTS)));
-    assert!(layer(&verdict, "checkpoint").1.contains("which you named"));
+    assert!(layer(&verdict, "checkpoint").1.contains("a key that you named"));
     let unproven = verdict["unproven"].to_string();
     for what in ["exported_at", "filter", "validation_warnings", "events after sequence 100"] {
         assert!(unproven.contains(what), "{unproven}");
     }
-    // The key in the file is what the file's maker wants it to be.
-    let (is_well, verdict) = verify(&text, &[]);
-    let (holds, says) = layer(&verdict, "checkpoint");
-    assert!(!is_well && holds.is_none() && says.contains("stands only in the file"), "{verdict:#}");
+    // The key in the file proves nothing: whoever made the file chose it.
+    let (is_valid, verdict) = verify(&text, &[]);
+    let (holds, message) = layer(&verdict, "checkpoint");
+    assert!(!is_valid && holds.is_none() && message.contains("which is only in the file"), "{verdict:#}");
     assert_eq!((&verdict["valid"], &verdict["verdict"]), (&json!(false), &json!("not_proven")));
-    // White space and the order of an event's fields are nobody's business.
-    let pretty = write(&package).replace("{\"agent_id\":\"агент-3\",", "{\n \"agent_id\" : \"\\u0430гент-3\" ,\n");
+    // White space and escapes in the JSON do not matter.
+    let pretty = serialize(&package).replace("{\"agent_id\":\"агент-3\",", "{\n \"agent_id\" : \"\\u0430гент-3\" ,\n");
     assert!(pretty != text && verify(&pretty, &[&key]).0);
-    // Another program, by the same rules, agrees.
-    let said = reference("package", &text).unwrap();
-    assert!(said.starts_with("100 events in the tree of 700"), "{said}");
+    // The independent reference accepts it, too.
+    let output = reference("package", &text).unwrap();
+    assert!(output.starts_with("100 events in the tree of 700"), "{output}");
 }
 
-/// Attacks on what a package says of itself, and not on what is in it.
-const BY_THE_CLAIMS: [&str; 4] = [
-    "the beginning is cut off",
-    "an event is not of the filter's time",
-    "the package names another size than its checkpoint, and no root",
-    "the last sequences that there are",
+/// Attacks that the reference does not find, because it does not check what a package states about itself.
+const NOT_FOUND_BY_REFERENCE: [&str; 4] = [
+    "the first events are removed",
+    "an event is outside the filter's time range",
+    "the tree size differs from the checkpoint's, and there is no root",
+    "the highest possible sequences",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() {
-    /// What is done to a package; the layers that find it, and what they say.
+async fn every_attack_on_a_package_is_found_by_the_layer_that_is_responsible_for_it() {
+    /// A name, the change to the package, and the layers that find it with a part of their messages.
     type Attack<'a> = (&'a str, fn(&mut Value), &'a [(&'a str, &'a str)]);
     let attacks: &[Attack<'_>] = &[
         (
@@ -55,34 +55,34 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("chain", "hash mismatch at sequence 41")],
         ),
         (
-            "a field is changed, and the event's hash made to fit",
+            "a field is changed, and the hash of the event recomputed",
             |package| {
                 event(package, 40).insert("action_input".to_owned(), json!("other"));
                 rehash(package, 40, 1);
             },
             &[
                 ("chain", "broken link at sequence 42"),
-                ("tree", "the proof of event 41 of the package is of another event"),
+                ("tree", "the proof of event 41 of the package belongs to another event"),
             ],
         ),
         (
-            "the last event is changed, with its hash: no link shows it",
+            "the last event and its hash are changed, which no link shows",
             |package| {
                 event(package, EVENTS - 1).insert("action_input".to_owned(), json!("other"));
                 rehash(package, EVENTS - 1, 1);
             },
-            &[("tree", "the proof of event 100 of the package is of another event")],
+            &[("tree", "the proof of event 100 of the package belongs to another event")],
         ),
         (
-            "the chain is rewritten from an event on",
+            "the chain is rewritten from event 41",
             |package| {
                 event(package, 40).insert("action_input".to_owned(), json!("other"));
                 rehash(package, 40, EVENTS - 40);
             },
-            &[("tree", "the proof of event 41 of the package is of another event")],
+            &[("tree", "the proof of event 41 of the package belongs to another event")],
         ),
         (
-            "the chain is rewritten, and its leaves written into the proofs",
+            "the chain is rewritten, and the leaf hashes in the proofs replaced",
             |package| {
                 event(package, 40).insert("action_input".to_owned(), json!("other"));
                 rehash(package, 40, EVENTS - 40);
@@ -91,10 +91,10 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
                         json!(Hash(leaf(&package["events"][at])).to_string());
                 }
             },
-            &[("tree", "proof 41 of the package, of the event")],
+            &[("tree", "proof 41 of the package, for event")],
         ),
         (
-            "two leaves change places",
+            "two leaf indices are swapped",
             |package| {
                 let index = |at: usize| package["merkle_proofs"][at]["proof"]["leaf_index"].clone();
                 let (a, b) = (index(10), index(11));
@@ -104,40 +104,43 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("tree", "proof 11 of the package")],
         ),
         (
-            "a field that no event has",
+            "an event has an unknown field",
             |package| drop(event(package, 3).insert("approved_by".to_owned(), json!("the boss"))),
             &[("events", "event 4 of the package, sequence 4: unknown field \"approved_by\"")],
         ),
         (
-            "a field that an event may have",
+            "a known field is added to an event",
             |package| drop(event(package, 3).insert("error_message".to_owned(), json!("it failed"))),
             &[("chain", "hash mismatch at sequence 4")],
         ),
         (
-            "an event is there twice",
+            "an event is duplicated",
             |package| {
                 let events = package["events"].as_array_mut().unwrap();
                 events.insert(50, events[49].clone());
             },
-            &[("chain", "sequence gap: expected 51, found 50"), ("tree", "is of another event")],
+            &[("chain", "sequence gap: expected 51, found 50"), ("tree", "belongs to another event")],
         ),
         (
-            "an event and its proof are there twice",
+            "an event and its proof are duplicated",
             |package| {
                 for member in ["events", "merkle_proofs"] {
                     let items = package[member].as_array_mut().unwrap();
                     items.insert(50, items[49].clone());
                 }
             },
-            &[("chain", "sequence gap: expected 51, found 50"), ("tree", "rise with its sequence")],
+            &[("chain", "sequence gap: expected 51, found 50"), ("tree", "leaf_index is not greater")],
         ),
         (
             "an event is missing",
             |package| drop(package["events"].as_array_mut().unwrap().remove(50)),
-            &[("chain", "sequence gap: expected 51, found 52"), ("tree", "the proof of event 51 of the package is of")],
+            &[
+                ("chain", "sequence gap: expected 51, found 52"),
+                ("tree", "the proof of event 51 of the package belongs to"),
+            ],
         ),
         (
-            "an event is missing, with its proof",
+            "an event and its proof are missing",
             |package| {
                 for member in ["events", "merkle_proofs"] {
                     package[member].as_array_mut().unwrap().remove(50);
@@ -151,21 +154,21 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("tree", "there are 100 events and 98 proofs")],
         ),
         (
-            "another agent's event, under its own proof",
+            "an event names another agent",
             |package| drop(event(package, 20).insert("agent_id".to_owned(), json!("агент-4"))),
             &[
-                ("events", "event 21 of the package, sequence 21: it is an event of the agent \"агент-4\""),
+                ("events", "event 21 of the package, sequence 21: it belongs to agent \"агент-4\""),
                 ("chain", "hash mismatch at sequence 21"),
-                ("tree", "the proof of event 21 of the package is of another event"),
+                ("tree", "the proof of event 21 of the package belongs to another event"),
             ],
         ),
         (
-            "the package says that it is of another agent",
+            "the filter names another agent",
             |package| package["filter"]["agent_id"] = json!("агент-4"),
-            &[("events", "event 1 of the package, sequence 1: it is an event of the agent \"агент-3\"")],
+            &[("events", "event 1 of the package, sequence 1: it belongs to agent \"агент-3\"")],
         ),
         (
-            "the beginning is cut off",
+            "the first events are removed",
             |package| {
                 for member in ["events", "merkle_proofs"] {
                     package[member].as_array_mut().unwrap().drain(..30);
@@ -173,10 +176,10 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
                 package["first_sequence"] = json!(31);
                 package["anchor_prev_hash"] = package["events"][0]["prev_hash"].clone();
             },
-            &[("chain", "by its filter it begins with the agent's first event, and it does with sequence 31")],
+            &[("chain", "the package begins with sequence 31, but its filter has no since")],
         ),
         (
-            "what stands before the first event is another one",
+            "the anchor does not match the first event",
             |package| {
                 package["first_sequence"] = json!(31);
                 package["filter"]["since"] = json!("2020-01-01T00:00:00.000Z");
@@ -187,22 +190,22 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("chain", "broken link at sequence 31")],
         ),
         (
-            "an event is not of the filter's time",
+            "an event is outside the filter's time range",
             |package| package["filter"]["until"] = package["events"][99]["received_at"].clone(),
-            &[("events", "it was not received in the filter's time")],
+            &[("events", "received_at is outside the interval of the filter")],
         ),
         (
-            "the proofs are of another tree",
+            "a proof is of another tree",
             |package| package["merkle_proofs"][5]["proof"]["tree_size"] = json!(699),
             &[("tree", "proof 6 of the package")],
         ),
         (
-            "the package names another root than its checkpoint",
+            "the root differs from the checkpoint's",
             |package| package["merkle_root"] = json!("00".repeat(32)),
-            &[("tree", "merkle_root and tree_size are not those of the checkpoint")],
+            &[("tree", "merkle_root or tree_size does not match the checkpoint")],
         ),
         (
-            "a bit of the signature",
+            "a character of the signature is changed",
             |package| {
                 let note = package["checkpoint"].as_str().unwrap().to_owned();
                 let (text, signature) = note.trim_end().rsplit_once(' ').unwrap();
@@ -214,7 +217,7 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("checkpoint", "invalid signature for key the/log+")],
         ),
         (
-            "the signed text",
+            "the signed text is changed",
             |package| {
                 let note = package["checkpoint"].as_str().unwrap().replace("\n700\n", "\n701\n");
                 (package["checkpoint"], package["tree_size"]) = (json!(note), json!(701));
@@ -222,15 +225,15 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
             &[("checkpoint", "invalid signature"), ("tree", "proof 1 of the package")],
         ),
         (
-            "the package names another size than its checkpoint, and no root",
+            "the tree size differs from the checkpoint's, and there is no root",
             |package| {
                 package["tree_size"] = json!(999);
                 package.as_object_mut().unwrap().remove("merkle_root");
             },
-            &[("tree", "merkle_root and tree_size are not those of the checkpoint")],
+            &[("tree", "merkle_root or tree_size does not match the checkpoint")],
         ),
         (
-            "the last sequences that there are",
+            "the highest possible sequences",
             |package| {
                 package["filter"]["since"] = json!("2020-01-01T00:00:00.000Z");
                 package["first_sequence"] = json!(u64::MAX);
@@ -238,75 +241,74 @@ async fn what_is_done_to_a_package_is_found_by_the_layer_that_is_there_for_it() 
                     event(package, at).insert("sequence".to_owned(), json!(u64::MAX - u64::from(at > 0)));
                 }
             },
-            &[("chain", "no chain is so long"), ("tree", "is of another event")],
+            &[("chain", "first_sequence: expected 1 to 2^56"), ("tree", "belongs to another event")],
         ),
         (
-            "a field of another schema",
+            "an event has another schema version",
             |package| drop(event(package, 3).insert("schema_version".to_owned(), json!("9.0"))),
             &[("events", "schema_version"), ("chain", "hash mismatch at sequence 4")],
         ),
         (
-            "more events than there can be",
+            "the tree size is larger than any tree",
             |package| {
                 let note = package["checkpoint"].as_str().unwrap().replace("\n700\n", "\n18446744073709551615\n");
                 (package["checkpoint"], package["tree_size"]) = (json!(note), json!(u64::MAX));
             },
-            &[("checkpoint", "invalid signature"), ("tree", "no tree has so many events")],
+            &[("checkpoint", "invalid signature"), ("tree", "the tree has more than 2^56 leaves")],
         ),
     ];
-    let (whole, key) = package().await;
-    for (what, attack, found) in attacks {
-        let mut package = whole.clone();
+    let (original, key) = package().await;
+    for (what, attack, findings) in attacks {
+        let mut package = original.clone();
         attack(&mut package);
-        let (is_well, verdict) = verify(&write(&package), &[&key]);
-        assert!(!is_well && verdict["verdict"] == json!("broken"), "{what}: {verdict:#}");
+        let (is_valid, verdict) = verify(&serialize(&package), &[&key]);
+        assert!(!is_valid && verdict["verdict"] == json!("broken"), "{what}: {verdict:#}");
         for name in ["package", "events", "chain", "tree", "checkpoint"] {
-            let (holds, says) = layer(&verdict, name);
-            match found.iter().find(|(layer, _)| *layer == name) {
-                Some((_, why)) => assert!(holds == Some(false) && says.contains(why), "{what}: {name}: {says}"),
-                None => assert_eq!(holds, Some(true), "{what}: {name}: {says}"),
+            let (holds, message) = layer(&verdict, name);
+            match findings.iter().find(|(layer, _)| *layer == name) {
+                Some((_, expected)) => {
+                    assert!(holds == Some(false) && message.contains(expected), "{what}: {name}: {message}")
+                }
+                None => assert_eq!(holds, Some(true), "{what}: {name}: {message}"),
             }
         }
-        // The reference looks at neither the signature, nor at what the package says of itself.
-        if found[0].0 != "checkpoint" && !BY_THE_CLAIMS.contains(what) {
-            assert!(
-                reference("package", &write(&package)).is_err(),
-                "{what}: another program, by the same rules, agrees"
-            );
+        // The reference checks neither the signature nor what the package states about itself.
+        if findings[0].0 != "checkpoint" && !NOT_FOUND_BY_REFERENCE.contains(what) {
+            assert!(reference("package", &serialize(&package)).is_err(), "{what}: the reference accepts it");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_package_made_anew_under_another_key_holds_for_nobody_who_knows_the_real_one() {
+async fn a_forged_package_under_another_key_is_not_valid_with_the_real_key() {
     let (mut package, key) = package().await;
     let folder = TempDir::new().unwrap();
-    event(&mut package, 40).insert("action_input".to_owned(), json!("what never was"));
+    event(&mut package, 40).insert("action_input".to_owned(), json!("what never happened"));
     rehash(&mut package, 40, EVENTS - 40);
     let forged = rebuild(&mut package, &folder.path().join("key"));
-    let text = write(&package);
-    let (is_well, verdict) = verify(&text, &[&key]);
-    assert!(!is_well && layer(&verdict, "checkpoint").0 == Some(false), "{verdict:#}");
-    assert!(layer(&verdict, "checkpoint").1.contains("it was not signed with the/log+"), "{verdict:#}");
+    let text = serialize(&package);
+    let (is_valid, verdict) = verify(&text, &[&key]);
+    assert!(!is_valid && layer(&verdict, "checkpoint").0 == Some(false), "{verdict:#}");
+    assert!(layer(&verdict, "checkpoint").1.contains("not signed with the/log+"), "{verdict:#}");
     for name in ["package", "events", "chain", "tree"] {
-        assert_eq!(layer(&verdict, name).0, Some(true), "everything else is whole: {verdict:#}");
+        assert_eq!(layer(&verdict, name).0, Some(true), "everything else holds: {verdict:#}");
     }
-    // Without a key of the auditor's own it is whole in itself, and that is not called valid.
-    let (is_well, verdict) = verify(&text, &[]);
-    assert!(!is_well && verdict["verdict"] == json!("not_proven"), "{verdict:#}");
-    assert!(verify(&text, &[&forged]).0, "so it was the key that made the difference");
-    // The key of the package is replaced: who names the real one does not look at it.
+    // Without a key of the auditor it is consistent, but not valid.
+    let (is_valid, verdict) = verify(&text, &[]);
+    assert!(!is_valid && verdict["verdict"] == json!("not_proven"), "{verdict:#}");
+    assert!(verify(&text, &[&forged]).0, "with its own key the forged package is valid");
+    // The key in the package is replaced: the verifier ignores it if the auditor names the real key.
     let (mut real, key) = crate::support::forger::package().await;
     real["log_key"] = json!(forged);
-    assert!(verify(&write(&real), &[&key]).0);
-    let (is_well, verdict) = verify(&write(&real), &[]);
-    assert!(!is_well && layer(&verdict, "checkpoint").0 == Some(false), "{verdict:#}");
-    // A key of another log signs nothing of this one, whoever named it.
-    let other = Keys::make(&folder.path().join("other"), "another/log").unwrap();
+    assert!(verify(&serialize(&real), &[&key]).0);
+    let (is_valid, verdict) = verify(&serialize(&real), &[]);
+    assert!(!is_valid && layer(&verdict, "checkpoint").0 == Some(false), "{verdict:#}");
+    // A key of another log cannot sign a checkpoint of this log, even if the auditor names it.
+    let other = Keys::create(&folder.path().join("other"), "another/log").unwrap();
     let note = other.sign(real["checkpoint"].as_str().unwrap().split_once("\n\n").unwrap().0.as_bytes());
-    assert!(note.is_err(), "a note ends with a line");
+    assert!(note.is_err(), "the text of a note ends with a newline");
     let text = format!("{}\n", real["checkpoint"].as_str().unwrap().split_once("\n\n").unwrap().0);
     real["checkpoint"] = json!(String::from_utf8(other.sign(text.as_bytes()).unwrap()).unwrap());
-    let (is_well, verdict) = verify(&write(&real), &[&other.verifiers()[0]]);
-    assert!(!is_well && layer(&verdict, "checkpoint").1.contains("with the key of another"), "{verdict:#}");
+    let (is_valid, verdict) = verify(&serialize(&real), &[&other.verifiers()[0]]);
+    assert!(!is_valid && layer(&verdict, "checkpoint").1.contains("with a key of another log"), "{verdict:#}");
 }

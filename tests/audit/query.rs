@@ -1,4 +1,5 @@
-//! Reading: lists with all their filters, paging, agents, totals; every read sees what was answered before it.
+//! Queries: lists with all filters, paging, agents and totals; every read sees each event whose answer was sent before
+//! it.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -6,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, Running, config, next_page};
+use crate::support::harness::{Answer, TestServer, config, next_page};
 
-/// Events of three agents with everything that can be filtered by.
+/// Event number `n`: of one of three agents, with a value for every filter.
 fn event(n: usize) -> Value {
     json!({
         "agent_id": format!("agent-{}", n % 3),
@@ -25,20 +26,20 @@ fn names(events: &[Value]) -> Vec<usize> {
     events.iter().map(|event| event["action_name"].as_str().unwrap().parse().unwrap()).collect()
 }
 
-/// What a list shows, in the order of receipt, by an obvious implementation.
+/// The numbers of the events that a list should contain, newest first, by an obvious implementation.
 fn expected(count: usize, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
     (0..count).rev().filter(|&n| wanted(n)).collect()
 }
 
-async fn filled(shards: u16, count: usize) -> (TempDir, Running) {
+async fn filled(shards: u16, count: usize) -> (TempDir, TestServer) {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.shards = shards;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     for n in 0..count {
         let stored = server.store(&event(n)).await;
-        // One millisecond each, so that the order of receipt is known across shards, too; by the clock that tells it, which
-        // may be set back while this runs.
+        // A different `received_at` for each event, so that the order is defined across shards, too. The comparison is
+        // with the clock that sets `received_at`, which may be set back while the test runs.
         let received = humantime::parse_rfc3339(stored["received_at"].as_str().unwrap()).unwrap();
         while SystemTime::now() < received + Duration::from_millis(2) {
             tokio::task::yield_now().await;
@@ -48,7 +49,7 @@ async fn filled(shards: u16, count: usize) -> (TempDir, Running) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_filter_shows_what_it_should_with_one_shard_and_with_several() {
+async fn every_filter_lists_exactly_the_matching_events_with_one_shard_and_with_several() {
     for shards in [1, 3] {
         let (_data, server) = filled(shards, 40).await;
         type Wanted = fn(usize) -> bool;
@@ -82,7 +83,7 @@ async fn every_filter_shows_what_it_should_with_one_shard_and_with_several() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn since_and_until_are_on_the_time_of_receipt_and_halves_fit_together() {
+async fn since_includes_and_until_excludes_events_of_that_received_at() {
     let (_data, server) = filled(2, 12).await;
     let all = server.list("order=asc").await;
     let middle = all[5]["received_at"].as_str().unwrap();
@@ -96,7 +97,7 @@ async fn since_and_until_are_on_the_time_of_receipt_and_halves_fit_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_show_every_event_once_also_while_new_ones_come_in() {
+async fn pages_contain_every_event_once_also_while_new_ones_are_stored() {
     for shards in [1, 3] {
         let (_data, server) = filled(shards, 30).await;
         for query in ["", "agent_id=agent-2", "action_type=TOOL_CALL", "order=asc", "label.env=test&order=asc"] {
@@ -121,7 +122,7 @@ async fn pages_show_every_event_once_also_while_new_ones_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offset_skips_and_is_not_repeated_by_the_next_page() {
+async fn offset_applies_to_the_first_page_only() {
     let (_data, server) = filled(1, 10).await;
     let answer = server.get("/v1/events?offset=3&limit=2").await;
     assert_eq!(names(answer.json().as_array().unwrap()), [6, 5]);
@@ -131,9 +132,9 @@ async fn offset_skips_and_is_not_repeated_by_the_next_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_is_longer_than_a_piece_arrives_whole() {
+async fn a_list_that_is_longer_than_one_chunk_arrives_complete() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     for n in 0..30 {
         server.store(&json!({"agent_id": "a", "action_name": n.to_string(), "action_input": "x".repeat(20_000)})).await;
     }
@@ -143,9 +144,9 @@ async fn a_list_that_is_longer_than_a_piece_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_read_sees_what_was_answered_before_it() {
+async fn every_read_sees_each_event_whose_answer_was_sent_before_it() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     for n in 0..100 {
         let session = format!("s{n}");
         let stored = server.store(&json!({"agent_id": "a", "session_id": session, "labels": {"n": n}})).await;
@@ -160,9 +161,9 @@ async fn every_read_sees_what_was_answered_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parameter_that_makes_no_sense_is_refused_with_what_was_expected() {
+async fn an_invalid_parameter_is_refused_and_the_error_names_what_was_expected() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let cases = [
         ("/v1/events?limit=0", "limit: expected a number from 1 to 1000, found \"0\""),
         ("/v1/events?limit=1001", "limit: expected a number from 1 to 1000"),
@@ -171,7 +172,7 @@ async fn a_parameter_that_makes_no_sense_is_refused_with_what_was_expected() {
         ("/v1/events?cursor=x", "cursor: expected a cursor from a Link header"),
         ("/v1/events?cursor=18446744073709551616", "cursor: expected a cursor from a Link header"),
         ("/v1/events?agentid=a", "unknown parameter \"agentid\"; did you mean agent_id?"),
-        ("/v1/events?agent_id=a&agent_id=b", "agent_id: it is there twice"),
+        ("/v1/events?agent_id=a&agent_id=b", "agent_id: the parameter occurs twice"),
         ("/v1/agents?cursor=zz", "cursor: expected"),
         ("/v1/verify", "agent_id: expected the id of an agent"),
         ("/v1/stats?x=1", "unknown parameter \"x\""),
@@ -233,10 +234,10 @@ async fn agents_and_totals_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_was_lost_or_is_of_another_format_is_derived_again() {
+async fn an_index_that_is_lost_or_has_another_format_is_rebuilt() {
     let data = TempDir::new().unwrap();
     let config = config(data.path());
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     for n in 0..20 {
         server.store(&event(n)).await;
     }
@@ -256,7 +257,7 @@ async fn an_index_that_was_lost_or_is_of_another_format_is_derived_again() {
                 }
             }
         });
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         let answer = Answer::of(
             server.client.get(format!("{}/v1/events?action_type=TOOL_CALL", server.url)).send().await.unwrap(),
         )

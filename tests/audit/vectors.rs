@@ -1,4 +1,4 @@
-//! Canonical bytes and hashes are those of the published cases and of the independent reference.
+//! Canonical bytes and hashes agree with published test vectors and with the independent reference.
 
 use cairn_proof::chain::{Hash, canonicalize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_case_of_canonical_json_is_met() {
+fn canonical_bytes_and_their_hashes_match_every_vector() {
     let cases = cases("canonical.json");
     for case in cases["accept"].as_array().unwrap() {
         let input = case["input"].as_str().unwrap();
@@ -31,7 +31,7 @@ fn every_case_of_canonical_json_is_met() {
 }
 
 #[test]
-fn every_link_of_the_chain_cases_is_met() {
+fn every_hash_of_the_chain_vectors_is_reproduced() {
     let cases = cases("chain.json");
     let events = cases["events"].as_array().unwrap();
     assert_eq!(cases["genesis"].as_str().unwrap(), Hash::GENESIS.to_string());
@@ -48,28 +48,45 @@ fn every_link_of_the_chain_cases_is_met() {
     }
 }
 
-/// The public cases are read where they are, and not a part of this repository.
+/// The public test vectors of RFC 8785 are not part of this repository; they are checked if they exist. The cases here
+/// and in `canonical.json` cover the same rules.
 #[test]
-fn every_public_case_of_rfc_8785_is_met() {
-    let folder = repository("../shared/vectors/public/jcs");
-    if !folder.exists() {
-        eprintln!("skipped: {} is not there", folder.display());
-        return;
+fn canonical_bytes_match_the_rules_of_rfc_8785() {
+    let cases = [
+        ("[ 56, {\"b\": true, \"20\": null, \"2\": [ ] } ]", r#"[56,{"2":[],"20":null,"b":true}]"#),
+        (r#"{"côté": 1, "côte": 2, "cote": 3, "z": 4}"#, r#"{"cote":3,"côte":2,"côté":1,"z":4}"#),
+        (
+            r#"{"n":{"a":"x","A":1.0},"\t":{},"":[{"q":0,"Q":-0}]}"#,
+            r#"{"":[{"Q":0,"q":0}],"\t":{},"n":{"A":1,"a":"x"}}"#,
+        ),
+        (r#"{"not normalized":"O\u0308"}"#, "{\"not normalized\":\"O\u{308}\"}"),
+        (
+            r#"[111111111.11111112, 2E31, 7.250, 3e-4, 0.0000000000000000000000000004]"#,
+            "[111111111.11111112,2e+31,7.25,0.0003,4e-28]",
+        ),
+        (r#"["\u00A3\u001E\u0009\u0043\u0022\u005C\/", false, null]"#, r#"["£\u001e\tC\"\\/",false,null]"#),
+        (
+            r#"{"\ud83d\ude80":1,"\ufb1f":2,"\u20ac":3,"<b>":4,"\u007f":5}"#,
+            "{\"<b>\":4,\"\u{7f}\":5,\"€\":3,\"🚀\":1,\"\u{fb1f}\":2}",
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(String::from_utf8(canonicalize(input).unwrap()).unwrap(), expected);
     }
+    let folder = repository("../shared/vectors/public/jcs");
     let mut count = 0;
-    for file in std::fs::read_dir(folder.join("input")).unwrap() {
+    for file in std::fs::read_dir(folder.join("input")).into_iter().flatten() {
         let input = file.unwrap().path();
-        let expected = std::fs::read(folder.join("output").join(input.file_name().unwrap())).unwrap();
+        let expected = std::fs::read_to_string(folder.join("output").join(input.file_name().unwrap())).unwrap();
         let canonical = canonicalize(&std::fs::read_to_string(&input).unwrap()).unwrap();
-        let expected = String::from_utf8(expected).unwrap();
         assert_eq!(String::from_utf8(canonical).unwrap(), expected.trim_end(), "{}", input.display());
         count += 1;
     }
-    assert!(count >= 6, "only {count} cases");
+    assert!(count >= 6 || !folder.exists(), "only {count} cases");
 }
 
 #[test]
-fn the_reference_and_the_program_agree_on_awkward_texts() {
+fn the_reference_and_the_program_agree_on_edge_cases() {
     let texts = [
         r#"{"b":[1.0,-0,1e21,123456789012345680000,9007199254740993],"a":"\u0001\"\\é😀","":null}"#,
         r#"{"\ufb33":1,"\ud83d\ude00":2,"z":3,"\u0080":4}"#,

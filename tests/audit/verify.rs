@@ -1,4 +1,4 @@
-//! Verification names agent, sequence and kind of break, whatever was done to the database.
+//! Verification of a ledger names the agent, the sequence and the kind of break for every change to the database.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use rocksdb::{DB, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Process, Running, config, run_text};
+use crate::support::harness::{Process, TestServer, config, run_text};
 
 const FAMILIES: [&str; 10] =
     ["events", "chain", "agents", "times", "client_ids", "index", "log", "tiles", "relay", "meta"];
 
-/// Edits a database that no server has open. Each event has a row of its own meanwhile, and a frame of its own after it.
-pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {
+/// Edits a closed database, with each record in a row of its own. Afterwards each record is in a frame of its own.
+pub fn edit(data_dir: &Path, change: impl FnOnce(&DB)) {
     edit_frames(data_dir, |db| {
         replace_events(db, |key, value| {
             let frame = Frame::decode(key, value);
@@ -25,15 +25,15 @@ pub fn edit(data_dir: &Path, work: impl FnOnce(&DB)) {
             };
             frame.map_or_else(|| vec![(key.to_vec(), value.to_vec())], records)
         });
-        work(db);
+        change(db);
         replace_events(db, |key, record| vec![(key.to_vec(), framed(&[record]))]);
     });
 }
 
-/// Edits a database that no server has open, as it is.
-pub fn edit_frames(data_dir: &Path, work: impl FnOnce(&DB)) {
+/// Edits a closed database, with its frames as they are.
+pub fn edit_frames(data_dir: &Path, change: impl FnOnce(&DB)) {
     let db = DB::open_cf(&Options::default(), data_dir, FAMILIES).unwrap();
-    work(&db);
+    change(&db);
 }
 
 fn replace_events(db: &DB, rows: impl Fn(&[u8], &[u8]) -> Vec<(Vec<u8>, Vec<u8>)>) {
@@ -44,17 +44,17 @@ fn replace_events(db: &DB, rows: impl Fn(&[u8], &[u8]) -> Vec<(Vec<u8>, Vec<u8>)
     replaced.iter().for_each(|(key, value)| db.put_cf(events, key, value).unwrap());
 }
 
-/// A frame of these records.
+/// A frame with these records.
 fn framed(records: &[&[u8]]) -> Vec<u8> {
     let mut frame = frame::FrameBuilder::default();
     records.iter().for_each(|record| frame.add(record));
     frame.finish().unwrap().to_vec()
 }
 
-/// Ten events of agent `a` and five of agent `b`, and the server gone. Every third one has warnings.
+/// The ledger of a stopped server: ten events of agent `a` and five of agent `b`. Every third one has warnings.
 async fn ledger() -> TempDir {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     for n in 0..15 {
         let mut event = json!({"agent_id": (["a", "b", "a"][n % 3]), "action_name": format!("step {n}")});
         if n % 3 == 0 {
@@ -79,48 +79,48 @@ fn change(data: &TempDir, position: u64, change: impl Fn(&mut Vec<u8>)) {
     });
 }
 
-/// `cairn verify` over the data directory.
+/// Runs `cairn verify` on the data directory; returns exit status and output.
 fn verify(data: &TempDir, what: &[&str]) -> (i32, String) {
     let data_dir = data.path().to_str().unwrap();
     let (code, out, err) = run_text(&[&["verify", "--data-dir", data_dir], what].concat());
     (code, out + &err)
 }
 
-/// Both ways to verify have to find the break of agent `a`, and nothing wrong with `b`.
-fn finds(data: &TempDir, sequence: u64, kind: &str, what: &str) {
-    let (code, said) = verify(data, &["--agent-id", "a"]);
-    assert_eq!(code, 1, "{what}: {said}");
+/// Asserts that `--agent-id` and `--all` report one of the messages in `kind` for agent `a`, and that agent `b` is
+/// valid.
+fn assert_break(data: &TempDir, sequence: u64, kind: &str, what: &str) {
+    let (code, out) = verify(data, &["--agent-id", "a"]);
+    assert_eq!(code, 1, "{what}: {out}");
     let (code, all) = verify(data, &["--all"]);
     assert_eq!(code, 1, "{what}: {all}");
-    for said in [&said, &all] {
-        let line =
-            said.lines().find(|line| line.starts_with("a: BROKEN: ")).unwrap_or_else(|| panic!("{what}: {said}"));
+    for out in [&out, &all] {
+        let line = out.lines().find(|line| line.starts_with("a: BROKEN: ")).unwrap_or_else(|| panic!("{what}: {out}"));
         assert!(line.contains(&sequence.to_string()), "{what}: {line}, not at {sequence}");
         assert!(kind.split('|').any(|kind| line.contains(kind)), "{what}: {line}, not {kind}");
     }
     assert!(!all.contains("b: BROKEN"), "{what}: {all}");
-    let (code, said) = verify(data, &["--agent-id", "b"]);
-    assert_eq!(code, 0, "{what}: {said}");
+    let (code, out) = verify(data, &["--agent-id", "b"]);
+    assert_eq!(code, 0, "{what}: {out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untouched_ledger_is_valid() {
     let data = ledger().await;
-    let (code, said) = verify(&data, &["--all"]);
+    let (code, out) = verify(&data, &["--all"]);
     assert_eq!(
-        (code, said.as_str()),
+        (code, out.as_str()),
         (0, "2 agents, 15 events verified: all valid\nlog: 15 events, 1 checkpoints verified: valid\n")
     );
-    let (code, said) = verify(&data, &["--agent-id", "a", "--json"]);
-    let verdict: Value = serde_json::from_str(&said).unwrap();
+    let (code, out) = verify(&data, &["--agent-id", "a", "--json"]);
+    let verdict: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &verdict["events_verified"]), (0, &json!(10)));
-    let (code, said) = verify(&data, &["--agent-id", "nobody"]);
-    assert_eq!((code, said.as_str()), (3, "cairn: there is no agent \"nobody\"\n"));
+    let (code, out) = verify(&data, &["--agent-id", "nobody"]);
+    assert_eq!((code, out.as_str()), (3, "cairn: there is no agent \"nobody\"\n"));
 }
 
-/// A verdict that nobody reads to its end is still the verdict.
+/// A closed pipe does not change the exit status.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_ledger_is_broken_also_when_the_output_is_closed_early() {
+async fn a_broken_ledger_is_reported_by_the_exit_status_also_when_the_output_is_closed_early() {
     let data = ledger().await;
     change(&data, 9, |record| *record.last_mut().unwrap() ^= 1);
     for what in [&["--all"][..], &["--agent-id", "a"]] {
@@ -132,7 +132,7 @@ async fn a_broken_ledger_is_broken_also_when_the_output_is_closed_early() {
     }
 }
 
-/// Positions 0 to 14 hold a, b, a, a, b, a ...: position 9 holds the seventh event of agent a, which has warnings.
+/// Positions 0 to 14 contain events of a, b, a, a, b, a ...; position 9 has the seventh one of a, which has warnings.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_byte_of_each_part_of_a_record_is_named() {
     let data = ledger().await;
@@ -140,7 +140,7 @@ async fn a_changed_byte_of_each_part_of_a_record_is_named() {
     edit(data.path(), |db| original = db.get_cf(db.cf_handle("events").unwrap(), key(9)).unwrap().unwrap());
     let canonical_at = original.windows(2).position(|pair| pair == b"{\"").unwrap();
     assert!(canonical_at > 97, "the record has warnings");
-    // Every byte of the header, of the warnings, and every seventh of the content; the process is slow to start.
+    // Some bytes of each part of the record only, because each needs several runs of the program.
     let bytes: Vec<usize> =
         [0, 1, 16, 17, 24, 25, 56, 57, 88, 89, 90, 91, 92, 93, 94, canonical_at - 5, canonical_at - 1]
             .into_iter()
@@ -154,24 +154,24 @@ async fn a_changed_byte_of_each_part_of_a_record_is_named() {
         });
         let expected = match at {
             0 => "unknown record format",
-            1..17 => "another agent's event|agent key is not that|gap: expected 7",
+            1..17 => "another agent's event|agent key does not match|gap: expected 7",
             17..25 => "gap: expected 7",
             25..57 => "broken link",
             57..89 => "hash mismatch",
-            89..93 => "cut off|damaged|hash mismatch",
+            89..93 => "truncated|damaged|hash mismatch",
             _ if at < canonical_at => "warnings are damaged",
             _ => "hash mismatch",
         };
-        finds(&data, 7, expected, &format!("byte {at}"));
+        assert_break(&data, 7, expected, &format!("byte {at}"));
     }
 }
 
-/// Without the program around it, every bit of every byte.
+/// Every bit of every byte, without starting the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn changing_any_bit_of_a_record_breaks_the_walk() {
     let data = ledger().await;
     let mut chain = Vec::new();
-    // Agent `a` up to its seventh event, which has warnings.
+    // The first seven events of agent `a`; the last of them has warnings.
     edit(data.path(), |db| {
         let read = |position| db.get_cf(db.cf_handle("events").unwrap(), key(position)).unwrap().unwrap();
         chain = [0, 2, 3, 5, 6, 8, 9].map(read).to_vec();
@@ -196,7 +196,7 @@ async fn changing_any_bit_of_a_record_breaks_the_walk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
+async fn rows_that_are_removed_swapped_changed_or_added_are_found() {
     let data = ledger().await;
     let restore = |data: &TempDir, rows: &[(u64, Vec<u8>)]| {
         edit(data.path(), |db| {
@@ -218,18 +218,18 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
     let whole = read(&data, &[2, 3, 8, 14]);
 
     edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), key(8)).unwrap());
-    finds(&data, 6, "event is missing|gap: expected 6, found 7", "an event removed");
+    assert_break(&data, 6, "event is missing|gap: expected 6, found 7", "an event removed");
     restore(&data, &whole);
 
     restore(&data, &[(2, whole[1].1.clone()), (3, whole[0].1.clone())]);
-    finds(&data, 2, "gap: expected 2, found 3", "two events swapped");
+    assert_break(&data, 2, "gap: expected 2, found 3", "two events swapped");
     restore(&data, &whole);
 
     edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), key(14)).unwrap());
-    finds(&data, 10, "event is missing|wrong head", "the last event removed");
+    assert_break(&data, 10, "event is missing|wrong head", "the last event removed");
     restore(&data, &whole);
 
-    // Of agent `a`, the events 8 and 9 stand at 11 and 12, and their run is a row of `chain`.
+    // Events 8 and 9 of agent `a` are at positions 11 and 12, and their run is a row of `chain`.
     let of_agent = cairn_proof::chain::AgentKey::of("a");
     let run_key = |first| Run::key(of_agent, Sequence(first));
     let put_run =
@@ -240,23 +240,28 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
         [run, before] = [8, 6].map(|first| db.get_cf(chain, run_key(first)).unwrap().unwrap());
         db.delete_cf(chain, run_key(8)).unwrap();
     });
-    finds(&data, 8, "gap: expected 8, found 10|`chain` is missing", "a run removed");
+    assert_break(&data, 8, "gap: expected 8, found 10|`chain` is missing", "a run removed");
 
-    // A run that leads elsewhere, and one of an agent that there is not: the other agent is not to blame.
+    // A run that leads to another location.
     let elsewhere = |run: &[u8]| [&run[..2], &2u64.to_be_bytes(), &run[10..]].concat();
     edit(data.path(), |db| put_run(db, 8, &elsewhere(&run)));
-    finds(&data, 8, "`chain` is missing or wrong|another agent|gap: expected 8, found 2", "a run that leads elsewhere");
-    // Two runs made one that covers the same sequences, and other places.
+    assert_break(
+        &data,
+        8,
+        "`chain` is missing or wrong|another agent|gap: expected 8, found 2",
+        "a run that leads elsewhere",
+    );
+    // Two runs replaced by one with the same sequences and other locations.
     edit(data.path(), |db| {
         db.delete_cf(db.cf_handle("chain").unwrap(), run_key(8)).unwrap();
         put_run(db, 6, &[&before[..10], &4u32.to_be_bytes()].concat());
     });
-    finds(&data, 8, "`chain` is missing or wrong|another agent|event is missing", "two runs made one");
+    assert_break(&data, 8, "`chain` is missing or wrong|another agent|event is missing", "two runs merged");
     edit(data.path(), |db| {
         put_run(db, 6, &before);
         put_run(db, 8, &run);
     });
-    // The last run is in the agent's row.
+    // The last run is in the row of the agent.
     let change_head = |change: &dyn Fn(&mut Agent)| {
         edit(data.path(), |db| {
             let agents = db.cf_handle("agents").unwrap();
@@ -266,50 +271,51 @@ async fn rows_that_are_removed_swapped_cut_off_or_added_are_found() {
         });
     };
     change_head(&|head| head.run.location.position.0 = 2);
-    finds(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 2", "a last run that leads elsewhere");
+    assert_break(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 2", "a last run that leads elsewhere");
     change_head(&|head| (head.run.location.position.0, head.run.count) = (13, 2));
-    finds(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 9", "a last run that is longer");
+    assert_break(&data, 10, "`chain` is missing or wrong|gap: expected 10, found 9", "a last run that is longer");
     change_head(&|head| (head.run.location.position.0, head.run.count) = (14, 1));
     assert_eq!(verify(&data, &["--all"]).0, 0);
-    let nobody = [&[0; 16][..], &1u64.to_be_bytes()].concat();
-    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &nobody, &run).unwrap());
-    let (code, said) = verify(&data, &["--all"]);
-    assert!(code == 1 && said.lines().count() == 3 && said.contains("with the key 0000"), "{said}");
-    edit(data.path(), |db| db.delete_cf(db.cf_handle("chain").unwrap(), &nobody).unwrap());
+    // A run of an agent without events: no other agent is reported.
+    let unknown_agent = [&[0; 16][..], &1u64.to_be_bytes()].concat();
+    edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &unknown_agent, &run).unwrap());
+    let (code, out) = verify(&data, &["--all"]);
+    assert!(code == 1 && out.lines().count() == 3 && out.contains("with the key 0000"), "{out}");
+    edit(data.path(), |db| db.delete_cf(db.cf_handle("chain").unwrap(), &unknown_agent).unwrap());
 
-    // A record with another content whose hash is right: nobody but the next event, or the head, tells.
-    let changed = |record: &[u8]| with_right_hash(record, "step", "stop");
+    // A record with another content and a matching hash: only the next event, or the head, shows the change.
+    let changed = |record: &[u8]| with_matching_hash(record, "step", "stop");
     restore(&data, &[(8, changed(&whole[2].1))]);
-    finds(&data, 7, "broken link", "an event rewritten with its hash");
+    assert_break(&data, 7, "broken link", "an event rewritten with its hash");
     restore(&data, &whole);
     restore(&data, &[(14, changed(&whole[3].1))]);
-    finds(&data, 11, "wrong head", "the last event rewritten with its hash");
+    assert_break(&data, 11, "wrong head", "the last event rewritten with its hash");
     restore(&data, &whole);
     assert_eq!(verify(&data, &["--all"]).0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_are_hashed_right_and_are_no_canonical_event_are_found() {
+async fn content_that_is_not_a_canonical_event_is_found_although_its_hash_matches() {
     let data = ledger().await;
     let mut original = Vec::new();
     edit(data.path(), |db| original = db.get_cf(db.cf_handle("events").unwrap(), key(14)).unwrap().unwrap());
     for (from, to, kind) in [
         ("\"1.0\"", "\"1.0\" ", "not in canonical form"),
         ("source", "sourcf", "unknown field"),
-        ("\"agent_id\":\"a\",", "", "no agent_id|agent key is not that"),
-        ("\"a\"", "\"c\"", "event of agent \"c\"|agent key is not that"),
+        ("\"agent_id\":\"a\",", "", "agent_id is missing|agent key does not match"),
+        ("\"a\"", "\"c\"", "belongs to agent \"c\"|agent key does not match"),
     ] {
-        change(&data, 14, |record| *record = with_right_hash(&original, from, to));
+        change(&data, 14, |record| *record = with_matching_hash(&original, from, to));
         for what in [&["--agent-id", "a"][..], &["--all"]] {
-            let (code, said) = verify(&data, what);
-            assert_eq!(code, 1, "{to}: {said}");
-            assert!(kind.split('|').any(|kind| said.contains(kind)), "{to}: {said}");
+            let (code, out) = verify(&data, what);
+            assert_eq!(code, 1, "{to}: {out}");
+            assert!(kind.split('|').any(|kind| out.contains(kind)), "{to}: {out}");
         }
     }
 }
 
-/// A record with `from` replaced in its content, and a hash that fits.
-fn with_right_hash(record: &[u8], from: &str, to: &str) -> Vec<u8> {
+/// A record with `from` replaced by `to` in its content, and the matching hash.
+fn with_matching_hash(record: &[u8], from: &str, to: &str) -> Vec<u8> {
     let at = record.windows(2).position(|pair| pair == b"{\"").unwrap();
     let canonical = String::from_utf8(record[at..].to_vec()).unwrap();
     assert!(canonical.contains(from));
@@ -320,7 +326,7 @@ fn with_right_hash(record: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_is_verified_and_shown_while_its_server_writes() {
+async fn a_ledger_is_verified_and_listed_while_its_server_writes() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[]);
     let client = reqwest::Client::new();
@@ -365,30 +371,30 @@ async fn a_ledger_is_verified_and_shown_while_its_server_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_says_which_chain_is_broken_and_a_start_refuses_a_broken_end() {
+async fn a_server_names_the_broken_chain_and_does_not_start_over_a_break_near_the_end() {
     let data = ledger().await;
     change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
-    // Every event of so small a ledger is near its end, so the start refuses it.
-    let Err(error) = Running::start_with(&config(data.path()), |store| store).await else { panic!("it started") };
+    // Every event of so small a ledger is near its end, which the start checks.
+    let Err(error) = TestServer::start_with(&config(data.path()), |store| store).await else { panic!("it started") };
     assert!(error.to_string().contains("hash mismatch at sequence 2"), "{error}");
     assert!(error.to_string().contains("cairn verify --all"), "{error}");
 
-    // With enough events behind it, the server runs, and tells when it is asked.
+    // With enough events after the break the server starts, and reports the break when it is asked.
     change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let batch: Vec<Value> = (0..200).map(|_| json!({"agent_id": "b"})).collect();
     assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
     server.stop().await.unwrap();
     change(&data, 2, |record| *record.last_mut().unwrap() ^= 1);
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let verdict = server.get("/v1/verify?agent_id=a").await.json();
     assert_eq!((&verdict["valid"], &verdict["sequence"]), (&json!(false), &json!(2)));
     assert_eq!(verdict["error"], "hash mismatch at sequence 2");
     assert_eq!(server.get("/v1/verify?agent_id=b").await.json()["valid"], true);
     assert_eq!(server.get("/v1/stats").await.json()["chain_health"], 0.5);
     let url = server.url.clone();
-    let said = tokio::task::spawn_blocking(move || run_text(&["verify", "--all", "--server", &url])).await.unwrap();
-    assert_eq!(said.0, 1, "{said:?}");
-    assert!(said.1.contains("a: BROKEN: hash mismatch at sequence 2"), "{said:?}");
+    let out = tokio::task::spawn_blocking(move || run_text(&["verify", "--all", "--server", &url])).await.unwrap();
+    assert_eq!(out.0, 1, "{out:?}");
+    assert!(out.1.contains("a: BROKEN: hash mismatch at sequence 2"), "{out:?}");
     server.stop().await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! A server that is killed with SIGKILL at random times, under load over many connections, and while it starts.
+//! A server is killed with SIGKILL at random times, under load over many connections, and while it starts.
 //!
-//! `TEST_SEED` is printed and gives the same loads and the same times again; what the machine makes of them may differ.
+//! `TEST_SEED`, which is printed, reproduces the load and the times of the kills, but not the timing of the machine.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,27 +11,29 @@ use tempfile::TempDir;
 use crate::audit::oracle::{Oracle, send};
 use crate::support::harness::{Process, cairn};
 
-/// Ledgers stay so small that looking at all of one takes no time.
+/// Limits the size of a ledger, so that checking all of it takes little time.
 const KILLS_PER_LEDGER: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_time_it_loses_nothing_and_goes_on() {
-    // `make soak` asks for hundreds.
+async fn a_server_that_is_killed_at_any_time_loses_no_acknowledged_event_and_restarts() {
+    // `make soak` sets 500.
     let kills: usize = std::env::var("TEST_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut random = fastrand::Rng::with_seed(crate::durability::faults::seed());
     let (mut done, mut acknowledged) = (0, 0);
     while done < kills {
         let rounds = (kills - done).min(KILLS_PER_LEDGER);
-        acknowledged += kill_again_and_again(rounds, &mut random).await;
+        acknowledged += kill_repeatedly(rounds, &mut random).await;
         done += rounds;
         println!("{done} kills, {acknowledged} events acknowledged, 0 lost");
     }
     assert!(acknowledged > 20 * kills, "only {acknowledged} events");
 }
 
-async fn kill_again_and_again(rounds: usize, random: &mut fastrand::Rng) -> usize {
+/// Kills the server of one ledger `rounds` times, checks the ledger each time, and returns the number of acknowledged
+/// events.
+async fn kill_repeatedly(rounds: usize, random: &mut fastrand::Rng) -> usize {
     let data = TempDir::new().unwrap();
-    // Small buffers and files, so that a life has flushes and compactions in it.
+    // Small buffers, so that RocksDB flushes and compacts while the test runs.
     let shards = if random.bool() { "1" } else { "2" };
     let environment =
         [("CAIRN_LOG__CHECKPOINT_INTERVAL", "5ms"), ("CAIRN_SHARDS", shards), ("CAIRN_STORAGE__MEMORY_BYTES", "8MiB")];
@@ -41,24 +43,25 @@ async fn kill_again_and_again(rounds: usize, random: &mut fastrand::Rng) -> usiz
         let connections = random.usize(1..24);
         let senders: Vec<_> =
             (0..connections).map(|_| tokio::spawn(send(server.url.clone(), random.u64(..), usize::MAX))).collect();
+        // The pauses are the subject: they choose the moments of the checkpoint and of the kill.
         tokio::time::sleep(Duration::from_millis(random.u64(5..250))).await;
-        oracle.see_checkpoint(&server.url).await;
+        oracle.fetch_checkpoint(&server.url).await;
         tokio::time::sleep(Duration::from_millis(random.u64(..20))).await;
         server.kill();
         for sender in senders {
-            oracle.hear(sender.await.unwrap());
+            oracle.record(sender.await.unwrap());
         }
         for _ in 0..random.usize(..3) {
             kill_while_it_starts(data.path(), &environment, random);
         }
-        // As it was left, and by a server that recovered it.
+        // First as the kill left it, then after a server has recovered it.
         oracle.verify(data.path());
         server = Process::start(data.path(), &environment);
         oracle.check(&server.url).await;
-        oracle.send_again(&server.url).await;
+        oracle.resend_unanswered(&server.url).await;
     }
     oracle.check(&server.url).await;
-    oracle.check_with_the_reference(&server).await;
+    oracle.check_with_reference(&server).await;
     oracle.verify(data.path());
     oracle.len()
 }
@@ -68,6 +71,7 @@ fn kill_while_it_starts(data: &Path, environment: &[(&str, &str)], random: &mut 
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).envs(environment.iter().copied());
     command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
+    // The pause is the subject: it chooses the moment of the kill.
     std::thread::sleep(Duration::from_millis(random.u64(..120)));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! Events that stand in one row: what is done to the row, and what `cairn verify --all` says of it.
+//! Frames, the rows that consecutive events of a commit share: `cairn verify --all` finds every kind of damage to one.
 
 use cairn::ledger::format::frame::{Frame, FrameBuilder};
 use cairn::ledger::format::keys::{Agent, Location, Position, Run, ShardId};
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::audit::verify::edit_frames;
-use crate::support::harness::{Running, config, run_text};
+use crate::support::harness::{TestServer, config, run_text};
 
-/// How many events a ledger has: of two agents in turn, in frames of a few dozen.
+/// The number of events in a ledger. Two agents alternate; a frame has a few dozen events.
 const EVENTS: usize = 200;
 
 async fn ledger() -> TempDir {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let event = |n: usize| json!({"agent_id": (["a", "b"][n % 2]), "action_output": "said ".repeat(20)});
     let batch: Vec<Value> = (0..EVENTS).map(event).collect();
     assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
@@ -54,16 +54,16 @@ fn verify(data: &TempDir) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_of_a_commit_share_rows_and_a_damaged_row_is_found() {
+async fn a_damaged_frame_is_found() {
     let data = ledger().await;
-    let mut whole = Vec::new();
-    edit_frames(data.path(), |db| whole = rows(db));
-    let counts: Vec<usize> = whole.iter().map(|(key, value)| records(key, value).len()).collect();
+    let mut original = Vec::new();
+    edit_frames(data.path(), |db| original = rows(db));
+    let counts: Vec<usize> = original.iter().map(|(key, value)| records(key, value).len()).collect();
     assert!(counts.len() > 2 && counts[0] > 20 && counts.iter().sum::<usize>() == EVENTS, "{counts:?}");
-    let (code, said) = verify(&data);
-    assert!(code == 0 && said.contains("200 events verified: all valid"), "{said}");
-    let (key, value) = whole[1].clone();
-    let behind_records: usize = records(&key, &value).iter().map(Vec::len).sum();
+    let (code, output) = verify(&data);
+    assert!(code == 0 && output.contains("200 events verified: all valid"), "{output}");
+    let (key, value) = original[1].clone();
+    let records_len: usize = records(&key, &value).iter().map(Vec::len).sum();
     let cut = |by: usize| value[..value.len() - by].to_vec();
     let flipped = |at: usize| {
         let mut value = value.clone();
@@ -71,28 +71,28 @@ async fn the_events_of_a_commit_share_rows_and_a_damaged_row_is_found() {
         value
     };
     let len = value.len();
-    let damaged = [("cut by a byte", cut(1)), ("cut by its count", cut(4)), ("empty", Vec::new())];
-    let damaged = damaged.into_iter().chain((0..4).map(|n| ("a byte of its count", flipped(len - 1 - n))));
-    let damaged = damaged.chain((0..4).map(|n| ("a byte of its last end", flipped(len - 5 - n))));
-    let damaged = damaged.chain((0..8).map(|n| ("a byte of its first ends", flipped(behind_records + n))));
+    let damaged = [("one byte shorter", cut(1)), ("without its count", cut(4)), ("empty", Vec::new())];
+    let damaged = damaged.into_iter().chain((0..4).map(|n| ("a byte of its count changed", flipped(len - 1 - n))));
+    let damaged = damaged.chain((0..4).map(|n| ("a byte of its last end offset changed", flipped(len - 5 - n))));
+    let damaged = damaged.chain((0..8).map(|n| ("a byte of its first end offsets changed", flipped(records_len + n))));
     for (what, value) in damaged {
         edit_frames(data.path(), |db| put(db, &key, &value));
-        let (code, said) = verify(&data);
-        assert!(code == 1 && said.contains("BROKEN: ") && said.contains("log: BROKEN"), "{what}: {said}");
-        assert!(value.is_empty() || said.contains("a: BROKEN") || said.contains("b: BROKEN"), "{what}: {said}");
+        let (code, output) = verify(&data);
+        assert!(code == 1 && output.contains("BROKEN: ") && output.contains("log: BROKEN"), "{what}: {output}");
+        assert!(value.is_empty() || output.contains("a: BROKEN") || output.contains("b: BROKEN"), "{what}: {output}");
     }
     edit_frames(data.path(), |db| put(db, &key, &value));
     assert_eq!(verify(&data).0, 0);
 }
 
-/// Each of these leaves every chain whole for whoever does not see that two rows claim one location.
+/// Every chain stays valid; only the two rows that claim the same location show the damage.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_event_stands_in_two_rows() {
+async fn two_rows_that_claim_the_same_location_are_found() {
     let data = ledger().await;
-    let mut whole = Vec::new();
-    edit_frames(data.path(), |db| whole = rows(db));
-    // The event that would be next in the chain of `b`, whose last event is the last of all.
-    let last = records(&whole.last().unwrap().0, &whole.last().unwrap().1).pop().unwrap();
+    let mut original = Vec::new();
+    edit_frames(data.path(), |db| original = rows(db));
+    // The next event in the chain of `b`. The last event of `b` is the last event of the ledger.
+    let last = records(&original.last().unwrap().0, &original.last().unwrap().1).pop().unwrap();
     let sequence = Sequence(u64::from_be_bytes(last[17..25].try_into().unwrap()) + 1);
     let canonical = &last[93..];
     let hash = Hash::of_event(canonical, &Hash(last[57..89].try_into().unwrap()));
@@ -109,16 +109,16 @@ async fn no_event_stands_in_two_rows() {
         (head.sequence, head.hash, head.run) = (sequence, hash, Run { first: sequence, location, count: 1 });
         db.put_cf(agents, agent.0, head.encode()).unwrap();
     };
-    // Behind the last event it is one that the log does not have yet: nothing is wrong.
+    // After the last event it is valid: an event that is not in the log yet.
     let end = EVENTS as u64;
     edit_frames(data.path(), |db| {
         put(db, &at(end), &framed(std::slice::from_ref(&next)));
         grow(db, end);
     });
-    let (code, said) = verify(&data);
-    assert!(code == 0 && said.contains("201 events verified: all valid"), "{said}");
-    // In the location of another event, in a row that sorts before that event's, or behind it.
-    let (first_key, first) = &whole[0];
+    let (code, output) = verify(&data);
+    assert!(code == 0 && output.contains("201 events verified: all valid"), "{output}");
+    // At the location of another event, in a row that sorts before the row of that event, or after it.
+    let (first_key, first) = &original[0];
     let count = records(first_key, first).len() as u64;
     let reaching_back = framed(&vec![next.clone(); (end + 1 - (count - 1)) as usize]);
     for (what, key, value) in [
@@ -130,19 +130,19 @@ async fn no_event_stands_in_two_rows() {
             put(db, &key, &value);
             grow(db, Location::decode(&key).unwrap().position.0);
         });
-        let (code, said) = verify(&data);
+        let (code, output) = verify(&data);
         assert!(
-            code == 1 && said.contains("BROKEN: unreadable") && said.contains("its row is damaged"),
-            "{what}: {said}"
+            code == 1 && output.contains("BROKEN: unreadable") && output.contains("its row is damaged"),
+            "{what}: {output}"
         );
         edit_frames(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), key).unwrap());
     }
 }
 
-/// What a forger writes to make sums overflow. Nobody ends in a panic, and nobody takes it for a number.
+/// Values near `u64::MAX`, which could make additions overflow, are damage; they do not cause a panic.
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_the_ledger_never_reaches_are_damage() {
-    const ENDLESS: [u8; 8] = u64::MAX.to_be_bytes();
+async fn numbers_that_no_ledger_can_reach_are_reported_as_damage() {
+    const MAX: [u8; 8] = u64::MAX.to_be_bytes();
     let key = AgentKey::of("a").0;
     let get = |db: &DB, family: &str, key: &[u8]| db.get_cf(db.cf_handle(family).unwrap(), key).unwrap().unwrap();
     let put = |db: &DB, family: &str, key: &[u8], value: &[u8]| {
@@ -150,42 +150,42 @@ async fn numbers_that_the_ledger_never_reaches_are_damage() {
     };
     let change_head = |db: &DB, at: usize| {
         let mut head = get(db, "agents", &key);
-        head[at..at + 8].copy_from_slice(&ENDLESS);
+        head[at..at + 8].copy_from_slice(&MAX);
         put(db, "agents", &key, &head);
     };
-    let last_row_nowhere = |db: &DB| {
+    let move_last_row = |db: &DB| {
         let (_, value) = rows(db).pop().unwrap();
-        put(db, "events", &[&[0, 0], &ENDLESS[..]].concat(), &value);
+        put(db, "events", &[&[0, 0], &MAX[..]].concat(), &value);
     };
-    let last_of_all = |db: &DB| {
+    let change_last_sequences = |db: &DB| {
         let (key, value) = rows(db).pop().unwrap();
         let mut records = records(&key, &value);
-        records.iter_mut().for_each(|record| record[17..25].copy_from_slice(&ENDLESS));
+        records.iter_mut().for_each(|record| record[17..25].copy_from_slice(&MAX));
         put(db, "events", &key, &framed(&records));
     };
-    let run = |db: &DB| {
+    let change_run = |db: &DB| {
         let first = [&key[..], &1u64.to_be_bytes()].concat();
         let mut run = get(db, "chain", &first);
-        run[2..10].copy_from_slice(&ENDLESS);
+        run[2..10].copy_from_slice(&MAX);
         put(db, "chain", &first, &run);
     };
     type Forgery<'f> = (&'f str, bool, &'f dyn Fn(&DB));
     let forgeries: [Forgery<'_>; 6] = [
-        ("the key of a row", true, &last_row_nowhere),
-        ("the sequences of records", true, &last_of_all),
+        ("the key of a row", true, &move_last_row),
+        ("the sequences of records", true, &change_last_sequences),
         ("the sequence of a head", true, &|db| change_head(db, 0)),
         ("the time of a head", true, &|db| change_head(db, 48)),
         ("the location of a head's run", true, &|db| change_head(db, 58)),
-        ("the location of a run", false, &run),
+        ("the location of a run", false, &change_run),
     ];
     for (what, is_near_the_end, forge) in forgeries {
         let data = ledger().await;
         edit_frames(data.path(), forge);
-        let (code, said) = verify(&data);
-        assert!(code == 1 && said.contains("BROKEN: "), "{what}: {code} {said}");
-        match Running::start_with(&config(data.path()), |store| store).await {
+        let (code, output) = verify(&data);
+        assert!(code == 1 && output.contains("BROKEN: "), "{what}: {code} {output}");
+        match TestServer::start_with(&config(data.path()), |store| store).await {
             Ok(server) => {
-                assert!(!is_near_the_end, "{what}: it started");
+                assert!(!is_near_the_end, "{what}: the server started");
                 assert_eq!(server.get("/v1/verify?agent_id=a").await.json()["valid"], false, "{what}");
                 server.stop().await.unwrap();
             }
@@ -194,31 +194,31 @@ async fn numbers_that_the_ledger_never_reaches_are_damage() {
     }
 }
 
-/// The room that 2,000 more events take, once they stand in tables.
+/// Stores 2,000 more events; returns the total size of the table files in bytes.
 async fn stored_with(compression: Compression, data: &TempDir) -> u64 {
     let mut config = config(data.path());
     config.storage.compression = compression;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let event = |n: usize| json!({"agent_id": "a", "action_output": format!("{n} of {} words, ", n * 7919).repeat(20)});
     let batch: Vec<Value> = (0..2000).map(event).collect();
     assert_eq!(server.send("/v1/batch", &batch.into()).await.status, 201);
     server.stop().await.unwrap();
-    // What a stop has left in the write-ahead log alone, a start moves to tables.
-    Running::start(&config).await.stop().await.unwrap();
+    // A start flushes events that are only in the write-ahead log to table files.
+    TestServer::start(&config).await.stop().await.unwrap();
     let files = std::fs::read_dir(data.path()).unwrap().map(Result::unwrap);
     let tables = files.filter(|file| file.path().extension().is_some_and(|end| end == "sst"));
     tables.map(|file| file.metadata().unwrap().len()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compression_may_be_changed_and_what_is_stored_stays_readable() {
+async fn stored_events_stay_readable_when_the_compression_is_changed() {
     let mut sizes = Vec::new();
     for [first, second] in [[Compression::Lz4, Compression::Zstd], [Compression::Zstd, Compression::Lz4]] {
         let data = TempDir::new().unwrap();
         sizes.push(stored_with(first, &data).await);
         stored_with(second, &data).await;
-        let (code, said) = verify(&data);
-        assert!(code == 0 && said.contains("4000 events verified: all valid"), "{said}");
+        let (code, output) = verify(&data);
+        assert!(code == 0 && output.contains("4000 events verified: all valid"), "{output}");
     }
-    assert!(sizes[1] > 0 && sizes[1] * 20 < sizes[0] * 19, "zstd takes less room than lz4: {sizes:?}");
+    assert!(sizes[1] > 0 && sizes[1] * 20 < sizes[0] * 19, "zstd needs less space than lz4: {sizes:?}");
 }

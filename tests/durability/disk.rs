@@ -1,12 +1,12 @@
-//! A model of a disk, made from a trace of system calls: what it would hold if the power went at any moment.
+//! A model of a disk, computed from a trace of system calls: what it contains if the power is lost at any moment.
 //!
-//! The strictest disk that POSIX allows: a file has what it had when it was last synced, and a folder the names that it
-//! had when it was last synced. A kinder one kept some of what came after, torn anywhere.
+//! The model is the strictest disk that POSIX allows: a file has the content of its last sync, and a folder the names
+//! of its last sync. Other disks also have a part of the later writes, torn at any byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Arguments of strace that write such a trace: every call that changes a file, and every answer that is sent.
+/// The arguments with which strace writes such a trace: every call that changes a file, and every answer that is sent.
 pub const TRACE: [&str; 10] = [
     "-D",
     "-f",
@@ -21,24 +21,24 @@ pub const TRACE: [&str; 10] = [
     "-o",
 ];
 
-/// A line of a trace, or two that belong together.
+/// A system call of a trace, or its beginning.
 #[derive(Debug, Clone)]
 pub struct Call {
     name: String,
     arguments: String,
-    /// What it returned; none where it only begins.
+    /// The returned value; `None` for the beginning of a call.
     returned: Option<String>,
 }
 
-/// Reads a trace. A call that another thread interrupts is there twice: where it begins, and where it ends.
+/// Parses a trace. Each call is in the result twice: where it begins and where it ends.
 pub fn read_trace(text: &str) -> Vec<Call> {
-    let mut begun: BTreeMap<&str, (String, String)> = BTreeMap::new();
+    let mut started_calls: BTreeMap<&str, (String, String)> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in text.lines() {
         let Some((process, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
         if let Some(resumed) = rest.strip_prefix("<... ") {
-            let Some((name, arguments)) = begun.remove(process) else { continue };
+            let Some((name, arguments)) = started_calls.remove(process) else { continue };
             let more = resumed.split_once("resumed>").map_or("", |(_, more)| more);
             let (more, returned) = more.rsplit_once(") ").map_or((more, ""), |(more, returned)| (more, returned));
             let arguments = format!("{arguments}{more}");
@@ -50,7 +50,7 @@ pub fn read_trace(text: &str) -> Vec<Call> {
         } else if let Some((name, rest)) = rest.split_once('(') {
             let name = name.to_owned();
             if let Some(arguments) = rest.strip_suffix(" <unfinished ...>") {
-                begun.insert(process, (name.clone(), arguments.to_owned()));
+                started_calls.insert(process, (name.clone(), arguments.to_owned()));
                 calls.push(Call { name, arguments: arguments.to_owned(), returned: None });
             } else if let Some((arguments, returned)) = rest.rsplit_once(") ") {
                 let returned = returned.trim_start().trim_start_matches("= ").to_owned();
@@ -62,7 +62,7 @@ pub fn read_trace(text: &str) -> Vec<Call> {
     calls
 }
 
-/// The bytes of all strings in the arguments of a call.
+/// The bytes of every string in the arguments of a call.
 fn strings(arguments: &str) -> Vec<Vec<u8>> {
     let quoted = arguments.split('"').skip(1).step_by(2);
     quoted.map(unescape).collect()
@@ -72,17 +72,17 @@ fn unescape(text: &str) -> Vec<u8> {
     text.split("\\x").skip(1).map(|hex| u8::from_str_radix(&hex[..2], 16).unwrap()).collect()
 }
 
-/// What a descriptor is of, as strace says: `7<...>`.
-fn of_descriptor(text: &str) -> Option<(u32, String)> {
+/// The number and the name of a file descriptor that strace writes as `7<...>`.
+fn descriptor_of(text: &str) -> Option<(u32, String)> {
     let (number, rest) = text.split_once('<')?;
     let name = unescape(rest.split_once('>')?.0);
     Some((number.trim().parse().ok()?, String::from_utf8_lossy(&name).into_owned()))
 }
 
 impl Call {
-    /// The bytes that it begins to send to a peer, if it does.
+    /// The bytes that the call begins to send to a socket; `None` for any other call.
     pub fn sends(&self) -> Option<Vec<u8>> {
-        let is_socket = || of_descriptor(&self.arguments).is_some_and(|(_, name)| name.starts_with("socket:"));
+        let is_socket = || descriptor_of(&self.arguments).is_some_and(|(_, name)| name.starts_with("socket:"));
         let sends = matches!(self.name.as_str(), "sendto" | "sendmsg" | "write" | "writev");
         (sends && self.returned.is_none() && is_socket()).then(|| strings(&self.arguments).concat())
     }
@@ -94,29 +94,31 @@ impl Call {
 
 #[derive(Debug, Clone, Default)]
 struct File {
-    /// What a reader sees.
+    /// The content that a reader sees.
     now: Vec<u8>,
-    /// What is on disk for sure.
+    /// The content that is certainly on disk.
     synced: Vec<u8>,
-    /// What a sync that is under way will have put there.
+    /// The content that is certainly on disk after the sync that is in progress.
     syncing: Option<Vec<u8>>,
 }
 
-/// The files of one folder, without folders in it.
+/// The files of one folder without subfolders.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     folder: String,
     files: Vec<File>,
-    /// Which name is of which file, now and for sure.
+    /// The index in `files` by name, as a reader sees it.
     names: BTreeMap<String, usize>,
+    /// The names that are certainly on disk.
     synced_names: BTreeMap<String, usize>,
     syncing_names: Option<BTreeMap<String, usize>>,
-    /// Of descriptors: the file, and the place in it.
+    /// By file descriptor: the index in `files`, and the offset; `usize::MAX` for files that are opened with
+    /// `O_APPEND`.
     open: BTreeMap<u32, (usize, usize)>,
 }
 
 impl Disk {
-    /// A folder as it is, all of it on disk for sure.
+    /// The disk with the current content of a folder, all of it synced.
     pub fn of(folder: &Path) -> Disk {
         let mut disk = Disk { folder: folder.to_str().unwrap().to_owned(), ..Disk::default() };
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -129,12 +131,12 @@ impl Disk {
         disk
     }
 
-    /// The name within the folder of a path, if it is there.
+    /// The name of a path within the folder; `None` for other paths.
     fn name<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(&self.folder)?.strip_prefix('/')
     }
 
-    /// Does what a call did.
+    /// Applies the effect of a call.
     pub fn apply(&mut self, call: &Call) {
         let failed = call.returned.as_ref().is_some_and(|returned| returned.starts_with('-'));
         let texts = || strings(&call.arguments).into_iter().map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -173,18 +175,18 @@ impl Disk {
                 );
             }
             ("mkdir" | "sendto" | "sendmsg" | "sync_file_range" | "writev", _) => {
-                let touches = call.arguments.split(", ").next().and_then(of_descriptor);
+                let touches = call.arguments.split(", ").next().and_then(descriptor_of);
                 assert!(touches.is_none_or(|(_, path)| self.name(&path).is_none()), "{call:?}");
             }
             (other, _) => {
                 let touches = texts().any(|path| self.name(&path).is_some()) || self.file(&call.arguments).is_some();
-                assert!(!touches, "the model does not know {other}: {call:?}");
+                assert!(!touches, "the model does not implement {other}: {call:?}");
             }
         }
     }
 
     fn open(&mut self, arguments: &str, returned: &str) {
-        let Some((descriptor, path)) = of_descriptor(returned) else { return };
+        let Some((descriptor, path)) = descriptor_of(returned) else { return };
         self.open.remove(&descriptor);
         let Some(name) = self.name(&path).map(str::to_owned) else { return };
         let file = match self.names.get(&name) {
@@ -194,7 +196,7 @@ impl Disk {
                 self.names.insert(name, self.files.len() - 1);
                 self.files.len() - 1
             }
-            None => panic!("{name} was not there"),
+            None => panic!("{name} does not exist"),
         };
         if arguments.contains("O_TRUNC") {
             self.files[file].now.clear();
@@ -203,30 +205,30 @@ impl Disk {
         self.open.insert(descriptor, (file, at));
     }
 
-    /// The file that the first argument is of.
+    /// The index in `files` of the descriptor in the first argument.
     fn file(&self, arguments: &str) -> Option<usize> {
-        let (descriptor, path) = of_descriptor(arguments)?;
+        let (descriptor, path) = descriptor_of(arguments)?;
         self.name(&path)?;
         Some(self.open.get(&descriptor).unwrap_or_else(|| panic!("{descriptor} is not open")).0)
     }
 
     fn write(&mut self, call: &Call, at: Option<usize>) {
         let Some(file) = self.file(&call.arguments) else { return };
-        let (descriptor, _) = of_descriptor(&call.arguments).unwrap();
+        let (descriptor, _) = descriptor_of(&call.arguments).unwrap();
         let written: usize = call.returned.as_ref().unwrap().parse().unwrap();
         let bytes = &strings(&call.arguments).concat()[..written];
-        let place = &mut self.open.get_mut(&descriptor).unwrap().1;
+        let offset = &mut self.open.get_mut(&descriptor).unwrap().1;
         let now = &mut self.files[file].now;
-        let start = at.unwrap_or(if *place == usize::MAX { now.len() } else { *place });
-        if at.is_none() && *place != usize::MAX {
-            *place += written;
+        let start = at.unwrap_or(if *offset == usize::MAX { now.len() } else { *offset });
+        if at.is_none() && *offset != usize::MAX {
+            *offset += written;
         }
         now.resize(now.len().max(start + written), 0);
         now[start..start + written].copy_from_slice(bytes);
     }
 
     fn is_folder(&self, arguments: &str) -> bool {
-        of_descriptor(arguments).is_some_and(|(_, path)| path == self.folder)
+        descriptor_of(arguments).is_some_and(|(_, path)| path == self.folder)
     }
 
     fn begin_sync(&mut self, arguments: &str) {
@@ -246,15 +248,15 @@ impl Disk {
         }
     }
 
-    /// Writes what is on disk for sure, and nothing else.
+    /// Writes only what is certainly on disk.
     pub fn write_synced(&self, to: &Path) {
         for (name, file) in &self.synced_names {
             std::fs::write(to.join(name), &self.files[*file].synced).unwrap();
         }
     }
 
-    /// Writes what may be on disk as well: of each file, a part of what was written since; of the folder, the names that
-    /// it has now, or those for sure.
+    /// Writes what may be on disk: of each file also a part of what was written since its last sync; of the folder its
+    /// current names or those of its last sync.
     pub fn write_torn(&self, to: &Path, random: &mut fastrand::Rng) {
         let names = if random.bool() { &self.names } else { &self.synced_names };
         for (name, file) in names {

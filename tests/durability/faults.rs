@@ -1,5 +1,5 @@
-//! Commits that fail: nothing is acknowledged that is not stored, nothing that came with an id is stored twice, no
-//! chain forks, and service resumes, or the process ends, as the kind of fault demands.
+//! Commits that fail: every acknowledged event is stored, no event with an id is stored twice, no chain forks, and the
+//! server resumes or ends, depending on the kind of fault.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,43 +12,52 @@ use cairn::ledger::store::{Batch, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Running, config, metric, reference_chain, run_text, whole_chain};
+use crate::support::harness::{TestServer, config, metric, read_chain, reference_chain, run_text};
 
-/// A disk that fails when it is told to.
-struct Faulty {
+/// A [`Commit`] that delays, blocks or fails commits as its plan says.
+struct FaultyCommit {
     store: Arc<Store>,
-    plan: Arc<Plan>,
+    plan: Arc<FaultPlan>,
 }
 
-/// Which commits fail, and how. The random numbers come from a seed.
+/// Which commits fail, and how. Random numbers are derived from the seed in `state`.
 #[derive(Default)]
-struct Plan {
+struct FaultPlan {
     state: AtomicU64,
-    /// Of 100 commits, so many fail.
-    failing: AtomicU64,
-    /// The error is the one that ends the process.
+    /// The percentage of commits that fail.
+    failing_percent: AtomicU64,
+    /// Commits fail with the error that ends the process, not with a full disk.
     is_fatal: AtomicBool,
-    /// Failing commits take that long.
+    /// The delay before each commit.
     delay_ms: AtomicU64,
-    /// How many commits failed with their rows stored, and without.
+    /// Commits block while this is set.
+    is_blocked: AtomicBool,
+    /// The number of commits that were started.
+    started: AtomicU64,
+    /// The number of failed commits whose rows were stored, and of those whose rows were not.
     failed_stored: AtomicU64,
     failed_lost: AtomicU64,
 }
 
-impl Plan {
+impl FaultPlan {
     fn random(&self, below: u64) -> u64 {
         let mut rng = fastrand::Rng::with_seed(self.state.fetch_add(1, Ordering::Relaxed));
         rng.u64(..below)
     }
 }
 
-impl Commit for Faulty {
+impl Commit for FaultyCommit {
     fn commit(&self, batch: Batch) -> Result<(), CommitError> {
+        self.plan.started.fetch_add(1, Ordering::Relaxed);
+        // The delay is the subject: a slow disk.
         std::thread::sleep(Duration::from_millis(self.plan.delay_ms.load(Ordering::Relaxed)));
-        if self.plan.random(100) >= self.plan.failing.load(Ordering::Relaxed) {
+        while self.plan.is_blocked.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.plan.random(100) >= self.plan.failing_percent.load(Ordering::Relaxed) {
             return self.store.commit(batch);
         }
-        // The outcome of a failed write is unknown: half of them are stored all the same.
+        // The outcome of a failed write is unknown: half of them are stored nevertheless.
         if self.plan.random(2) == 0 {
             self.store.commit(batch)?;
             self.plan.failed_stored.fetch_add(1, Ordering::Relaxed);
@@ -56,20 +65,20 @@ impl Commit for Faulty {
             self.plan.failed_lost.fetch_add(1, Ordering::Relaxed);
         }
         Err(match self.plan.is_fatal.load(Ordering::Relaxed) {
-            true => CommitError::Failed("IO error: made by a test".to_owned()),
-            false => CommitError::NoSpace("No space left on device, says a test".to_owned()),
+            true => CommitError::Failed("IO error: injected by a test".to_owned()),
+            false => CommitError::NoSpace("No space left on device (injected by a test)".to_owned()),
         })
     }
 }
 
-async fn start(data: &TempDir, shards: u16, plan: &Arc<Plan>) -> Running {
+async fn start(data: &TempDir, shards: u16, plan: &Arc<FaultPlan>) -> TestServer {
     let mut config = config(data.path());
     config.shards = shards;
     let plan = Arc::clone(plan);
-    Running::start_with(&config, |store| Arc::new(Faulty { store, plan })).await.unwrap()
+    TestServer::start_with(&config, |store| Arc::new(FaultyCommit { store, plan })).await.unwrap()
 }
 
-/// A seed for random faults, printed so that it can be set again.
+/// The seed of a test: `TEST_SEED`, or a random one. It is printed, so that a run can be repeated.
 pub fn seed() -> u64 {
     let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -78,16 +87,16 @@ pub fn seed() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commits_that_fail_at_random_lose_nothing_and_double_nothing() {
+async fn commits_that_fail_at_random_lose_no_acknowledged_event_and_store_none_twice() {
     for shards in [1, 3] {
         let data = TempDir::new().unwrap();
-        let plan = Arc::new(Plan { state: AtomicU64::new(seed()), ..Plan::default() });
-        plan.failing.store(50, Ordering::Relaxed);
+        let plan = Arc::new(FaultPlan { state: AtomicU64::new(seed()), ..FaultPlan::default() });
+        plan.failing_percent.store(50, Ordering::Relaxed);
         let server = start(&data, shards, &plan).await;
         let workers = (0..8).map(|worker| {
             let server = &server;
             async move {
-                // What was acknowledged, by id.
+                // The acknowledged events by id.
                 let mut stored: HashMap<String, Value> = HashMap::new();
                 for n in 0..40 {
                     let with_id = |at: u64| {
@@ -95,7 +104,7 @@ async fn commits_that_fail_at_random_lose_nothing_and_double_nothing() {
                         json!({"id": id, "agent_id": format!("a{}", (worker + n + at) % 5), "action_input": at})
                     };
                     let batch: Vec<Value> = (0..3).map(with_id).collect();
-                    // As a sender does: again, until all of it is acknowledged.
+                    // Retries as a client does, until every event is acknowledged.
                     loop {
                         let answer = server.send("/v1/batch", &batch.clone().into()).await;
                         let entries = answer.json();
@@ -127,7 +136,7 @@ async fn commits_that_fail_at_random_lose_nothing_and_double_nothing() {
         assert!(stored.load(Ordering::Relaxed) > 2 && lost.load(Ordering::Relaxed) > 2, "both kinds of failure");
         let mut ids = HashSet::new();
         for agent in 0..5 {
-            let chain = whole_chain(&server.client, &server.url, &format!("a{agent}")).await;
+            let chain = read_chain(&server.client, &server.url, &format!("a{agent}")).await;
             reference_chain(&chain).unwrap();
             for event in chain {
                 let id = event["id"].as_str().unwrap().to_owned();
@@ -137,21 +146,21 @@ async fn commits_that_fail_at_random_lose_nothing_and_double_nothing() {
         }
         assert_eq!(ids.len(), acknowledged.len());
         let failed = metric(&server.metrics().await, "cairn_commits_total{outcome=\"failed\"}").unwrap();
-        // A shard without events also tries on its own, and those attempts are no commits.
+        // A shard without events also tests whether writing works again; those attempts do not count as commits.
         assert!(failed > 0.0 && failed as u64 <= stored.load(Ordering::Relaxed) + lost.load(Ordering::Relaxed));
         server.stop().await.unwrap();
-        let (code, said, _) = run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
-        assert_eq!(code, 0, "{said}");
+        let (code, output, _) = run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
+        assert_eq!(code, 0, "{output}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_space_events_are_refused_and_service_resumes_by_itself() {
+async fn on_a_full_disk_events_are_refused_and_the_server_resumes_by_itself() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
+    let plan = Arc::new(FaultPlan::default());
     let server = start(&data, 1, &plan).await;
     server.store(&json!({"agent_id": "a"})).await;
-    plan.failing.store(100, Ordering::Relaxed);
+    plan.failing_percent.store(100, Ordering::Relaxed);
     for _ in 0..5 {
         let answer = server.send("/v1/events", &json!({"agent_id": "a"})).await;
         assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]));
@@ -159,36 +168,39 @@ async fn without_space_events_are_refused_and_service_resumes_by_itself() {
     }
     let ready = server.client.get(format!("{}/readyz", server.admin_url)).send().await.unwrap();
     assert_eq!(ready.status(), 503);
-    plan.failing.store(0, Ordering::Relaxed);
-    // Without a single event that would find out.
+    plan.failing_percent.store(0, Ordering::Relaxed);
+    // No event is sent: the shard itself finds out that writing works again.
     crate::support::harness::eventually("readiness", async || {
         server.client.get(format!("{}/readyz", server.admin_url)).send().await.unwrap().status() == 200
     })
     .await;
     let stored = plan.failed_stored.load(Ordering::Relaxed);
     let next = server.store(&json!({"agent_id": "a"})).await;
-    assert!((2..=2 + stored).contains(&next["sequence"].as_u64().unwrap()), "the chain goes on from what is on disk");
-    reference_chain(&whole_chain(&server.client, &server.url, "a").await).unwrap();
+    assert!(
+        (2..=2 + stored).contains(&next["sequence"].as_u64().unwrap()),
+        "the chain continues after the last event on disk"
+    );
+    reference_chain(&read_chain(&server.client, &server.url, "a").await).unwrap();
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_any_other_failed_write_the_process_ends_and_its_restart_recovers() {
+async fn after_any_other_failed_write_the_server_ends_and_a_restart_recovers() {
     let data = TempDir::new().unwrap();
     for round in 0..6 {
-        let plan = Arc::new(Plan { state: AtomicU64::new(round), ..Plan::default() });
+        let plan = Arc::new(FaultPlan { state: AtomicU64::new(round), ..FaultPlan::default() });
         let server = start(&data, 1, &plan).await;
         let first = server.store(&json!({"agent_id": "a"})).await;
         plan.is_fatal.store(true, Ordering::Relaxed);
-        plan.failing.store(100, Ordering::Relaxed);
+        plan.failing_percent.store(100, Ordering::Relaxed);
         let id = format!("0198c6b2-7d0e-4cc5-a4ef-{round:012}");
         let event = json!({"id": id, "agent_id": "a"});
         let answer = server.send("/v1/events", &event).await;
         assert_eq!(answer.status, 503);
-        let error = server.ended().await.unwrap_err();
-        assert!(error.to_string().contains("made by a test"), "{error}");
+        let error = server.wait_for_exit().await.unwrap_err();
+        assert!(error.to_string().contains("injected by a test"), "{error}");
 
-        let server = Running::start(&config(data.path())).await;
+        let server = TestServer::start(&config(data.path())).await;
         let again = server.send("/v1/events", &event).await;
         let was_stored = plan.failed_stored.load(Ordering::Relaxed) == 1;
         assert_eq!(again.status, if was_stored { 200 } else { 201 });
@@ -198,15 +210,15 @@ async fn after_any_other_failed_write_the_process_ends_and_its_restart_recovers(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_max_wait_a_full_queue_refuses_with_retry_after_and_stores_nothing_of_it() {
+async fn after_max_wait_a_full_queue_refuses_events_with_retry_after_and_does_not_store_them() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
+    let plan = Arc::new(FaultPlan::default());
     plan.delay_ms.store(400, Ordering::Relaxed);
     let mut config = config(data.path());
     config.queue.events = 2;
     config.queue.max_wait = Duration::from_millis(50);
     let faulty = Arc::clone(&plan);
-    let server = Running::start_with(&config, |store| Arc::new(Faulty { store, plan: faulty })).await.unwrap();
+    let server = TestServer::start_with(&config, |store| Arc::new(FaultyCommit { store, plan: faulty })).await.unwrap();
     let sends = (0..12).map(|n| {
         let event = json!({"agent_id": "a", "action_input": n});
         let server = &server;
@@ -219,7 +231,7 @@ async fn over_max_wait_a_full_queue_refuses_with_retry_after_and_stores_nothing_
         assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]));
         assert!(answer.error().contains("queue.events"), "{}", answer.error());
     }
-    // Batches at once: who finds no place is told so per event.
+    // Concurrent batches: each event that finds no room is refused on its own.
     let batch: Vec<Value> = (0..6).map(|n| json!({"agent_id": "a", "action_input": n})).collect();
     let batch = Value::from(batch);
     let sends = (0..4).map(|_| server.send("/v1/batch", &batch));
@@ -228,7 +240,7 @@ async fn over_max_wait_a_full_queue_refuses_with_retry_after_and_stores_nothing_
     let (in_batch, refused): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.get("event").is_some());
     assert!(!refused.is_empty() && refused.iter().all(|entry| entry["retryable"] == true), "{refused:?}");
     assert!(answers.iter().any(|answer| answer.status == 207 && answer.headers["retry-after"] == "1"));
-    let chain = whole_chain(&server.client, &server.url, "a").await;
+    let chain = read_chain(&server.client, &server.url, "a").await;
     assert_eq!(chain.len(), stored.len() + in_batch.len());
     let metrics = server.metrics().await;
     assert!(metric(&metrics, "cairn_ingest_refused_events_total{reason=\"busy\"}").unwrap() >= 1.0);
@@ -237,15 +249,15 @@ async fn over_max_wait_a_full_queue_refuses_with_retry_after_and_stores_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_not_refused_because_its_own_first_parts_fill_the_queue() {
+async fn a_batch_is_not_refused_because_its_first_events_fill_the_queue() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
+    let plan = Arc::new(FaultPlan::default());
     plan.delay_ms.store(120, Ordering::Relaxed);
     let mut config = config(data.path());
     config.queue.events = 8;
     config.queue.max_wait = Duration::from_millis(20);
     let faulty = Arc::clone(&plan);
-    let server = Running::start_with(&config, |store| Arc::new(Faulty { store, plan: faulty })).await.unwrap();
+    let server = TestServer::start_with(&config, |store| Arc::new(FaultyCommit { store, plan: faulty })).await.unwrap();
     let batch: Vec<Value> = (0..40).map(|n| json!({"agent_id": "a", "action_input": n})).collect();
     let answer = server.send("/v1/batch", &batch.into()).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
@@ -253,33 +265,45 @@ async fn a_batch_is_not_refused_because_its_own_first_parts_fill_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_in_the_queue_of_a_shard_that_ends_is_answered() {
+async fn every_event_in_the_queue_of_a_shard_that_ends_is_answered() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
-    plan.delay_ms.store(300, Ordering::Relaxed);
+    let plan = Arc::new(FaultPlan::default());
     plan.is_fatal.store(true, Ordering::Relaxed);
-    plan.failing.store(100, Ordering::Relaxed);
+    plan.failing_percent.store(100, Ordering::Relaxed);
     let server = start(&data, 1, &plan).await;
-    // The first goes into the commit that fails, the others wait behind it.
-    let sends = (0..10).map(|n| {
-        let event = json!({"agent_id": "a", "action_input": n});
-        let server = &server;
-        async move {
-            tokio::time::sleep(Duration::from_millis(10 * n)).await;
-            server.send("/v1/events", &event).await
-        }
-    });
-    let answers = tokio::time::timeout(Duration::from_secs(5), futures_util::future::join_all(sends)).await;
-    for answer in answers.expect("everybody is answered") {
+    plan.is_blocked.store(true, Ordering::Relaxed);
+    let commits = plan.started.load(Ordering::Relaxed);
+    let send = |n: u64| {
+        let (event, server) = (json!({"agent_id": "a", "action_input": n}), &server);
+        async move { server.send("/v1/events", &event).await }
+    };
+    // The first event is in the commit that fails, the others are in the queue behind it.
+    let others = async {
+        let is_started = async || plan.started.load(Ordering::Relaxed) > commits;
+        crate::support::harness::eventually("the commit of the first event", is_started).await;
+        futures_util::future::join_all((1..10).map(&send)).await
+    };
+    let fail = async {
+        crate::support::harness::eventually("all events in the queue", async || {
+            metric(&server.metrics().await, "cairn_queue_events{shard=\"0\"}") == Some(10.0)
+        })
+        .await;
+        plan.is_blocked.store(false, Ordering::Relaxed);
+    };
+    let answers = async { tokio::join!(send(0), others, fail) };
+    let answers = tokio::time::timeout(Duration::from_secs(5), answers).await;
+    let (first, others, ()) = answers.expect("every event is answered");
+    assert_eq!(others.len(), 9);
+    for answer in others.iter().chain([&first]) {
         assert_eq!(answer.status, 503, "{}", answer.text);
     }
-    server.ended().await.unwrap_err();
+    server.wait_for_exit().await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_goes_away_after_admission_changes_nothing() {
+async fn an_event_is_stored_although_its_client_disconnects_after_admission() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
+    let plan = Arc::new(FaultPlan::default());
     plan.delay_ms.store(300, Ordering::Relaxed);
     let server = start(&data, 1, &plan).await;
     let request = server.post("/v1/events", json!({"agent_id": "a"}).to_string()).timeout(Duration::from_millis(100));
@@ -289,9 +313,9 @@ async fn a_sender_that_goes_away_after_admission_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_answers_what_is_in_flight() {
+async fn a_shutdown_answers_the_requests_in_flight() {
     let data = TempDir::new().unwrap();
-    let plan = Arc::new(Plan::default());
+    let plan = Arc::new(FaultPlan::default());
     plan.delay_ms.store(300, Ordering::Relaxed);
     let server = start(&data, 1, &plan).await;
     let (client, url) = (server.client.clone(), server.url.clone());
@@ -305,16 +329,16 @@ async fn a_shutdown_answers_what_is_in_flight() {
     .await;
     server.stop().await.unwrap();
     assert_eq!(sending.await.unwrap().unwrap().status(), 201);
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     assert_eq!(server.list("agent_id=a").await.len(), 1);
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_ledger_or_disk_refuses_new_events_and_goes_on_reading() {
+async fn a_full_ledger_or_disk_refuses_new_events_and_still_serves_reads() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     server.store(&json!({"agent_id": "a"})).await;
     server.stop().await.unwrap();
     type Change = fn(&mut cairn::config::Config);
@@ -325,7 +349,7 @@ async fn a_full_ledger_or_disk_refuses_new_events_and_goes_on_reading() {
     for (key, change) in cases {
         let before = config.clone();
         change(&mut config);
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         let answer = server.send("/v1/events", &json!({"agent_id": "a"})).await;
         assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]));
         assert!(answer.error().contains(key), "{}", answer.error());

@@ -1,4 +1,4 @@
-//! An answer means that the event is on disk: crashes, power losses, full and failing disks.
+//! An acknowledged event is on disk: kills, losses of power, full and failing disks, failing commits.
 
 pub mod crash;
 pub mod damaged_rows;

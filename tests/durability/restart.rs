@@ -1,4 +1,5 @@
-//! Ends and starts in good order: clocks, shards, one server at a time; and that answers wait for the disk.
+//! Regular stops and restarts: clocks, the number of shards, one server per data directory; and answers come after the
+//! sync.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,23 +8,23 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::harness::{Process, Running, config};
+use crate::support::harness::{Process, TestServer, config};
 
-/// How many syncs the system has finished for a traced server.
+/// The number of completed syncs in a trace.
 fn syncs(trace: &std::path::Path) -> usize {
     let trace = std::fs::read_to_string(trace).unwrap();
-    // Also those that the tracer tells in two lines, because another thread called in between.
+    // Includes calls that strace writes in two lines, because another thread called in between.
     trace.lines().filter(|line| line.contains("fdatasync") && line.ends_with("= 0")).count()
 }
 
-/// SIGKILL keeps what the system has in memory, so it cannot show a missing sync. The trace of system calls can.
+/// After SIGKILL the page cache survives, so a kill cannot show a missing sync. A trace of system calls can.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_comes_after_the_sync_of_its_commit() {
     let folder = TempDir::new().unwrap();
     for (sync, at_least, at_most) in [("true", 10, usize::MAX), ("false", 0, 3)] {
         let trace = folder.path().join(format!("trace-{sync}"));
         let mut strace = std::process::Command::new("strace");
-        // The tracer stands aside, so that the process that is started is the server.
+        // With `-D` strace runs as a child of the server, so that the started process is the server itself.
         strace.args(["-D", "-f", "-qq", "-e", "trace=fdatasync,fsync", "-o"]).arg(&trace);
         strace.arg(crate::support::harness::cairn().get_program());
         let server = Process::start_as(strace, &folder.path().join(sync), &[("CAIRN_STORAGE__SYNC", sync)]);
@@ -34,20 +35,20 @@ async fn an_answer_comes_after_the_sync_of_its_commit() {
             assert_eq!(request.body(r#"{"agent_id":"a"}"#).send().await.unwrap().status(), 201);
             assert!(sync == "false" || syncs(&trace) >= before + sent, "answered before the sync");
         }
-        // Without syncs there are next to none, so the count would show if they were missing.
+        // With `sync: false` there are almost none, which shows that the count can detect missing syncs.
         let counted = syncs(&trace) - before;
         assert!((at_least..=at_most).contains(&counted), "{counted} syncs with storage.sync: {sync}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_the_process_in_good_order() {
+async fn sigterm_stops_the_server_with_exit_status_0() {
     let data = TempDir::new().unwrap();
     let mut server = Process::start(data.path(), &[]);
     let client = reqwest::Client::new();
     let request = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
     assert_eq!(request.body(r#"{"agent_id":"a"}"#).send().await.unwrap().status(), 201);
-    // The client keeps its connection open: that must not hold up the end.
+    // The client keeps its connection open, which must not delay the stop.
     let pid = server.child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = tokio::task::spawn_blocking(move || server.child.wait().unwrap().code());
@@ -56,12 +57,12 @@ async fn sigterm_ends_the_process_in_good_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_and_chains_go_on_after_a_restart_and_another_number_of_shards_is_refused() {
+async fn times_and_chains_continue_after_a_restart_and_another_number_of_shards_is_refused() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     let mut last = String::new();
     for sequence in 1..4 {
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         let event = server.store(&json!({"agent_id": "a"})).await;
         assert_eq!(event["sequence"], sequence);
         let received_at = event["received_at"].as_str().unwrap().to_owned();
@@ -70,12 +71,12 @@ async fn times_and_chains_go_on_after_a_restart_and_another_number_of_shards_is_
         server.stop().await.unwrap();
     }
     config.shards = 2;
-    let Err(error) = Running::start_with(&config, |store| store).await else { panic!("it started") };
-    assert!(error.to_string().contains("it was made with shards: 1"), "{error}");
+    let Err(error) = TestServer::start_with(&config, |store| store).await else { panic!("the server started") };
+    assert!(error.to_string().contains("it was created with shards: 1"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_goes_back_takes_neither_times_nor_ids_with_it() {
+async fn times_and_ids_do_not_decrease_when_the_clock_is_set_back() {
     let data = TempDir::new().unwrap();
     let hour_ms = 3_600_000;
     let now_ms = Arc::new(AtomicU64::new(1_800_000_000_000));
@@ -83,7 +84,7 @@ async fn a_clock_that_goes_back_takes_neither_times_nor_ids_with_it() {
     for _ in 0..3 {
         let clock = Arc::clone(&now_ms);
         let clock: cairn::runtime::Clock = Arc::new(move || clock.load(Ordering::Relaxed));
-        let server = Running::start_at(&config(data.path()), |store| store, clock).await.unwrap();
+        let server = TestServer::start_at(&config(data.path()), |store| store, clock).await.unwrap();
         for _ in 0..3 {
             let event = server.store(&json!({"agent_id": "a"})).await;
             times.push(event["received_at"].as_str().unwrap().to_owned());
@@ -100,7 +101,7 @@ async fn a_clock_that_goes_back_takes_neither_times_nor_ids_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_is_used_by_one_server_at_a_time() {
+async fn a_second_server_on_the_same_data_directory_is_refused() {
     let data = TempDir::new().unwrap();
     let _server = Process::start(data.path(), &[]);
     let data_dir = data.path().to_str().unwrap().to_owned();
@@ -108,6 +109,6 @@ async fn a_data_directory_is_used_by_one_server_at_a_time() {
     let second =
         crate::support::harness::cairn().args(arguments).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").output().unwrap();
     assert_eq!(second.status.code(), Some(3));
-    let said = String::from_utf8_lossy(&second.stdout);
-    assert!(said.contains("in use by another process"), "{said}");
+    let output = String::from_utf8_lossy(&second.stdout);
+    assert!(output.contains("in use by another process"), "{output}");
 }

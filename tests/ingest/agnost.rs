@@ -1,17 +1,18 @@
-//! Events by the Agnost API, as its SDKs send them.
+//! The Agnost API: requests as the Agnost SDKs send them, by `docs/agnost.md`.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, Running, config, eventually, reference_chain, whole_chain};
-use crate::support::upstream::{Fate, ORG, Upstream};
+use crate::support::harness::{Answer, TestServer, config, eventually, read_chain, reference_chain};
+use crate::support::upstream::{ORG, Reply, Upstream};
 
 const SESSION: &str = "/api/v1/capture-session";
 const EVENT: &str = "/api/v1/capture-event";
 
-async fn post(server: &Running, path: &str, body: &Value, agent: Option<&str>) -> Answer {
+/// Posts to the Agnost API, optionally for an agent.
+async fn post(server: &TestServer, path: &str, body: &Value, agent: Option<&str>) -> Answer {
     let mut request = server.post(path, body.to_string()).header("x-org-id", ORG);
     if let Some(agent) = agent {
         request = request.header("x-cairn-agent-id", agent);
@@ -19,7 +20,7 @@ async fn post(server: &Running, path: &str, body: &Value, agent: Option<&str>) -
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// What is stored, without what differs from run to run.
+/// A stored event without the fields that differ between runs.
 fn content(event: &Value) -> Value {
     let mut event = event.clone();
     for name in ["id", "received_at", "hash", "prev_hash", "sequence"] {
@@ -29,14 +30,14 @@ fn content(event: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_become_events_by_the_table() {
+async fn requests_are_stored_as_the_mapping_describes() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let session = json!({"session_id": "conv_abc", "client_config": "conversation_sdk", "ip": "",
                          "user_data": {"user_id": "user_1", "age": 30}});
     let answer = post(&server, SESSION, &session, None).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"session_id": "conv_abc"})));
-    // Never into the chain of an agent that was not meant.
+    // An invalid agent id is refused; the event must not be stored under another agent.
     let odd = server.post(EVENT, "{}").header("x-cairn-agent-id", &b"caf\xe9"[..]).send().await.unwrap();
     assert_eq!(odd.status(), 400);
     let id = "c6aae2e9-6ca5-4a64-9a02-de83d7bf0154";
@@ -46,7 +47,7 @@ async fn requests_become_events_by_the_table() {
                        "metadata": {"temperature": "0.7", "x-api-key": "k", "nested": {"Access_Token": "t"}}});
     let answer = post(&server, EVENT, &event, None).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"event_id": id})));
-    let stored = whole_chain(&server.client, &server.url, "agnost").await;
+    let stored = read_chain(&server.client, &server.url, "agnost").await;
     reference_chain(&stored).unwrap();
     assert_eq!(
         content(&stored[0]),
@@ -68,7 +69,7 @@ async fn requests_become_events_by_the_table() {
                    "metadata": {"temperature": "0.7", "x-api-key": "[REDACTED:x-api-key]",
                                 "nested": {"Access_Token": "[REDACTED:Access_Token]"}}}}})
     );
-    // The same again is stored once; the same id with something else in it is stored beside it, and once.
+    // A repeated event is stored once. A different event with the same id is stored under another id, also once.
     for round in 0..2 {
         assert_eq!(post(&server, EVENT, &event, None).await.json(), json!({"event_id": id}));
         let mut other = event.clone();
@@ -76,7 +77,7 @@ async fn requests_become_events_by_the_table() {
         let answer = post(&server, EVENT, &other, None).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         assert_ne!(answer.json()["event_id"], id);
-        let stored = whole_chain(&server.client, &server.url, "agnost").await;
+        let stored = read_chain(&server.client, &server.url, "agnost").await;
         assert_eq!(stored.len(), 3, "round {round}");
         assert!(stored[2]["validation_warnings"][0].as_str().unwrap().contains(id), "{}", stored[2]);
         reference_chain(&stored).unwrap();
@@ -85,9 +86,9 @@ async fn requests_become_events_by_the_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_sdks_send_is_taken_and_what_nobody_can_take_is_refused() {
+async fn every_object_that_an_sdk_sends_is_accepted_and_other_bodies_are_refused() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let bodies = [
         (SESSION, json!({"session_id": "s", "user_data": null, "tools": ["add"], "connection_type": ""}), "CUSTOM"),
         (SESSION, json!({}), "CUSTOM"),
@@ -112,7 +113,7 @@ async fn whatever_the_sdks_send_is_taken_and_what_nobody_can_take_is_refused() {
             (&json!("an agent"), &json!(action_type)),
             "{newest}"
         );
-        // What has no field of its own is there as it was sent.
+        // A member without a field of its own is stored as it was sent.
         for (key, value) in body.as_object().unwrap() {
             let kept = &newest["metadata"]["agnost"][key];
             let is_mapped =
@@ -130,36 +131,34 @@ async fn whatever_the_sdks_send_is_taken_and_what_nobody_can_take_is_refused() {
     server.stop().await.unwrap();
     let mut off = config(data.path());
     off.ingest.agnost.enabled = false;
-    let server = Running::start(&off).await;
+    let server = TestServer::start(&off).await;
     assert_eq!(post(&server, EVENT, &json!({}), None).await.status, 404);
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_requests_of_the_sdks_are_taken() {
-    let path = crate::support::harness::repository("../shared/vectors/captures/agnost.jsonl");
-    let Ok(captures) = std::fs::read_to_string(&path) else {
-        println!("skipped: {} is not there", path.display());
-        return;
-    };
+async fn captured_requests_of_the_sdks_are_accepted() {
+    // Captured from the SDKs.
+    let path = crate::support::harness::repository("tests/vectors/agnost.jsonl");
+    let captures = std::fs::read_to_string(path).unwrap();
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let mut events = 0;
     for capture in captures.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         let answer = post(&server, capture["path"].as_str().unwrap(), &capture["body"], None).await;
         assert_eq!(answer.status, 200, "{capture}: {}", answer.text);
         events += 1;
     }
-    let stored = whole_chain(&server.client, &server.url, "agnost").await;
+    let stored = read_chain(&server.client, &server.url, "agnost").await;
     assert!(events > 10 && stored.len() <= events);
     reference_chain(&stored).unwrap();
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_hangs_keeps_nobody_waiting() {
+async fn an_upstream_that_hangs_does_not_delay_answers() {
     let data = TempDir::new().unwrap();
-    let upstream = Upstream::start_with(|_, _| Fate::Hang).await;
+    let upstream = Upstream::start_with(|_, _| Reply::Hang).await;
     let mut config = config(data.path());
     config.relay.agnost = Some(cairn::relay::DestinationConfig {
         endpoint: upstream.url(),
@@ -167,7 +166,7 @@ async fn an_upstream_that_hangs_keeps_nobody_waiting() {
         ..cairn::relay::DestinationConfig::default()
     });
     config.shutdown.grace = Duration::from_millis(100);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     for n in 0..50 {
         let started = Instant::now();
         let path = if n == 0 { SESSION } else { EVENT };
@@ -178,18 +177,18 @@ async fn an_upstream_that_hangs_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_by_the_agnost_api_goes_on_as_it_was_sent() {
+async fn requests_of_the_agnost_api_are_relayed_as_they_were_sent() {
     const OTHER: &str = "11111111-2222-4333-8444-555555555555";
     let data = TempDir::new().unwrap();
     let upstream = Upstream::start().await;
-    upstream.memory.takes_anything.store(true, std::sync::atomic::Ordering::SeqCst);
+    upstream.state.accepts_anything.store(true, std::sync::atomic::Ordering::SeqCst);
     let mut config = config(data.path());
     config.relay.agnost = Some(cairn::relay::DestinationConfig {
         endpoint: upstream.url(),
         org_id: Some(ORG.to_owned()),
         ..cairn::relay::DestinationConfig::default()
     });
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let send = async |path: &str, body: &Value| {
         let request = server.post(path, body.to_string()).header("x-org-id", OTHER);
         assert_eq!(request.send().await.unwrap().status(), 200);
@@ -199,7 +198,7 @@ async fn what_came_by_the_agnost_api_goes_on_as_it_was_sent() {
     let whole = json!({"event_id": "c6aae2e9-6ca5-4a64-9a02-de83d7bf0154", "session_id": "conv_abc", "success": false,
                        "primitive_type": "tool", "primitive_name": "weather", "latency": 3, "args": "a", "result": "r",
                        "timestamp": 1_771_324_200_250_u64, "metadata": {"k": "v", "n": {"a": [1]}, "x-token": "s"}});
-    let bare = json!({"session_id": "never told of", "event_id": "none", "args": {"a": 1}, "timestamp": "soon"});
+    let bare = json!({"session_id": "not announced", "event_id": "none", "args": {"a": 1}, "timestamp": "soon"});
     let named = json!({"session_id": "conv_abc", "primitive_name": "capture-session", "primitive_type": "x"});
     send(SESSION, &session).await;
     send(EVENT, &whole).await;
@@ -207,36 +206,37 @@ async fn what_came_by_the_agnost_api_goes_on_as_it_was_sent() {
     send(EVENT, &named).await;
     send(EVENT, &json!({"primitive_name": "no session"})).await;
     assert_eq!(server.send("/v1/events", &json!({"agent_id": "native", "session_id": "conv_abc"})).await.status, 201);
-    eventually("all of it", async || upstream.event_count() == 5).await;
-    let taken = upstream.taken();
-    let stored = whole_chain(&server.client, &server.url, "agnost").await;
+    eventually("all events", async || upstream.event_count() == 5).await;
+    let accepted = upstream.accepted();
+    let stored = read_chain(&server.client, &server.url, "agnost").await;
     let ms = |event: &Value| cairn_proof::chain::time::parse_ms(event["timestamp"].as_str().unwrap()).unwrap();
-    let of = |path: &str, session: &str| -> Vec<Value> {
-        let is_one =
-            |taken: &&crate::support::upstream::Taken| taken.path == path && taken.body["session_id"] == session;
-        let found: Vec<_> = taken.iter().filter(is_one).collect();
-        assert!(found.iter().all(|taken| taken.org == OTHER), "under the organization that it came with");
-        found.into_iter().map(|taken| taken.body.clone()).collect()
+    let bodies_of = |path: &str, session: &str| -> Vec<Value> {
+        let is_match = |request: &&crate::support::upstream::AcceptedRequest| {
+            request.path == path && request.body["session_id"] == session
+        };
+        let found: Vec<_> = accepted.iter().filter(is_match).collect();
+        assert!(found.iter().all(|request| request.org == OTHER), "relayed under the organization of the request");
+        found.into_iter().map(|request| request.body.clone()).collect()
     };
     let with = |body: &Value, more: Value| {
         let mut body = body.clone();
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    // The session was told of once, by what the SDK sent.
-    assert_eq!(of(SESSION, "conv_abc"), [with(&session, json!({"timestamp": ms(&stored[0])}))]);
+    // The session was announced once, by the request of the SDK.
+    assert_eq!(bodies_of(SESSION, "conv_abc"), [with(&session, json!({"timestamp": ms(&stored[0])}))]);
     let redacted = json!({"metadata": {"k": "v", "n": {"a": [1]}, "x-token": "[REDACTED:x-token]"}});
     let named = with(&named, json!({"event_id": stored[3]["id"], "timestamp": ms(&stored[3])}));
-    assert_eq!(of(EVENT, "conv_abc"), [with(&whole, redacted), named]);
-    // What was missing or unfit is given; nobody told of the session, so we do.
+    assert_eq!(bodies_of(EVENT, "conv_abc"), [with(&whole, redacted), named]);
+    // Missing and invalid members are filled in. No SDK announced the session, so the relay does.
     let bare = with(&bare, json!({"event_id": stored[2]["id"], "timestamp": ms(&stored[2])}));
-    assert_eq!(of(EVENT, "never told of"), [bare]);
-    assert_eq!(of(SESSION, "never told of").len(), 1);
-    let unnamed = taken.iter().find(|taken| taken.body["primitive_name"] == "no session").unwrap();
+    assert_eq!(bodies_of(EVENT, "not announced"), [bare]);
+    assert_eq!(bodies_of(SESSION, "not announced").len(), 1);
+    let unnamed = accepted.iter().find(|request| request.body["primitive_name"] == "no session").unwrap();
     let session_id = unnamed.body["session_id"].as_str().unwrap();
-    assert!(uuid::Uuid::try_parse(session_id).is_ok() && of(SESSION, session_id).len() == 1);
-    // Others go under our own.
-    let native = taken.iter().filter(|taken| taken.org == ORG).count();
+    assert!(uuid::Uuid::try_parse(session_id).is_ok() && bodies_of(SESSION, session_id).len() == 1);
+    // Other events are relayed under the organization of the configuration.
+    let native = accepted.iter().filter(|request| request.org == ORG).count();
     assert_eq!(native, 2, "a session and an event");
     server.stop().await.unwrap();
 }

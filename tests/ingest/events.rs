@@ -1,18 +1,18 @@
-//! `POST /v1/events` and `POST /v1/batch`: what is stored, what is answered, and what is refused.
+//! `POST /v1/events` and `POST /v1/batch`: which events are stored or refused, and the answers.
 
 use std::io::Write;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, Running, config, metric, reference_chain, whole_chain};
+use crate::support::harness::{Answer, TestServer, config, metric, read_chain, reference_chain};
 
 const ID: &str = "0198c6b2-7d0e-4cc5-a4ef-1f2b3c4d5e6f";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_answered_whole_and_can_be_read_back() {
+async fn the_answer_contains_the_whole_event_which_can_be_read_back() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let event = json!({"agent_id": "a", "action_type": "TOOL_CALL", "action_input": {"z": 1, "a": [null, 9007199254740993u64]}});
     let first = server.store(&event).await;
     assert_eq!(first["sequence"], 1);
@@ -32,9 +32,9 @@ async fn an_event_is_answered_whole_and_can_be_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_answers_for_each_event_in_order() {
+async fn a_batch_is_answered_with_an_entry_for_each_event_in_order() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let answer = server.send("/v1/batch", &json!([{"agent_id": "a"}, {"agent_id": "b"}])).await;
     assert_eq!(answer.status, 201);
     let entries = answer.json();
@@ -50,7 +50,7 @@ async fn a_batch_answers_for_each_event_in_order() {
     assert!(error(0).starts_with("action_input: the number 1e999 is out of range"), "{}", error(0));
     assert_eq!(entries[1]["event"]["sequence"], 1);
     assert_eq!((error(2).as_str(), &entries[2]["retryable"]), ("agent_id is required", &json!(false)));
-    assert_eq!(error(3), "an event: expected an object, found 7");
+    assert_eq!(error(3), "event: expected an object, found 7");
     assert_eq!(entries[4]["event"]["sequence"], 2);
     assert!(entries.as_array().unwrap().iter().enumerate().all(|(at, entry)| entry["index"] == json!(at)));
 
@@ -61,17 +61,17 @@ async fn a_batch_answers_for_each_event_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_no_json_is_refused_as_a_whole() {
+async fn a_body_that_is_not_json_is_refused_as_a_whole() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let cases = [
         ("/v1/events", "", "not JSON"),
         ("/v1/events", "{\"agent_id\":\"a\"", "not JSON: expected `}`, the text ends (at byte 15)"),
-        ("/v1/events", "{\"agent_id\":\"a\"} x", "behind the event (at byte 17)"),
+        ("/v1/events", "{\"agent_id\":\"a\"} x", "after the event (at byte 17)"),
         ("/v1/batch", "{}", "expected an array of events (at byte 0)"),
         ("/v1/batch", "[{\"agent_id\":\"a\"}", "expected `,` or `]`"),
         ("/v1/batch", "[{\"agent_id\":\"a\"},{\"agent_id\":b}]", "not JSON: expected a value, found 'b'"),
-        ("/v1/batch", "[{\"agent_id\":\"a\"}] 1", "behind the array"),
+        ("/v1/batch", "[{\"agent_id\":\"a\"}] 1", "after the array"),
     ];
     for (path, body, expected) in cases {
         let answer = Answer::of(server.post(path, body).send().await.unwrap()).await;
@@ -85,9 +85,9 @@ async fn a_body_that_is_no_json_is_refused_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_event_under_its_id_is_stored_once_and_another_is_refused() {
+async fn an_event_with_an_id_is_stored_once_and_a_different_event_with_that_id_is_refused() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let event = json!({"id": ID, "agent_id": "a", "action_input": [1, 2]});
     let first = server.store(&event).await;
     let again = server.send("/v1/events", &event).await;
@@ -104,7 +104,7 @@ async fn the_same_event_under_its_id_is_stored_once_and_another_is_refused() {
         assert!(answer.error().starts_with("id: "), "{}", answer.error());
     }
 
-    // An answer can be sent back as it is, also one with an id that the server gave.
+    // An answer can be sent back unchanged, also one with an id that the server assigned.
     let given = server.store(&json!({"agent_id": "a", "action_name": "n"})).await;
     for stored in [&first, &given] {
         let back = server.send("/v1/events", stored).await;
@@ -114,7 +114,7 @@ async fn the_same_event_under_its_id_is_stored_once_and_another_is_refused() {
     changed["action_name"] = json!("other");
     assert_eq!(server.send("/v1/events", &changed).await.status, 409);
 
-    // Within one batch, and so within one commit.
+    // The same within one batch, and so within one commit.
     let new = json!({"id": "0198c6b2-7d0e-4cc5-a4ef-000000000001", "agent_id": "a"});
     let other = json!({"id": "0198c6b2-7d0e-4cc5-a4ef-000000000001", "agent_id": "a", "action_name": "n"});
     let answer = server.send("/v1/batch", &json!([new, new, other, event])).await;
@@ -128,11 +128,11 @@ async fn the_same_event_under_its_id_is_stored_once_and_another_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_two_agents_claim_at_once_is_stored_once_whatever_the_shards() {
+async fn an_id_that_several_agents_send_at_once_is_stored_once_also_across_shards() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.shards = 4;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     for round in 0..20 {
         let id = format!("0198c6b2-7d0e-4cc5-a4ef-{round:012}");
         let claims = (0..8).map(|agent| {
@@ -153,7 +153,7 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.body_bytes = bytesize::ByteSize::mib(1);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(bytes).unwrap();
@@ -166,7 +166,7 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
         out
     };
     let event = json!({"agent_id": "a", "action_input": "x".repeat(200_000)}).to_string();
-    // As long as one step of inflating, to the byte.
+    // Exactly as long as one step of the decompression.
     let mut padded = json!({"agent_id": "a"}).to_string();
     padded.extend(std::iter::repeat_n(' ', 131_072 - padded.len()));
     let bomb = vec![b' '; 64 << 20];
@@ -196,13 +196,13 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_refused_with_the_limit_that_it_passed() {
+async fn an_event_or_batch_that_is_too_large_is_refused_and_the_exceeded_limit_is_named() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.event_bytes = bytesize::ByteSize::kib(2);
     config.limits.body_bytes = bytesize::ByteSize::kib(16);
     config.limits.batch_events = 3;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let long = json!({"agent_id": "a", "action_input": "x".repeat(3000)});
     let huge = json!({"agent_id": "a", "action_input": "x".repeat(20_000)});
     let four = json!([{"agent_id": "a"}, {"agent_id": "a"}, {"agent_id": "a"}, {"agent_id": "a"}]);
@@ -220,7 +220,7 @@ async fn what_is_too_large_is_refused_with_the_limit_that_it_passed() {
     assert!(answer.json()[1]["error"].as_str().unwrap().contains("limits.event_bytes"));
     assert_eq!(server.get("/v1/stats").await.json()["total_events"], 1);
 
-    // An answer that only just fits can be sent back, although it is longer than what was sent.
+    // An answer close to the limit can be sent back, although it is longer than the event that was sent.
     let stored = server.store(&json!({"agent_id": "a", "action_input": "x".repeat(1700)})).await;
     assert_eq!(server.send("/v1/events", &stored).await.status, 200);
     server.stop().await.unwrap();
@@ -231,7 +231,7 @@ async fn thousands_of_mixed_events_over_many_connections_make_chains_that_the_re
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.shards = 2;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let event = |worker: usize, n: usize| {
         let mut event = json!({
             "agent_id": format!("agent-{}", (worker * 7 + n) % 13),
@@ -257,9 +257,9 @@ async fn thousands_of_mixed_events_over_many_connections_make_chains_that_the_re
     futures_util::future::join_all(workers).await;
     let mut total = 0;
     for agent in 0..13 {
-        let chain = whole_chain(&server.client, &server.url, &format!("agent-{agent}")).await;
-        let said = reference_chain(&chain).unwrap();
-        assert!(said.starts_with(&format!("{} events", chain.len())), "{said}");
+        let chain = read_chain(&server.client, &server.url, &format!("agent-{agent}")).await;
+        let output = reference_chain(&chain).unwrap();
+        assert!(output.starts_with(&format!("{} events", chain.len())), "{output}");
         total += chain.len();
     }
     assert_eq!(total, 16 * 60 * 5);
@@ -270,20 +270,20 @@ async fn thousands_of_mixed_events_over_many_connections_make_chains_that_the_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_larger_than_the_queue_is_taken_in_parts() {
+async fn a_batch_larger_than_the_queue_is_stored_in_parts() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.queue.events = 8;
     config.queue.bytes = bytesize::ByteSize::kib(64);
     config.shards = 2;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let batch: Vec<Value> = (0..500).map(|n| json!({"agent_id": format!("a{}", n % 5), "action_input": n})).collect();
     let answer = server.send("/v1/batch", &batch.into()).await;
     assert_eq!(answer.status, 201, "{}", answer.text.chars().take(300).collect::<String>());
-    // One event that is larger than the queue is taken, too.
+    // A single event that is larger than the queue is stored, too.
     let large = json!({"agent_id": "a0", "action_input": "x".repeat(200_000)});
     server.store(&large).await;
-    let chain = whole_chain(&server.client, &server.url, "a0").await;
+    let chain = read_chain(&server.client, &server.url, "a0").await;
     let inputs: Vec<_> = chain[..100].iter().map(|event| event["action_input"].as_u64().unwrap()).collect();
     assert_eq!(inputs, (0..500).step_by(5).collect::<Vec<_>>(), "the order of the request");
     server.stop().await.unwrap();

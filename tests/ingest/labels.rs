@@ -1,11 +1,11 @@
-//! Labels that the server puts on every event: whichever way it came in, never over a client's own, and without making another
-//! event of one that comes again elsewhere.
+//! Default labels: the server adds them to every event in every wire format. They never replace a label of the client,
+//! and do not turn a repeated event into a new one.
 
 use cairn::config::Config;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, Running, cairn, config, run_text};
+use crate::support::harness::{Answer, TestServer, cairn, config, run_text};
 
 fn resource() -> Value {
     json!({"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]})
@@ -22,7 +22,7 @@ fn export_of_logs() -> Value {
     json!({"resourceLogs": [{"resource": resource(), "scopeLogs": [{"logRecords": [record]}]}]})
 }
 
-/// A server with these labels.
+/// A configuration with these default labels.
 fn with_labels(data: &TempDir, labels: &[(&str, &str)]) -> Config {
     let mut config = config(data.path());
     let labels = labels.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
@@ -30,17 +30,17 @@ fn with_labels(data: &TempDir, labels: &[(&str, &str)]) -> Config {
     config
 }
 
-async fn send(server: &Running, path: &str, body: &Value) -> Answer {
+async fn send(server: &TestServer, path: &str, body: &Value) -> Answer {
     let answer = server.send(path, body).await;
     assert!(answer.status.is_success(), "{path}: {}", answer.text);
     answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_in_gives_them_and_none_overrides_a_clients_own() {
+async fn default_labels_are_added_in_every_wire_format_and_replace_no_label_of_the_client() {
     let data = TempDir::new().unwrap();
     let labels = [("pod", "shop-0"), ("namespace", "agents"), ("env", "prod")];
-    let server = Running::start(&with_labels(&data, &labels)).await;
+    let server = TestServer::start(&with_labels(&data, &labels)).await;
     let own = json!({"agent_id": "a", "labels": {"env": "test", "team": 7}});
     send(&server, "/v1/events", &own).await;
     send(&server, "/v1/batch", &json!([{"agent_id": "b"}, own])).await;
@@ -54,7 +54,7 @@ async fn every_way_in_gives_them_and_none_overrides_a_clients_own() {
     let of_a = server.list("agent_id=a").await;
     assert!(of_a.len() == 2 && of_a.iter().all(|event| event["labels"] == merged), "{of_a:?}");
     let of_shop = server.list("agent_id=shop&label.service.name=shop").await;
-    assert_eq!(of_shop.len(), 2, "their own labels stay: {of_shop:?}");
+    assert_eq!(of_shop.len(), 2, "labels of the span or log record are preserved: {of_shop:?}");
     for agent in ["a", "b", "shop", "agnost"] {
         assert_eq!(server.get(&format!("/v1/verify?agent_id={agent}")).await.json()["valid"], true, "{agent}");
     }
@@ -62,7 +62,7 @@ async fn every_way_in_gives_them_and_none_overrides_a_clients_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_again_in_another_pod_is_the_same_event() {
+async fn a_repeated_event_is_stored_once_although_the_default_labels_have_changed() {
     let data = TempDir::new().unwrap();
     let event =
         |label: &str| json!({"agent_id": "a", "id": "11111111-2222-4333-8444-555555555555", "labels": {"team": label}});
@@ -80,21 +80,21 @@ async fn what_comes_again_in_another_pod_is_the_same_event() {
         &[("env", "x")],
     ];
     for labels in pods {
-        let server = Running::start(&with_labels(&data, labels)).await;
+        let server = TestServer::start(&with_labels(&data, labels)).await;
         let stored = send(&server, "/v1/events", &event("x")).await;
         assert_eq!(stored.status, if first.is_none() { 201 } else { 200 });
         assert_eq!(stored.json()["labels"]["pod"], "shop-0");
-        assert_eq!(server.send("/v1/events", &event("y")).await.status, 409, "another label of the client's");
+        assert_eq!(server.send("/v1/events", &event("y")).await.status, 409, "the client sent another label");
         let twice = send(&server, "/v1/batch", &json!([event("x"), event("x")])).await;
         assert_eq!(twice.status, 201, "{}", twice.text);
         send(&server, "/v1/traces", &export_of_spans("work")).await;
-        send(&server, "/v1/traces", &export_of_spans("work, stored beside it")).await;
+        send(&server, "/v1/traces", &export_of_spans("different work")).await;
         send(&server, "/v1/logs", &export_of_logs()).await;
         if first.is_none() {
             send(&server, "/api/v1/capture-session", &session).await;
         }
         send(&server, "/api/v1/capture-event", &capture("one")).await;
-        send(&server, "/api/v1/capture-event", &capture("another, stored beside it")).await;
+        send(&server, "/api/v1/capture-event", &capture("two")).await;
         let all = server.list("limit=1000").await;
         assert_eq!(all.len(), 7, "{all:?}");
         assert_eq!(*first.get_or_insert_with(|| all.clone()), all);
@@ -103,9 +103,9 @@ async fn what_comes_again_in_another_pod_is_the_same_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_label_of_the_clients_own_makes_another_event_also_where_it_says_what_we_would() {
+async fn a_label_of_the_client_is_part_of_the_event_also_if_it_equals_a_default_label() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&with_labels(&data, &[("env", "prod")])).await;
+    let server = TestServer::start(&with_labels(&data, &[("env", "prod")])).await;
     let event =
         |env: &str| json!({"agent_id": "a", "id": "11111111-2222-4333-8444-555555555555", "labels": {"env": env}});
     assert_eq!(server.send("/v1/events", &event("test")).await.status, 201);
@@ -115,36 +115,37 @@ async fn a_label_of_the_clients_own_makes_another_event_also_where_it_says_what_
 }
 
 #[test]
-fn the_environment_says_them_word_for_word() {
+fn default_labels_from_the_environment_are_strings_as_written() {
     let mut command = cairn();
     command.args(["config", "print"]);
     command.env("CAIRN_INGEST__DEFAULT_LABELS__POD", "007").env("CAIRN_INGEST__DEFAULT_LABELS__NODE", "[1, true]");
-    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     for line in ["pod: 007 ", "node: [1, true] "] {
-        let found = said.lines().find(|said| said.trim_start().starts_with(line)).unwrap_or_else(|| panic!("{said}"));
+        let found =
+            output.lines().find(|found| found.trim_start().starts_with(line)).unwrap_or_else(|| panic!("{output}"));
         assert!(found.contains("# CAIRN_INGEST__DEFAULT_LABELS__"), "{found}");
     }
 }
 
 #[test]
-fn what_cannot_be_a_label_is_named() {
+fn an_invalid_default_label_is_refused_and_named() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("cairn.yaml");
     let refused = |labels: &str| {
         std::fs::write(&file, format!("ingest:\n  default_labels: {labels}\n")).unwrap();
-        let (status, _, said) = run_text(&["config", "validate", "--config", file.to_str().unwrap()]);
-        assert_eq!(status, 2, "{labels}: {said}");
-        said
+        let (status, _, output) = run_text(&["config", "validate", "--config", file.to_str().unwrap()]);
+        assert_eq!(status, 2, "{labels}: {output}");
+        output
     };
-    let said = refused("{version: 1.10}");
-    assert!(said.contains("ingest.default_labels.version: expected a text, in quotes"), "{said}");
-    let said = refused("{app.kubernetes.io/version: 7}");
-    assert!(said.contains("found 7 (in "), "{said}");
-    let said = refused("[pod]");
-    assert!(said.contains("ingest.default_labels: expected names with texts"), "{said}");
+    let output = refused("{version: 1.10}");
+    assert!(output.contains("ingest.default_labels.version: expected a string, in quotes"), "{output}");
+    let output = refused("{app.kubernetes.io/version: 7}");
+    assert!(output.contains("found 7 (in "), "{output}");
+    let output = refused("[pod]");
+    assert!(output.contains("ingest.default_labels: expected a mapping of names to strings"), "{output}");
     let many: Vec<_> = (0..17).map(|number| format!("l{number}: x")).collect();
-    let said = refused(&format!("{{{}}}", many.join(", ")));
-    assert!(said.contains("ingest.default_labels: expected at most 16 labels, found 17"), "{said}");
-    let said = refused(&format!("{{pod: {}}}", "x".repeat(2000)));
-    assert!(said.contains("ingest.default_labels: expected at most 1024 bytes"), "{said}");
+    let output = refused(&format!("{{{}}}", many.join(", ")));
+    assert!(output.contains("ingest.default_labels: expected at most 16 labels, found 17"), "{output}");
+    let output = refused(&format!("{{pod: {}}}", "x".repeat(2000)));
+    assert!(output.contains("ingest.default_labels: expected at most 1024 bytes"), "{output}");
 }

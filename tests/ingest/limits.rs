@@ -1,4 +1,5 @@
-//! Memory stays bounded, and others are served, whatever peers do: idle by the thousand, slow, deep, huge, or bombs.
+//! Memory stays bounded, and other clients are served, under thousands of idle connections, slow bodies, decompression
+//! bombs, deep nesting and huge numbers.
 
 use std::io::Write;
 use std::time::Duration;
@@ -24,7 +25,7 @@ async fn connect(server: &Process) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
+async fn ten_thousand_idle_connections_need_little_memory_and_delay_no_other_client() {
     const CONNECTIONS: usize = 10_000;
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[("CAIRN_LIMITS__CONNECTIONS", "11000")]);
@@ -38,7 +39,7 @@ async fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
     let mut idle = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let mut stream = connect(&server).await;
-        // Each has been of use before.
+        // Each connection has served a request before it is idle.
         stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut byte = [0; 1];
         stream.read_exact(&mut byte).await.unwrap();
@@ -52,14 +53,14 @@ async fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
     assert!(started.elapsed() < Duration::from_secs(1));
     drop(idle);
     let metrics = format!("{}/metrics", server.admin_url);
-    eventually("none of them", async || {
+    eventually("the end of all idle connections", async || {
         let text = reqwest::get(&metrics).await.unwrap().text().await.unwrap();
         metric(&text, "cairn_connections").is_some_and(|open| open < 10.0)
     })
     .await;
 }
 
-/// Raises what this process may have, and says how much that is.
+/// Raises this process's limit of open files to the maximum, and returns it.
 fn raised_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut files = getrlimit(Resource::Nofile);
@@ -69,7 +70,7 @@ fn raised_limit() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_trickle_take_no_more_than_what_has_come() {
+async fn slow_bodies_need_only_the_memory_of_the_bytes_that_have_arrived() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[("CAIRN_LIMITS__BODY_TIMEOUT", "4s")]);
     let before = server.memory_bytes();
@@ -83,19 +84,20 @@ async fn bodies_that_trickle_take_no_more_than_what_has_come() {
     }
     for _ in 0..3 {
         for stream in &mut slow {
-            // Some are cut off already.
+            // Fails on connections that the server has closed already.
             let _ = stream.write_all(b" ").await;
         }
         assert_eq!(post(&server, "/v1/events", "identity", r#"{"agent_id":"a"}"#).await.0, 201);
+        // The pause is the subject: clients that send one byte a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let more = server.memory_bytes().saturating_sub(before);
-    println!("{} MiB for 1000 bodies that trickle", more / MIB);
+    println!("{} MiB for 1000 slow bodies", more / MIB);
     assert!(more < 32 * MIB, "{more}");
-    let mut said = String::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), slow[0].read_to_string(&mut said)).await;
-    read.expect("it is cut off").unwrap();
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    let mut response = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), slow[0].read_to_string(&mut response)).await;
+    read.expect("the server closes the connection").unwrap();
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
 }
 
 fn gzip(bytes: &[u8], times: usize) -> Vec<u8> {
@@ -111,11 +113,11 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A zstd frame that wants a window of 2 GiB: RFC 8878, section 3.1.1.
+/// A zstd frame that requires a window of 2 GiB: RFC 8878, section 3.1.1.
 const ZSTD_WINDOW: [u8; 9] = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bombs_depth_and_huge_numbers_are_refused_in_little_memory() {
+async fn decompression_bombs_deep_nesting_and_huge_numbers_are_refused_in_bounded_memory() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[]);
     let event = |value: &str| format!(r#"{{"agent_id":"a","action_input":{value}}}"#);
@@ -124,16 +126,16 @@ async fn bombs_depth_and_huge_numbers_are_refused_in_little_memory() {
         ("a gzip of 2 GiB", "gzip", gzip(&spaces, 2000), 413),
         ("a gzip in a gzip", "gzip", gzip(&gzip(&spaces, 1000), 1), 400),
         ("a zstd of 1 GiB", "zstd", zstd(&spaces.repeat(1000)), 413),
-        ("a zstd that wants 2 GiB", "zstd", ZSTD_WINDOW.to_vec(), 400),
-        ("many members of gzip", "gzip", gzip(b" ", 1).repeat(200_000), 400),
+        ("a zstd that requires 2 GiB", "zstd", ZSTD_WINDOW.to_vec(), 400),
+        ("many gzip members", "gzip", gzip(b" ", 1).repeat(200_000), 400),
         ("arrays in arrays", "identity", event(&"[".repeat(9_000_000)).into(), 400),
         ("objects in objects", "identity", event(&r#"{"a":"#.repeat(3_000_000)).into(), 400),
         ("129 levels", "identity", event(&format!("{}{}", "[".repeat(129), "]".repeat(129))).into(), 400),
         ("a number of a million digits", "identity", event(&"9".repeat(1_000_000)).into(), 400),
         ("a fraction of a million digits", "identity", event(&format!("0.{}", "9".repeat(1_000_000))).into(), 201),
         ("a number beyond doubles", "identity", event("1e400").into(), 400),
-        ("an exponent beyond all", "identity", event(&format!("1e{}", "9".repeat(100_000))).into(), 400),
-        ("a number next to nothing", "identity", event(&format!("1e-{}", "9".repeat(100_000))).into(), 201),
+        ("a huge exponent", "identity", event(&format!("1e{}", "9".repeat(100_000))).into(), 400),
+        ("a number that rounds to zero", "identity", event(&format!("1e-{}", "9".repeat(100_000))).into(), 201),
         (
             "a million members",
             "identity",
@@ -141,12 +143,12 @@ async fn bombs_depth_and_huge_numbers_are_refused_in_little_memory() {
             413,
         ),
         (
-            "a million same members",
+            "many members with the same name",
             "identity",
             event(&format!("{{{}\"a\":0}}", "\"a\":0,".repeat(100_000))).into(),
             400,
         ),
-        ("escapes that grow", "identity", event(&format!("\"{}\"", "\\u0001".repeat(1_000_000))).into(), 413),
+        ("a million escapes", "identity", event(&format!("\"{}\"", "\\u0001".repeat(1_000_000))).into(), 413),
         ("lone surrogates", "identity", event(r#""\ud800""#).into(), 400),
         ("a body of zeros", "identity", vec![0; 19_000_000], 400),
     ];

@@ -1,4 +1,4 @@
-//! Events on their way in: every wire format, its limits, and hostile input.
+//! Ingest: every wire format, its limits, and hostile input.
 
 pub mod agnost;
 pub mod allocations;

@@ -1,24 +1,27 @@
-//! Events by OTLP/HTTP: what is taken, what is stored once, and what is answered.
+//! OTLP over HTTP: which spans and log records become events, repeated exports, and the answers. Rules: `docs/otlp.md`.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ingest::otlp_spans::{any_json, attributes, subset};
-use crate::support::harness::{Answer, Running, config, metric, reference_chain, whole_chain};
+use crate::support::harness::{Answer, TestServer, config, metric, read_chain, reference_chain};
 use crate::support::protobuf::{Message, any, export, id, span};
 
+/// The call for spans.
 pub const TRACES: &str = "/v1/traces";
+/// The call for log records.
 pub const LOGS: &str = "/v1/logs";
 
-pub async fn protobuf(server: &Running, path: &str, body: Vec<u8>) -> Answer {
+/// Posts an export in protobuf.
+pub async fn protobuf(server: &TestServer, path: &str, body: Vec<u8>) -> Answer {
     let request = server.client.post(format!("{}{path}", server.url)).header("content-type", "application/x-protobuf");
     Answer::of(request.body(body).send().await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_is_taken_as_senders_write_it() {
+async fn json_is_accepted_in_every_form_that_exporters_write() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let body = r#" {"resource_spans": [{"scopeSpans": [{"spans": [{"span_id": "00000000000000FF", "traceId": "0AF7651916CD43DD8448EB211C80319C",
         "startTimeUnixNano": 1771324200250000001, "endTimeUnixNano": 1.771324201750e18, "kind": "SPAN_KIND_SERVER", "flags": 1.0, "droppedLinksCount": "5e0",
         "status": {"code": "STATUS_CODE_ERROR"}, "parentSpanId": "", "links": null, "unknown": {"deep": [{"er": 1}]}, "name": "n",
@@ -41,7 +44,7 @@ async fn json_is_taken_as_senders_write_it() {
     );
     assert_eq!((&event["metadata"]["kind"], &event["metadata"]["flags"]), (&json!("server"), &json!(1)));
     assert!(event["validation_warnings"].to_string().contains("U+FFFD"), "{event}");
-    // Numbers that JavaScript's exporter takes for integers, absent things as null, either alphabet of base64.
+    // Numbers that the JavaScript exporter writes as integers, null for absent members, both alphabets of base64.
     let body = r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "0000000000000002",
         "parentSpanId": null, "traceState": null, "name": "n", "attributes": [
         {"key": "a", "value": {"intValue": 10000000000000000000}}, {"key": "b", "value": {"intValue": "18446744073709551615"}},
@@ -53,24 +56,24 @@ async fn json_is_taken_as_senders_write_it() {
     let found = server.get("/v1/events?limit=1").await.text;
     let expected = r#""attributes":{"a":10000000000000000000,"b":18446744073709552000,"c":1e+21,"d":-9223372036854775808,"e":null,"f":"+/8=","g":31.245270191439438,"h":1}"#;
     assert!(found.contains(expected), "{found}");
-    // Text that is no UTF-8, in protobuf.
+    // Protobuf strings that are not UTF-8.
     let broken = span(3, "name", &[])
         .message(9, Message::default().bytes(1, "k").message(2, Message::default().bytes(1, b"a\xED\xA0\x80b")));
     assert_eq!(protobuf(&server, TRACES, export("svc", [broken])).await.status, 200);
     assert_eq!(server.list("limit=1").await[0]["metadata"]["attributes"], json!({"k": "a\u{FFFD}b"}));
-    // Names whose order in UTF-16 is not that of their bytes: the chain below is checked by the reference, too.
+    // Names whose order in UTF-16 differs from the order of their bytes. The reference checks the chain below, too.
     let names =
         ["\u{10000}", "\u{E000}", "\u{FFFF}", "\u{D7FF}", "\u{10FFFF}a", "a", "a\n", "a\"", "Z", "~", "\u{7F}", ""];
     let map: Value = names.iter().map(|name| ((*name).to_owned(), json!(name.len()))).collect();
     let attributes = names.iter().map(|name| (*name, map.clone())).collect::<Vec<_>>();
     assert_eq!(protobuf(&server, TRACES, export("behind", [span(4, "n", &attributes)])).await.status, 200);
-    reference_chain(&whole_chain(&server.client, &server.url, "behind").await).unwrap();
+    reference_chain(&read_chain(&server.client, &server.url, "behind").await).unwrap();
     for (body, what) in [
         ("", "EOF"),
         ("[]", "an object"),
         (r#"{"resourceSpans": {}}"#, "an array"),
-        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": -1}]}]}]}"#, "not negative"),
-        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"flags": 4294967296}]}]}]}"#, "not negative"),
+        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": -1}]}]}]}"#, "non-negative"),
+        (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"flags": 4294967296}]}]}]}"#, "non-negative"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"status": []}]}]}]}"#, "an object"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "soon"}]}]}]}"#, "an integer"),
         (r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": 1e300}]}]}]}"#, "an integer"),
@@ -79,11 +82,11 @@ async fn json_is_taken_as_senders_write_it() {
         ("{} {}", "trailing"),
     ] {
         let answer = Answer::of(server.post(TRACES, body).send().await.unwrap()).await;
-        let said = answer.json();
-        assert_eq!((answer.status.as_u16(), &said["code"]), (400, &json!(3)), "{body}");
-        assert!(said["message"].as_str().unwrap().contains(what), "{body}: {said}");
+        let error = answer.json();
+        assert_eq!((answer.status.as_u16(), &error["code"]), (400, &json!(3)), "{body}");
+        assert!(error["message"].as_str().unwrap().contains(what), "{body}: {error}");
     }
-    // What is for another path is no mistake of the encoding; it is told all the same.
+    // A member of another signal is valid JSON; the answer contains a warning.
     let answer = server.send(TRACES, &json!({"resourceLogs": []})).await;
     assert_eq!(answer.status, 200);
     assert!(
@@ -92,7 +95,7 @@ async fn json_is_taken_as_senders_write_it() {
         answer.text
     );
     assert_eq!(server.send(TRACES, &json!({"resourceSpans": []})).await.json(), json!({}));
-    // Of what is wrong, no more is said than a person reads.
+    // Error messages quote only the beginning of a long value.
     let long =
         format!(r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"kind": "{}"}}]}}]}}]}}"#, "x".repeat(1 << 20));
     let answer = Answer::of(server.post(TRACES, long).send().await.unwrap()).await;
@@ -106,11 +109,11 @@ async fn json_is_taken_as_senders_write_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_export_is_stored_once_and_another_span_with_its_id_beside_it() {
+async fn a_repeated_export_is_stored_once_and_a_different_span_with_the_same_id_under_another_id() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.shards = 3;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let named = |number, agent: &str| span(number, "n", &[("gen_ai.agent.name", json!(agent))]);
     for _ in 0..3 {
         let body = export("svc", (1..=700).map(|number| named(number, ["a", "b", "c"][number as usize % 3])));
@@ -121,28 +124,28 @@ async fn the_same_export_is_stored_once_and_another_span_with_its_id_beside_it()
         let answer = protobuf(&server, TRACES, other()).await;
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
     }
-    let mut beside = 0;
+    let mut under_other_id = 0;
     for agent in ["a", "b", "c", "x"] {
-        let chain = whole_chain(&server.client, &server.url, agent).await;
+        let chain = read_chain(&server.client, &server.url, agent).await;
         reference_chain(&chain).unwrap();
         for event in chain.iter().filter(|event| event["validation_warnings"].is_array()) {
             assert!(
                 event["validation_warnings"][0].as_str().unwrap().contains("belongs to a different event"),
                 "{event}"
             );
-            beside += 1;
+            under_other_id += 1;
         }
     }
-    assert_eq!((beside, server.list("limit=1000").await.len()), (2, 702));
+    assert_eq!((under_other_id, server.list("limit=1000").await.len()), (2, 702));
     let metrics = server.metrics().await;
     assert_eq!(metric(&metrics, "cairn_ingest_accepted_events_total"), Some(702.0));
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
+async fn a_span_without_an_agent_gets_the_agent_of_its_nearest_ancestor() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let child = |number, parent, of: &[(&str, Value)]| span(number, "n", of).bytes(4, id(parent, 8));
     let agent = |name: &str| [("gen_ai.agent.name", json!(name))];
     let spans = [
@@ -152,14 +155,14 @@ async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
         child(2, 1, &[]),
         span(1, "n", &agent("outer")),
         child(9, 8, &[]),
-        // Names that are not an attribute's whole text, or are one of an agent's span only.
+        // Names inside the JSON of an attribute, and names that count only on spans of kind AGENT.
         child(21, 20, &[]),
         span(20, "n", &[("metadata", json!("{\"lc_agent_name\":\"chain\"}"))]),
         child(23, 22, &[]),
         span(22, "n", &[("graph.node.id", json!("node")), ("openinference.span.kind", json!("AGENT"))]),
         child(25, 24, &[]),
         span(24, "n", &[("graph.node.id", json!("node"))]),
-        // A circle.
+        // A cycle.
         child(10, 11, &[]),
         child(11, 10, &[]),
     ];
@@ -174,14 +177,14 @@ async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
         ["inner", "inner", "inner", "outer", "outer", "svc", "svc", "svc"]
     );
     assert_eq!([20, 21, 22, 23, 24, 25].map(agents), ["chain", "chain", "node", "node", "svc", "svc"]);
-    // What SDKs fill in for a name that nobody gave is none.
+    // The default service names of SDKs count as none.
     for service in ["unknown_service", "unknown_service:node"] {
         assert_eq!(
             protobuf(&server, TRACES, export(service, [span(service.len() as u64, "n", &[])])).await.status,
             200
         );
     }
-    let chain = whole_chain(&server.client, &server.url, "unknown-agent").await;
+    let chain = read_chain(&server.client, &server.url, "unknown-agent").await;
     assert_eq!(chain.len(), 2);
     server.stop().await.unwrap();
 }
@@ -189,7 +192,7 @@ async fn a_span_without_an_agent_has_that_of_its_nearest_ancestor() {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_records_become_events() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let record = |name: &str, of: &Value| {
         let record = Message::default().fixed64(1, 1_771_324_200_250_000_001).fixed64(11, 1_771_324_200_250_000_002);
         let record = record.message(5, any(&json!({"said": [name]}))).attribute(6, "event.name", &json!(name));
@@ -222,7 +225,7 @@ async fn log_records_become_events() {
             record("codex.tool_decision", &json!({})),
             json!({"action_type": "CUSTOM", "action_name": "codex.tool_decision"}),
         ),
-        // The attribute goes before the field; a severity of ERROR is one; the span that it was written in is known.
+        // The attribute `event.name` takes precedence over the field; severity ERROR is an error; the span is known.
         (
             record("attribute", &json!({}))
                 .bytes(12, "field")
@@ -237,7 +240,7 @@ async fn log_records_become_events() {
             json!({"action_name": "field", "action_output": "r"}),
         ),
         (Message::default(), json!({"action_type": "CUSTOM", "action_name": null, "action_status": null})),
-        // Two that are the same are two.
+        // Two equal records are two events.
         (Message::default(), json!({"action_type": "CUSTOM"})),
     ];
     for _ in 0..2 {
@@ -257,11 +260,11 @@ async fn log_records_become_events() {
     );
     let span = server.list("limit=1").await;
     assert_eq!(span.len(), 1);
-    // A span's event is the parent of what was logged in it.
-    let written_in = span_with(&server, 2).await;
-    assert_eq!(stored[5]["metadata"]["parent_id"], written_in["id"]);
+    // The event of a span is the parent of the log records that were written in it.
+    let span_event = store_span(&server, 2).await;
+    assert_eq!(stored[5]["metadata"]["parent_id"], span_event["id"]);
     assert_eq!(stored[5]["metadata"]["event_name"], "field");
-    // In JSON they are the same.
+    // In JSON the events are the same.
     let json = json!({"resourceLogs": [{"resource": {"attributes": attributes(&json!({"service.name": "coder"}))},
         "scopeLogs": [{"logRecords": [{"timeUnixNano": "1771324200250000001", "observedTimeUnixNano": 1_771_324_200_250_000_002_u64,
             "severityNumber": "SEVERITY_NUMBER_UNSPECIFIED", "body": any_json(&json!({"said": ["codex.tool_decision"]})),
@@ -272,53 +275,56 @@ async fn log_records_become_events() {
 }
 
 /// Stores a span, and returns its event.
-async fn span_with(server: &Running, number: u64) -> Value {
+async fn store_span(server: &TestServer, number: u64) -> Value {
     assert_eq!(protobuf(server, TRACES, export("coder", [span(number, "n", &[])])).await.status, 200);
     server.list("limit=1").await.remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_record_whose_id_somebody_took_is_stored_beside_it_and_once() {
+async fn a_log_record_whose_id_is_taken_is_stored_once_under_another_id() {
     let (data, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let twins = || export("coder", [Message::default().bytes(12, "twin"), Message::default().bytes(12, "twin")]);
-    // What their ids will be, by a server of its own.
-    let first = Running::start(&config(other.path())).await;
+    // Another server shows which ids they get.
+    let first = TestServer::start(&config(other.path())).await;
     assert_eq!(protobuf(&first, LOGS, twins()).await.status, 200);
     let ids: Vec<_> = first.list("order=asc").await.iter().map(|event| event["id"].clone()).collect();
     first.stop().await.unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     server.store(&json!({"agent_id": "thief", "id": ids[0]})).await;
     for _ in 0..2 {
         assert_eq!(protobuf(&server, LOGS, twins()).await.status, 200);
         let one = export("coder", [Message::default().bytes(12, "twin")]);
         assert_eq!(protobuf(&server, LOGS, one).await.status, 200);
     }
-    let chain = whole_chain(&server.client, &server.url, "coder").await;
+    let chain = read_chain(&server.client, &server.url, "coder").await;
     assert_eq!(chain.len(), 2, "{chain:#?}");
-    let beside = chain.iter().find(|event| event["id"] != ids[1]).unwrap();
-    assert!(beside["validation_warnings"][0].as_str().unwrap().contains(ids[0].as_str().unwrap()), "{beside}");
-    // Whoever takes that id, too, keeps it out, but not in silence.
-    let beside = beside["id"].clone();
+    let under_other_id = chain.iter().find(|event| event["id"] != ids[1]).unwrap();
+    assert!(
+        under_other_id["validation_warnings"][0].as_str().unwrap().contains(ids[0].as_str().unwrap()),
+        "{under_other_id}"
+    );
+    // If that id is taken, too, the record is rejected in the answer.
+    let under_other_id = under_other_id["id"].clone();
     server.stop().await.unwrap();
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
-    for id in [&ids[0], &beside] {
+    let server = TestServer::start(&config(data.path())).await;
+    for id in [&ids[0], &under_other_id] {
         server.store(&json!({"agent_id": "thief", "id": id})).await;
     }
     let answer = protobuf(&server, LOGS, twins()).await;
-    assert!(answer.status == 200 && answer.text.contains("1 log record was not taken"), "{}", answer.text);
+    assert!(answer.status == 200 && answer.text.contains("1 log record was rejected"), "{}", answer.text);
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_want_every_span_does_not_get_it() {
+async fn with_select_agent_only_spans_of_agents_are_stored() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.ingest.otlp.select = cairn::ingest::Select::Agent;
     config.ingest.otlp.agent_id = "nobody".to_owned();
     config.ingest.otlp.listen = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into());
     config.auth.api_keys = vec!["k3y".to_owned()];
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let otlp = server.otlp_url.clone().unwrap();
     let keys = [
         "http.method",
@@ -341,7 +347,7 @@ async fn who_does_not_want_every_span_does_not_get_it() {
         let answer = Answer::of(request.body(body.clone()).send().await.unwrap()).await;
         assert_eq!(answer.status.as_u16(), status);
         assert_eq!(answer.headers["content-type"], "application/x-protobuf");
-        // A google.rpc.Status: UNAUTHENTICATED, and a message.
+        // A `google.rpc.Status` with code UNAUTHENTICATED and a message.
         assert_eq!(answer.text.starts_with("\u{8}\u{10}\u{12}"), status == 401, "{:?}", answer.text);
     }
     let get = |url: String| server.client.get(url).header("authorization", "Bearer k3y").send();
@@ -349,7 +355,7 @@ async fn who_does_not_want_every_span_does_not_get_it() {
         Answer::of(get(format!("{}/v1/events?agent_id=nobody", server.url)).await.unwrap()).await.json();
     assert_eq!(stored.as_array().unwrap().len(), keys.len() - 1);
     assert_eq!(get(format!("{}{TRACES}", server.url)).await.unwrap().status(), 405);
-    // The second address has nothing else.
+    // The second address serves only OTLP.
     assert_eq!(get(format!("{otlp}/v1/events")).await.unwrap().status(), 404);
     assert_eq!(get(format!("{otlp}{TRACES}")).await.unwrap().status(), 405);
     let metrics = server.metrics().await;
@@ -357,7 +363,7 @@ async fn who_does_not_want_every_span_does_not_get_it() {
     assert_eq!(metric(&metrics, "cairn_unauthorized_requests_total"), Some(1.0));
     server.stop().await.unwrap();
     config.ingest.otlp.enabled = false;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     assert!(server.otlp_url.is_none());
     let request = server.client.post(format!("{}{TRACES}", server.url)).header("authorization", "Bearer k3y");
     assert_eq!(request.send().await.unwrap().status(), 404);

@@ -1,4 +1,4 @@
-//! What nobody should send by OTLP: clear answers, bounded memory, and nothing half stored.
+//! Invalid and hostile OTLP exports: clear answers, bounded memory, and no export that is stored in part.
 
 use std::io::Write;
 
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ingest::otlp::{LOGS, TRACES, protobuf};
-use crate::support::harness::{Answer, Process, Running, config, metric};
+use crate::support::harness::{Answer, Process, TestServer, config, metric};
 use crate::support::protobuf::{Message, any, export, id, span};
 
-/// An attribute that is nested that deep.
+/// An attribute value with this many nested maps.
 fn nested(levels: usize) -> Value {
     (0..levels).fold(json!("end"), |value, _| json!({ "m": value }))
 }
@@ -19,23 +19,23 @@ fn nested_json(levels: usize) -> String {
     format!(r#"{open}{{"stringValue":"end"}}{}"#, "}]}}".repeat(levels))
 }
 
-/// The partial success of an answer in protobuf: how many were not taken, and why.
+/// The partial success of an answer in protobuf: the number of rejected items, and the message.
 fn rejected(answer: &Answer) -> (u64, &str) {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let bytes = answer.text.as_bytes();
     if bytes.is_empty() {
         return (0, "");
     }
-    // partial_success { rejected: varint, error_message: string }, all of them short.
+    // partial_success { rejected: varint, error_message: string }: one byte each for tags, lengths and the number.
     let count = bytes[bytes.iter().position(|byte| *byte == 8).unwrap() + 1];
     let message = answer.text.split_once('\u{12}').unwrap().1;
     (u64::from(count), message)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_be_an_event_does_not_keep_the_others_out() {
+async fn an_item_that_cannot_be_an_event_is_rejected_and_the_others_are_stored() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let text = |length: usize| [("k", json!("x".repeat(length)))];
     let cases = [
         ("a large attribute", span(2, "n", &text(5 << 20)), "limits.event_bytes"),
@@ -47,14 +47,14 @@ async fn what_can_never_be_an_event_does_not_keep_the_others_out() {
         ("a zero trace id", Message::default().bytes(1, [0; 16]).bytes(2, id(2, 8)), "trace id"),
         ("many attributes", (0..300_000).fold(span(2, "n", &[]), |span, _| span.bytes(9, "")), "limits.event_bytes"),
     ];
-    for (round, (what, wrong, why)) in cases.into_iter().enumerate() {
+    for (round, (what, wrong, reason)) in cases.into_iter().enumerate() {
         let good = |number: u64| span(100 + 2 * round as u64 + number, "good", &text(10));
         let answer = protobuf(&server, TRACES, export("svc", [good(0), wrong, good(1)])).await;
         let (count, message) = rejected(&answer);
-        assert!(count == 1 && message.contains(why), "{what}: {count} {message}");
+        assert!(count == 1 && message.contains(reason), "{what}: {count} {message}");
         assert_eq!(server.list("limit=1000").await.len(), 2 * (round + 1), "{what}");
     }
-    // As deep as an event can hold: it, metadata and attributes are three levels of the 128.
+    // The deepest possible attribute: the event, its metadata and the attributes are 3 of the 128 levels.
     let answer = protobuf(&server, TRACES, export("svc", [span(3, "n", &[("k", nested(125))])])).await;
     assert_eq!(rejected(&answer), (0, ""));
     let json = |number: u64, value: &str| {
@@ -74,18 +74,18 @@ async fn what_can_never_be_an_event_does_not_keep_the_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_none_stores_nothing() {
+async fn a_malformed_request_stores_nothing() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let whole = export("svc", [span(1, "n", &[("k", json!([1, {"a": 0.5}]))])]);
-    // Cut off anywhere; nothing at all is an export of nothing.
+    // Truncated at every byte. An empty body is an empty export.
     for length in 1..whole.len() {
         let answer = protobuf(&server, TRACES, whole[..length].to_vec()).await;
         assert_eq!(answer.status, 400, "cut at {length}");
         assert!(answer.text.starts_with("\u{8}\u{3}\u{12}"), "{:?}", answer.text);
     }
     assert_eq!(protobuf(&server, TRACES, Vec::new()).await.status, 200);
-    // Wrong in the very last value of a request that is stored in several parts.
+    // An error in the last value of a request that is large enough to be stored in several parts.
     let wrong = [
         Message::default().bytes(1, "k").message(2, Message::default().bytes(3, "no integer")),
         Message::default().bytes(1, "k").message(2, Message::default().bytes(6, b"\x0a\x7f")),
@@ -108,7 +108,7 @@ async fn a_request_that_is_none_stores_nothing() {
         let body = export("svc", (1..6000).map(|number| span(number, "n", &[])).chain([last]));
         assert_eq!(protobuf(&server, TRACES, body).await.status, 400);
     }
-    // A resource, or a scope, that is none.
+    // Malformed resources and scopes.
     let one = |part: Message| part.message(2, Message::default().message(2, span(6000, "n", &[])));
     let scope = |scope: Message| {
         let scope = Message::default().message(1, scope).message(2, span(6000, "n", &[]));
@@ -134,7 +134,7 @@ async fn a_request_that_is_none_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
+async fn large_requests_are_stored_and_larger_ones_refused_in_bounded_memory() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[]);
     let client = reqwest::Client::new();
@@ -153,20 +153,24 @@ async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
     let answer = send(TRACES, "identity", body).await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
     assert_eq!(stored().await, 100_001.0);
-    // Two bytes can be a log record: no request has so many.
+    // A log record can have two bytes; the number of records in a request is limited.
     let answer = send(LOGS, "identity", export("svc", (0..1_000_000).map(|_| Message::default()))).await;
     assert!(answer.status == 413 && answer.text.contains("limits.otlp_records"), "{} {}", answer.status, answer.text);
-    // A resource that is long, and shared by many.
+    // A long resource that is shared by many spans.
     let resource = Message::default().attribute(1, "k", &json!("x".repeat(900 << 10)));
     let items = (1..=1000).fold(Message::default(), |scope, number| scope.message(2, span(number, "n", &[])));
     let body = Message::default().message(1, Message::default().message(1, resource).message(2, items)).0;
     let answer = send(TRACES, "identity", body).await;
-    assert!(answer.status == 413 && answer.text.contains("once each event has its resource"), "{}", answer.text);
-    // Scopes that hold nothing.
+    assert!(
+        answer.status == 413 && answer.text.contains("once each item is counted with its resource"),
+        "{}",
+        answer.text
+    );
+    // Empty scopes.
     let scopes = (0..1_000_000).fold(Message::default(), |resource, _| resource.bytes(2, ""));
     assert_eq!(send(TRACES, "identity", Message::default().message(1, scopes).0).await.status, 200);
-    // Lists of millions that take two bytes each, wherever there can be one, and text that is longer in JSON. In turns and
-    // side by side.
+    // Every repeated field with millions of elements of two bytes, and text that is longer in JSON. Each body is sent
+    // twice at once.
     let list = |number: u64| Message([number as u8 * 8 + 2, 0].repeat(9_000_000));
     let value = |field: u64| Message::default().bytes(1, "k").message(2, Message::default().message(field, list(1)));
     let controls = "\u{1}".repeat(19 << 20);
@@ -212,7 +216,7 @@ async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
         assert!(answers.iter().any(|answer| answer.status == 200));
     }
     println!("{:?} for {} large bodies", started.elapsed(), 2 * bodies.len());
-    // Many scopes that share a resource of many attributes: it is read once.
+    // Many scopes that share a resource with many attributes, which is parsed once.
     let resource = Message([10, 0].repeat(200_000));
     let scopes = (1..300).fold(Message::default().message(1, resource), |part, number| {
         part.message(2, Message::default().message(2, span(number, "n", &[])))
@@ -221,7 +225,7 @@ async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
     assert_eq!(send(TRACES, "identity", Message::default().message(1, scopes).0).await.status, 200);
     println!("{:?} for 300 scopes of one resource", started.elapsed());
     assert!(started.elapsed() < std::time::Duration::from_secs(10));
-    // A gzip of zeros.
+    // A decompression bomb.
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     (0..1000).for_each(|_| bomb.write_all(&[0; 1 << 20]).unwrap());
     let bomb = bomb.finish().unwrap();
@@ -230,11 +234,11 @@ async fn large_requests_are_taken_and_larger_ones_refused_in_bounded_memory() {
     assert_eq!(stored().await, 100_001.0 + 299.0);
     let peak = peak_mib(server.child.id());
     println!("peak memory: {peak} MiB");
-    // Bodies and events take 215 at most; the allocator keeps what was given back for a tenth of a second.
+    // Bodies and events need at most 215 MiB; the allocator returns freed memory to the system after 0.1 s.
     assert!(peak < 384, "{peak} MiB");
 }
 
-/// The most memory that a process has had, in MiB.
+/// The peak resident memory of a process, in MiB.
 pub fn peak_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -242,9 +246,9 @@ pub fn peak_mib(process: u32) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_resource_that_no_event_can_hold_keeps_no_other_out() {
+async fn a_resource_that_fits_into_no_event_does_not_affect_other_resources() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let of = |resource: Message, number| {
         let spans = Message::default().message(2, span(number, "n", &[]));
         Message::default().message(1, resource).message(2, spans)
@@ -263,9 +267,9 @@ async fn one_resource_that_no_event_can_hold_keeps_no_other_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_body_makes_the_server_fall() {
+async fn no_mutated_body_crashes_the_server() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let seed = std::env::var("TEST_SEED").ok().map_or(7, |seed| seed.parse().unwrap());
     let mut random = fastrand::Rng::with_seed(seed);
     let attributes = [("k", json!([1, {"a": 0.5}])), ("gen_ai.tool.call.arguments", json!("{\"a\":1}"))];
@@ -288,24 +292,24 @@ async fn no_body_makes_the_server_fall() {
         assert!(matches!(answer.status.as_u16(), 200 | 400), "seed {seed}: {} for {body:?}", answer.status);
     }
     server.stop().await.unwrap();
-    let (code, said, _) =
+    let (code, output, _) =
         crate::support::harness::run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
-    assert_eq!(code, 0, "{said}");
+    assert_eq!(code, 0, "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_room_exporters_are_told_to_come_again() {
+async fn without_disk_space_exporters_get_503_with_retry_after() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.storage.min_free_bytes = bytesize::ByteSize::pib(1000);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let body = || export("svc", [span(1, "n", &[])]);
     let answer = protobuf(&server, TRACES, body()).await;
     assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].to_str().unwrap()), (503, "1"));
     assert!(answer.text.starts_with("\u{8}\u{e}\u{12}"), "{:?}", answer.text);
     server.stop().await.unwrap();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     assert_eq!(protobuf(&server, TRACES, body()).await.status, 200);
     assert_eq!(server.list("limit=10").await.len(), 1);
     server.stop().await.unwrap();

@@ -1,10 +1,11 @@
-//! What Agnost gets of an event, against an implementation of the mapping that shares nothing with the product.
+//! What Agnost AI receives for an event, compared with a second implementation of the mapping in `docs/agnost.md` that
+//! shares no code with the product.
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::support::harness::{Running, config, eventually};
+use crate::support::harness::{TestServer, config, eventually};
 use crate::support::upstream::{EVENT, ORG, SESSION, Upstream};
 
 fn as_text(value: &Value) -> String {
@@ -16,7 +17,7 @@ fn as_uuid(value: &Value) -> Option<String> {
     Uuid::try_parse(text).ok().map(|id| id.to_string())
 }
 
-/// The id of the event's session at Agnost.
+/// The session id that Agnost AI receives for an event.
 pub fn session_id(event: &Value) -> String {
     if let Some(id) = as_uuid(&event["session_id"]) {
         return id;
@@ -32,7 +33,7 @@ fn timestamp(event: &Value) -> i64 {
     output.unix_timestamp_nanos().div_euclid(1_000_000) as i64
 }
 
-/// The body of capture-event for a stored event.
+/// The body of `capture-event` for a stored event.
 pub fn event_body(event: &Value) -> Value {
     let mut metadata = Map::new();
     let mut add = |kind: &str, name: &str, value: &Value| {
@@ -82,7 +83,7 @@ pub fn event_body(event: &Value) -> Value {
     body
 }
 
-/// The body of capture-session for a session's first event.
+/// The body of `capture-session`, from the first event of a session.
 pub fn session_body(event: &Value) -> Value {
     let names = |value: &&Value| !value.is_null() && *value != "";
     let label = |name: &str| event["labels"].get(name).filter(names).or(event["metadata"].get(name).filter(names));
@@ -96,7 +97,7 @@ pub fn session_body(event: &Value) -> Value {
     })
 }
 
-/// Events of every kind.
+/// Events with every combination of fields that the mapping distinguishes.
 fn events() -> Vec<Value> {
     let session = "0B9F6C0E-6F6E-4C56-8C35-2E5B1F0C9A77";
     let parent = "5e3c1a52-0d6f-4f0c-8a57-1f0c2b116f2f";
@@ -111,7 +112,7 @@ fn events() -> Vec<Value> {
         json!({"agent_id": "a", "action_status": "error", "error_message": "it \"broke\"", "duration_ms": 4711}),
         json!({"agent_id": "a", "action_status": "error", "error_message": "broke", "action_output": {"partial": 1}}),
         json!({"agent_id": "a", "action_status": "timeout", "error_message": "slow"}),
-        json!({"agent_id": "a", "action_status": "success", "error_message": "not told"}),
+        json!({"agent_id": "a", "action_status": "success", "error_message": "not sent"}),
         json!({"agent_id": "a", "action_status": "odd"}),
         json!({"agent_id": "a", "timestamp": "1969-12-31T23:59:59.9995Z"}),
         json!({"agent_id": "a", "timestamp": "2026-02-17T10:30:00.123999999+05:30"}),
@@ -130,41 +131,42 @@ fn events() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_event_arrives_as_the_mapping_says_after_its_session() {
+async fn every_event_is_relayed_as_the_mapping_describes_after_its_session() {
     let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
     let mut config = config(data.path());
     config.relay.agnost = Some(crate::relay::delivery::destination(&upstream));
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let mut stored = Vec::new();
     for event in events() {
         stored.push(server.store(&event).await);
     }
     eventually("all events", async || upstream.event_count() == stored.len()).await;
     upstream.assert_no_violations();
-    let taken = upstream.taken();
+    let accepted = upstream.accepted();
     for event in &stored {
-        let at = taken.iter().position(|taken| taken.body["event_id"] == event["id"]).unwrap();
-        assert_eq!(taken[at].body, event_body(event), "{event}");
-        assert_eq!(taken[at].org, ORG);
-        let of_session =
-            |taken: &&crate::support::upstream::Taken| taken.body["session_id"] == session_id(event).as_str();
-        let sessions: Vec<_> = taken.iter().filter(of_session).filter(|taken| taken.path == SESSION).collect();
+        let at = accepted.iter().position(|request| request.body["event_id"] == event["id"]).unwrap();
+        assert_eq!(accepted[at].body, event_body(event), "{event}");
+        assert_eq!(accepted[at].org, ORG);
+        let of_session = |request: &&crate::support::upstream::AcceptedRequest| {
+            request.body["session_id"] == session_id(event).as_str()
+        };
+        let sessions: Vec<_> = accepted.iter().filter(of_session).filter(|request| request.path == SESSION).collect();
         assert_eq!(sessions.len(), 1, "announced once");
         let first = stored.iter().find(|other| session_id(other) == session_id(event)).unwrap();
         assert_eq!(sessions[0].body, session_body(first));
-        assert_eq!(taken.iter().find(of_session).unwrap().path, SESSION, "announced before its first event");
+        assert_eq!(accepted.iter().find(of_session).unwrap().path, SESSION, "announced before its first event");
     }
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn inputs_and_outputs_stay_here_when_only_metadata_goes_out() {
+async fn with_metadata_only_inputs_and_outputs_are_not_relayed() {
     let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
     let mut config = config(data.path());
     let mut destination = crate::relay::delivery::destination(&upstream);
     destination.content = cairn::relay::config::ContentConfig::MetadataOnly;
     config.relay.agnost = Some(destination);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let event = json!({"agent_id": "a", "action_type": "TOOL_CALL", "action_name": "n", "action_input": {"k": "SECRET-IN"},
                        "action_output": "SECRET-OUT", "action_status": "error", "error_message": "why", "labels": {"l": 1}, "metadata": {"m": 2}});
     let stored = server.store(&event).await;
@@ -172,8 +174,8 @@ async fn inputs_and_outputs_stay_here_when_only_metadata_goes_out() {
     let mut without = stored.clone();
     without.as_object_mut().unwrap().retain(|key, _| key != "action_input" && key != "action_output");
     assert_eq!(upstream.events()[0].body, event_body(&without));
-    let seen = upstream.memory.seen.lock().unwrap().join("\n");
+    let seen = upstream.state.bodies.lock().unwrap().join("\n");
     assert!(seen.contains("why") && !seen.contains("SECRET"), "{seen}");
     server.stop().await.unwrap();
-    assert!(upstream.taken().iter().all(|taken| taken.path == EVENT || taken.path == SESSION));
+    assert!(upstream.accepted().iter().all(|request| request.path == EVENT || request.path == SESSION));
 }

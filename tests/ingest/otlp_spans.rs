@@ -1,13 +1,13 @@
-//! Which span becomes which event, in both encodings.
+//! The mapping of spans to events by `docs/otlp.md`, in both encodings.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ingest::otlp::{TRACES, protobuf};
-use crate::support::harness::{Running, config, reference_chain, whole_chain};
+use crate::support::harness::{TestServer, config, read_chain, reference_chain};
 use crate::support::protobuf::{Message, export};
 
-/// A value as OTLP's JSON has it.
+/// A value in the JSON encoding of OTLP.
 pub fn any_json(value: &Value) -> Value {
     match value {
         Value::Null => json!({}),
@@ -29,17 +29,20 @@ fn key_value(key: &str, value: &Value) -> Value {
     json!({ "key": key, "value": any_json(value) })
 }
 
+/// The attributes of an object in the JSON encoding of OTLP.
 pub fn attributes(of: &Value) -> Value {
     of.as_object().unwrap().iter().map(|(key, value)| key_value(key, value)).collect()
 }
 
+/// An export of spans of one resource.
 pub fn request(resource: &Value, spans: &[Value]) -> Value {
     json!({ "resourceSpans": [{ "resource": { "attributes": attributes(resource) }, "scopeSpans": [{ "spans": spans }] }] })
 }
 
+/// The trace id of all spans.
 pub const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// A span with attributes, and with fields that replace or join those that it has.
+/// A span with attributes; `fields` replace or extend its default fields.
 fn span_json(number: u64, of: &Value, fields: &Value) -> Value {
     let mut span = json!({ "traceId": TRACE, "spanId": format!("{number:016x}"), "name": "work",
                            "startTimeUnixNano": "1771324200250000001", "endTimeUnixNano": "1771324201749999999",
@@ -48,15 +51,16 @@ fn span_json(number: u64, of: &Value, fields: &Value) -> Value {
     span
 }
 
+/// The fields of an event that `of` names.
 pub fn subset(event: &Value, of: &Value) -> Value {
     of.as_object().unwrap().keys().map(|key| (key.clone(), event[key].clone())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_row_of_the_table_of_spans() {
+async fn spans_are_mapped_to_events_as_documented() {
     let exception = |message: &str| json!({ "name": "exception", "attributes": attributes(&json!({ "exception.message": message })) });
     let cases = [
-        // Whose event it is: the first of the names, and never a name per run.
+        // The agent: the first known name; an id that differs per run does not count.
         (
             json!({"agent.name": "b", "gen_ai.agent.name": "a", "gen_ai.agent.id": "run-7"}),
             json!({}),
@@ -68,13 +72,13 @@ async fn each_row_of_the_table_of_spans() {
         (json!({"metadata": "{not json", "graph.node.id": "g"}), json!({}), json!({"agent_id": "svc"})),
         (json!({"graph.node.id": "g", "openinference.span.kind": "AGENT"}), json!({}), json!({"agent_id": "g"})),
         (json!({"gen_ai.agent.name": "", "agent.name": "x".repeat(300)}), json!({}), json!({"agent_id": "svc"})),
-        // Its session.
+        // The session.
         (json!({"session.id": "s", "gen_ai.conversation.id": "g"}), json!({}), json!({"session_id": "g"})),
         (json!({"agnost.session_id": "a", "mcp.session.id": "m"}), json!({}), json!({"session_id": "a"})),
         (json!({"ai.telemetry.metadata.conversationId": "v"}), json!({}), json!({"session_id": "v"})),
         (json!({"traceloop.association.properties.thread_id": "t"}), json!({}), json!({"session_id": "t"})),
         (json!({}), json!({}), json!({"session_id": TRACE})),
-        // What it did.
+        // Type and name of the action.
         (
             json!({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}),
             json!({}),
@@ -146,7 +150,7 @@ async fn each_row_of_the_table_of_spans() {
             json!({}),
             json!({"action_type": "AGENT_TURN", "action_input": "hi"}),
         ),
-        // What went in and came out: JSON where it is some, everything else as it is.
+        // Input and output: parsed where the text is JSON, otherwise the text.
         (
             json!({"gen_ai.tool.call.arguments": "{\"q\": [1.0, 9007199254740993]}", "gen_ai.tool.call.result": "{not json"}),
             json!({}),
@@ -172,7 +176,7 @@ async fn each_row_of_the_table_of_spans() {
             json!({}),
             json!({"action_input": [1], "action_output": [2]}),
         ),
-        // How it ended.
+        // Status, error message and duration.
         (
             json!({}),
             json!({"status": {"code": 1}}),
@@ -189,7 +193,7 @@ async fn each_row_of_the_table_of_spans() {
             json!({"action_status": "error", "error_message": "last"}),
         ),
         (json!({"error.type": "timeout"}), json!({}), json!({"action_status": "timeout", "error_message": "timeout"})),
-        // When.
+        // Time stamp and duration.
         (
             json!({}),
             json!({"endTimeUnixNano": "1"}),
@@ -205,7 +209,7 @@ async fn each_row_of_the_table_of_spans() {
         ),
     ];
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let spans: Vec<_> = cases.iter().zip(1..).map(|((of, fields, _), number)| span_json(number, of, fields)).collect();
     let resource = json!({"service.name": "svc", "deployment.environment.name": "prod"});
     let answer = server.send(TRACES, &request(&resource, &spans)).await;
@@ -228,7 +232,7 @@ fn id_of(span: &Value) -> u64 {
     u64::from_str_radix(span["spanId"].as_str().unwrap(), 16).unwrap()
 }
 
-/// Everything that a span can have, in both encodings.
+/// A span with every field, in both encodings.
 fn full_span() -> (Value, Message) {
     let of = json!({"gen_ai.tool.name": "t", "int": -7, "big": i64::MAX, "double": 31.245270191439438, "yes": true, "none": null,
                     "list": ["a", [1, {"b": null}]], "map": {"z": 1, "a": {"x": "y"}}, "text": "ä\n\"\u{1F680}"});
@@ -279,20 +283,20 @@ fn full_span() -> (Value, Message) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_of_a_span_is_kept_in_both_encodings_alike() {
+async fn every_field_of_a_span_is_stored_and_both_encodings_give_the_same_event() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let (json, message) = full_span();
     let answer = server.send(TRACES, &request(&json!({"service.name": "svc"}), &[json])).await;
     assert_eq!(answer.json(), json!({}));
-    // If it were another one it would be stored beside the first.
+    // A different event would be stored under another id.
     let answer = protobuf(&server, "/v1/traces/v1/traces", export("svc", [message])).await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
     assert_eq!(answer.headers["content-type"], "application/x-protobuf");
-    let stored = whole_chain(&server.client, &server.url, "svc").await;
+    let stored = read_chain(&server.client, &server.url, "svc").await;
     assert_eq!(stored.len(), 1, "{stored:?}");
     reference_chain(&stored).unwrap();
-    // UUIDv5 in the namespace that the README names, by another implementation of it.
+    // UUIDv5 in the namespace of `docs/otlp.md`, computed by another implementation.
     assert_eq!(stored[0]["id"], "05937740-9a0c-5129-b078-7e0607df4fc4");
     assert_eq!(
         stored[0]["metadata"],

@@ -1,4 +1,4 @@
-// Uses the Node SDK of Agnost as its documentation says. Usage: agnost_client.cjs ENDPOINT ORG_ID
+// Uses the Node SDK of Agnost as its documentation describes. Usage: agnost_client.cjs ENDPOINT ORG_ID
 const agnost = require("agnostai");
 
 async function main() {

@@ -1,6 +1,6 @@
-"""Runs real clients against a Cairn of its own, and looks at what was stored.
+"""Runs real clients against a new Cairn server each, and checks the stored events. Uses only the loopback interface.
 
-Usage: check.py CAIRN FOLDER, the program and the folder that the clients are installed in. Only loopback is used.
+Usage: check.py CAIRN FOLDER, with the program and the folder with the installed clients.
 """
 import json
 import os
@@ -27,15 +27,15 @@ class Server:
         environment = {**os.environ, "CAIRN_ADMIN__LISTEN": "127.0.0.1:0", **environment}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for line in self.process.stdout:
-            said = json.loads(line)
-            if said.get("message") == "cairn takes events":
-                self.listen, self.admin = said["listen"], said["admin"]
+            entry = json.loads(line)
+            if entry.get("message") == "cairn is ready":
+                self.listen, self.admin = entry["listen"], entry["admin"]
                 self.url = f"http://{self.listen}"
                 return
         raise SystemExit("the server did not start")
 
-    def again(self):
-        """The same server, with its settings as they are by default."""
+    def restart_with_defaults(self):
+        """Restarts the server on the same data and address with default settings."""
         self.stop()
         self.start(self.listen, {})
 
@@ -61,12 +61,13 @@ class Server:
 
 
 def client(*command, **more):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
 
 
-def picked(event):
+def select(event):
+    """The fields of an event that the checks compare."""
     names = ("agent_id", "session_id", "action_type", "action_name", "action_input", "action_output", "action_status",
              "duration_ms", "source", "capture_method")
     return {name: event[name] for name in names if name in event}
@@ -77,18 +78,20 @@ def expect(found, expected, what):
 
 
 def expect_all(found, expected, what):
-    """In any order: SDKs send from several threads."""
+    """Compares without order, because SDKs send from several threads."""
     found, expected = (sorted(json.dumps(event, sort_keys=True) for event in events) for events in (found, expected))
-    wrong = sorted(set(found) ^ set(expected))
-    assert found == expected, f"{what}: found or expected, and not both:\n" + "\n".join(wrong)
+    difference = sorted(set(found) ^ set(expected))
+    assert found == expected, f"{what}: found or expected, but not both:\n" + "\n".join(difference)
 
 
 def mapped(session, name, **more):
+    """The event of a capture-event call."""
     return {"agent_id": "agnost", "session_id": session, "action_type": "AGENT_TURN", "action_name": name,
             "source": "agnost", "capture_method": "agnost-api", **more}
 
 
-def told(session):
+def announced(session):
+    """The event of a capture-session call."""
     return {**mapped(session, "capture-session"), "action_type": "CUSTOM"}
 
 
@@ -99,8 +102,8 @@ def agnost_python(server, folder):
     turns = [mapped("py-1", "weather-agent", action_input=json.dumps(f"What is the weather? {n}"), **sent) for n in range(20)]
     last = mapped("py-2", "booking-agent", action_input='"Book a table"', action_output='"No table is free"',
                   action_status="error", duration_ms=34)
-    found = [picked(event) for event in events]
-    expect_all(found, [told("py-1"), *turns, told("py-2"), last], "conversations")
+    found = [select(event) for event in events]
+    expect_all(found, [announced("py-1"), *turns, announced("py-2"), last], "conversations")
     metadata = next(event["metadata"] for event in events if event["action_name"] == "weather-agent")
     expect(metadata["org_id"], ORG, "organization")
     expect(metadata["agnost"]["metadata"]["temperature"], "0.7", "properties")
@@ -113,21 +116,21 @@ def agnost_python(server, folder):
 
 def agnost_node(server, folder):
     client("node", HERE / "agnost_client.cjs", server.url, ORG, env={**os.environ, "NODE_PATH": f"{folder}/node_modules"})
-    found = [picked(event) for event in server.events(session_id="node-1")]
-    # This SDK sends a text as the member of an object.
+    found = [select(event) for event in server.events(session_id="node-1")]
+    # This SDK sends a string as the member of an object.
     turn = mapped("node-1", "search-agent", action_input='{"input":"Find it"}', action_output='{"output":"Found"}',
                   action_status="success", duration_ms=56)
     failed = {**turn, "action_input": '{"input":"Find more"}', "action_output": '{"output":"Nothing"}',
               "action_status": "error", "duration_ms": 78}
-    # It tells of a session once for each call that finds none yet.
-    sessions = found.count(told("node-1"))
+    # It announces a session with every call that is made before the first announcement was answered.
+    sessions = found.count(announced("node-1"))
     assert sessions in (1, 2), f"{sessions} sessions"
-    expect_all(found, [told("node-1")] * sessions + [turn, failed], "conversation")
+    expect_all(found, [announced("node-1")] * sessions + [turn, failed], "conversation")
     return f"{len(found)} events"
 
 
 def otel_python(server, folder, compression="none"):
-    """What the SDK sends twice, and the log records that are the same, are there once and twice."""
+    """Spans that are exported twice are stored once; two equal log records are two events."""
     client(f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, compression)
     return otel_python_events(server)
 
@@ -137,18 +140,18 @@ def otel_python_gzip(server, folder):
 
 
 def otel_python_503(server, folder):
-    """The server has no room for events at first: the exporters try again until it has."""
+    """The server has no disk space at first; the exporters retry until it accepts."""
     command = [f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, "none"]
     sending = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     refused = 0
     while refused < 4:
-        time.sleep(0.1)
+        time.sleep(0.1)  # polls the metric until it shows four refusals
         assert sending.poll() is None, sending.stdout.read()
         refused = server.metric('cairn_ingest_requests_total{route="/v1/traces",code="503"}')
     assert not server.events()
-    server.again()
-    said, _ = sending.communicate(timeout=120)
-    assert sending.returncode == 0, said
+    server.restart_with_defaults()
+    output, _ = sending.communicate(timeout=120)
+    assert sending.returncode == 0, output
     return f"{refused} requests refused; " + otel_python_events(server)
 
 
@@ -159,7 +162,7 @@ def otel_python_events(server):
     expect(steps, ["planner"] * 600, "steps")
     labels = {"service.name": "planner", "deployment.environment.name": "test"}
     took = by_name["gpt-5"]["duration_ms"]
-    expect(picked(by_name["gpt-5"]), {
+    expect(select(by_name["gpt-5"]), {
         "agent_id": "researcher", "session_id": "c-1", "action_type": "LLM_CALL", "action_name": "gpt-5",
         "action_input": [{"role": "user", "content": "Größe?"}], "action_output": [{"role": "assistant", "content": "7"}],
         "action_status": "success", "duration_ms": took, "source": "otlp", "capture_method": "otlp"}, "model")
@@ -169,20 +172,20 @@ def otel_python_events(server):
     expect(metadata["attributes"], {"gen_ai.usage.input_tokens": 2**53 + 1, "stops": ["a", "b"], "temperature": 0.5,
                                     "stream": True}, "attributes")
     expect((metadata["kind"], metadata["scope"], metadata["parent_id"]),
-           ("client", {"name": "interop", "version": "1.0"}, turn["id"]), "place")
+           ("client", {"name": "interop", "version": "1.0"}, turn["id"]), "kind, scope and parent")
     expect(metadata["resource"]["telemetry.sdk.language"], "python", "resource")
     expect((turn["agent_id"], turn["session_id"], turn["action_type"]), ("researcher", "c-1", "AGENT_TURN"), "turn")
     tool = by_name["search"]
-    expect(picked(tool), {
+    expect(select(tool), {
         "agent_id": "researcher", "session_id": "c-1", "action_type": "TOOL_CALL", "action_name": "search",
         "action_input": {"q": "size"}, "action_output": "no network", "action_status": "error",
         "duration_ms": tool["duration_ms"], "source": "otlp", "capture_method": "otlp"}, "tool")
     expect(tool["error_message"], "ConnectionError: no route to host", "error")
     expect(tool["metadata"]["parent_id"], turn["id"], "parent")
     logs = [event for event in events if event["action_type"] == "TOOL_RESULT"]
-    said = {"agent_id": "planner", "session_id": "c-2", "action_type": "TOOL_RESULT", "duration_ms": 42,
+    expected = {"agent_id": "planner", "session_id": "c-2", "action_type": "TOOL_RESULT", "duration_ms": 42,
             "action_name": "claude_code.tool_result", "action_status": "success", "source": "otlp", "capture_method": "otlp"}
-    expect([picked(event) for event in logs], [said, said], "log records")
+    expect([select(event) for event in logs], [expected, expected], "log records")
     expect([(event["timestamp"], event["metadata"]["body"], event["metadata"]["attributes"]) for event in logs],
            [("2026-02-17T10:30:00.250000001Z", {"said": ["done"]}, {"tool_name": "Bash"})] * 2, "log records")
     expect(len(events), 605, "events")
@@ -194,19 +197,20 @@ def otel_node(server, folder):
     by_type = {event["action_type"]: event for event in server.events()}
     expect(sorted(by_type), ["AGENT_TURN", "LLM_CALL", "TOOL_CALL"], "types")
     root, model, tool = by_type["AGENT_TURN"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
-    here = {"agent_id": "travel-agent", "session_id": "n-1", "source": "otlp", "capture_method": "otlp"}
+    common = {"agent_id": "travel-agent", "session_id": "n-1", "source": "otlp", "capture_method": "otlp"}
 
-    def seen(event):
-        event = picked(event)
+    def timeless(event):
+        """The selected fields without the duration, which differs between runs."""
+        event = select(event)
         assert event.pop("duration_ms") >= 0
         return event
 
-    # A lone surrogate is what is left of a cut emoji.
-    expect(seen(root), {**here, "action_type": "AGENT_TURN", "action_name": "ai.generateText", "action_output": "Booked",
+    # A lone surrogate remains of an emoji that was cut in half.
+    expect(timeless(root), {**common, "action_type": "AGENT_TURN", "action_name": "ai.generateText", "action_output": "Booked",
                         "action_input": '{"prompt":"Book \U0001F680 \\ud800"}', "action_status": "success"}, "root")
-    expect(seen(model), {**here, "action_type": "LLM_CALL", "action_name": "m-1", "action_status": "success"}, "model")
+    expect(timeless(model), {**common, "action_type": "LLM_CALL", "action_name": "m-1", "action_status": "success"}, "model")
     expect(model["metadata"]["attributes"], {"ratio": 0.25, "big": 2**53 - 1, "list": ["a", "b"], "flag": False}, "attributes")
-    expect(seen(tool), {**here, "action_type": "TOOL_CALL", "action_name": "book", "action_input": {"to": "Rome"},
+    expect(timeless(tool), {**common, "action_type": "TOOL_CALL", "action_name": "book", "action_input": {"to": "Rome"},
                         "action_status": "error"}, "tool")
     expect(tool["error_message"], "no seats", "error")
     expect({event["metadata"]["parent_id"] for event in (model, tool)}, {root["id"]}, "parents")
@@ -233,22 +237,22 @@ def pydantic_ai(server, folder):
 
 def main():
     cairn, folder = sys.argv[1:3]
-    # An upstream that is not there: nobody waits for it.
+    # No upstream listens there, and no client may have to wait for it.
     relay = {"CAIRN_RELAY__AGNOST__ORG_ID": ORG, "CAIRN_RELAY__AGNOST__ENDPOINT": "http://127.0.0.1:9",
              "CAIRN_SHUTDOWN__GRACE": "1s"}
-    # More than any disk has free.
-    no_room = {"CAIRN_STORAGE__MIN_FREE_BYTES": "1000PiB"}
+    # More free space than any disk has.
+    no_space = {"CAIRN_STORAGE__MIN_FREE_BYTES": "1000PiB"}
     checks = [(check, relay) for check in (agnost_python, agnost_node)]
     checks += [(check, {}) for check in (otel_python, otel_python_gzip, otel_node, pydantic_ai)]
-    for check, environment in [*checks, (otel_python_503, no_room)]:
+    for check, environment in [*checks, (otel_python_503, no_space)]:
         with tempfile.TemporaryDirectory() as data:
             server = Server(cairn, data, **environment)
             try:
-                said = check(server, folder)
+                result = check(server, folder)
                 verified = server.end().splitlines()[0]
             finally:
                 server.process.kill()
-            print(f"{check.__name__}: {said}; {verified}")
+            print(f"{check.__name__}: {result}; {verified}")
 
 
 main()

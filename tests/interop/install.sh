@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the clients, in the versions that they are pinned to, into a folder. Usage: install.sh FOLDER
+# Installs the pinned versions of the clients into a folder. Usage: install.sh FOLDER
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"

@@ -1,4 +1,4 @@
-// Exports spans as the OpenTelemetry SDK for Node does, in JSON. Usage: otel_client.cjs ENDPOINT
+// Exports spans with the OpenTelemetry SDK for Node, in JSON. Usage: otel_client.cjs ENDPOINT
 const { context, trace, SpanKind, SpanStatusCode } = require("@opentelemetry/api");
 const { OTLPTraceExporter } = require("@opentelemetry/exporter-trace-otlp-http");
 const { resourceFromAttributes } = require("@opentelemetry/resources");

@@ -1,4 +1,4 @@
-"""Exports spans and log records as the OpenTelemetry SDK for Python does. Usage: otel_client.py ENDPOINT COMPRESSION"""
+"""Exports spans and log records with the OpenTelemetry SDK for Python. Usage: otel_client.py ENDPOINT COMPRESSION"""
 import sys
 
 from opentelemetry import trace
@@ -17,7 +17,7 @@ resource = Resource.create({"service.name": "planner", "deployment.environment.n
 
 
 class Twice(SpanExporter):
-    """Sends everything a second time, as an exporter does whose first answer got lost."""
+    """Exports everything twice, as an exporter does if the first answer was lost."""
 
     def __init__(self, exporter):
         self.exporter = exporter
@@ -65,7 +65,7 @@ logs.add_log_record_processor(
     BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"{endpoint}/v1/logs", compression=compression, timeout=60)))
 logger = logs.get_logger("interop")
 for _ in range(2):
-    # Two that are the same are two.
+    # Two equal records are two events.
     logger.emit(LogRecord(timestamp=1_771_324_200_250_000_001, event_name="claude_code.tool_result",
                           severity_number=SeverityNumber.INFO, body={"said": ["done"]},
                           attributes={"session.id": "c-2", "tool_name": "Bash", "success": "true", "duration_ms": "42"}))

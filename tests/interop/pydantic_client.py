@@ -1,4 +1,7 @@
-"""Runs an agent of Pydantic AI with a model that needs no network, and a tool that fails. Usage: pydantic_client.py ENDPOINT"""
+"""Runs two Pydantic AI agents with a model that needs no network; the tool of one fails.
+
+Usage: pydantic_client.py ENDPOINT
+"""
 import sys
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -1,4 +1,4 @@
-//! What is done to a ledger and its log, and what `cairn verify --all` says of it.
+//! Attacks on a ledger and its log, and how `cairn verify --all` reports them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::audit::verify::edit;
-use crate::support::harness::{Running, config, run_text};
+use crate::support::harness::{TestServer, config, run_text};
 
-/// A ledger of 600 events whose log has the same name in every test, its server gone.
+/// The ledger of a stopped server: 600 events, and a log with a fixed origin. One event contains `secret`.
 async fn ledger(secret: &str) -> TempDir {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.log.checkpoint_interval = Duration::from_millis(20);
     config.log.origin = Some("the/log".to_owned());
     config.shards = 2;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     for first in (0..600).step_by(100) {
         let event = |n: usize| {
             let output = if n == 17 { secret } else { "same" };
@@ -47,29 +47,30 @@ fn keys(db: &DB, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_to_the_log_is_found() {
+async fn every_change_to_the_rows_of_the_log_is_found() {
     type Attack = fn(&DB);
     let attacks: [(&str, Attack, &str); 6] = [
         (
-            "a hash in a whole tile",
+            "a hash in a full tile",
             |db| {
                 let (key, mut tile) = rows(db, "tiles").remove(0);
                 tile[40] ^= 1;
                 db.put_cf(db.cf_handle("tiles").unwrap(), key, tile).unwrap();
             },
-            "an event of the leaves 0 to 255 is not the one that was logged",
+            "an event of leaves 0 to 255 differs from the event that was logged",
         ),
         (
-            "a tile is gone",
+            "a tile is missing",
             |db| db.delete_cf(db.cf_handle("tiles").unwrap(), &rows(db, "tiles")[1].0).unwrap(),
-            "an event of the leaves 256 to 511 is not",
+            "an event of leaves 256 to 511 differs from the event that was logged",
         ),
         (
-            "a run is gone",
+            "a run is missing",
             |db| db.delete_cf(db.cf_handle("log").unwrap(), &keys(db, b'l')[1].0).unwrap(),
-            // The run before it goes on in its location. Which of them depends on how the shards were interleaved: its
-            // shard may have ended, the next run may begin elsewhere, or other events of it stand there.
-            "is missing or cannot be read|is not where the one before it ends|is not the one that was logged",
+            // The previous run then seems to continue at its location. Which message appears depends on how the shards
+            // were interleaved: that shard has no more events, the next run begins elsewhere, or it has other events
+            // there.
+            "is missing or cannot be read|does not continue the run before it|differs from the event that was logged",
         ),
         (
             "a run leads to another event",
@@ -78,16 +79,16 @@ async fn what_is_done_to_the_log_is_found() {
                 location[9] ^= 1;
                 db.put_cf(db.cf_handle("log").unwrap(), key, location).unwrap();
             },
-            "is not where the one before it ends",
+            "does not continue the run before it",
         ),
         (
-            "an event does not find its leaf",
+            "an event leads to another leaf",
             |db| {
                 let (key, mut leaf) = keys(db, b'p').remove(1);
                 leaf[7] ^= 1;
                 db.put_cf(db.cf_handle("log").unwrap(), key, leaf).unwrap();
             },
-            "does not lead back to it",
+            "maps to a different leaf",
         ),
         (
             "the size is smaller",
@@ -96,48 +97,54 @@ async fn what_is_done_to_the_log_is_found() {
                 row[..8].copy_from_slice(&500u64.to_be_bytes());
                 db.put_cf(db.cf_handle("log").unwrap(), key, row).unwrap();
             },
-            "its size is not that of its runs",
+            "its size does not match its runs",
         ),
     ];
     for (what, attack, found) in attacks {
         let data = ledger("same").await;
-        let (code, said) = verify(data.path(), &[]);
-        assert!(code == 0 && said.contains("log: 600 events, 1 checkpoints verified: valid"), "{said}");
+        let (code, output) = verify(data.path(), &[]);
+        assert!(code == 0 && output.contains("log: 600 events, 1 checkpoints verified: valid"), "{output}");
         edit(data.path(), attack);
-        let (code, said) = verify(data.path(), &[]);
-        assert_eq!(code, 1, "{what}: {said}");
-        assert!(said.contains("log: BROKEN") && found.split('|').any(|found| said.contains(found)), "{what}: {said}");
-        assert!(said.contains("600 events verified: all valid"), "the chains are whole: {said}");
-        let (code, said) = verify(data.path(), &["--json"]);
-        let summary: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        let (code, output) = verify(data.path(), &[]);
+        assert_eq!(code, 1, "{what}: {output}");
+        assert!(
+            output.contains("log: BROKEN") && found.split('|').any(|found| output.contains(found)),
+            "{what}: {output}"
+        );
+        assert!(output.contains("600 events verified: all valid"), "the chains are valid: {output}");
+        let (code, output) = verify(data.path(), &["--json"]);
+        let summary: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
         assert_eq!((code, &summary["broken"], &summary["log"]["valid"]), (1, &json!(0), &json!(false)));
     }
 }
 
-/// Removes rows of a family; says how many there were.
-fn remove(db: &DB, family: &str, is_one: impl Fn(&[u8], &[u8]) -> bool) -> usize {
+/// Removes the matching rows of a column family; returns their number.
+fn remove(db: &DB, family: &str, is_match: impl Fn(&[u8], &[u8]) -> bool) -> usize {
     let handle = db.cf_handle(family).unwrap();
     let rows: Vec<_> = db.iterator_cf(handle, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
-    let found: Vec<_> = rows.into_iter().filter(|(key, value)| is_one(key, value)).collect();
+    let found: Vec<_> = rows.into_iter().filter(|(key, value)| is_match(key, value)).collect();
     found.iter().for_each(|(key, _)| db.delete_cf(handle, key).unwrap());
     found.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_was_cut_off_or_taken_out_with_all_its_rows_leaves_leaves_without_events() {
+async fn a_truncated_or_removed_chain_is_found_because_the_log_has_leaves_without_events() {
     let agent = AgentKey::of("a4");
-    // A whole agent is dropped: every chain that is left is whole.
+    // All rows of one agent are removed: every other chain is valid.
     let data = ledger("same").await;
     edit(data.path(), |db| {
-        // The record has the agent behind its first byte.
+        // The agent key follows the first byte of a record.
         let events = remove(db, "events", |_, record| record[1..17] == agent.0);
         assert!(events > 60 && remove(db, "chain", |key, _| key.starts_with(&agent.0)) > 0);
         assert_eq!(remove(db, "agents", |key, _| key == agent.0), 1);
     });
-    let (code, said) = verify(data.path(), &[]);
-    assert!(code == 1 && said.contains("8 agents") && said.contains(": all valid"), "the chains are whole: {said}");
-    assert!(said.contains("log: BROKEN: the event of leaf") && said.contains("is missing"), "{said}");
-    // The tail of one chain is cut off, and its head set back.
+    let (code, output) = verify(data.path(), &[]);
+    assert!(
+        code == 1 && output.contains("8 agents") && output.contains(": all valid"),
+        "the chains are valid: {output}"
+    );
+    assert!(output.contains("log: BROKEN: the event of leaf") && output.contains("is missing"), "{output}");
+    // The last event of one chain is removed, and its head set back.
     let data = ledger("same").await;
     edit(data.path(), |db| {
         let agents = db.cf_handle("agents").unwrap();
@@ -158,32 +165,32 @@ async fn a_chain_that_was_cut_off_or_taken_out_with_all_its_rows_leaves_leaves_w
         }
         db.put_cf(agents, agent.0, head.encode()).unwrap();
     });
-    let (code, said) = verify(data.path(), &[]);
-    assert!(code == 1 && said.contains("599 events verified: all valid"), "the chains are whole: {said}");
-    assert!(said.contains("log: BROKEN: the event of leaf") && said.contains("is missing"), "{said}");
+    let (code, output) = verify(data.path(), &[]);
+    assert!(code == 1 && output.contains("599 events verified: all valid"), "the chains are valid: {output}");
+    assert!(output.contains("log: BROKEN: the event of leaf") && output.contains("is missing"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_signed() {
-    let (real, forged) = (ledger("what it said").await, ledger("what it should have said").await);
-    // Each of them is whole. The forger has no key of the real log, and takes its checkpoint.
+async fn a_rewritten_history_with_matching_hashes_contradicts_the_signed_checkpoint() {
+    let (real, forged) = (ledger("the truth").await, ledger("a lie").await);
+    // Both ledgers are valid. The forged one gets the key and the checkpoint of the real one.
     for data in [&real, &forged] {
         assert_eq!(verify(data.path(), &[]).0, 0);
     }
     for file in ["log.key", "log.checkpoint"] {
         std::fs::copy(real.path().join(file), forged.path().join(file)).unwrap();
     }
-    let (code, said) = verify(forged.path(), &[]);
-    assert!(code == 1 && said.contains("the first 600 events are not those that were signed in"), "{said}");
-    // A checkpoint that was kept elsewhere finds a ledger that was set back with its own checkpoint.
-    let kept = real.path().join("kept");
-    std::fs::copy(real.path().join("log.checkpoint"), &kept).unwrap();
-    let checkpoint = ["--checkpoint", kept.to_str().unwrap()];
-    let (code, said) = verify(real.path(), &checkpoint);
-    assert!(code == 0 && said.contains("2 checkpoints verified"), "{said}");
-    // The checkpoint that is on the disk is set back with the ledger: the one that was kept elsewhere is not.
+    let (code, output) = verify(forged.path(), &[]);
+    assert!(code == 1 && output.contains("the first 600 events are not those that were signed in"), "{output}");
+    // A copy of the checkpoint is kept elsewhere.
+    let kept_checkpoint = real.path().join("kept");
+    std::fs::copy(real.path().join("log.checkpoint"), &kept_checkpoint).unwrap();
+    let checkpoint = ["--checkpoint", kept_checkpoint.to_str().unwrap()];
+    let (code, output) = verify(real.path(), &checkpoint);
+    assert!(code == 0 && output.contains("2 checkpoints verified"), "{output}");
+    // Ledger and checkpoint on disk are set back together; only the copy shows it.
     let shorter = TempDir::new().unwrap();
-    let server = Running::start(&{
+    let server = TestServer::start(&{
         let mut config = config(shorter.path());
         config.log.origin = Some("the/log".to_owned());
         std::fs::copy(real.path().join("log.key"), shorter.path().join("log.key")).unwrap();
@@ -192,39 +199,39 @@ async fn a_history_that_was_made_anew_with_all_its_hashes_does_not_fit_what_was_
     .await;
     assert_eq!(server.send("/v1/events", &json!({"agent_id": "a0"})).await.status, 201);
     server.stop().await.unwrap();
-    let (code, said) = verify(shorter.path(), &[]);
-    assert!(code == 0 && said.contains("log: 1 events, 1 checkpoints verified: valid"), "{said}");
-    let (code, said) = verify(shorter.path(), &checkpoint);
+    let (code, output) = verify(shorter.path(), &[]);
+    assert!(code == 0 && output.contains("log: 1 events, 1 checkpoints verified: valid"), "{output}");
+    let (code, output) = verify(shorter.path(), &checkpoint);
     assert!(
-        code == 1 && said.contains("was signed over 600 events, and there are 1: the ledger was set back"),
-        "{said}"
+        code == 1 && output.contains("was signed over 600 events, but the ledger has 1: it was rolled back"),
+        "{output}"
     );
-    // A log that is gone, or whose seal is, is not one that was never there.
+    // A missing log or a missing checkpoint is a break, not a ledger without a log.
     edit(shorter.path(), |db| assert_eq!(remove(db, "log", |key, _| key == b"s"), 1));
-    let (code, said) = verify(shorter.path(), &[]);
-    assert!(code == 1 && said.contains("log: BROKEN: there is none, and"), "{said}");
+    let (code, output) = verify(shorter.path(), &[]);
+    assert!(code == 1 && output.contains("log: BROKEN: the log is missing, but"), "{output}");
     let note = std::fs::read(forged.path().join("log.checkpoint")).unwrap();
     std::fs::remove_file(forged.path().join("log.checkpoint")).unwrap();
-    let (code, said) = verify(forged.path(), &[]);
-    assert!(code == 1 && said.contains("log: BROKEN: its last checkpoint is gone"), "{said}");
+    let (code, output) = verify(forged.path(), &[]);
+    assert!(code == 1 && output.contains("log: BROKEN: its last checkpoint is missing"), "{output}");
     std::fs::write(forged.path().join("log.checkpoint"), note).unwrap();
-    let (code, said) = verify(forged.path(), &["--checkpoint", "/nowhere"]);
-    assert!(code == 3 && said.contains("/nowhere"), "{said}");
-    // With another key it is no checkpoint of this log.
+    let (code, output) = verify(forged.path(), &["--checkpoint", "/nowhere"]);
+    assert!(code == 3 && output.contains("/nowhere"), "{output}");
+    // With another key, the checkpoint is not one of this log.
     std::fs::remove_file(forged.path().join("log.key")).unwrap();
-    cairn::tlog::keys::Keys::make(&forged.path().join("log.key"), "the/log").unwrap();
-    let (code, said) = verify(forged.path(), &[]);
-    assert!(code == 1 && said.contains("it was not signed with the/log+"), "{said}");
+    cairn::tlog::keys::Keys::create(&forged.path().join("log.key"), "the/log").unwrap();
+    let (code, output) = verify(forged.path(), &[]);
+    assert!(code == 1 && output.contains("not signed with the/log+"), "{output}");
     std::fs::remove_file(forged.path().join("log.key")).unwrap();
-    let (code, said) = verify(forged.path(), &[]);
-    assert!(code == 1 && said.contains("the log's key is gone"), "{said}");
+    let (code, output) = verify(forged.path(), &[]);
+    assert!(code == 1 && output.contains("the key file of the log is missing"), "{output}");
     cairn_proof::files::replace(&forged.path().join("log.key"), b"").unwrap();
     assert_eq!(verify(forged.path(), &checkpoint).0, 3, "what cannot be read was not verified");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
-    // A second copy of the third event, where no event belongs.
+async fn every_row_is_verified_at_any_key_and_for_any_length_of_the_log() {
+    // A copy of the third event at locations where no event belongs.
     let key = |shard: u16, position: u64| [&shard.to_be_bytes()[..], &position.to_be_bytes()].concat();
     let data = ledger("same").await;
     let mut last = Vec::new();
@@ -232,39 +239,39 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
         let events = db.iterator_cf(db.cf_handle("events").unwrap(), rocksdb::IteratorMode::Start).map(Result::unwrap);
         last = events.filter(|(key, _)| key.starts_with(&[0, 0])).last().unwrap().0.to_vec();
     });
-    let places = [
+    let locations = [
         ("before the first event", vec![0]),
         ("between two events", [key(0, 5), vec![0]].concat()),
-        ("right behind a shard's last event", [last, vec![0]].concat()),
+        ("right after the last event of a shard", [last, vec![0]].concat()),
         ("between two shards", [key(0, u64::MAX), vec![0]].concat()),
-        ("behind the last event", key(1, 1 << 40)),
-        ("behind the last event of its shard", key(0, 1 << 40)),
-        ("in a shard that there is not", key(7, 0)),
+        ("after the last event", key(1, 1 << 40)),
+        ("after the last event of its shard", key(0, 1 << 40)),
+        ("in a shard that does not exist", key(7, 0)),
     ];
-    for (what, location) in places {
+    for (what, location) in locations {
         edit(data.path(), |db| {
             let events = db.cf_handle("events").unwrap();
             let record = db.get_cf(events, key(0, 2)).unwrap().unwrap();
             db.put_cf(events, &location, record).unwrap();
         });
-        let (code, said) = verify(data.path(), &[]);
+        let (code, output) = verify(data.path(), &[]);
         let is_its_shard = location.len() == key(0, 0).len() && location.starts_with(&[0, 0]);
         let kind = match location.len() == key(0, 0).len() {
             true if is_its_shard => "sequence gap: expected ",
-            true => "it stands where no event of its agent can",
+            true => "it is stored in a shard to which its agent does not belong",
             false => "its row is damaged",
         };
-        assert!(code == 1 && said.contains(kind) && said.contains("events verified: 1 BROKEN"), "{what}: {said}");
-        // What is nobody's event, also of an agent that no event was seen of.
+        assert!(code == 1 && output.contains(kind) && output.contains("events verified: 1 BROKEN"), "{what}: {output}");
+        // A value that is not a record of any agent.
         for nothing in [vec![], vec![2; 100]] {
             edit(data.path(), |db| db.put_cf(db.cf_handle("events").unwrap(), &location, &nothing).unwrap());
-            let (code, said) = verify(data.path(), &[]);
-            assert!(code == 1 && said.contains("BROKEN: unreadable at sequence 1"), "{what}, {nothing:?}: {said}");
+            let (code, output) = verify(data.path(), &[]);
+            assert!(code == 1 && output.contains("BROKEN: unreadable at sequence 1"), "{what}, {nothing:?}: {output}");
         }
         edit(data.path(), |db| db.delete_cf(db.cf_handle("events").unwrap(), &location).unwrap());
         assert_eq!(verify(data.path(), &[]).0, 0, "{what}");
     }
-    // The log ends early, and ends in the middle of what it is said to have: the last event is verified all the same.
+    // The log is too short, or it is unreadable: the events after it are verified nevertheless.
     let set_back = |db: &DB| {
         let size = [7u64.to_be_bytes(), 0u64.to_be_bytes(), 0u64.to_be_bytes()].concat();
         db.put_cf(db.cf_handle("log").unwrap(), b"s", size).unwrap();
@@ -277,8 +284,11 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
     for attack in [set_back as fn(&DB), many, cut] {
         let data = ledger("same").await;
         edit(data.path(), attack);
-        let (code, said) = verify(data.path(), &[]);
-        assert!(code == 1 && said.contains("600 events verified: all valid") && said.contains("log: BROKEN"), "{said}");
+        let (code, output) = verify(data.path(), &[]);
+        assert!(
+            code == 1 && output.contains("600 events verified: all valid") && output.contains("log: BROKEN"),
+            "{output}"
+        );
         edit(data.path(), |db| {
             let events = db.cf_handle("events").unwrap();
             let last = db.iterator_cf(events, rocksdb::IteratorMode::End).next().unwrap().unwrap();
@@ -286,8 +296,11 @@ async fn every_row_is_read_wherever_it_stands_and_however_far_the_log_goes() {
             *record.last_mut().unwrap() ^= 1;
             db.put_cf(events, last.0, record).unwrap();
         });
-        let (code, said) = verify(data.path(), &[]);
-        assert!(code == 1 && said.contains("BROKEN: hash mismatch") && said.contains("599 events verified"), "{said}");
+        let (code, output) = verify(data.path(), &[]);
+        assert!(
+            code == 1 && output.contains("BROKEN: hash mismatch") && output.contains("599 events verified"),
+            "{output}"
+        );
     }
 }
 
@@ -307,8 +320,8 @@ async fn the_first_leaf_whose_event_cannot_be_read_is_named() {
             record[0] = 9;
             db.put_cf(events, &location, record).unwrap();
         });
-        let (code, said) = verify(data.path(), &[]);
+        let (code, output) = verify(data.path(), &[]);
         let named = format!("log: BROKEN: the event of leaf {leaf} is missing or cannot be read");
-        assert!(code == 1 && said.contains(&named) && said.contains("unreadable at sequence"), "{leaf}: {said}");
+        assert!(code == 1 && output.contains(&named) && output.contains("unreadable at sequence"), "{leaf}: {output}");
     }
 }

@@ -1,4 +1,4 @@
-//! The transparency log as anybody sees it who follows it from outside.
+//! The transparency log as a client sees it: checkpoints, tiles, proofs, restarts, and ledgers that are set back.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::log::merkle::{Node, leaf_hash, node, node_hash, root, root_of_inclusion};
-use crate::support::harness::{Process, Running, config, eventually, metric, run_text};
+use crate::support::harness::{Process, TestServer, config, eventually, metric, run_text};
 
-/// A checkpoint, read by the rules of C2SP signed-note and tlog-checkpoint.
+/// A checkpoint, parsed by the rules of C2SP signed-note and tlog-checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     pub origin: String,
@@ -22,11 +22,11 @@ pub struct Head {
     pub root: Node,
 }
 
-/// Reads a checkpoint and checks its signature with a verifier key, by another library than the product's.
-pub fn open(note: &str, verifier_key: &str) -> Head {
+/// Parses a checkpoint and verifies its signature with another library than the product uses. Panics if it is invalid.
+pub fn open_checkpoint(note: &str, verifier_key: &str) -> Head {
     let (text, signatures) = note.rsplit_once("\n\n").unwrap();
     let text = format!("{text}\n");
-    // The base64 may have plus signs of its own; the name has none.
+    // Base64 can contain plus signs; the name cannot.
     let mut parts = verifier_key.splitn(3, '+');
     let (name, id, key) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
     let key = BASE64_STANDARD.decode(key).unwrap();
@@ -49,7 +49,7 @@ pub fn open(note: &str, verifier_key: &str) -> Head {
     Head { origin: lines[0].to_owned(), size: lines[1].parse().unwrap(), root: root.try_into().unwrap() }
 }
 
-/// The verifier keys of the log in a data directory: what an auditor would have been given.
+/// The verifier keys of the log in a data directory, as an auditor receives them.
 pub fn verifier_keys(data: &Path) -> Vec<String> {
     let (code, out, err) = run_text(&["key", "show", "--data-dir", data.to_str().unwrap()]);
     assert_eq!(code, 0, "{err}");
@@ -60,18 +60,18 @@ fn verifier_key(data: &Path) -> String {
     verifier_keys(data).remove(0)
 }
 
-async fn bytes(server: &Running, path: &str) -> Vec<u8> {
+async fn bytes(server: &TestServer, path: &str) -> Vec<u8> {
     let response = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
     assert_eq!(response.status(), 200, "{path}");
     response.bytes().await.unwrap().to_vec()
 }
 
-async fn head(server: &Running, key: &str) -> Head {
-    open(&String::from_utf8(bytes(server, "/log/checkpoint").await).unwrap(), key)
+async fn head(server: &TestServer, key: &str) -> Head {
+    open_checkpoint(&String::from_utf8(bytes(server, "/log/checkpoint").await).unwrap(), key)
 }
 
-/// Waits until that many events are signed.
-pub async fn signed(server: &Running, size: u64) {
+/// Waits until a checkpoint covers exactly `size` events.
+pub async fn wait_until_signed(server: &TestServer, size: u64) {
     eventually("a checkpoint", async || {
         let root = server.get("/v1/merkle/root").await;
         root.status == 200 && root.json()["tree_size"].as_u64() == Some(size)
@@ -79,14 +79,15 @@ pub async fn signed(server: &Running, size: u64) {
     .await;
 }
 
-/// A configuration that signs often.
-pub fn often(data: &Path) -> cairn::config::Config {
+/// A configuration that signs a checkpoint every 20 ms.
+pub fn frequent_checkpoints(data: &Path) -> cairn::config::Config {
     let mut config = config(data);
     config.log.checkpoint_interval = Duration::from_millis(20);
     config
 }
 
-pub async fn fill(server: &Running, events: usize) {
+/// Stores `events` events of seven agents.
+pub async fn store_events(server: &TestServer, events: usize) {
     let event = |n: usize| json!({"agent_id": format!("агент-{}", n % 7), "action_input": n});
     for first in (0..events).step_by(1000) {
         let batch: Vec<Value> = (first..events.min(first + 1000)).map(event).collect();
@@ -94,8 +95,8 @@ pub async fn fill(server: &Running, events: usize) {
     }
 }
 
-/// The leaves of the log, from the bundles of entries.
-async fn entries(server: &Running, size: u64) -> Vec<Vec<u8>> {
+/// The data of the first `size` leaves, from the bundles.
+async fn entries(server: &TestServer, size: u64) -> Vec<Vec<u8>> {
     let mut entries = Vec::new();
     for bundle in 0..size.div_ceil(256) {
         let width = (size - bundle * 256).min(256);
@@ -114,25 +115,25 @@ async fn entries(server: &Running, size: u64) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it() {
+async fn every_event_is_exactly_one_leaf_and_tiles_bundles_and_proofs_match_the_checkpoint() {
     for shards in [1, 3] {
         let data = TempDir::new().unwrap();
-        let mut config = often(data.path());
+        let mut config = frequent_checkpoints(data.path());
         config.shards = shards;
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         eventually("the empty tree", async || server.get("/log/checkpoint").await.status == 200).await;
         let key = verifier_key(data.path());
         let empty = head(&server, &key).await;
         assert_eq!((empty.size, empty.root), (0, root(&[])));
-        fill(&server, 700).await;
-        signed(&server, 700).await;
+        store_events(&server, 700).await;
+        wait_until_signed(&server, 700).await;
         let head = head(&server, &key).await;
         let entries = entries(&server, 700).await;
         let leaves: Vec<Node> = entries.iter().map(|entry| leaf_hash(entry)).collect();
         assert_eq!(head.root, root(&leaves));
-        let said = server.get("/v1/merkle/root").await.json();
-        assert_eq!((node(said["root"].as_str().unwrap()), &said["tree_size"]), (head.root, &json!(700)));
-        // Tiles, whole, in part, and as older parts of what is whole now.
+        let shown = server.get("/v1/merkle/root").await.json();
+        assert_eq!((node(shown["root"].as_str().unwrap()), &shown["tree_size"]), (head.root, &json!(700)));
+        // Full tiles, partial tiles, and partial tiles that have since become full.
         for (path, first, count) in [("0/000", 0, 256), ("0/001.p/17", 256, 17), ("0/002.p/188", 512, 188)] {
             let tile = bytes(&server, &format!("/log/tile/{path}")).await;
             assert_eq!(tile, leaves[first..first + count].concat());
@@ -144,7 +145,7 @@ async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it
         for wrong in ["0/002", "0/002.p/189", "0/003", "1/000", "2/000.p/1", "entries/002", "0/0", "x"] {
             assert_eq!(server.get(&format!("/log/tile/{wrong}")).await.status, 404, "{wrong}");
         }
-        // Entries come gzipped to whoever asks for it, hashes never do.
+        // Bundles are compressed if the client accepts gzip; tiles of hashes never are.
         for (path, asked, is_gzipped) in
             [("entries/000", "br, gzip;q=0.5", true), ("entries/000", "gzip;q=0", false), ("0/000", "gzip", false)]
         {
@@ -158,7 +159,7 @@ async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it
                 assert!(whole == bytes(&server, "/log/tile/entries/000").await && sent.len() < whole.len());
             }
         }
-        // Each event is one leaf, and each agent's leaves rise with its sequence.
+        // The leaves of each agent have the sequences 1, 2, 3 ...
         let mut found = std::collections::HashMap::<String, u64>::new();
         for entry in &entries {
             let leaf: Value = serde_json::from_slice(entry).unwrap();
@@ -176,7 +177,7 @@ async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it
             let siblings: Vec<Node> = siblings.collect();
             let index = proof["leaf_index"].as_u64().unwrap();
             assert_eq!(root_of_inclusion(leaf, index, 700, &siblings), Some(head.root));
-            assert_eq!(open(proof["checkpoint"].as_str().unwrap(), &key), head);
+            assert_eq!(open_checkpoint(proof["checkpoint"].as_str().unwrap(), &key), head);
         }
         let metrics = server.metrics().await;
         assert_eq!(metric(&metrics, "cairn_log_signed_size"), Some(700.0));
@@ -185,7 +186,7 @@ async fn every_event_is_a_leaf_once_and_who_follows_from_outside_finds_all_of_it
     }
 }
 
-/// Follows a proof that a tree extends another: RFC 9162, section 2.1.4.2.
+/// Verifies a consistency proof: RFC 9162, section 2.1.4.2.
 fn extends(old: u64, old_root: Node, size: u64, new_root: Node, proof: &[Node]) -> bool {
     if old == size {
         return proof.is_empty() && old_root == new_root;
@@ -217,15 +218,15 @@ fn extends(old: u64, old_root: Node, size: u64, new_root: Node, proof: &[Node]) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_checkpoint_extends_the_one_before_also_over_restarts() {
+async fn each_checkpoint_extends_every_earlier_one_also_across_restarts() {
     let data = TempDir::new().unwrap();
     let mut heads: Vec<Head> = Vec::new();
     let mut total = 0;
     for round in 0..6 {
-        let server = Running::start(&often(data.path())).await;
-        fill(&server, 150).await;
+        let server = TestServer::start(&frequent_checkpoints(data.path())).await;
+        store_events(&server, 150).await;
         total += 150;
-        signed(&server, total).await;
+        wait_until_signed(&server, total).await;
         let head = head(&server, &verifier_key(data.path())).await;
         for before in &heads {
             let proof = server.get(&format!("/v1/consistency?from={}&to={total}", before.size)).await.json();
@@ -246,11 +247,11 @@ async fn each_checkpoint_extends_the_one_before_also_over_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_under_a_checkpoint_soon_and_the_wait_for_it_is_told() {
+async fn a_new_event_is_under_a_checkpoint_within_two_seconds_and_until_then_its_proof_is_503() {
     let data = TempDir::new().unwrap();
     let mut slow = config(data.path());
     slow.log.checkpoint_interval = Duration::from_secs(3600);
-    let server = Running::start(&slow).await;
+    let server = TestServer::start(&slow).await;
     eventually("the empty tree", async || server.get("/log/checkpoint").await.status == 200).await;
     let stored = server.store(&json!({"agent_id": "a"})).await;
     let path = format!("/v1/proof?id={}", stored["id"].as_str().unwrap());
@@ -258,10 +259,10 @@ async fn an_event_is_under_a_checkpoint_soon_and_the_wait_for_it_is_told() {
     assert_eq!((answer.status.as_u16(), answer.headers["retry-after"].as_bytes()), (503, &b"1"[..]));
     assert_eq!(server.get("/v1/proof?id=01a20242-cc39-7000-8000-31cc52b97d6c").await.status, 404);
     assert_eq!(server.get("/v1/proof?id=x").await.status, 400);
-    // A clean end leaves nothing unsigned.
+    // A shutdown signs all events.
     server.stop().await.unwrap();
-    let server = Running::start(&config(data.path())).await;
-    signed(&server, 1).await;
+    let server = TestServer::start(&config(data.path())).await;
+    wait_until_signed(&server, 1).await;
     let stored = server.store(&json!({"agent_id": "a"})).await;
     let started = Instant::now();
     let path = format!("/v1/proof?id={}", stored["id"].as_str().unwrap());
@@ -270,6 +271,7 @@ async fn an_event_is_under_a_checkpoint_soon_and_the_wait_for_it_is_told() {
     server.stop().await.unwrap();
 }
 
+/// Copies the files of a folder.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -278,10 +280,11 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Nothing is signed, and everybody is told why; events are taken all the same.
-pub async fn is_stopped(config: &cairn::config::Config, why: &str) {
-    let server = Running::start(config).await;
-    eventually("a stop", async || {
+/// Starts a server, and asserts that it signs nothing, answers every call of the log with 503 and `why`, and still
+/// stores events.
+pub async fn assert_signing_stopped(config: &cairn::config::Config, why: &str) {
+    let server = TestServer::start(config).await;
+    eventually("the reason why nothing is signed", async || {
         let answer = server.get("/v1/merkle/root").await;
         answer.status == 503 && answer.error() != "the log is starting"
     })
@@ -301,76 +304,76 @@ pub async fn is_stopped(config: &cairn::config::Config, why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_was_set_back_is_never_signed() {
     let (data, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let mut config = often(&data.path().join("data"));
+    let mut config = frequent_checkpoints(&data.path().join("data"));
     config.log.checkpoint_file = Some(elsewhere.path().join("checkpoint"));
-    let server = Running::start(&config).await;
-    fill(&server, 300).await;
-    signed(&server, 300).await;
+    let server = TestServer::start(&config).await;
+    store_events(&server, 300).await;
+    wait_until_signed(&server, 300).await;
     server.stop().await.unwrap();
     let backup = data.path().join("backup");
     copy(&config.storage.data_dir, &backup);
-    let server = Running::start(&config).await;
-    fill(&server, 10).await;
-    signed(&server, 310).await;
+    let server = TestServer::start(&config).await;
+    store_events(&server, 10).await;
+    wait_until_signed(&server, 310).await;
     server.stop().await.unwrap();
     let signed_last = std::fs::read(elsewhere.path().join("checkpoint")).unwrap();
     std::fs::remove_dir_all(&config.storage.data_dir).unwrap();
     copy(&backup, &config.storage.data_dir);
-    is_stopped(&config, "it has 300 events, 310 were signed").await;
-    // It goes on to grow beyond what was signed, with other events.
-    let server = Running::start(&config).await;
-    fill(&server, 30).await;
+    assert_signing_stopped(&config, "it has 300 events, and 310 were signed").await;
+    // With other events it grows beyond the signed size.
+    let server = TestServer::start(&config).await;
+    store_events(&server, 30).await;
     server.stop().await.unwrap();
-    is_stopped(&config, "its first 310 events are others than those that were signed").await;
+    assert_signing_stopped(&config, "its first 310 events are not those that were signed").await;
     assert_eq!(std::fs::read(elsewhere.path().join("checkpoint")).unwrap(), signed_last, "nothing was signed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_and_checkpoints_that_do_not_belong_to_the_log_stop_it() {
+async fn missing_or_foreign_keys_and_checkpoints_stop_signing() {
     let data = TempDir::new().unwrap();
-    let config = often(data.path());
-    let server = Running::start(&config).await;
-    fill(&server, 3).await;
-    signed(&server, 3).await;
+    let config = frequent_checkpoints(data.path());
+    let server = TestServer::start(&config).await;
+    store_events(&server, 3).await;
+    wait_until_signed(&server, 3).await;
     server.stop().await.unwrap();
     let (key, checkpoint) = (data.path().join("log.key"), data.path().join("log.checkpoint"));
     let (key_text, note) = (std::fs::read(&key).unwrap(), std::fs::read(&checkpoint).unwrap());
     std::fs::remove_file(&key).unwrap();
-    is_stopped(&config, "log.key is gone").await;
+    assert_signing_stopped(&config, "log.key is missing").await;
     let origin = String::from_utf8(note.clone()).unwrap().lines().next().unwrap().to_owned();
-    cairn::tlog::keys::Keys::make(&key, &origin).unwrap();
-    is_stopped(&config, "it was not signed with the keys in log.key_file").await;
+    cairn::tlog::keys::Keys::create(&key, &origin).unwrap();
+    assert_signing_stopped(&config, "it was not signed with the keys in log.key_file").await;
     std::fs::remove_file(&key).unwrap();
-    cairn::tlog::keys::Keys::make(&key, "another/log").unwrap();
-    is_stopped(&config, "the key is of \"another/log\"").await;
+    cairn::tlog::keys::Keys::create(&key, "another/log").unwrap();
+    assert_signing_stopped(&config, "the key belongs to the log \"another/log\"").await;
     std::fs::write(&key, &key_text).unwrap();
     std::fs::remove_file(&checkpoint).unwrap();
-    is_stopped(&config, "log.checkpoint is gone").await;
+    assert_signing_stopped(&config, "log.checkpoint is missing").await;
     let mut flipped = note.clone();
     let at = flipped.len() - 10;
     flipped[at] ^= 1;
     std::fs::write(&checkpoint, &flipped).unwrap();
-    is_stopped(&config, "log.checkpoint: ").await;
+    assert_signing_stopped(&config, "log.checkpoint: ").await;
     std::fs::write(&checkpoint, &note).unwrap();
     let mut renamed = config.clone();
     renamed.log.origin = Some("a-new-name".to_owned());
-    is_stopped(&renamed, "this log is \"a-new-name\"").await;
-    let server = Running::start(&config).await;
-    eventually("all of it", async || server.get("/v1/merkle/root").await.status == 200).await;
+    assert_signing_stopped(&renamed, "this log is \"a-new-name\"").await;
+    let server = TestServer::start(&config).await;
+    eventually("a checkpoint", async || server.get("/v1/merkle/root").await.status == 200).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_checkpoint_and_the_key_go_to_the_process_log() {
+async fn the_process_log_contains_the_checkpoint_and_the_verifier_key() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[("CAIRN_LOG__ANNOUNCE_INTERVAL", "100ms")]);
-    eventually("an announcement", async || server.said().contains("verifier_keys")).await;
-    let said = server.said();
-    let line = said.lines().find(|line| line.contains("verifier_keys")).unwrap();
+    eventually("an announcement", async || server.log().contains("verifier_keys")).await;
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("verifier_keys")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
-    let head = open(line["checkpoint"].as_str().unwrap(), line["verifier_keys"].as_str().unwrap());
+    let head = open_checkpoint(line["checkpoint"].as_str().unwrap(), line["verifier_keys"].as_str().unwrap());
     assert_eq!(head.size, 0);
-    assert!(!said.contains("PRIVATE"));
+    assert!(!log.contains("PRIVATE"));
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(data.path().join("log.key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

@@ -1,4 +1,4 @@
-//! The transparency log: checkpoints, proofs, keys, attacks, and following it from outside.
+//! The transparency log: checkpoints, proofs, keys, attacks, and verification from outside.
 
 pub mod attacks;
 pub mod checkpoints;

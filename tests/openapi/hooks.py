@@ -1,18 +1,18 @@
-"""What the schema of a request cannot say, by the answer that says it: such a failure of a check is none."""
+"""Failures of checks that are expected, because JSON Schema cannot express the rule that the answer names."""
 import re
 
 import schemathesis
 
-KNOWN = [
-    # JSON Schema does not see how a number is written: 1e30 is taken, the same number in digits is not.
-    ("RejectedPositiveData", 400, r"the integer -?\d+ cannot be kept exactly"),
-    # The schema counts characters, the server bytes.
+EXPECTED = [
+    # JSON Schema does not distinguish notations of a number: 1e30 is accepted, the same number in digits is not.
+    ("RejectedPositiveData", 400, r"the integer -?\d+ cannot be stored exactly"),
+    # The schema limits characters, the server bytes.
     ("RejectedPositiveData", 400, r"agent_id: expected at most 256 bytes"),
-    # A cursor has a number for each shard; only the server knows how many.
+    # A cursor contains a number for each shard; the schema does not know how many shards there are.
     ("RejectedPositiveData", 400, r"cursor: expected a cursor from a Link header of this server"),
-    # The bounds are the size of the tree, and each other.
+    # The limits depend on the size of the tree and on the other parameter.
     ("RejectedPositiveData", 400, r"expected 1 <= from <= to <= \d+"),
-    # It takes a moment until an event is under a checkpoint; 503 says so.
+    # Until an event is under a checkpoint, its proof is answered with 503.
     ("ServerError", 503, r"not yet under a signed checkpoint"),
 ]
 
@@ -21,13 +21,13 @@ KNOWN = [
 def filter_failure(context, failure, case, response):
     return not any(
         type(failure).__name__ == name and response.status_code == status and re.search(text, response.text)
-        for name, status, text in KNOWN
+        for name, status, text in EXPECTED
     )
 
 
 @schemathesis.check
 def errors_have_a_body(ctx, response, case):
-    """Also where Schemathesis does not look: at what another method than those of the path is answered."""
+    """Every error has a JSON or protobuf body, also for undocumented methods, which Schemathesis does not check."""
     if response.status_code < 400 or response.request.method == "HEAD":
         return
     kind = (response.headers.get("content-type") or ["none"])[0]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Calls a running server in every way that openapi.json allows, and in many that it does not, and compares its answers with
-# what is promised there: no 500, no status that is not documented, no answer of another form. All of it on loopback.
+# Sends requests that openapi.json permits, and requests that it does not, to a running server, and checks the answers
+# against openapi.json: no 500, no undocumented status, no undocumented body. Uses only the loopback interface.
 # Usage: run.sh CAIRN SCHEMATHESIS [SEED]
 set -eu
 cairn=$1
@@ -18,7 +18,7 @@ wait_for() { # file
         [ -s "$1" ] && return
         sleep 0.1
     done
-    echo "nothing in $1" >&2
+    echo "timed out: $1 is empty" >&2
     exit 1
 }
 wait_for "$work/upstream"
@@ -27,7 +27,7 @@ CAIRN_LISTEN=127.0.0.1:0 CAIRN_ADMIN__LISTEN=127.0.0.1:0 CAIRN_STORAGE__DATA_DIR
     CAIRN_RELAY__AGNOST__ORG_ID=6c748a17-a2da-4c40-bfec-10008a6b3eed "$cairn" serve > "$work/log" &
 server=$!
 url() {
-    jq -r 'select(.message == "cairn takes events") | .listen' "$work/log" > "$work/url"
+    jq -r 'select(.message == "cairn is ready") | .listen' "$work/log" > "$work/url"
 }
 for _ in $(seq 100); do
     url
@@ -35,7 +35,7 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 wait_for "$work/url"
-# It leaves notes where it runs.
+# Schemathesis writes files to its working directory.
 cp "$here/schemathesis.toml" "$here/hooks.py" "$work"
 cd "$work"
 PYTHONPATH=. timeout 600 "$schemathesis" run "$here/../../src/serve/openapi.json" \

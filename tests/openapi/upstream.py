@@ -1,4 +1,4 @@
-"""An upstream that refuses every event for good: each becomes a dead letter. Bound to loopback."""
+"""An upstream that refuses every event permanently, so that each becomes a dead letter. Listens on loopback."""
 import http.server
 
 class Refuse(http.server.BaseHTTPRequestHandler):

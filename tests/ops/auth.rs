@@ -1,4 +1,4 @@
-//! Who may call, and how much: keys, what they may do, and the rate of each client.
+//! Authentication and rate limits: API keys and their scopes, key files, and the event rate of each client.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,9 +7,10 @@ use cairn::auth::{AuthConfig, Keys};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, Running, config, eventually, metric};
+use crate::support::harness::{Answer, TestServer, config, eventually, metric};
 
-async fn call(server: &Running, key: Option<&str>, method: &str, path: &str) -> Answer {
+/// Sends a request with an event as its body, and a key if there is one.
+async fn call(server: &TestServer, key: Option<&str>, method: &str, path: &str) -> Answer {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
     let request = server.client.request(method, format!("{}{path}", server.url));
     let request = request.header("content-type", "application/json").body(json!({"agent_id": "a"}).to_string());
@@ -19,14 +20,14 @@ async fn call(server: &Running, key: Option<&str>, method: &str, path: &str) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_keys_every_call_needs_one_and_none_shows_up_anywhere() {
+async fn with_keys_every_call_needs_one_and_no_answer_or_metric_contains_a_key() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("keys");
     std::fs::write(&file, "from-the-file\n").unwrap();
     let mut config = config(&data.path().join("ledger"));
     config.auth.api_keys = vec!["from-the-config".to_owned()];
     config.auth.api_keys_file = Some(file);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let call = async |key: Option<&str>, path: &str| {
         let url = format!("{}{}", server.url, path.trim_start_matches("POST "));
         let post = || {
@@ -53,13 +54,13 @@ async fn with_keys_every_call_needs_one_and_none_shows_up_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_may_do_what_stands_behind_it() {
+async fn a_key_permits_exactly_the_calls_of_its_scopes() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
-    config.auth.api_keys = ["brings ingest", "reads read", "both"].map(str::to_owned).into();
-    let server = Running::start(&config).await;
-    // For a call: what it is answered when it may be made.
-    let brings = [
+    config.auth.api_keys = ["ingester ingest", "reader read", "both"].map(str::to_owned).into();
+    let server = TestServer::start(&config).await;
+    // Calls with the status that they are answered with if the key permits them.
+    let ingest_calls = [
         ("POST", "/v1/events", 201),
         ("POST", "/v1/events?wait=checkpoint", 201),
         ("POST", "/v1/batch", 400),
@@ -68,7 +69,7 @@ async fn a_key_may_do_what_stands_behind_it() {
         ("POST", "/v1/traces", 200),
         ("POST", "/v1/logs", 200),
     ];
-    let reads = [
+    let read_calls = [
         ("GET", "/v1/events", 200),
         ("GET", "/v1/agents", 200),
         ("GET", "/v1/stats", 200),
@@ -79,27 +80,29 @@ async fn a_key_may_do_what_stands_behind_it() {
         ("GET", "/v1/export?agent_id=a", 200),
         ("GET", "/log/checkpoint", 200),
     ];
-    let repairs =
+    let repair_calls =
         [("POST", "/v1/relay/agnost/dead-letters/retry", 404), ("DELETE", "/v1/relay/agnost/dead-letters", 404)];
     let others = [
         ("GET", "/nowhere", [404, 404, 404]),
         ("POST", "/v1/stats", [405, 405, 405]),
         ("PUT", "/v1/events", [405, 405, 405]),
     ];
-    for (calls, by_brings, by_reads) in [(&brings[..], true, false), (&reads, false, true), (&repairs, false, false)] {
+    for (calls, by_ingest_key, by_read_key) in
+        [(&ingest_calls[..], true, false), (&read_calls, false, true), (&repair_calls, false, false)]
+    {
         for (method, path, status) in calls {
-            for (key, may) in [("brings", by_brings), ("reads", by_reads), ("both", true)] {
+            for (key, is_permitted) in [("ingester", by_ingest_key), ("reader", by_read_key), ("both", true)] {
                 let answer = call(&server, Some(key), method, path).await;
-                let expected = if may { *status } else { 403 };
+                let expected = if is_permitted { *status } else { 403 };
                 assert_eq!(answer.status, expected, "{key} {method} {path}: {}", answer.text);
-                let is_said = answer.text.contains("this key may do") && !answer.text.contains(key);
-                assert!(may || is_said, "{}", answer.text);
+                let is_explained = answer.text.contains("this key permits") && !answer.text.contains(key);
+                assert!(is_permitted || is_explained, "{}", answer.text);
             }
             assert_eq!(call(&server, None, method, path).await.status, 401, "{method} {path}");
         }
     }
     for (method, path, statuses) in others {
-        for (key, status) in ["brings", "reads", "both"].into_iter().zip(statuses) {
+        for (key, status) in ["ingester", "reader", "both"].into_iter().zip(statuses) {
             assert_eq!(call(&server, Some(key), method, path).await.status, status, "{key} {method} {path}");
         }
         assert_eq!(call(&server, None, method, path).await.status, 401, "{method} {path}");
@@ -108,72 +111,72 @@ async fn a_key_may_do_what_stands_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_a_file_change_with_it_and_a_file_that_makes_no_sense_changes_nothing() {
+async fn a_changed_key_file_is_reloaded_and_an_invalid_one_changes_nothing() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("keys");
     std::fs::write(&file, "one\n").unwrap();
     let mut config = config(&data.path().join("ledger"));
     config.auth.api_keys_file = Some(file.clone());
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let status = async |key| call(&server, Some(key), "GET", "/v1/stats").await.status.as_u16();
     assert_eq!((status("one").await, status("two").await), (200, 401));
     std::fs::write(&file, "two read\n").unwrap();
     eventually("the new key", async || status("two").await == 200).await;
     assert_eq!(status("one").await, 401);
     std::fs::write(&file, "two write\n").unwrap();
-    server.look_at_files();
+    server.reload_changed_files();
     assert_eq!((status("two").await, status("write").await), (200, 401));
     std::fs::write(&file, "").unwrap();
-    eventually("nobody", async || status("two").await == 401).await;
+    eventually("the removal of the key", async || status("two").await == 401).await;
     server.stop().await.unwrap();
 }
 
 #[test]
-fn how_long_a_key_is_looked_for_says_nothing_about_the_others() {
+fn the_time_of_a_key_lookup_does_not_depend_on_the_key() {
     const KEYS: usize = 20_000;
     let api_keys = (0..KEYS).map(|number| format!("key-{number}")).collect();
     let keys = Keys::load(&AuthConfig { api_keys, ..AuthConfig::default() }).unwrap().unwrap();
-    let looked = ["key-0".to_owned(), format!("key-{}", KEYS - 1), "nobody".to_owned()];
-    let mut least = BTreeMap::new();
-    // The least of many: whatever else the machine does only makes it longer.
+    let looked_up = ["key-0".to_owned(), format!("key-{}", KEYS - 1), "nobody".to_owned()];
+    let mut shortest_lookups = BTreeMap::new();
+    // The shortest of many lookups: other load on the machine only makes a lookup longer.
     for _ in 0..50 {
-        for key in &looked {
+        for key in &looked_up {
             let started = Instant::now();
             std::hint::black_box(keys.find(std::hint::black_box(key)));
             let took = started.elapsed();
-            least.entry(key).and_modify(|it: &mut Duration| *it = took.min(*it)).or_insert(took);
+            shortest_lookups.entry(key).and_modify(|it: &mut Duration| *it = took.min(*it)).or_insert(took);
         }
     }
-    let (shortest, longest) = (least.values().min().unwrap(), least.values().max().unwrap());
-    assert!(*longest < *shortest * 2, "{least:?}");
-    // Within a hash, too: no test can measure that from outside.
-    let source = std::fs::read_to_string(crate::support::harness::repository("src/access/key.rs")).unwrap();
+    let (shortest, longest) = (shortest_lookups.values().min().unwrap(), shortest_lookups.values().max().unwrap());
+    assert!(*longest < *shortest * 2, "{shortest_lookups:?}");
+    // The comparison of the hashes has to be constant-time, too, which cannot be measured here.
+    let source = std::fs::read_to_string(crate::support::harness::repository("src/auth/keys.rs")).unwrap();
     let find = source.split("pub fn find").nth(1).unwrap().split("\n    }\n").next().unwrap();
     assert!(find.contains(".ct_eq(") && !find.contains("=="), "{find}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_client_brings_as_many_events_as_it_may_and_is_told_when_it_may_again() {
+async fn each_client_may_send_its_rate_of_events_and_a_refusal_contains_retry_after() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.auth.api_keys = vec!["one".to_owned(), "two".to_owned()];
     config.limits.events_per_second = Some(5.try_into().unwrap());
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let post = async |key: &str| call(&server, Some(key), "POST", "/v1/events").await;
-    let mut taken = 0;
+    let mut accepted = 0;
     let refused = loop {
         let answer = post("one").await;
         if answer.status != 201 {
             break answer;
         }
-        taken += 1;
-        assert!(taken < 50, "nothing is refused");
+        accepted += 1;
+        assert!(accepted < 50, "no event is refused");
     };
-    assert!(taken >= 5, "a second's worth may come at once: {taken}");
+    assert!(accepted >= 5, "the events of one second may arrive at once: {accepted}");
     assert_eq!((refused.status.as_u16(), refused.headers["retry-after"].as_bytes()), (429, &b"1"[..]));
     assert!(refused.error().contains("limits.events_per_second"), "{}", refused.text);
-    assert_eq!(post("two").await.status, 201, "another client is not concerned");
-    // A batch passes as a whole, and is waited for.
+    assert_eq!(post("two").await.status, 201, "another client is not affected");
+    // A batch is admitted as a whole; the next one has to wait for its events.
     let events: Vec<_> = (0..100).map(|_| json!({"agent_id": "a"})).collect();
     let batch = async || {
         let request = server.post("/v1/batch", json!(events).to_string()).header("authorization", "Bearer two");
@@ -183,23 +186,23 @@ async fn each_client_brings_as_many_events_as_it_may_and_is_told_when_it_may_aga
     let refused = batch().await;
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(refused.status == 429 && (15..=20).contains(&wait), "{wait}");
-    // A request of one span is one event.
+    // An export of one span counts as one event.
     let data = TempDir::new().unwrap();
     let mut other = crate::support::harness::config(data.path());
     other.limits.events_per_second = Some(20.try_into().unwrap());
-    let spans = Running::start(&other).await;
+    let spans = TestServer::start(&other).await;
     let span = json!({"traceId": "01".repeat(16), "spanId": "02".repeat(8), "name": "s"});
     let body = json!({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]});
     for _ in 0..20 {
         assert_eq!(spans.send("/v1/traces", &body).await.status, 200);
     }
     spans.stop().await.unwrap();
-    // Every way in is counted, and told in its own words.
+    // The limit applies to every call that stores events.
     for path in ["/v1/traces", "/v1/logs", "/api/v1/capture-event", "/api/v1/capture-session", "/v1/batch"] {
         let answer = call(&server, Some("two"), "POST", path).await;
         assert!(answer.status == 429 && answer.headers.contains_key("retry-after"), "{path}: {}", answer.text);
     }
-    // Reading is nothing to wait for.
+    // Reads are not limited.
     assert_eq!(call(&server, Some("two"), "GET", "/v1/stats").await.status, 200);
     let metrics = server.metrics().await;
     let refused = metric(&metrics, r#"cairn_ingest_refused_events_total{reason="rate_limited"}"#);

@@ -1,4 +1,4 @@
-//! The configuration: every key documented, every mistake named.
+//! The configuration: every key is documented, and every mistake is reported with its key and source.
 
 use cairn::config::Config;
 use cairn::relay::DestinationConfig;
@@ -13,7 +13,7 @@ use crate::support::harness::{cairn, repository, run_text};
 fn keys(value: &Value, path: &str, found: &mut Vec<String>) {
     for (name, value) in value.as_object().unwrap() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        // An empty one has no keys of its own, but is one.
+        // An empty section counts as a key.
         if value.as_object().is_some_and(|it| !it.is_empty()) { keys(value, &path, found) } else { found.push(path) }
     }
 }
@@ -23,53 +23,53 @@ fn the_example_file_documents_every_key_with_its_default() {
     let defaults = serde_json::to_value(Config::default()).unwrap();
     let text = std::fs::read_to_string(repository("config/cairn.yaml")).unwrap();
     let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
-    let (mut known, mut documented) = (Vec::new(), Vec::new());
-    keys(&defaults, "", &mut known);
+    let (mut defined, mut documented) = (Vec::new(), Vec::new());
+    keys(&defaults, "", &mut defined);
     keys(&file, "", &mut documented);
-    known.sort();
+    defined.sort();
     documented.sort();
-    assert_eq!(known, documented);
+    assert_eq!(defined, documented);
     let read: Config = Figment::from(Yaml::string(&text)).extract().unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), defaults, "a default in the file is not the program's");
     let round: Config = Figment::from(Serialized::defaults(Config::default())).extract().unwrap();
     assert_eq!(serde_json::to_value(round).unwrap(), defaults);
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    for key in known {
-        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    let reference = std::fs::read_to_string(repository("docs/configuration.md")).unwrap();
+    for key in defined {
+        assert!(reference.contains(&format!("`{key}`")), "docs/configuration.md does not describe {key}");
     }
 }
 
 #[test]
-fn the_example_of_a_relay_documents_every_key_of_a_destination_with_its_default() {
+fn the_relay_example_documents_every_key_of_a_destination_with_its_default() {
     let path = repository("config/relay-agnost.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
     let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
     let mut defaults = serde_json::to_value(DestinationConfig::default()).unwrap();
-    // The only one that has no default.
+    // The only key without a default.
     defaults["org_id"] = file["relay"]["destinations"][0]["org_id"].clone();
     assert_eq!(file["relay"]["destinations"], Value::from(vec![defaults.clone()]));
     assert_eq!(run_text(&["config", "validate", "--config", path.to_str().unwrap()]).0, 0);
-    let mut known = Vec::new();
-    keys(&defaults, "", &mut known);
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    for key in known {
-        assert!(readme.contains(&format!("`{key}`")), "the README does not tell of {key}");
+    let mut defined = Vec::new();
+    keys(&defaults, "", &mut defined);
+    let reference = std::fs::read_to_string(repository("docs/configuration.md")).unwrap();
+    for key in defined {
+        assert!(reference.contains(&format!("`{key}`")), "docs/configuration.md does not describe {key}");
     }
 }
 
-/// What `cairn config validate` says of a file and an environment.
+/// Runs `cairn config validate` with a file and environment variables; returns exit status and output.
 fn validate(file: &str, environment: &[(&str, &str)]) -> (i32, String) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("my.yaml");
     std::fs::write(&path, file).unwrap();
     let output = cairn().args(["config", "validate", "--config"]).arg(&path).envs(environment.iter().copied()).output();
     let output = output.unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.code().unwrap(), said)
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.code().unwrap(), text)
 }
 
 #[test]
-fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
+fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
     type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
     let cases: &[Case] = &[
         ("storage:\n  data_dri: x\n", &[], &["storage.data_dri: unknown key; did you mean data_dir?", "my.yaml"]),
@@ -77,19 +77,19 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         (
             "queue:\n  max_wait: soon\n",
             &[],
-            &["queue.max_wait: expected a time such as 250ms or 10s, found \"soon\"", "my.yaml"],
+            &["queue.max_wait: expected a duration such as 250ms or 10s, found \"soon\"", "my.yaml"],
         ),
         ("queue:\n  bytes: many\n", &[], &["queue.bytes: expected a size such as 64MiB, found \"many\"", "my.yaml"]),
         ("shards: 0\n", &[], &["shards: expected a number from 1 to 256, found 0", "my.yaml"]),
         ("shards: few\n", &[], &["shards: expected a number from 1 to 256, found \"few\"", "my.yaml"]),
         ("shutdown:\n  grace: 2days\n", &[], &["shutdown.grace: expected at most 1day, found 2days"]),
         ("queue:\n  events: -5\n", &[], &["queue.events: expected a number from 1 to 1000000, found -5"]),
-        ("storage: /data\n", &[], &["storage: expected settings under it, one a line, found \"/data\""]),
+        ("storage: /data\n", &[], &["storage: expected a section with settings, one on each line, found \"/data\""]),
         ("log:\n  format: JSON\n", &[], &["log.format: expected auto, json or text, found \"JSON\""]),
         (
             "listen: 127.0.0.1:1\nadmin:\n  listen: 127.0.0.1:1\n",
             &[],
-            &["admin.listen: expected another address than listen"],
+            &["admin.listen: expected an address other than listen"],
         ),
         (
             "ingest:\n  otlp:\n    select: agents\n",
@@ -104,18 +104,18 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         (
             "ingest:\n  otlp:\n    listen: 127.0.0.1:7600\n",
             &[],
-            &["ingest.otlp.listen: expected another address than listen and admin.listen"],
+            &["ingest.otlp.listen: expected an address other than listen and admin.listen"],
         ),
         (
             "ingest:\n  otlp:\n    enabled: false\n    listen: 127.0.0.1:4318\n",
             &[],
             &["ingest.otlp.enabled: expected true, or no ingest.otlp.listen, found false"],
         ),
-        ("limits:\n  otlp_records: 0\n", &[], &["limits.otlp_records: expected at least 1, found 0"]),
+        ("limits:\n  otlp_records: 0\n", &[], &["limits.otlp_records: expected a number, at least 1, found 0"]),
         ("auth:\n  api_keys_file: /nowhere\n", &[], &["auth.api_keys_file: /nowhere: No such file"]),
         ("", &[("CAIRN_STORAGE_DATA_DIR", "x")], &["did you mean storage.data_dir", "CAIRN_STORAGE__DATA_DIR?"]),
         ("storage.data_dir: x\n", &[], &["did you mean storage.data_dir, one level per line"]),
-        ("zzz: 1\n", &[], &["zzz: unknown key; there are listen, socket_mode, tls, admin"]),
+        ("zzz: 1\n", &[], &["zzz: unknown key; valid keys are listen, socket_mode, tls, admin"]),
         (
             "",
             &[("CAIRN_LIMITS__BODY_BYTES", "2KiB")],
@@ -171,7 +171,10 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         (
             "relay:\n  destinations: [{name: a}]\n",
             &[],
-            &["relay.destinations[0].org_id: expected a UUID, or org_id_file with the path of one", "my.yaml"],
+            &[
+                "relay.destinations[0].org_id: expected a UUID, or org_id_file with the path of a file that contains one",
+                "my.yaml",
+            ],
         ),
         (
             "",
@@ -206,7 +209,7 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         (
             "",
             &[("CAIRN_RELAY__AGNOST__ORG_ID", "")],
-            &["relay.agnost.org_id: expected a UUID with its hyphens, found nothing"],
+            &["relay.agnost.org_id: expected a UUID with hyphens, found nothing"],
         ),
         ("relay:\n  destinations: {org_id: hush}\n", &[], &["relay.destinations: expected a list of destinations"]),
         ("relay:\n  agnost: {endpoint: 'http://h/?key=hush'}\n", &[], &["relay.agnost.endpoint: expected an http"]),
@@ -217,19 +220,19 @@ fn a_mistake_is_named_with_its_key_value_origin_and_what_was_meant() {
         ),
     ];
     for (file, environment, expected) in cases {
-        let (code, said) = validate(file, environment);
-        assert_eq!(code, 2, "{file}{environment:?}: {said}");
+        let (code, output) = validate(file, environment);
+        assert_eq!(code, 2, "{file}{environment:?}: {output}");
         for part in *expected {
-            assert!(said.contains(part), "{file}{environment:?} said\n{said}\nnot {part}");
-            assert!(!said.contains("hush") && !said.contains("12345678"), "a secret: {said}");
+            assert!(output.contains(part), "{file}{environment:?} printed\n{output}\nnot {part}");
+            assert!(!output.contains("hush") && !output.contains("12345678"), "a secret: {output}");
         }
     }
-    let (code, said) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);
-    assert_eq!((code, said.lines().count()), (2, 2), "both mistakes: {said}");
+    let (code, output) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);
+    assert_eq!((code, output.lines().count()), (2, 2), "both mistakes are reported: {output}");
 }
 
 #[test]
-fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
+fn variables_that_kubernetes_injects_for_a_service_named_cairn_are_ignored() {
     for service in ["CAIRN", "CAIRN_CENTRAL", "CAIRN_0_2", "CAIRN__BLUE"] {
         let injected = [
             ("_SERVICE_HOST", "10.0.0.1"),
@@ -242,8 +245,8 @@ fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
             ("_PORT_7600_TCP_ADDR", "10.0.0.1"),
         ];
         for (name, value) in injected {
-            let (code, said) = validate("", &[(&format!("{service}{name}"), value)]);
-            assert_eq!(code, 0, "{said}");
+            let (code, output) = validate("", &[(&format!("{service}{name}"), value)]);
+            assert_eq!(code, 0, "{output}");
         }
     }
     for mistaken in ["CAIRN_LISTEN_PORT", "CAIRN_LISTEN_PORT_NUMBER", "CAIRN_STORAGE__PORT", "CAIRN_SERVICES"] {
@@ -254,7 +257,7 @@ fn what_kubernetes_injects_for_a_service_named_cairn_is_no_mistake() {
 }
 
 #[test]
-fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
+fn config_print_shows_each_value_with_its_source_and_without_secrets() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("my.yaml");
     std::fs::write(
@@ -266,40 +269,40 @@ fn what_is_in_force_is_printed_with_its_origin_and_without_secrets() {
     let mut command = cairn();
     command.args(["config", "print", "--data-dir", "/somewhere", "--config"]).arg(&path).env("CAIRN_SHARDS", "3");
     let output = command.output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(!said.contains("very-secret") && !said.contains("6f2f6b9a"), "{said}");
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.contains("very-secret") && !output.contains("6f2f6b9a"), "{output}");
     let line =
-        |start: &str| said.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{said}"));
-    assert!(line("shards: 3").ends_with("# CAIRN_SHARDS"), "{said}");
-    assert!(line("max_wait: 250ms").ends_with("my.yaml"), "{said}");
-    assert!(line("data_dir: /somewhere").ends_with("# a flag"), "{said}");
-    assert!(line("events: 10000").ends_with("# default"), "{said}");
-    // What is printed can be read again.
+        |start: &str| output.lines().find(|line| line.trim().starts_with(start)).unwrap_or_else(|| panic!("{output}"));
+    assert!(line("shards: 3").ends_with("# CAIRN_SHARDS"), "{output}");
+    assert!(line("max_wait: 250ms").ends_with("my.yaml"), "{output}");
+    assert!(line("data_dir: /somewhere").ends_with("# a flag"), "{output}");
+    assert!(line("events: 10000").ends_with("# default"), "{output}");
+    // The printed configuration is valid again.
     let again = folder.path().join("again.yaml");
-    std::fs::write(&again, said.replace("\"********\"", "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11")).unwrap();
+    std::fs::write(&again, output.replace("\"********\"", "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11")).unwrap();
     assert_eq!(run_text(&["config", "validate", "--config", again.to_str().unwrap()]).0, 0);
 }
 
 #[test]
-fn exit_statuses_tell_usage_from_failure_and_help_has_examples() {
+fn exit_statuses_distinguish_usage_errors_from_failures_and_help_has_examples() {
     assert_eq!(run_text(&["serve", "--config", "/nowhere.yaml"]).0, 2);
     assert_eq!(run_text(&["verify"]).0, 2);
     assert_eq!(run_text(&["nonsense"]).0, 2);
     let folder = TempDir::new().unwrap();
     let empty = folder.path().to_str().unwrap();
     for command in [&["verify", "--all"][..], &["log"]] {
-        let (code, _, said) = run_text(&[command, &["--data-dir", empty]].concat());
+        let (code, _, output) = run_text(&[command, &["--data-dir", empty]].concat());
         assert_eq!(code, 3);
-        assert!(said.contains("there is no ledger in"), "{said}");
+        assert!(output.contains("there is no ledger in"), "{output}");
     }
     assert_eq!(run_text(&["verify", "--all", "--server", "http://127.0.0.1:1"]).0, 3);
     for command in ["serve", "log", "verify"] {
-        let (code, said, _) = run_text(&[command, "--help"]);
-        assert!(code == 0 && said.contains("Example"), "{said}");
+        let (code, output, _) = run_text(&[command, "--help"]);
+        assert!(code == 0 && output.contains("Example"), "{output}");
     }
     for action in ["validate", "print"] {
         assert!(run_text(&["config", action, "--help"]).1.contains("Example"));
     }
-    let (code, said, _) = run_text(&["--version"]);
-    assert_eq!((code, said), (0, format!("cairn {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, output, _) = run_text(&["--version"]);
+    assert_eq!((code, output), (0, format!("cairn {}\n", env!("CARGO_PKG_VERSION"))));
 }

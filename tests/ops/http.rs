@@ -1,4 +1,5 @@
-//! Connections: time-outs, methods, types, keys, HTTP/2, and requests that are sent in odd ways.
+//! HTTP connections: time-outs, pipelining, HTTP/2, methods, content types, the memory limit, malformed requests, and
+//! the admin port.
 
 use std::time::{Duration, Instant};
 
@@ -7,18 +8,18 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::harness::{Answer, Running, config, metric};
+use crate::support::harness::{Answer, TestServer, config, metric};
 
-async fn connect(server: &Running) -> TcpStream {
+async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap()
 }
 
-/// Reads until the server closes; how long that took.
+/// Reads until the server closes the connection; returns the text and the elapsed time.
 async fn read_to_end(stream: &mut TcpStream) -> (String, Duration) {
     let started = Instant::now();
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await;
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     let _ = read.expect("the server should close the connection");
     (String::from_utf8_lossy(&bytes).into_owned(), started.elapsed())
 }
@@ -26,71 +27,71 @@ async fn read_to_end(stream: &mut TcpStream) -> (String, Duration) {
 const POST: &str = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_heads_bodies_and_idle_connections_are_cut_off_each_by_its_own_time_out() {
+async fn slow_heads_slow_bodies_and_idle_connections_are_closed_after_their_time_outs() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.header_timeout = Duration::from_millis(300);
     config.limits.body_timeout = Duration::from_millis(600);
     config.limits.idle_timeout = Duration::from_millis(1500);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
 
     let mut slow_head = connect(&server).await;
     slow_head.write_all(b"POST /v1/ev").await.unwrap();
-    let (said, took) = read_to_end(&mut slow_head).await;
-    assert_eq!(said, "");
+    let (response, took) = read_to_end(&mut slow_head).await;
+    assert_eq!(response, "");
     assert!(took > Duration::from_millis(250) && took < Duration::from_millis(1200), "{took:?}");
 
     let mut slow_body = connect(&server).await;
     slow_body.write_all(format!("{POST}content-length: 100\r\n\r\n{{").as_bytes()).await.unwrap();
-    let (said, took) = read_to_end(&mut slow_body).await;
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
-    assert!(said.contains("limits.body_timeout"), "{said}");
+    let (response, took) = read_to_end(&mut slow_body).await;
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
+    assert!(response.contains("limits.body_timeout"), "{response}");
     assert!(took > Duration::from_millis(500), "{took:?}");
 
     let mut idle = connect(&server).await;
     let request = format!("{POST}content-length: 16\r\n\r\n{{\"agent_id\":\"a\"}}");
     idle.write_all(request.as_bytes()).await.unwrap();
+    // The pause is the subject: the connection is idle for longer than `header_timeout`, and is still served.
     tokio::time::sleep(Duration::from_millis(900)).await;
-    // Idle for longer than a head may take, and still served.
     idle.write_all(request.as_bytes()).await.unwrap();
-    let (said, took) = read_to_end(&mut idle).await;
-    assert_eq!(said.matches("HTTP/1.1 201").count(), 2, "{said}");
+    let (response, took) = read_to_end(&mut idle).await;
+    assert_eq!(response.matches("HTTP/1.1 201").count(), 2, "{response}");
     assert!(took > Duration::from_millis(1200), "{took:?}");
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_take_an_answer_is_cut_off_and_its_memory_is_free_again() {
+async fn a_client_that_does_not_read_its_answer_is_disconnected_and_its_memory_released() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.header_timeout = Duration::from_millis(200);
     config.limits.body_timeout = Duration::from_millis(500);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let mut ids = Vec::new();
     for _ in 0..12 {
         let stored = server.store(&json!({"agent_id": "a", "action_input": "x".repeat(1_000_000)})).await;
         ids.push(stored["id"].as_str().unwrap().to_owned());
     }
-    // HTTP/1: asks for 12 MB again and again, and reads none of it.
-    let mut deaf = Vec::new();
+    // HTTP/1: requests 12 MB several times and reads nothing.
+    let mut not_reading = Vec::new();
     for _ in 0..4 {
         let mut stream = connect(&server).await;
         stream.write_all("GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n".repeat(8).as_bytes()).await.unwrap();
-        deaf.push(stream);
+        not_reading.push(stream);
     }
-    // HTTP/2: answers in pieces and in one piece, with windows that are never opened again.
+    // HTTP/2: streamed and buffered answers, with flow-control windows that are never extended.
     let client = reqwest::Client::builder().http2_prior_knowledge().http2_initial_stream_window_size(1000).build();
     let client = client.unwrap();
     let asks = ids.iter().flat_map(|id| ["/v1/events".to_owned(), format!("/v1/events/{id}")]);
     let asks = asks.map(|path| client.get(format!("{}{path}", server.url)).send());
     let answers: Vec<_> = futures_util::future::join_all(asks).await.into_iter().map(Result::unwrap).collect();
     let inflight = async || metric(&server.metrics().await, "cairn_inflight_bytes").unwrap();
-    assert!(inflight().await > 1e6, "answers count until they are taken");
-    crate::support::harness::eventually("all memory back", async || inflight().await == 0.0).await;
+    assert!(inflight().await > 1e6, "answers count until they are sent");
+    crate::support::harness::eventually("all memory released", async || inflight().await == 0.0).await;
     for answer in answers {
-        assert!(answer.bytes().await.is_err(), "it was cut off");
+        assert!(answer.bytes().await.is_err(), "the connection was closed");
     }
-    drop(deaf);
+    drop(not_reading);
     server.stop().await.unwrap();
 }
 
@@ -100,7 +101,7 @@ async fn pipelined_and_chunked_requests_are_answered_in_order() {
     let mut config = config(data.path());
     config.limits.body_bytes = bytesize::ByteSize::kib(4);
     config.limits.event_bytes = bytesize::ByteSize::kib(4);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let mut stream = connect(&server).await;
     let mut requests = String::new();
     for agent in ["a", "b", "c"] {
@@ -109,15 +110,15 @@ async fn pipelined_and_chunked_requests_are_answered_in_order() {
     requests += &format!("{POST}transfer-encoding: chunked\r\n\r\n5\r\n{{\"age\r\nb\r\nnt_id\":\"d\"}}\r\n0\r\n\r\n");
     requests += "GET /v1/stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(requests.as_bytes()).await.unwrap();
-    let (said, _) = read_to_end(&mut stream).await;
-    let places: Vec<_> = ["a", "b", "c", "d"]
+    let (response, _) = read_to_end(&mut stream).await;
+    let positions: Vec<_> = ["a", "b", "c", "d"]
         .iter()
-        .map(|agent| said.find(&format!("\"agent_id\":\"{agent}\"")).expect(&said))
+        .map(|agent| response.find(&format!("\"agent_id\":\"{agent}\"")).expect(&response))
         .collect();
-    assert!(places.is_sorted(), "{said}");
-    assert!(said.ends_with("\"total_events\":4}"), "{said}");
+    assert!(positions.is_sorted(), "{response}");
+    assert!(response.ends_with("\"total_events\":4}"), "{response}");
 
-    // Too large, and its length not told in advance.
+    // Too large, without a `Content-Length`.
     let mut stream = connect(&server).await;
     let chunk = format!("800\r\n{}\r\n", " ".repeat(0x800));
     stream
@@ -131,12 +132,12 @@ async fn pipelined_and_chunked_requests_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_waits_for_no_other_request_and_what_is_no_request_is_answered() {
+async fn an_answer_does_not_wait_for_the_next_request_and_malformed_requests_are_answered() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let event = format!("{POST}content-length: 16\r\n\r\n{{\"agent_id\":\"a\"}}");
     let cases = [
-        // RFC 9112, section 2.2: an empty line before a request is none.
+        // RFC 9112, section 2.2: an empty line before a request is ignored.
         (format!("{event}\r\n"), "HTTP/1.1 201"),
         (format!("{event}POST /v1/ev"), "HTTP/1.1 201"),
         ("GARBAGE\r\n\r\n".to_owned(), "HTTP/1.1 400"),
@@ -157,18 +158,20 @@ async fn an_answer_waits_for_no_other_request_and_what_is_no_request_is_answered
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_calls_are_is_told_to_programs() {
+async fn openapi_json_describes_every_documented_call() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let answer = server.get("/openapi.json").await;
     let (status, described) = (answer.status.as_u16(), answer.json());
     assert_eq!((status, described["info"]["version"].as_str()), (200, Some(env!("CARGO_PKG_VERSION"))));
-    // Every call of the README is in it.
-    let readme = std::fs::read_to_string(crate::support::harness::repository("README.md")).unwrap();
-    let calls = readme.lines().filter(|line| line.starts_with("| `GET ") || line.starts_with("| `POST "));
+    // Every call of the documents is in it.
+    let reference = std::fs::read_to_string(crate::support::harness::repository("docs/http-api.md")).unwrap();
+    let calls = reference.lines().filter(|line| line.starts_with("| `GET ") || line.starts_with("| `POST "));
     let mut seen = 0;
     for call in calls.flat_map(|line| line.split('`').nth(1)) {
-        let path = call.split_once(' ').unwrap().1.split('?').next().unwrap().trim_end_matches("/...");
+        let path = call.split_once(' ').unwrap().1.split('?').next().unwrap();
+        // `/log/tile/...` and `/log/tile/<L>/<N>` stand for every path below.
+        let path = path.split(['<', '.']).next().unwrap();
         let paths = described["paths"].as_object().unwrap();
         assert!(paths.keys().any(|known| known.starts_with(path)), "{call}");
         seen += 1;
@@ -180,7 +183,7 @@ async fn what_the_calls_are_is_told_to_programs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_without_tls_works() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let sends = (0..50).map(|n| {
         let request = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
@@ -194,9 +197,9 @@ async fn http_2_without_tls_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_methods_and_types_that_are_wrong_are_named() {
+async fn wrong_paths_methods_parameters_and_content_types_are_refused() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     let send = async |method: &str, path: &str| {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         Answer::of(server.client.request(method, format!("{}{path}", server.url)).send().await.unwrap()).await
@@ -213,7 +216,7 @@ async fn paths_methods_and_types_that_are_wrong_are_named() {
         assert_eq!(answer.status, 405, "{method} {path}");
         assert!(answer.headers.contains_key("allow") && answer.error().contains("this method"), "{}", answer.text);
     }
-    // No word of a path or a parameter is passed over.
+    // Invalid text in a path and unknown parameters are not ignored.
     for (method, path) in [
         ("GET", "/v1/events/%FF"),
         ("GET", "/v1/relay/%FF/dead-letters"),
@@ -248,29 +251,27 @@ async fn paths_methods_and_types_that_are_wrong_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_too_much_is_received_at_once_the_rest_is_asked_to_come_back() {
+async fn requests_beyond_the_memory_limit_are_refused_until_memory_is_released() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.body_bytes = bytesize::ByteSize::mib(1);
     config.limits.inflight_bytes = bytesize::ByteSize::mib(1);
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let large = json!({"agent_id": "a", "action_input": "x".repeat(200_000)});
-    // One sender holds most of the memory with a body that does not end. It may itself be the one that is refused,
-    // if it is still sending when the other one comes; then it tries again.
+    // One client holds most of the memory with a body that does not end.
     let mut holder = connect(&server).await;
-    crate::support::harness::eventually("a 503", async || {
-        holder = connect(&server).await;
-        holder.write_all(format!("{POST}content-length: 1000000\r\n\r\n").as_bytes()).await.unwrap();
-        holder.write_all(&vec![b' '; 900_000]).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        server.send("/v1/events", &large).await.status == 503
+    holder.write_all(format!("{POST}content-length: 1000000\r\n\r\n").as_bytes()).await.unwrap();
+    holder.write_all(&vec![b' '; 900_000]).await.unwrap();
+    crate::support::harness::eventually("the memory of the unfinished body", async || {
+        metric(&server.metrics().await, "cairn_inflight_bytes") == Some(900_000.0)
     })
     .await;
     let answer = server.send("/v1/events", &large).await;
+    assert_eq!(answer.status, 503);
     assert!(answer.error().contains("limits.inflight_bytes"), "{}", answer.error());
     server.store(&json!({"agent_id": "a"})).await;
     drop(holder);
-    crate::support::harness::eventually("its memory back", async || {
+    crate::support::harness::eventually("the release of its memory", async || {
         server.send("/v1/events", &large).await.status == 201
     })
     .await;
@@ -278,9 +279,9 @@ async fn when_too_much_is_received_at_once_the_rest_is_asked_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_port_tells_health_readiness_and_every_metric_with_its_help() {
+async fn the_admin_port_serves_health_readiness_and_every_metric_with_its_help() {
     let data = TempDir::new().unwrap();
-    let server = Running::start(&config(data.path())).await;
+    let server = TestServer::start(&config(data.path())).await;
     server.store(&json!({"agent_id": "a"})).await;
     server.send("/v1/events", &json!({})).await;
     for probe in ["/healthz", "/readyz"] {
@@ -313,7 +314,7 @@ async fn the_admin_port_tells_health_readiness_and_every_metric_with_its_help() 
     assert!(metric(&text, "process_resident_memory_bytes").unwrap() > 1e6);
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).unwrap();
-        assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help text");
     }
     server.stop().await.unwrap();
 }

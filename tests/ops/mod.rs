@@ -1,4 +1,4 @@
-//! Operation: configuration, authentication, transport, pods, documents, scale, structure.
+//! Operation: configuration, authentication, transport, pods, documents, load, and the structure of the sources.
 
 pub mod auth;
 pub mod config;

@@ -1,5 +1,5 @@
-//! The life of a pod, without a cluster: what the image has and nothing else, a root that nobody can write, user 10001, volumes as
-//! the kubelet hands them over.
+//! The life of a pod without a cluster: the content of the image with a read-only root file system, user 10001, and
+//! volumes as the kubelet mounts them.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::harness::{Process, cairn, eventually, metric, repository};
-use crate::support::upstream::{Fate, ORG, Upstream};
+use crate::support::upstream::{ORG, Reply, Upstream};
 
 const USER: u32 = 10001;
 
-/// The most that the image may take.
+/// The largest permitted size of the image.
 const IMAGE_BYTES: u64 = 40_000_000;
 
-/// What a container's runtime does: a file system of its own, in which only the volumes can be written, and a user without
-/// privileges.
+/// Enters a container: a root file system in which only the volumes are writable, and a user without privileges.
 const ENTER: &str = r#"
     root=$1; volume=$2; secrets=$3; shift 3
     mount --make-rprivate /
@@ -32,7 +31,7 @@ const ENTER: &str = r#"
     exec setpriv --no-new-privs chroot --userspec=10001:10001 --groups=10001 "$root" /cairn "$@"
 "#;
 
-/// A node: the image, and the volumes of one pod.
+/// A node with the image and the volumes of one pod.
 struct Node {
     folder: TempDir,
 }
@@ -42,10 +41,10 @@ impl Node {
         let node = Node { folder: TempDir::new().unwrap() };
         let program = node.path("program");
         std::fs::copy(cairn().get_program(), &program).unwrap();
-        done(Command::new("strip").arg(&program).output().unwrap());
+        succeeded(Command::new("strip").arg(&program).output().unwrap());
         let script = repository("deploy/image/root.sh");
-        done(Command::new("sh").arg(script).args([&program, &node.path("image")]).output().unwrap());
-        // Where the chart mounts them.
+        succeeded(Command::new("sh").arg(script).args([&program, &node.path("image")]).output().unwrap());
+        // The mount point of the secrets in the chart.
         std::fs::create_dir_all(node.path("image/etc/cairn/secrets")).unwrap();
         std::fs::create_dir(node.path("secrets")).unwrap();
         std::fs::write(node.path("secrets/org-id"), ORG).unwrap();
@@ -58,15 +57,14 @@ impl Node {
         self.folder.path().join(name)
     }
 
-    /// A volume that nobody has used: its root is the system's, and open to the group of the pod.
+    /// Mounts an unused volume: its root folder belongs to root, and the group of the pod may write to it.
     fn mount_new_volume(&self) {
         let _ = std::fs::remove_dir_all(self.path("volume"));
         std::fs::create_dir(self.path("volume")).unwrap();
         set(&self.path("volume"), 0o2775, 0, USER);
     }
 
-    /// What the kubelet does when it mounts a volume for a pod with `fsGroup`: everything belongs to that group, which may
-    /// read and write it.
+    /// Changes group and modes of all files as the kubelet does when it mounts a volume for a pod with `fsGroup`.
     fn mount_again(&self) {
         let mut folders = vec![self.path("volume")];
         while let Some(folder) = folders.pop() {
@@ -79,7 +77,7 @@ impl Node {
         }
     }
 
-    /// Starts the container as a pod of that name has it.
+    /// Starts the container of a pod with this name.
     fn start(&self, pod: &str, upstream: &Upstream) -> Process {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-euc", ENTER, "sh"]);
@@ -107,12 +105,12 @@ fn exec(server: &Process, arguments: &[&str]) -> Output {
     if arguments[0] != "reload" {
         command.args(["--config", "/etc/cairn/cairn.yaml"]);
     }
-    // The port that the test found free.
+    // The server of the test has a free port, not the default one.
     command.env("CAIRN_ADMIN__LISTEN", server.admin_url.trim_start_matches("http://")).output().unwrap()
 }
 
-/// What a command printed that went well.
-fn done(output: Output) -> String {
+/// Asserts that a command succeeded; returns its standard output.
+fn succeeded(output: Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
@@ -127,13 +125,13 @@ fn set(path: &Path, mode: u32, user: u32, group: u32) {
     set_mode(path, mode);
 }
 
-/// Ends a server as the kubelet does; how long it took, and what it said.
+/// Stops a server as the kubelet does; returns the elapsed time and the log.
 fn terminate(mut server: Process) -> (Duration, String) {
     let started = Instant::now();
-    done(Command::new("kill").arg(server.child.id().to_string()).output().unwrap());
+    succeeded(Command::new("kill").arg(server.child.id().to_string()).output().unwrap());
     let status = server.child.wait().unwrap();
-    assert!(status.success(), "{status}: {}", server.said());
-    (started.elapsed(), server.said())
+    assert!(status.success(), "{status}: {}", server.log());
+    (started.elapsed(), server.log())
 }
 
 async fn get(url: &str) -> (u16, String) {
@@ -152,9 +150,9 @@ async fn events(server: &Process) -> Vec<Value> {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The keys that an auditor needs, as the log of the process has them.
+/// The verifier keys in the process log.
 async fn announced_keys(server: &Process) -> Value {
-    let line = || server.said().lines().find(|line| line.contains("verifier_keys")).map(str::to_owned);
+    let line = || server.log().lines().find(|line| line.contains("verifier_keys")).map(str::to_owned);
     eventually("an announcement", async || line().is_some()).await;
     serde_json::from_str::<Value>(&line().unwrap()).unwrap()["verifier_keys"].clone()
 }
@@ -164,41 +162,45 @@ async fn backlog(server: &Process) -> Option<f64> {
     metric(&text, "cairn_relay_backlog_events{destination=\"agnost\"}")
 }
 
-/// Whether this user may do what the runtime of containers does.
+/// Whether this user may create mount namespaces and mount file systems.
 fn may_mount() -> bool {
-    let may = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
-    may.is_ok_and(|output| output.status.success())
+    let output = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
+async fn a_pod_serves_and_the_next_pod_continues_on_its_volume() {
     if !may_mount() {
         println!("skipped: this user may not mount a file system");
         return;
     }
     let (node, upstream) = (Node::new(), Upstream::start().await);
-    upstream.decide(|_, _| Fate::Status(503, None));
+    upstream.reply_with(|_, _| Reply::Status(503, None));
     let batch =
         |first: usize| -> Value { (first..first + 400).map(|n| json!({"agent_id": "a", "action_input": n})).collect() };
 
-    // An empty volume, and an upstream that is away: probes do not mind.
+    // An empty volume, and an upstream that is away, which does not affect the probes.
     let server = node.start("agent-0", &upstream);
     post(&format!("{}/v1/batch", server.url), &batch(0)).await;
     eventually("the backlog", async || backlog(&server).await == Some(400.0)).await;
     assert_eq!(get(&format!("{}/healthz", server.admin_url)).await.0, 200);
     assert_eq!(get(&format!("{}/readyz", server.admin_url)).await.0, 200);
-    assert_eq!(done(exec(&server, &["health"])), "ok\n");
-    assert_eq!(done(exec(&server, &["health", "--ready"])), "ready\n");
-    let said = done(exec(&server, &["verify", "--all"]));
-    assert!(said.contains("1 agents, 400 events verified: all valid"), "{said}");
+    assert_eq!(succeeded(exec(&server, &["health"])), "ok\n");
+    assert_eq!(succeeded(exec(&server, &["health", "--ready"])), "ready\n");
+    let output = succeeded(exec(&server, &["verify", "--all"]));
+    assert!(output.contains("1 agents, 400 events verified: all valid"), "{output}");
     let mode = |name: &str| node.path(name).metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode("volume/data") & 0o777, mode("volume/data/log.key")), (0o700, 0o600), "for nobody else");
-    done(exec(&server, &["reload", "--pid", &server.child.id().to_string()]));
-    eventually("the word", async || server.said().contains("the configuration was read again")).await;
+    assert_eq!(
+        (mode("volume/data") & 0o777, mode("volume/data/log.key")),
+        (0o700, 0o600),
+        "accessible only for the user"
+    );
+    succeeded(exec(&server, &["reload", "--pid", &server.child.id().to_string()]));
+    eventually("the log line of the reload", async || server.log().contains("configuration reloaded")).await;
     let keys = announced_keys(&server).await;
-    let (took, said) = terminate(server);
-    assert!(took < Duration::from_secs(4), "an upstream that is away is not waited for: {took:?}");
-    assert!(said.contains("events were not relayed; they wait on disk"), "{said}");
+    let (took, log) = terminate(server);
+    assert!(took < Duration::from_secs(4), "the shutdown does not wait for an upstream that is away: {took:?}");
+    assert!(log.contains("events were not relayed; they wait on disk"), "{log}");
 
     // The next pod, on the same volume.
     node.mount_again();
@@ -211,12 +213,12 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     let pods = |pod: &str| stored.iter().filter(|event| event["labels"]["pod"] == pod).count();
     assert_eq!((pods("agent-0"), pods("agent-1")), (400, 400));
     assert!(stored.iter().enumerate().all(|(index, event)| event["sequence"] == index as u64 + 1));
-    // The app ends, and with it comes SIGTERM: all that waits goes out first.
-    upstream.decide(|_, _| Fate::Take);
-    let (_, said) = terminate(server);
-    assert!(!said.contains("not relayed"), "{said}");
-    let last = said.lines().rfind(|line| line.contains("the log's checkpoint")).unwrap_or_default();
-    assert!(last.contains("\"size\":800"), "who collects logs has the last checkpoint, too: {last}");
+    // SIGTERM, when the main container has ended: the backlog is sent first.
+    upstream.reply_with(|_, _| Reply::Accept);
+    let (_, log) = terminate(server);
+    assert!(!log.contains("not relayed"), "{log}");
+    let last = log.lines().rfind(|line| line.contains("the log's checkpoint")).unwrap_or_default();
+    assert!(last.contains("\"size\":800"), "the process log contains the last checkpoint: {last}");
     assert_eq!(upstream.event_count(), 800);
     upstream.assert_no_violations();
 
@@ -228,7 +230,7 @@ async fn a_pod_lives_and_another_one_goes_on_with_its_volume() {
     terminate(server);
 }
 
-/// How many connections the system has for a port of this machine, those that the server has not taken among them.
+/// The number of connections to a local port, including those that the server has not accepted yet.
 fn connections(url: &str) -> usize {
     const TIME_WAIT: &str = "06";
     const LISTEN: &str = "0A";
@@ -240,7 +242,7 @@ fn connections(url: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_waits_for_the_last_events_and_no_longer() {
+async fn drain_waits_until_no_events_arrive_and_not_longer() {
     let data = TempDir::new().unwrap();
     let server = Process::start(data.path(), &[]);
     let drain = |arguments: &[&str]| {
@@ -261,6 +263,7 @@ async fn a_hook_waits_for_the_last_events_and_no_longer() {
             let event = json!({"agent_id": "a"});
             for _ in 0..20 {
                 post(&format!("{url}/v1/events"), &event).await;
+                // The pause is the subject: events arrive for two seconds.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         })
@@ -268,59 +271,60 @@ async fn a_hook_waits_for_the_last_events_and_no_longer() {
     let (code, took) = tokio::task::block_in_place(|| drain(&["--after", "1s"]));
     assert!(code == Some(0) && took >= Duration::from_millis(2500), "events came for two seconds: {took:?}");
     sending.await.unwrap();
-    // A server that has no time to answer is not one that is gone: a look takes two seconds at most.
-    let signal = |name: &str| done(Command::new("kill").args([name, &server.child.id().to_string()]).output().unwrap());
+    // A stopped process does not answer, but it is not gone: each request of `drain` has a time-out of two seconds.
+    let signal =
+        |name: &str| succeeded(Command::new("kill").args([name, &server.child.id().to_string()]).output().unwrap());
     let stalled = std::thread::scope(|scope| {
         signal("-STOP");
         let before = connections(&server.admin_url);
         let draining = scope.spawn(|| drain(&["--after", "600ms", "--within", "20s"]));
-        // That comes when the first one was given up.
-        let second = eventually("a second look", async || connections(&server.admin_url) >= before + 2);
+        // The second request follows the time-out of the first one.
+        let second = eventually("a second request", async || connections(&server.admin_url) >= before + 2);
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(second));
-        let went_on = Instant::now();
+        let resumed = Instant::now();
         signal("-CONT");
         let (code, took) = draining.join().unwrap();
-        (code, took, went_on.elapsed())
+        (code, took, resumed.elapsed())
     });
     assert!(stalled.0 == Some(0) && stalled.1 >= Duration::from_millis(2800), "{stalled:?}");
-    assert!(stalled.2 >= Duration::from_millis(600), "it was not quiet while nobody could say: {stalled:?}");
+    assert!(stalled.2 >= Duration::from_millis(600), "the time without an answer does not count as quiet: {stalled:?}");
     let (code, took) = drain(&["--after", "1m", "--within", "300ms"]);
     assert!(code == Some(0) && took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
     drop(server);
     let free = cairn().args(["drain", "--after", "1m"]).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:1").output().unwrap();
-    assert_eq!(free.status.code(), Some(3), "nobody is there to wait for");
+    assert_eq!(free.status.code(), Some(3), "no server to wait for");
     let health = cairn().arg("health").env("CAIRN_ADMIN__LISTEN", "127.0.0.1:1").output().unwrap();
     assert_eq!(health.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&health.stderr).contains("http://127.0.0.1:1/healthz"), "{health:?}");
 }
 
 #[test]
-fn what_root_does_to_a_ledger_belongs_to_its_owner() {
+fn files_that_root_writes_in_a_ledger_belong_to_its_owner() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: this user is not root");
         return;
     }
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
-    // Nobody else may look into the folder of a test.
+    // The temporary folder is accessible only for root by default.
     set(folder.path(), 0o755, 0, 0);
     std::fs::create_dir(&data).unwrap();
     terminate(Process::start(&data, &[]));
     let files = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
     files().for_each(|file| set(&file, 0o600, USER, USER));
     set(&data, 0o700, USER, USER);
-    for words in [["key", "rotate"], ["key", "new-log"]] {
-        done(cairn().args(words).arg("--data-dir").arg(&data).output().unwrap());
+    for subcommand in [["key", "rotate"], ["key", "new-log"]] {
+        succeeded(cairn().args(subcommand).arg("--data-dir").arg(&data).output().unwrap());
         for file in files() {
             let metadata = file.metadata().unwrap();
             let (owner, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
-            assert!(owner == USER && mode & 0o077 == 0, "{words:?}: {} {owner} {mode:o}", file.display());
+            assert!(owner == USER && mode & 0o077 == 0, "{subcommand:?}: {} {owner} {mode:o}", file.display());
         }
     }
 }
 
 #[test]
-fn the_image_is_small_and_has_what_it_needs() {
+fn the_image_is_small_and_contains_one_program() {
     if !may_mount() {
         println!("skipped: this user may not mount a file system");
         return;
@@ -342,11 +346,11 @@ fn the_image_is_small_and_has_what_it_needs() {
     }
     println!("the image: {:.1} MB", bytes as f64 / 1e6);
     assert!(bytes < IMAGE_BYTES, "{bytes} bytes");
-    assert_eq!(programs, ["cairn"], "no shell, nor anything else that runs");
+    assert_eq!(programs, ["cairn"], "no shell and no other program");
 }
 
 #[test]
-fn shells_and_readers_are_told_of_every_command() {
+fn completions_and_man_pages_contain_every_command() {
     let commands = [
         "serve",
         "config",
@@ -361,16 +365,16 @@ fn shells_and_readers_are_told_of_every_command() {
         "reload",
     ];
     for shell in ["bash", "zsh", "fish"] {
-        let script = done(cairn().args(["completions", shell]).output().unwrap());
+        let script = succeeded(cairn().args(["completions", shell]).output().unwrap());
         commands.iter().for_each(|command| assert!(script.contains(command), "{shell}: {command}"));
     }
     let bash = cairn().args(["completions", "bash"]).output().unwrap();
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("cairn"), bash.stdout).unwrap();
-    done(Command::new("bash").arg("-n").arg(folder.path().join("cairn")).output().unwrap());
-    let page = done(cairn().arg("man").output().unwrap());
+    succeeded(Command::new("bash").arg("-n").arg(folder.path().join("cairn")).output().unwrap());
+    let page = succeeded(cairn().arg("man").output().unwrap());
     commands.iter().for_each(|command| assert!(page.contains(&command.replace('-', "\\-")), "{command}"));
-    done(cairn().args(["man", "--folder"]).arg(folder.path()).output().unwrap());
+    succeeded(cairn().args(["man", "--folder"]).arg(folder.path()).output().unwrap());
     for command in commands {
         let page = std::fs::read_to_string(folder.path().join(format!("cairn-{command}.1"))).unwrap();
         assert!(page.contains(".SH SYNOPSIS"), "{command}");

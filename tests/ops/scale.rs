@@ -1,5 +1,5 @@
-//! What has to be fast, and what must not grow: a million agents with one event each beside one agent with a million
-//! events, and a backlog of the relay that goes out.
+//! Speed and memory under load: a million agents with one event each compared with one agent with a million events,
+//! verification and export of a million events, and a backlog of the relay.
 
 use std::fmt::Write;
 use std::process::Stdio;
@@ -16,10 +16,11 @@ use crate::support::upstream::{ORG, Upstream};
 
 const EVENTS: u64 = 1_000_000;
 const BATCH: u64 = 1000;
-/// storage.memory_bytes and what the rest of the process may take, in bytes.
+/// The memory limit of the process in bytes: `storage.memory_bytes`, and 128 MiB for everything else.
 const MEMORY_BYTES: u64 = (64 + 128) << 20;
 
-/// Sends a million events, each with some text; returns how long it took and the most memory that was seen.
+/// Sends a million events, each with `text` as additional JSON members; returns the elapsed time and the highest
+/// sampled memory in bytes.
 async fn send(server: &Process, agent_of: fn(u64) -> u64, text: &'static str) -> (Duration, u64) {
     let next = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
@@ -52,18 +53,19 @@ async fn send(server: &Process, agent_of: fn(u64) -> u64, text: &'static str) ->
             })
         })
         .collect();
-    let mut most = 0;
+    let mut peak = 0;
     while senders.iter().any(|sender| !sender.is_finished()) {
-        most = most.max(server.memory_bytes());
+        peak = peak.max(server.memory_bytes());
+        // The pause is the subject: memory is sampled every 20 ms.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for sender in senders {
         sender.await.unwrap();
     }
-    (started.elapsed(), most)
+    (started.elapsed(), peak)
 }
 
-/// One round: how much longer a million agents take than one.
+/// Runs both loads; returns the time of a million agents divided by the time of one agent.
 async fn ratio() -> f64 {
     let mut took = Vec::new();
     for (name, agent_of) in [("one agent", (|_| 0) as fn(u64) -> u64), ("a million agents", |n| n)] {
@@ -77,9 +79,9 @@ async fn ratio() -> f64 {
         let started = Instant::now();
         let data_dir = data.path().to_str().unwrap().to_owned();
         let verified = tokio::task::spawn_blocking(move || run_text(&["verify", "--all", "--data-dir", &data_dir]));
-        let (code, said, _) = verified.await.unwrap();
-        println!("{name}: verified in {:?}: {said}", started.elapsed());
-        assert_eq!(code, 0, "{said}");
+        let (code, stdout, _) = verified.await.unwrap();
+        println!("{name}: verified in {:?}: {stdout}", started.elapsed());
+        assert_eq!(code, 0, "{stdout}");
         assert!(server.memory_bytes() < MEMORY_BYTES);
         took.push(time.as_secs_f64());
     }
@@ -88,7 +90,7 @@ async fn ratio() -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_agents_cost_at_most_three_times_one_agent_and_memory_stays_bounded() {
-    // The machine may be busy with something else: the best of four rounds counts.
+    // Other load on the machine makes a round slower: the best of four rounds counts.
     let mut best = f64::MAX;
     for _ in 0..4 {
         best = best.min(ratio().await);
@@ -100,24 +102,24 @@ async fn a_million_agents_cost_at_most_three_times_one_agent_and_memory_stays_bo
     panic!("a million agents took {best:.2} times as long as one");
 }
 
-/// What a run of the program took.
-struct Took {
+/// The resources that a run of the program used.
+struct Usage {
     wall: Duration,
-    /// On all cores together.
+    /// CPU time of all cores.
     cpu: Duration,
     memory_bytes: u64,
-    said: String,
+    stdout: String,
 }
 
-/// Runs the program to its end, and looks at it now and then.
-fn watched(arguments: &[&str]) -> Took {
+/// Runs the program until it exits, and samples its use of resources.
+fn measured_run(arguments: &[&str]) -> Usage {
     const TICKS_PER_SECOND: f64 = 100.0;
     let started = Instant::now();
     let child = cairn().args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
     let (mut cpu, mut memory_bytes) = (0.0, 0);
     loop {
-        // Fields 14 and 15 (proc(5)), counted from behind the name in parentheses.
+        // Fields 14 and 15 of proc(5), counted after the name in parentheses.
         let stat = read("stat");
         let fields: Vec<f64> =
             stat.rsplit(')').next().unwrap().split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
@@ -129,21 +131,22 @@ fn watched(arguments: &[&str]) -> Took {
         if stat.contains(") Z ") || stat.is_empty() {
             break;
         }
+        // The pause is the subject: /proc is sampled every 10 ms until the process has exited.
         std::thread::sleep(Duration::from_millis(10));
     }
     let wall = started.elapsed();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    Took { wall, cpu: Duration::from_secs_f64(cpu / TICKS_PER_SECOND), memory_bytes, said }
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {stdout}");
+    Usage { wall, cpu: Duration::from_secs_f64(cpu / TICKS_PER_SECOND), memory_bytes, stdout }
 }
 
-/// How long one core takes to hash what verification hashes: each event with the hash before it, each leaf, and the nodes
-/// above.
+/// The time that one core needs to compute the hashes of a verification: first of the events alone, then with all
+/// leaves and inner nodes of the tree.
 fn hashing(event: &Value) -> (Duration, Duration) {
     let mut content = event.clone();
-    for beside in ["hash", "prev_hash", "sequence"] {
-        content.as_object_mut().unwrap().remove(beside);
+    for name in ["hash", "prev_hash", "sequence"] {
+        content.as_object_mut().unwrap().remove(name);
     }
     let linked = [content.to_string().as_bytes(), &[b'0'; 64]].concat();
     let leaf = vec![
@@ -163,7 +166,7 @@ fn hashing(event: &Value) -> (Duration, Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_events_are_verified_and_exported_in_bounded_memory() {
-    const MOST_BYTES: u64 = 128 << 20;
+    const MAX_BYTES: u64 = 128 << 20;
     const TEXT: &str = concat!(
         r#","session_id":"s-17","action_name":"search","action_output":{"hits":[1,2,3],"score":0.25,"text":""#,
         "The quick brown fox jumps over the lazy dog and then reads a file from the disk. ",
@@ -185,7 +188,7 @@ async fn a_million_events_are_verified_and_exported_in_bounded_memory() {
     let data_dir = data.path().to_str().unwrap().to_owned();
     let measured = tokio::task::spawn_blocking(move || {
         let (events, all) = hashing(&event);
-        let verified = watched(&["verify", "--all", "--data-dir", &data_dir]);
+        let verified = measured_run(&["verify", "--all", "--data-dir", &data_dir]);
         let share = |limit: Duration, took: Duration| limit.as_secs_f64() / took.as_secs_f64();
         println!(
             "verified in {:?}, {:?} of CPU, {} MiB; hashing the events alone {events:?}, with leaves and nodes {all:?}: \
@@ -197,23 +200,23 @@ async fn a_million_events_are_verified_and_exported_in_bounded_memory() {
             share(all, verified.cpu)
         );
         let file = format!("{data_dir}/package.json");
-        let exported = watched(&["export", "--agent-id", "agent-0", "--data-dir", &data_dir, "-o", &file]);
+        let exported = measured_run(&["export", "--agent-id", "agent-0", "--data-dir", &data_dir, "-o", &file]);
         let key = run_text(&["key", "show", "--data-dir", &data_dir]).1;
-        let checked = watched(&["verify-export", &file, "--key", key.trim()]);
+        let checked = measured_run(&["verify-export", &file, "--key", key.trim()]);
         let size = std::fs::metadata(&file).unwrap().len();
-        let mib = |took: &Took| format!("{:?}, {} MiB", took.wall, took.memory_bytes >> 20);
+        let mib = |usage: &Usage| format!("{:?}, {} MiB", usage.wall, usage.memory_bytes >> 20);
         println!("a package of {} MiB: exported in {}, checked in {}", size >> 20, mib(&exported), mib(&checked));
         (verified, exported, checked)
     });
     let (verified, exported, checked) = measured.await.unwrap();
-    assert!(verified.said.contains("1000000 events verified: all valid"), "{}", verified.said);
-    assert!(checked.said.contains("whole from sequence 1 to 1000000"), "{}", checked.said);
-    for took in [verified, exported, checked] {
-        assert!(took.memory_bytes > 0 && took.memory_bytes < MOST_BYTES, "{} MiB", took.memory_bytes >> 20);
+    assert!(verified.stdout.contains("1000000 events verified: all valid"), "{}", verified.stdout);
+    assert!(checked.stdout.contains("unbroken from sequence 1 to 1000000"), "{}", checked.stdout);
+    for usage in [verified, exported, checked] {
+        assert!(usage.memory_bytes > 0 && usage.memory_bytes < MAX_BYTES, "{} MiB", usage.memory_bytes >> 20);
     }
 }
 
-/// Lets a backlog of 20,000 events in 200 sessions go out; returns how many went a second.
+/// Relays a backlog of 20,000 events in 200 sessions; returns the rate in events per second.
 async fn drain() -> f64 {
     const EVENTS: u64 = 20_000;
     let data = TempDir::new().unwrap();
@@ -242,15 +245,15 @@ async fn drain() -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_goes_out_at_2000_events_a_second_or_more() {
+async fn a_backlog_is_relayed_at_2000_events_per_second_or_more() {
     let mut best = 0f64;
-    // Other work on the machine makes a round slower, never faster.
+    // Other load on the machine makes a round slower, never faster.
     for _ in 0..4 {
         best = best.max(drain().await);
-        println!("the backlog went out at {best:.0} events a second");
+        println!("the backlog was relayed at {best:.0} events per second");
         if best >= 2000.0 {
             return;
         }
     }
-    panic!("{best:.0} events a second");
+    panic!("{best:.0} events per second");
 }

@@ -1,4 +1,5 @@
-//! The structure of the code: short files and functions, imports that go one way, no cycles, one place for each mechanism.
+//! The structure of the sources: short files and functions, downward imports without cycles, and one place for each
+//! mechanism.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use syn::visit::Visit;
 use crate::support::harness::repository;
 use crate::support::modules::{Modules, SourceFile};
 
-/// Which top-level modules and rooms of the ledger may import which. `serve` and `cli` may import everything; everything may import
+/// The modules that each top-level module, and each submodule of the ledger, may import. Every module may also import
 /// `cairn_proof`, `text` and `runtime`.
 const IMPORTS: [(&str, &[&str]); 16] = [
     ("text", &[]),
@@ -29,29 +30,30 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     ("serve", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config"]),
     ("cli", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config", "serve"]),
 ];
-const LINES: usize = 400;
-const FUNCTION_LINES: usize = 80;
+const MAX_FILE_LINES: usize = 400;
+const MAX_FUNCTION_LINES: usize = 80;
 const BANNED_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "manager", "misc"];
 
-/// The module of [`IMPORTS`] that a file belongs to.
+/// The entry of [`IMPORTS`] that a file belongs to.
 fn layer(module: &[String]) -> String {
-    let rooms = ["store", "format", "read", "shard"];
+    let submodules = ["store", "format", "read", "shard"];
     match module {
-        [first, room, ..] if first == "ledger" && rooms.contains(&&**room) => format!("{first}::{room}"),
+        [first, second, ..] if first == "ledger" && submodules.contains(&&**second) => format!("{first}::{second}"),
         [first, ..] => first.clone(),
         [] => String::new(),
     }
 }
 
+/// The source files of both crates.
 fn product() -> [Modules; 2] {
     [Modules::read(&repository("src")), Modules::read(&repository("crates/cairn-proof/src"))]
 }
 
 #[test]
-fn no_file_is_longer_than_400_lines_or_has_a_name_that_says_nothing() {
+fn no_file_is_longer_than_400_lines_or_has_a_meaningless_name() {
     for folder in ["src", "crates", "tests", "benches", "fuzz"] {
         for SourceFile { path, text, .. } in Modules::read(&repository(folder)).files() {
-            assert!(text.lines().count() <= LINES, "{} is too long", path.display());
+            assert!(text.lines().count() <= MAX_FILE_LINES, "{} is too long", path.display());
             let name = path.file_stem().unwrap().to_str().unwrap();
             assert!(!BANNED_NAMES.contains(&name), "{}", path.display());
         }
@@ -64,7 +66,7 @@ fn no_function_is_longer_than_80_lines() {
     impl Functions<'_> {
         fn check(&mut self, name: &syn::Ident, span: proc_macro2::Span) {
             let lines = span.end().line - span.start().line + 1;
-            assert!(lines <= FUNCTION_LINES, "{}: {name} has {lines} lines", self.0.display());
+            assert!(lines <= MAX_FUNCTION_LINES, "{}: {name} has {lines} lines", self.0.display());
             self.1 += 1;
         }
     }
@@ -91,7 +93,7 @@ fn no_function_is_longer_than_80_lines() {
 }
 
 #[test]
-fn imports_only_go_down() {
+fn imports_only_point_downward() {
     let modules = Modules::read(&repository("src"));
     let mut seen = 0;
     for (from, to) in modules.imports(true) {
@@ -99,9 +101,11 @@ fn imports_only_go_down() {
         if from_layer == to_layer || ["", "main"].contains(&&*from_layer) {
             continue;
         }
-        let (_, allowed) =
-            IMPORTS.iter().find(|(name, _)| *name == from_layer).unwrap_or_else(|| panic!("{from_layer}?"));
-        // The ledger itself composes its rooms, and whoever may import it may import them.
+        let (_, allowed) = IMPORTS
+            .iter()
+            .find(|(name, _)| *name == from_layer)
+            .unwrap_or_else(|| panic!("{from_layer} has no entry in IMPORTS"));
+        // `ledger` may import its submodules; a module that may import `ledger` may import them, too.
         let top = to_layer.split("::").next().unwrap();
         let is_allowed = allowed.contains(&&*to_layer)
             || allowed.contains(&top) && !from_layer.starts_with("ledger")
@@ -115,7 +119,7 @@ fn imports_only_go_down() {
 }
 
 #[test]
-fn no_two_files_import_each_other_directly_or_through_others() {
+fn the_imports_of_files_have_no_cycles() {
     for modules in product() {
         let mut edges: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (from, to) in modules.imports(false) {
@@ -145,16 +149,16 @@ fn no_two_files_import_each_other_directly_or_through_others() {
 }
 
 #[test]
-fn each_mechanism_has_its_one_place() {
+fn each_mechanism_is_used_in_one_place_only() {
     let files: Vec<(String, String)> = product()
         .iter()
         .flat_map(|modules| modules.files().iter().map(|file| (modules.name_of(file), file.product_text())))
         .collect();
-    let only = |what: &str, places: &[&str]| {
+    let only = |what: &str, allowed_prefixes: &[&str]| {
         let found: Vec<_> = files.iter().filter(|(_, text)| text.contains(what)).map(|(name, _)| name).collect();
         assert!(!found.is_empty(), "nothing contains {what}: the rule checks nothing");
         for name in found {
-            assert!(places.iter().any(|place| name.starts_with(place)), "{what} in {name}");
+            assert!(allowed_prefixes.iter().any(|prefix| name.starts_with(prefix)), "{what} in {name}");
         }
     };
     only("rocksdb::", &["src/ledger/store/"]);
@@ -168,7 +172,7 @@ fn each_mechanism_has_its_one_place() {
         &["src/runtime/clock.rs", "src/ledger/shard/metrics.rs", "src/relay/upstream.rs", "src/cli/status.rs"],
     );
     only("base16ct", &["crates/cairn-proof/src/hex.rs"]);
-    only("NamedTempFile", &["crates/cairn-proof/src/files.rs"]);
+    only("fs::rename(", &["crates/cairn-proof/src/files.rs", "src/cli/key.rs", "src/cli/export.rs"]);
     only("std::fs", &["src/", "crates/cairn-proof/src/files.rs", "crates/cairn-proof/src/bin/"]);
     for impure in ["std::net", "std::time::", "async fn", "Instant", "SystemTime"] {
         for (name, text) in files.iter().filter(|(name, _)| name.starts_with("crates/cairn-proof/")) {
@@ -179,7 +183,7 @@ fn each_mechanism_has_its_one_place() {
 }
 
 #[test]
-fn established_crates_alone_hash_and_sign() {
+fn sha_256_is_computed_by_the_sha2_crate_only() {
     let lock = std::fs::read_to_string(repository("Cargo.lock")).unwrap();
     assert!(!lock.contains("tape-sha256") && lock.contains("name = \"sha2\""));
 }

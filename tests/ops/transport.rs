@@ -1,4 +1,4 @@
-//! How connections come in: TLS with and without certificates of callers, sockets in the file system, too many at once.
+//! Connections: TLS with and without client certificates, Unix sockets, the limit of connections, and file permissions.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::support::harness::{Process, Running, config, eventually, metric, run_text};
+use crate::support::harness::{Process, TestServer, config, eventually, metric, run_text};
 
-/// An authority, and what it signed.
+/// A certificate authority.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -26,7 +26,7 @@ impl Authority {
         Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    /// A certificate and its key, in PEM.
+    /// Issues a certificate; returns it and its key in PEM.
     fn sign(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -44,7 +44,7 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A client that trusts an authority, and has an identity if it is given one. It opens a connection for each request.
+/// A client that trusts an authority, with an optional certificate and key. It opens a new connection for each request.
 fn client(authority: &Authority, identity: Option<&(String, String)>) -> Client {
     let certificate = Certificate::from_pem(authority.pem().as_bytes()).unwrap();
     let mut client = Client::builder().tls_certs_only([certificate]).pool_max_idle_per_host(0);
@@ -55,14 +55,14 @@ fn client(authority: &Authority, identity: Option<&(String, String)>) -> Client 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_spoken_with_certificates_that_can_be_changed() {
+async fn tls_certificates_can_be_replaced_while_the_server_runs() {
     let data = TempDir::new().unwrap();
     let (first, second) = (Authority::new(), Authority::new());
     let (certificate, key) = first.sign("127.0.0.1");
     let mut config = config(&data.path().join("ledger"));
     config.tls.cert_file = Some(write(data.path(), "tls.crt", &certificate));
     config.tls.key_file = Some(write(data.path(), "tls.key", &key));
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let url = server.url.replace("http://", "https://");
     let status =
         async |client: &Client| client.get(format!("{url}/v1/stats")).send().await.map(|it| it.status().as_u16());
@@ -71,14 +71,14 @@ async fn tls_is_spoken_with_certificates_that_can_be_changed() {
     assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_2));
     let event = client_1.post(format!("{url}/v1/events")).header("content-type", "application/json");
     assert_eq!(event.body(json!({"agent_id": "a"}).to_string()).send().await.unwrap().status(), 201);
-    assert!(server.client.get(format!("{}/v1/stats", server.url)).send().await.is_err(), "nothing without TLS");
-    // Who says nothing is not waited for.
+    assert!(server.client.get(format!("{}/v1/stats", server.url)).send().await.is_err(), "plain HTTP is refused");
+    // A connection without a TLS handshake does not block other connections.
     let silent = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
 
-    // A key that is not the certificate's, as between the two writes of a rotation: what was in force stays so.
+    // Between the two writes of a rotation certificate and key do not match: the old pair stays in use.
     let (certificate, key) = second.sign("127.0.0.1");
     write(data.path(), "tls.crt", &certificate);
-    server.look_at_files();
+    server.reload_changed_files();
     assert_eq!(status(&client_1).await.unwrap(), 200);
     write(data.path(), "tls.key", &key);
     let client_2 = client(&second, None);
@@ -89,7 +89,7 @@ async fn tls_is_spoken_with_certificates_that_can_be_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_an_authority_for_clients_nobody_else_comes_in_and_our_own_commands_do() {
+async fn with_a_client_ca_only_clients_with_its_certificates_are_served_including_the_command_line() {
     let data = TempDir::new().unwrap();
     let (ours, theirs, other) = (Authority::new(), Authority::new(), Authority::new());
     let (certificate, key) = ours.sign("127.0.0.1");
@@ -98,7 +98,7 @@ async fn with_an_authority_for_clients_nobody_else_comes_in_and_our_own_commands
     config.tls.key_file = Some(write(data.path(), "tls.key", &key));
     config.tls.client_ca_file = Some(write(data.path(), "clients.crt", &theirs.pem()));
     config.auth.api_keys = vec!["k".to_owned()];
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let url = server.url.replace("http://", "https://");
     let identity = theirs.sign("agent");
     for (identity, key, expected) in [
@@ -119,14 +119,18 @@ async fn with_an_authority_for_clients_nobody_else_comes_in_and_our_own_commands
         |more: &[&str]| run_text(&[&["verify", "--all", "--server", &url, "--api-key-file", &keys], more].concat());
     assert_eq!(tokio::task::block_in_place(|| ask(&["--ca-file", &ca, "--identity-file", &me])).0, 0);
     assert_eq!(tokio::task::block_in_place(|| ask(&["--ca-file", &ca])).0, 3);
-    assert_eq!(tokio::task::block_in_place(|| ask(&["--identity-file", &me])).0, 3, "who is not trusted is not asked");
-    let (code, _, said) = tokio::task::block_in_place(|| ask(&["--ca-file", &ca, "--identity-file", &keys]));
-    assert!(code == 2 && said.contains("--identity-file") && !said.contains("\nk"), "{said}");
+    assert_eq!(
+        tokio::task::block_in_place(|| ask(&["--identity-file", &me])).0,
+        3,
+        "a server with an untrusted certificate is not used"
+    );
+    let (code, _, stderr) = tokio::task::block_in_place(|| ask(&["--ca-file", &ca, "--identity-file", &keys]));
+    assert!(code == 2 && stderr.contains("--identity-file") && !stderr.contains("\nk"), "{stderr}");
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
+async fn a_unix_socket_has_the_configured_mode_and_is_removed_at_shutdown() {
     let data = TempDir::new().unwrap();
     let path = data.path().join("cairn.sock");
     let both = format!("127.0.0.1:0,unix:{}", path.display());
@@ -137,7 +141,7 @@ async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
         config
     };
     for _ in 0..2 {
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o620);
         let client = Client::builder().unix_socket(path.clone()).build().unwrap();
         let event = client.post("http://localhost/v1/events").header("content-type", "application/json");
@@ -147,21 +151,21 @@ async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
         let verify = || run_text(&["verify", "--agent-id", "a", "--server", &url]);
         assert_eq!(tokio::task::block_in_place(verify).0, 0);
         server.stop().await.unwrap();
-        assert!(!path.exists(), "it goes with the server");
-        let (code, _, said) =
+        assert!(!path.exists(), "the socket is removed at shutdown");
+        let (code, _, stderr) =
             tokio::task::block_in_place(|| run_text(&["verify", "--agent-id", "a", "--server", &url]));
-        assert!(code == 3 && said.contains(&format!("({url}")) && !said.contains("localhost"), "{said}");
+        assert!(code == 3 && stderr.contains(&format!("({url}")) && !stderr.contains("localhost"), "{stderr}");
     }
-    // One that somebody else has put in its place does not.
+    // A socket that another process has put in its place is not removed.
     {
-        let server = Running::start(&config).await;
+        let server = TestServer::start(&config).await;
         std::fs::remove_file(&path).unwrap();
         let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
         server.stop().await.unwrap();
         assert!(path.exists());
         std::fs::remove_file(&path).unwrap();
     }
-    // One that was left behind is in nobody's way; one that is in use, and what is no socket, is left alone.
+    // A stale socket is replaced; a socket in use, and a file that is not a socket, are left alone.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let mut alone = config.clone();
@@ -171,30 +175,30 @@ async fn a_socket_in_the_file_system_is_for_those_who_may_open_it() {
     for name in ["used", "file"] {
         let mut config = config.clone();
         config.listen = Addresses(vec![Address::Unix(data.path().join(name))]);
-        let error = Running::start_with(&config, |store| store).await.err().expect("it is taken").to_string();
+        let error = TestServer::start_with(&config, |store| store).await.err().expect("the path is in use").to_string();
         assert!(error.starts_with("listen: unix:/") && error.contains(name), "{error}");
         assert!(data.path().join(name).exists());
     }
-    // Alone, without any port.
+    // Only a socket, without a port.
     let server = cairn::serve::Server::start(&alone, |store| store, cairn::runtime::system_clock()).await.unwrap();
     assert_eq!(server.addresses().unwrap(), [Address::Unix(path.clone())]);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async move { stopped.await.unwrap_or_default() }));
     let mut stream = UnixStream::connect(&path).await.unwrap();
     stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).await.unwrap();
-    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     drop(stop);
     running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_there_may_be_wait_until_one_ends() {
+async fn connections_beyond_the_limit_wait_until_one_ends() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());
     config.limits.connections = 3;
-    let server = Running::start(&config).await;
+    let server = TestServer::start(&config).await;
     let address = server.url.trim_start_matches("http://").to_owned();
     let ask = async |stream: &mut TcpStream| {
         stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -208,18 +212,25 @@ async fn more_connections_than_there_may_be_wait_until_one_ends() {
         first.push(stream);
     }
     let mut late = TcpStream::connect(&address).await.unwrap();
-    assert!(!ask(&mut late).await, "it has to wait");
-    assert_eq!(metric(&server.metrics().await, "cairn_connections"), Some(3.0), "the admin port is not concerned");
+    assert!(!ask(&mut late).await, "the fourth connection has to wait");
+    assert_eq!(
+        metric(&server.metrics().await, "cairn_connections"),
+        Some(3.0),
+        "connections of the admin port do not count"
+    );
     first.pop();
     let mut byte = [0];
     tokio::time::timeout(Duration::from_secs(5), late.read_exact(&mut byte)).await.unwrap().unwrap();
     drop((first, late));
-    eventually("none", async || metric(&server.metrics().await, "cairn_connections") == Some(0.0)).await;
+    eventually("the end of all connections", async || {
+        metric(&server.metrics().await, "cairn_connections") == Some(0.0)
+    })
+    .await;
     server.stop().await.unwrap();
 }
 
 #[test]
-fn what_is_on_disk_is_for_nobody_else_and_the_process_cannot_be_looked_into() {
+fn files_are_accessible_only_for_their_owner_and_the_file_limit_is_raised() {
     let data = TempDir::new().unwrap();
     let ledger = data.path().join("ledger");
     let server = Process::start(&ledger, &[]);
@@ -229,7 +240,7 @@ fn what_is_on_disk_is_for_nobody_else_and_the_process_cannot_be_looked_into() {
         assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            // What the server makes for a moment may be gone again.
+            // Temporary files may have been removed meanwhile.
             let Ok(metadata) = path.metadata() else { continue };
             let mode = metadata.permissions().mode() & 0o777;
             if metadata.is_dir() {
@@ -241,10 +252,9 @@ fn what_is_on_disk_is_for_nobody_else_and_the_process_cannot_be_looked_into() {
         }
     }
     assert!(seen > 5);
-    // A process that may be dumped belongs to its user; this one to root, and its memory to nobody.
     let status = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
     let files = status.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<&str> = files.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
-    assert_eq!(numbers[0], numbers[1], "as many files as it may have");
+    assert_eq!(numbers[0], numbers[1], "the limit of open files is raised to the maximum");
     drop(server);
 }

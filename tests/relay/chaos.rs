@@ -1,4 +1,5 @@
-//! Everything at once: an upstream that fails every third request and goes away, and a server that is killed.
+//! All faults together: an upstream that fails every third request and is away twice, and a server that is killed three
+//! times.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,8 +11,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::ingest::otlp_mapping::{event_body, session_body, session_id};
-use crate::support::harness::{Process, eventually, whole_chain};
-use crate::support::upstream::{EVENT, Fate, ORG, SESSION, Taken, Upstream};
+use crate::support::harness::{Process, eventually, read_chain};
+use crate::support::upstream::{AcceptedRequest, EVENT, ORG, Reply, SESSION, Upstream};
 
 const EVENTS: usize = 20_000;
 const AGENTS: usize = 50;
@@ -21,7 +22,7 @@ const CONCURRENCY: usize = 8;
 const KILLS: [usize; 3] = [3_000, 8_000, 15_000];
 const OUTAGES: [usize; 2] = [5_000, 12_000];
 
-/// The event that is sent as number `n`. Half of the sessions have a UUID.
+/// Event number `n`. Half of the sessions have a UUID as id.
 fn event(n: usize) -> Value {
     let (agent, session) = (n % AGENTS, n / AGENTS % SESSIONS_PER_AGENT);
     let session = match session % 2 {
@@ -44,17 +45,17 @@ fn event(n: usize) -> Value {
     })
 }
 
-/// A third of the requests fails, each in one of the ways that there are.
-fn fails_often(seed: u64) -> impl FnMut(&str, &Value) -> Fate + Send {
+/// Fails a third of the requests, each with a random kind of failure.
+fn fails_often(seed: u64) -> impl FnMut(&str, &Value) -> Reply + Send {
     let mut random = fastrand::Rng::with_seed(seed);
     move |_, _| match random.u32(..3000) {
-        0..300 => Fate::Status(500, None),
-        300..500 => Fate::Status(429, Some("0".to_owned())),
-        500..600 => Fate::Status(503, None),
-        600..800 => Fate::Reset,
-        800..997 => Fate::LoseAnswer,
-        997..1000 => Fate::Hang,
-        _ => Fate::Take,
+        0..300 => Reply::Status(500, None),
+        300..500 => Reply::Status(429, Some("0".to_owned())),
+        500..600 => Reply::Status(503, None),
+        600..800 => Reply::Reset,
+        800..997 => Reply::AcceptAndReset,
+        997..1000 => Reply::Hang,
+        _ => Reply::Accept,
     }
 }
 
@@ -70,7 +71,7 @@ fn start(data: &Path, upstream: &Upstream) -> Process {
     Process::start(data, &environment)
 }
 
-/// Sends a batch until all of it is stored, as a client does that sends ids.
+/// Sends a batch until every event is stored, as a client that sets ids does.
 async fn store(client: &Client, url: &tokio::sync::watch::Receiver<String>, batch: &Value) {
     loop {
         let url = url.borrow().clone();
@@ -80,17 +81,19 @@ async fn store(client: &Client, url: &tokio::sync::watch::Receiver<String>, batc
         {
             return;
         }
+        // The pause is the subject: a client that waits before it sends again.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn relay(client: &Client, server: &Process) -> Value {
+/// The status of the only destination.
+async fn relay_status(client: &Client, server: &Process) -> Value {
     let answer = client.get(format!("{}/v1/relay", server.url)).send().await.unwrap().text().await.unwrap();
     serde_json::from_str::<Value>(&answer).unwrap()["destinations"][0].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_faults_kills_and_outages_every_event_arrives_in_order_after_its_session() {
+async fn despite_faults_kills_and_outages_every_event_arrives_in_order_after_its_session() {
     let data = TempDir::new().unwrap();
     let seed = crate::durability::faults::seed();
     let mut upstream = Upstream::start_with(fails_often(seed)).await;
@@ -117,62 +120,67 @@ async fn through_faults_kills_and_outages_every_event_arrives_in_order_after_its
             here.send_replace(server.url.clone());
         } else {
             upstream.down().await;
-            eventually("an open circuit", async || relay(&client, &server).await["circuit"] == "open").await;
+            eventually("an open circuit", async || relay_status(&client, &server).await["circuit"] == "open").await;
             upstream.up().await;
         }
     }
     sender.await.unwrap();
     for share in 1..=4 {
-        // Patience is for a part of them.
+        // The time limit of `eventually` applies to each quarter of the events.
         let left = (EVENTS * (4 - share) / 4) as u64;
         let is_less = |backlog: &Value| backlog.as_u64().is_some_and(|backlog| backlog <= left);
-        eventually("the backlog shrinks", async || is_less(&relay(&client, &server).await["backlog"])).await;
+        eventually("the backlog shrinks", async || is_less(&relay_status(&client, &server).await["backlog"])).await;
     }
-    assert_eq!(relay(&client, &server).await["dead_letters"], 0);
+    assert_eq!(relay_status(&client, &server).await["dead_letters"], 0);
     upstream.assert_no_violations();
     let mut stored = HashMap::new();
     for agent in 0..AGENTS {
-        for event in whole_chain(&client, &server.url, &format!("agent-{agent}")).await {
+        for event in read_chain(&client, &server.url, &format!("agent-{agent}")).await {
             stored.insert(event["id"].as_str().unwrap().to_owned(), event);
         }
     }
     assert_eq!(stored.len(), EVENTS);
     for sent in (0..EVENTS).map(event) {
-        let kept = &stored[sent["id"].as_str().unwrap()];
-        assert!(sent.as_object().unwrap().iter().all(|(name, value)| kept[name] == *value), "{sent} is kept as {kept}");
+        let stored_event = &stored[sent["id"].as_str().unwrap()];
+        assert!(
+            sent.as_object().unwrap().iter().all(|(name, value)| stored_event[name] == *value),
+            "{sent} is stored as {stored_event}"
+        );
     }
-    judge(&stored, &upstream.taken());
+    check_deliveries(&stored, &upstream.accepted());
 }
 
-fn judge(stored: &HashMap<String, Value>, taken: &[Taken]) {
+/// Asserts that every stored event was relayed, in the order of its session and after its announcement, with few
+/// repetitions.
+fn check_deliveries(stored: &HashMap<String, Value>, accepted: &[AcceptedRequest]) {
     let mut arrivals: HashMap<&str, usize> = HashMap::new();
-    // The session's events in the order of their first arrival; there is an entry once it was announced.
+    // The events of each announced session, in the order of their first arrival.
     let mut sessions: HashMap<&str, Vec<u64>> = HashMap::new();
     let (mut answered, mut announcements) = (HashMap::<&str, usize>::new(), HashMap::<&str, usize>::new());
     let first_of = |session: &str| {
         let of_session = stored.values().filter(|event| session_id(event) == session);
         of_session.min_by_key(|event| event["duration_ms"].as_u64()).unwrap()
     };
-    for taken in taken {
-        let session = taken.text("session_id");
-        match taken.path.as_str() {
+    for request in accepted {
+        let session = request.text("session_id");
+        match request.path.as_str() {
             SESSION => {
-                assert_eq!(taken.body, session_body(first_of(session)));
+                assert_eq!(request.body, session_body(first_of(session)));
                 sessions.entry(session).or_default();
-                *announcements.entry(session).or_default() += usize::from(taken.is_answered);
+                *announcements.entry(session).or_default() += usize::from(request.is_answered);
             }
             EVENT => {
-                let id = taken.text("event_id");
+                let id = request.text("event_id");
                 let event = stored.get(id).unwrap_or_else(|| panic!("{id} was invented"));
-                assert_eq!(taken.body, event_body(event));
-                assert_eq!(taken.org, ORG);
+                assert_eq!(request.body, event_body(event));
+                assert_eq!(request.org, ORG);
                 let order = sessions.get_mut(session).expect("an event came before its session");
                 let count = arrivals.entry(id).or_default();
                 if *count == 0 {
                     order.push(event["duration_ms"].as_u64().unwrap());
                 }
                 *count += 1;
-                *answered.entry(id).or_default() += usize::from(taken.is_answered);
+                *answered.entry(id).or_default() += usize::from(request.is_answered);
             }
             path => panic!("{path}"),
         }
@@ -182,9 +190,10 @@ fn judge(stored: &HashMap<String, Value>, taken: &[Taken]) {
     for order in sessions.values() {
         assert!(order.is_sorted(), "out of order: {order:?}");
     }
-    // What was answered and came again was in flight at a kill, or when the upstream went away.
-    let again = |counts: HashMap<&str, usize>| counts.into_values().map(|count| count.saturating_sub(1)).sum::<usize>();
-    let duplicates = again(answered) + again(announcements);
-    println!("{duplicates} duplicates, {} requests taken", taken.len());
+    // An answered request is repeated only if it was in flight at a kill or at an outage.
+    let repetitions =
+        |counts: HashMap<&str, usize>| counts.into_values().map(|count| count.saturating_sub(1)).sum::<usize>();
+    let duplicates = repetitions(answered) + repetitions(announcements);
+    println!("{duplicates} duplicates, {} requests accepted", accepted.len());
     assert!(duplicates <= CONCURRENCY * (KILLS.len() + OUTAGES.len()), "{duplicates} duplicates");
 }

@@ -1,4 +1,5 @@
-//! The relay: at least once, in the order of the session, whatever the upstream does.
+//! The relay: every event is delivered at least once, in the order of its session, under every kind of upstream
+//! failure.
 
 pub mod chaos;
 pub mod delivery;

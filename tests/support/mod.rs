@@ -1,4 +1,5 @@
-//! What the tests share: a server of their own, an upstream, a forger of packages.
+//! Shared by all tests: servers to test against, an upstream, forged evidence packages, and the module graph of the
+//! sources.
 
 pub mod forger;
 pub mod harness;

@@ -1,36 +1,36 @@
-//! Which file of a crate imports which, from the syntax of its files.
+//! The module graph of a crate: which file imports which, from the parsed sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
-/// A file of a crate.
+/// A source file of a crate.
 pub struct SourceFile {
     pub path: PathBuf,
     pub text: String,
     pub syntax: syn::File,
-    /// The names of its module, from the root of the crate on.
+    /// The path of its module from the crate root.
     pub module: Vec<String>,
 }
 
 impl SourceFile {
-    /// The text without tests and comments.
+    /// The text without comments and without items that are compiled for tests only.
     pub fn product_text(&self) -> String {
-        let mut kept = Vec::new();
+        let mut lines = Vec::new();
         let mut until: Option<usize> = None;
         let tests: BTreeMap<usize, usize> = self.syntax.items.iter().filter_map(test_lines).collect();
         for (number, line) in self.text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
             until = until.filter(|end| number <= *end).or(tests.get(&number).copied());
             if until.is_none() && !line.trim_start().starts_with("//") {
-                kept.push(line);
+                lines.push(line);
             }
         }
-        kept.join("\n")
+        lines.join("\n")
     }
 }
 
-/// The first and the last line of an item that is compiled for tests only.
+/// The first and last line of an item that is compiled for tests only; `None` for other items.
 fn test_lines(item: &syn::Item) -> Option<(usize, usize)> {
     use syn::spanned::Spanned;
     is_test(item).then(|| (item.span().start().line, item.span().end().line))
@@ -48,7 +48,7 @@ fn is_test(item: &syn::Item) -> bool {
     })
 }
 
-/// The files of a crate and their modules.
+/// The source files of a crate, by module.
 pub struct Modules {
     root: PathBuf,
     files: Vec<SourceFile>,
@@ -56,7 +56,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads every file below a folder.
+    /// Parses every `.rs` file in a folder and its subfolders.
     pub fn read(root: &Path) -> Modules {
         let mut modules = Modules { root: root.to_owned(), files: Vec::new(), by_module: BTreeMap::new() };
         let mut folders = vec![root.to_owned()];
@@ -86,27 +86,29 @@ impl Modules {
         self.files.push(SourceFile { path, text, syntax, module });
     }
 
+    /// All source files.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
     }
 
+    /// The file with this index.
     pub fn file(&self, index: usize) -> &SourceFile {
         &self.files[index]
     }
 
-    /// The path of a file, from the repository on.
+    /// The path of the file with this index, relative to the repository.
     pub fn name(&self, index: usize) -> String {
         self.name_of(&self.files[index])
     }
 
-    /// The same of a file that is at hand.
+    /// The path of a file, relative to the repository.
     pub fn name_of(&self, file: &SourceFile) -> String {
         let repository = crate::support::harness::repository("");
         file.path.strip_prefix(repository).unwrap().display().to_string()
     }
 
-    /// Which file imports which, by their numbers; with what tests import or without. Re-exports are followed to where
-    /// an item is defined.
+    /// Pairs of indices: the first file imports the second. `with_tests` includes the imports of unit tests. Re-exports
+    /// are followed to the file that defines the item.
     pub fn imports(&self, with_tests: bool) -> BTreeSet<(usize, usize)> {
         let mut found = BTreeSet::new();
         for (index, file) in self.files.iter().enumerate() {
@@ -119,7 +121,7 @@ impl Modules {
         found
     }
 
-    /// The file that defines what an absolute path names.
+    /// The index of the file that defines the item with this absolute path.
     fn defined_in(&self, path: &[String], depth: usize) -> Option<usize> {
         let length = (0..=path.len()).rev().find(|length| self.by_module.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
@@ -133,7 +135,7 @@ impl Modules {
                 return self.defined_in(target, depth + 1);
             }
         }
-        // Without a module, the path is one of the root that is no file of the crate.
+        // A path that starts with no module names an item of the crate root, or an external crate.
         (!module.is_empty() || self.defines(file, name)).then_some(file)
     }
 
@@ -148,7 +150,7 @@ impl Modules {
     }
 }
 
-/// What a file re-exports: each name with the absolute path that it stands for.
+/// The re-exports of a file: each name with the absolute path of the item.
 fn exports(file: &SourceFile) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for item in &file.syntax.items {
@@ -167,7 +169,7 @@ fn exports(file: &SourceFile) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// The paths of a use tree, each with the name that it gets.
+/// Collects the paths of a use tree, each with the name that it is imported as.
 fn leaves_of(tree: &syn::UseTree, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
     match tree {
         syn::UseTree::Path(tree) => {
@@ -194,7 +196,8 @@ fn leaves_of(tree: &syn::UseTree, path: &mut Vec<String>, found: &mut Vec<(Vec<S
     }
 }
 
-/// A path from the root of the crate on; paths without `crate`, `self` or `super` begin in the module itself.
+/// The absolute path, from the crate root, of a path in `module`. Paths without `crate`, `self` or `super` are relative
+/// to the module. `None` if `super` leaves the crate.
 fn absolute(path: &[String], module: &[String]) -> Option<Vec<String>> {
     let mut base = module.to_vec();
     let mut rest = path;
@@ -216,7 +219,7 @@ fn absolute(path: &[String], module: &[String]) -> Option<Vec<String>> {
     Some(base)
 }
 
-/// Collects every path of a file that may lead to another one.
+/// Collects every path of a file that may name an item of another file.
 struct Paths {
     found: Vec<Vec<String>>,
     module: Vec<String>,

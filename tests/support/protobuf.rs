@@ -1,8 +1,8 @@
-//! OTLP in protobuf as tests need it, written by hand: an encoder that shares nothing with the reader under test.
+//! A hand-written protobuf encoder for OTLP requests. It shares no code with the decoder under test.
 
 use serde_json::Value;
 
-/// A message: its fields one behind the other.
+/// A protobuf message: its encoded fields, concatenated.
 #[derive(Debug, Clone, Default)]
 pub struct Message(pub Vec<u8>);
 
@@ -12,6 +12,7 @@ impl Message {
         self
     }
 
+    /// Adds a length-delimited field.
     pub fn bytes(mut self, number: u64, bytes: impl AsRef<[u8]>) -> Message {
         self = self.tag(number, 2);
         varint(bytes.as_ref().len() as u64, &mut self.0);
@@ -19,29 +20,33 @@ impl Message {
         self
     }
 
+    /// Adds an embedded message.
     pub fn message(self, number: u64, message: Message) -> Message {
         self.bytes(number, message.0)
     }
 
+    /// Adds a varint field.
     pub fn integer(mut self, number: u64, value: u64) -> Message {
         self = self.tag(number, 0);
         varint(value, &mut self.0);
         self
     }
 
+    /// Adds a field of 8 bytes.
     pub fn fixed64(mut self, number: u64, value: u64) -> Message {
         self = self.tag(number, 1);
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
+    /// Adds a field of 4 bytes.
     pub fn fixed32(mut self, number: u64, value: u32) -> Message {
         self = self.tag(number, 5);
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    /// An attribute in field `number`.
+    /// Adds a `KeyValue` with this key and value as field `number`.
     pub fn attribute(self, number: u64, key: &str, value: &Value) -> Message {
         self.message(number, Message::default().bytes(1, key).message(2, any(value)))
     }
@@ -55,7 +60,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// An `AnyValue`.
+/// The `AnyValue` of a JSON value.
 pub fn any(value: &Value) -> Message {
     let message = Message::default();
     match value {
@@ -77,18 +82,18 @@ pub fn any(value: &Value) -> Message {
     }
 }
 
-/// An id of `length` bytes that is made of a number.
+/// A trace or span id of `length` bytes that ends with `number`.
 pub fn id(number: u64, length: usize) -> Vec<u8> {
     [&[0xC0; 8][..length - 8], &number.to_be_bytes()].concat()
 }
 
-/// A span with these ids and attributes.
+/// A span with the trace id 1, the span id `number`, and these attributes.
 pub fn span(number: u64, name: &str, attributes: &[(&str, Value)]) -> Message {
     let span = Message::default().bytes(1, id(1, 16)).bytes(2, id(number, 8)).bytes(5, name);
     attributes.iter().fold(span, |span, (key, value)| span.attribute(9, key, value))
 }
 
-/// A request with these spans, or log records, of one resource.
+/// An export request with these spans or log records, in one scope of one resource.
 pub fn export(service: &str, items: impl IntoIterator<Item = Message>) -> Vec<u8> {
     let items = items.into_iter().fold(Message::default(), |scope, item| scope.message(2, item));
     let resource = Message::default().attribute(1, "service.name", &Value::from(service));

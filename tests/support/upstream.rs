@@ -1,4 +1,5 @@
-//! An Agnost to test against: it checks every request against the published schema, remembers it, and fails to order.
+//! A stand-in for Agnost AI: it checks every request against the published schema, records it, and replies as the test
+//! configures, also with failures.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,158 +18,165 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-/// The organization that tests are.
+/// The organization id that tests use.
 pub const ORG: &str = "6f2f6b9a-3d0c-4b7e-9a57-0d6f1f0c2b11";
 
+/// The call for one event.
 pub const EVENT: &str = "/api/v1/capture-event";
+/// The call that announces a session.
 pub const SESSION: &str = "/api/v1/capture-session";
 
-/// What happens to a request.
+/// How the upstream treats a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It is taken and answered.
-    Take,
-    /// It is refused with this status and perhaps a Retry-After.
+pub enum Reply {
+    /// Records it and answers 200.
+    Accept,
+    /// Answers with this status and an optional `Retry-After`; the request is not recorded as accepted.
     Status(u16, Option<String>),
-    /// It is never answered.
+    /// Never answers.
     Hang,
-    /// It is taken, and answered only after a while.
-    Late(Duration),
-    /// The connection ends before it is looked at.
+    /// Records it, and answers 200 after this time.
+    AcceptAfter(Duration),
+    /// Closes the connection without recording the request.
     Reset,
-    /// It is taken, and the connection ends before the answer.
-    LoseAnswer,
+    /// Records it, and closes the connection without an answer.
+    AcceptAndReset,
 }
 
-/// A request that was taken.
+/// A request that the upstream accepted.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct AcceptedRequest {
     pub path: String,
     pub body: Value,
     pub org: String,
     pub version: hyper::Version,
-    /// The answer was sent as far as the upstream can tell.
+    /// Whether an answer was sent, as far as the upstream knows.
     pub is_answered: bool,
 }
 
-impl Taken {
+impl AcceptedRequest {
+    /// A string member of the body. Panics if it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.body[name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.body))
     }
 }
 
-type Decide = dyn FnMut(&str, &Value) -> Fate + Send;
+type ChooseReply = dyn FnMut(&str, &Value) -> Reply + Send;
 
-/// What an upstream knows; it outlives a restart.
-pub struct Memory {
-    pub taken: Mutex<Vec<Taken>>,
-    /// Every body that came, whatever became of it.
-    pub seen: Mutex<Vec<String>>,
-    /// What was wrong with requests.
+/// The state of an upstream; it survives [`Upstream::down`] and [`Upstream::up`].
+pub struct UpstreamState {
+    pub accepted: Mutex<Vec<AcceptedRequest>>,
+    /// The bodies of all requests, accepted or not.
+    pub bodies: Mutex<Vec<String>>,
+    /// Requests that violate the schema, with the reason.
     pub violations: Mutex<Vec<String>>,
-    /// Whether it looks at nothing: the SDKs send what the published schema does not know.
-    pub takes_anything: AtomicBool,
-    decide: Mutex<Box<Decide>>,
+    /// Disables the schema check: the SDKs send members that the published schema does not have.
+    pub accepts_anything: AtomicBool,
+    choose_reply: Mutex<Box<ChooseReply>>,
     in_flight: AtomicUsize,
-    /// The most requests at once.
-    pub most_in_flight: AtomicUsize,
+    /// The highest number of concurrent requests.
+    pub max_in_flight: AtomicUsize,
 }
 
 /// A running upstream.
 pub struct Upstream {
     pub address: SocketAddr,
-    pub memory: Arc<Memory>,
+    pub state: Arc<UpstreamState>,
     server: Option<JoinHandle<()>>,
     tls: Option<TlsAcceptor>,
 }
 
 impl Upstream {
+    /// Starts an upstream that accepts every request.
     pub async fn start() -> Upstream {
-        Upstream::start_with(|_, _| Fate::Take).await
+        Upstream::start_with(|_, _| Reply::Accept).await
     }
 
-    /// Starts an upstream where `decide` says what happens to each request, by its path and body.
-    pub async fn start_with(decide: impl FnMut(&str, &Value) -> Fate + Send + 'static) -> Upstream {
-        Upstream::start_as(decide, None).await
+    /// Starts an upstream that asks `choose_reply` for its reply to each request, by path and body.
+    pub async fn start_with(choose_reply: impl FnMut(&str, &Value) -> Reply + Send + 'static) -> Upstream {
+        Upstream::start_as(choose_reply, None).await
     }
 
+    /// As [`Upstream::start_with`], with TLS if `tls` is given.
     pub async fn start_as(
-        decide: impl FnMut(&str, &Value) -> Fate + Send + 'static,
+        choose_reply: impl FnMut(&str, &Value) -> Reply + Send + 'static,
         tls: Option<TlsAcceptor>,
     ) -> Upstream {
-        let memory = Arc::new(Memory {
-            taken: Mutex::default(),
-            seen: Mutex::default(),
+        let state = Arc::new(UpstreamState {
+            accepted: Mutex::default(),
+            bodies: Mutex::default(),
             violations: Mutex::default(),
-            takes_anything: AtomicBool::default(),
-            decide: Mutex::new(Box::new(decide)),
+            accepts_anything: AtomicBool::default(),
+            choose_reply: Mutex::new(Box::new(choose_reply)),
             in_flight: AtomicUsize::new(0),
-            most_in_flight: AtomicUsize::new(0),
+            max_in_flight: AtomicUsize::new(0),
         });
-        let mut upstream = Upstream { address: SocketAddr::from(([127, 0, 0, 1], 0)), memory, server: None, tls };
+        let mut upstream = Upstream { address: SocketAddr::from(([127, 0, 0, 1], 0)), state, server: None, tls };
         upstream.up().await;
         upstream
     }
 
+    /// The base URL.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
-    /// Comes back where it was.
+    /// Listens on its address, the same one after [`Upstream::down`].
     pub async fn up(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
-        let (memory, tls) = (Arc::clone(&self.memory), self.tls.clone());
+        let (state, tls) = (Arc::clone(&self.state), self.tls.clone());
         self.server = Some(tokio::spawn(async move {
-            // Dropped with this task, and all connections with it.
+            // Dropped with this task, which closes all connections.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, tls.clone(), Arc::clone(&memory)));
+                connections.spawn(serve(stream, tls.clone(), Arc::clone(&state)));
             }
         }));
     }
 
-    /// Goes away, in the middle of whatever it does.
+    /// Closes the listener and all connections at once, whatever is in flight.
     pub async fn down(&mut self) {
         let server = self.server.take().unwrap();
         server.abort();
         let _ = server.await;
     }
 
-    /// From now on, this decides.
-    pub fn decide(&self, decide: impl FnMut(&str, &Value) -> Fate + Send + 'static) {
-        *self.memory.decide.lock().unwrap() = Box::new(decide);
+    /// Replaces the function that chooses the replies.
+    pub fn reply_with(&self, choose_reply: impl FnMut(&str, &Value) -> Reply + Send + 'static) {
+        *self.state.choose_reply.lock().unwrap() = Box::new(choose_reply);
     }
 
-    pub fn taken(&self) -> Vec<Taken> {
-        self.memory.taken.lock().unwrap().clone()
+    /// All accepted requests, in the order of their arrival.
+    pub fn accepted(&self) -> Vec<AcceptedRequest> {
+        self.state.accepted.lock().unwrap().clone()
     }
 
-    /// The events that were taken.
-    pub fn events(&self) -> Vec<Taken> {
-        self.taken().into_iter().filter(|taken| taken.path == EVENT).collect()
+    /// The accepted requests that are events.
+    pub fn events(&self) -> Vec<AcceptedRequest> {
+        self.accepted().into_iter().filter(|request| request.path == EVENT).collect()
     }
 
-    /// How many events were taken, again and again counted.
+    /// The number of accepted events, repetitions included.
     pub fn event_count(&self) -> usize {
-        self.memory.taken.lock().unwrap().iter().filter(|taken| taken.path == EVENT).count()
+        self.state.accepted.lock().unwrap().iter().filter(|request| request.path == EVENT).count()
     }
 
-    /// No request broke the schema.
+    /// Asserts that every request was valid by the schema.
     pub fn assert_no_violations(&self) {
-        let violations = self.memory.violations.lock().unwrap();
+        let violations = self.state.violations.lock().unwrap();
         assert!(violations.is_empty(), "{violations:#?}");
     }
 }
 
-async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, memory: Arc<Memory>) {
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, state: Arc<UpstreamState>) {
     stream.set_nodelay(true).unwrap();
     let service = service_fn(move |request| {
-        let memory = Arc::clone(&memory);
-        async move { memory.answer(request).await }
+        let state = Arc::clone(&state);
+        async move { state.answer(request).await }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    // Errors are those to order, and connections that the other side ended.
+    // Errors are injected resets, and connections that the client closed.
     let _ = match tls {
         Some(tls) => match tls.accept(stream).await {
             Ok(stream) => builder.serve_connection(TokioIo::new(stream), service).await,
@@ -178,64 +186,65 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, memory: Arc<Memory>)
     };
 }
 
-/// Breaks the connection off.
+/// Makes hyper close the connection without an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("to order")]
-struct BrokenOff;
+#[error("injected connection reset")]
+struct ConnectionReset;
 
-impl Memory {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, BrokenOff> {
+impl UpstreamState {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ConnectionReset> {
         let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_in_flight.fetch_max(now, Ordering::SeqCst);
-        let answer = self.decide(request).await;
+        self.max_in_flight.fetch_max(now, Ordering::SeqCst);
+        let answer = self.reply(request).await;
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         answer
     }
 
-    async fn decide(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, BrokenOff> {
+    async fn reply(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ConnectionReset> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-        let text = String::from_utf8(body.collect().await.map_err(|_| BrokenOff)?.to_bytes().to_vec()).unwrap();
-        self.seen.lock().unwrap().push(text.clone());
+        let text = String::from_utf8(body.collect().await.map_err(|_| ConnectionReset)?.to_bytes().to_vec()).unwrap();
+        self.bodies.lock().unwrap().push(text.clone());
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let is_checked = !self.takes_anything.load(Ordering::SeqCst);
-        if let Err(why) = check(&path, &head.method, &header("x-org-id"), &header("content-type"), &body)
+        let is_checked = !self.accepts_anything.load(Ordering::SeqCst);
+        if let Err(reason) = check(&path, &head.method, &header("x-org-id"), &header("content-type"), &body)
             && is_checked
         {
-            self.violations.lock().unwrap().push(format!("{why}: {path} {text}"));
-            return Ok(respond(400, None, &json!({"error": why})));
+            self.violations.lock().unwrap().push(format!("{reason}: {path} {text}"));
+            return Ok(respond(400, None, &json!({"error": reason})));
         }
-        let fate = (self.decide.lock().unwrap())(&path, &body);
+        let reply = (self.choose_reply.lock().unwrap())(&path, &body);
         let id = if path == EVENT { "event_id" } else { "session_id" };
         let answer = json!({ id: body[id] });
-        let take = |is_answered| {
+        let record = |is_answered| {
             let (org, version) = (header("x-org-id"), head.version);
-            self.taken.lock().unwrap().push(Taken { path, body, org, version, is_answered });
+            self.accepted.lock().unwrap().push(AcceptedRequest { path, body, org, version, is_answered });
         };
-        match fate {
-            Fate::Take => {
-                take(true);
+        match reply {
+            Reply::Accept => {
+                record(true);
                 Ok(respond(200, None, &answer))
             }
-            Fate::Late(wait) => {
-                take(true);
-                tokio::time::sleep(wait).await;
+            Reply::AcceptAfter(delay) => {
+                record(true);
+                tokio::time::sleep(delay).await;
                 Ok(respond(200, None, &answer))
             }
-            // Some say whom they refuse.
-            Fate::Status(status, retry_after) => {
-                let error = format!("to order, {}", header("x-org-id"));
+            // Some services name the client in their error: this one contains the organization id.
+            Reply::Status(status, retry_after) => {
+                let error = format!("injected failure for {}", header("x-org-id"));
                 Ok(respond(status, retry_after, &json!({"error": error})))
             }
-            Fate::Hang => {
+            Reply::Hang => {
+                // Longer than any test: the client has to give up.
                 tokio::time::sleep(Duration::from_secs(3600)).await;
-                Err(BrokenOff)
+                Err(ConnectionReset)
             }
-            Fate::Reset => Err(BrokenOff),
-            Fate::LoseAnswer => {
-                take(false);
-                Err(BrokenOff)
+            Reply::Reset => Err(ConnectionReset),
+            Reply::AcceptAndReset => {
+                record(false);
+                Err(ConnectionReset)
             }
         }
     }
@@ -249,7 +258,7 @@ fn respond(status: u16, retry_after: Option<String>, body: &Value) -> Response<F
     response.body(Full::new(body.to_string().into())).unwrap()
 }
 
-/// The published schema of both calls.
+/// Checks a request against the published schema of its call. `Err` names what is wrong.
 fn check(path: &str, method: &hyper::Method, org: &str, content_type: &str, body: &Value) -> Result<(), String> {
     let require = |is_right: bool, what: &str| if is_right { Ok(()) } else { Err(what.to_owned()) };
     let is_uuid = |value: &Value| value.as_str().is_some_and(|text| text.len() == 36 && Uuid::try_parse(text).is_ok());
