@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::context::Audit;
 use super::context::store_failed;
-use crate::http::{ApiError, PathSegments, QueryParams, json_response};
+use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
 use crate::ledger::format::keys::Location;
 use crate::tlog::{self, SignedTree};
 use cairn_proof::chain::Hash;
@@ -100,8 +100,8 @@ pub fn receipt(signed: &SignedTree, location: Location) -> Result<Value, ApiErro
 /// `GET /v1/consistency?from=&to=`: proves that one size of the tree is a prefix of another.
 pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
-    let from = params.take_as("from", "a tree size", |text| text.parse::<u64>().ok())?;
-    let to = params.take_as("to", "a tree size", |text| text.parse::<u64>().ok())?;
+    let from = params.take_as("from", "a tree size", parse_number::<u64>)?;
+    let to = params.take_as("to", "a tree size", parse_number::<u64>)?;
     params.finish()?;
     let signed = audit.signed()?;
     let from = from.ok_or_else(|| ApiError::bad_request("from: expected a tree size"))?;
@@ -170,7 +170,10 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|value| value.split(',')).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok());
+        let weight = match weight.split_once('=') {
+            Some((q, weight)) if q.trim().eq_ignore_ascii_case("q") => weight.trim().parse::<f32>().ok(),
+            _ => Some(1.0),
+        };
         name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
     })
 }

@@ -162,7 +162,10 @@ pub fn hash_keys(config: &mut AuthConfig) {
 /// The settings of the section that cannot be used. Reads the key file.
 pub fn check(config: &AuthConfig) -> Vec<InvalidSetting> {
     let error = Keys::load(config).err();
-    error.map(|error| InvalidSetting { key: error.key().to_owned(), message: error.to_string() }).into_iter().collect()
+    error
+        .map(|error| InvalidSetting { key: error.key().to_owned(), message: error.to_string(), limited_by: None })
+        .into_iter()
+        .collect()
 }
 
 /// The entry with the key replaced by its hash.

@@ -84,7 +84,10 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     sources = sources.merge(env).merge(EnvLabels).merge(Serialized::defaults(flags));
     let config: Config = sources.extract().map_err(|error| ConfigError(diagnostics::explain(&sources, error)))?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
-    let with_source = |invalid: InvalidSetting| format!("{invalid} (in {})", loaded.source_of(&invalid.key));
+    let with_source = |invalid: InvalidSetting| {
+        let limit = invalid.limited_by.map(|key| format!("; {key} in {}", loaded.source_of(key))).unwrap_or_default();
+        format!("{invalid} (in {}{limit})", loaded.source_of(&invalid.key))
+    };
     let invalid: Vec<String> = checks::check(&loaded.config).into_iter().map(with_source).collect();
     if invalid.is_empty() { Ok(loaded) } else { Err(ConfigError(invalid)) }
 }

@@ -46,7 +46,7 @@ impl TlsConfig {
     pub fn check(&self) -> Vec<InvalidSetting> {
         let error = Tls::load(self).err();
         error
-            .map(|error| InvalidSetting { key: error.key.to_owned(), message: error.to_string() })
+            .map(|error| InvalidSetting { key: error.key.to_owned(), message: error.to_string(), limited_by: None })
             .into_iter()
             .collect()
     }

@@ -87,11 +87,9 @@ impl LimitsConfig {
         let mut checks = Checks::default();
         let (event, body, inflight) = (self.event_bytes, self.body_bytes, self.inflight_bytes);
         checks.require(event.as_u64() >= 1 << 10, "limits.event_bytes", "at least 1KiB", event);
-        let at_most_body = format!("at most limits.body_bytes, {body}");
-        checks.require(event <= body, "limits.event_bytes", at_most_body, event);
+        checks.at_most("limits.event_bytes", event, "limits.body_bytes", body);
         checks.require(body.as_u64() <= 1 << 30, "limits.body_bytes", "at most 1GiB", body);
-        let at_most_inflight = format!("at most limits.inflight_bytes, {inflight}");
-        checks.require(body <= inflight, "limits.body_bytes", at_most_inflight, body);
+        checks.at_most("limits.body_bytes", body, "limits.inflight_bytes", inflight);
         for (key, number) in [
             ("limits.batch_events", self.batch_events),
             ("limits.connections", self.connections),

@@ -58,13 +58,15 @@ pub struct InvalidSetting {
     pub key: String,
     /// The key and what is wrong with its value. Never contains a secret.
     pub message: String,
+    /// The key of the setting that limits this one.
+    pub limited_by: Option<&'static str>,
 }
 
 impl InvalidSetting {
     /// A setting whose value is not the expected one.
     pub fn new(key: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> InvalidSetting {
         let key = key.into();
-        InvalidSetting { message: format!("{key}: expected {expected}, found {found}"), key }
+        InvalidSetting { message: format!("{key}: expected {expected}, found {found}"), key, limited_by: None }
     }
 }
 
@@ -79,6 +81,15 @@ impl Checks {
     pub fn require(&mut self, is_valid: bool, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
         if !is_valid {
             self.invalid.push(InvalidSetting::new(key, expected, found));
+        }
+    }
+
+    /// Adds an error for a setting that is larger than another one, `limit_key`, allows.
+    pub fn at_most<T: PartialOrd + fmt::Display>(&mut self, key: &str, found: T, limit_key: &'static str, limit: T) {
+        if found > limit {
+            let expected = format_args!("at most {limit_key}, {limit}");
+            self.invalid
+                .push(InvalidSetting { limited_by: Some(limit_key), ..InvalidSetting::new(key, expected, &found) });
         }
     }
 

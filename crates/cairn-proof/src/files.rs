@@ -21,11 +21,16 @@ use crate::tree::{WIDTH, note_keys};
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // A fixed name, not a random one: the next write overwrites a file that a crash left behind.
+    // A fixed name, not a random one: the next write removes a file that a crash left behind.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The mode applies to a new file only, and a symbolic link is not followed.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
@@ -150,5 +155,28 @@ impl<R: BufRead> LogSource for LogStream<R> {
         };
         let width = bundle.split_once(".p/").map_or(Ok(WIDTH), |(_, width)| width.parse())?;
         self.read_bundle(width.min(WIDTH)).map_err(|error| format!("standard input ends within {path}: {error}").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_left_behind_by_a_crash_neither_lends_its_mode_nor_its_target() {
+        let folder = std::env::temp_dir().join(format!("cairn-proof-files-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, new, other) = (folder.join("state"), folder.join("state.new"), folder.join("other"));
+        fs::write(&new, "left behind").unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o666)).unwrap();
+        replace(&path, b"first").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&other, "untouched").unwrap();
+        symlink(&other, &new).unwrap();
+        replace(&path, b"second").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"second".to_vec(), b"untouched".to_vec()));
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
