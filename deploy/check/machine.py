@@ -62,7 +62,11 @@ def check_dockerfile(context, path):
     require(last == "scratch", "the last stage of the Dockerfile must start from scratch")
     copied = set(re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M))
     included = set(re.findall(r"^!(\S+)$", (context.repository / ".dockerignore").read_text(), re.M))
-    missing = {word for line in copied for word in line.split()} - included
+    members = tomllib.loads((context.repository / "Cargo.toml").read_text())["workspace"]["members"]
+    uncopied = {f"{member}/Cargo.toml" for member in members} - copied
+    require(not uncopied, f"the Dockerfile does not copy {sorted(uncopied)}, which cargo reads")
+    folders = lambda path: {path, *map(str, Path(path).parents)}
+    missing = {word for line in copied for word in line.split() if not folders(word) & included}
     require(not missing, f".dockerignore excludes {sorted(missing)}, which the Dockerfile copies")
     return f"no complaints of hadolint; version {version}, user 10001, from scratch"
 

@@ -170,11 +170,17 @@ fn read_array(
     scanner.end()
 }
 
+/// The bytes of an entry of an answer around its event, and the comma.
+const ENTRY_OVERHEAD: usize = r#"{"index":100000,"event":},"#.len();
+
 fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, reserved: Reserved) -> Response<Body> {
     let metrics = &ingest.batch_metrics;
+    let events: usize = answers.iter().flatten().map(|stored| stored.record.as_ref().max_answer_len()).sum();
     let mut answers = answers.into_iter();
     let (mut stored, mut is_retryable, mut is_whole) = (0, false, true);
-    let mut out = Vec::from(*b"[");
+    // Reserved as a whole: growing would copy the answer several times.
+    let mut out = Vec::with_capacity(events + entries.len() * ENTRY_OVERHEAD + 2);
+    out.push(b'[');
     for (index, entry) in entries.into_iter().enumerate() {
         let answer = match entry {
             Entry::Sent => answers.next().unwrap_or(Err(NotStored::Lost)).map_err(|why| explain(ingest, why)),

@@ -181,7 +181,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
             &[("CAIRN_RELAY__AGNOST__ORG_ID", "hush")],
             &["relay.agnost.org_id: expected a UUID", "CAIRN_RELAY__AGNOST__ORG_ID"],
         ),
-        ("relay:\n  agnost: {org_id: [hush]}\n", &[], &["relay.agnost.org_id: expected a text", "my.yaml"]),
+        ("relay:\n  agnost: {org_id: [hush]}\n", &[], &["relay.agnost.org_id: expected a string", "my.yaml"]),
         (
             "",
             &[("CAIRN_RELAY__AGNOST__ORG_ID_FILE", "/nowhere")],

@@ -307,13 +307,18 @@ impl<'a> RecordRef<'a> {
     /// Appends the answer that shows the stored event.
     pub fn write_answer(self, out: &mut Vec<u8>) {
         let canonical = self.canonical();
-        out.reserve(canonical.len() + self.answer_overhead());
+        out.reserve(self.max_answer_len());
         out.extend_from_slice(&canonical[..canonical.len().saturating_sub(1)]);
         self.chain_fields().write(self.warnings(), out);
     }
 
     fn chain_fields(self) -> ChainFields {
         ChainFields { hash: self.hash(), prev_hash: self.prev_hash(), sequence: self.sequence() }
+    }
+
+    /// The maximum number of bytes that [`write_answer`](Self::write_answer) appends.
+    pub fn max_answer_len(self) -> usize {
+        self.canonical().len() + self.answer_overhead()
     }
 
     fn answer_overhead(self) -> usize {
