@@ -14,14 +14,16 @@
 //!
 //! # Verify a package
 //!
-//! ```no_run
+//! ```
 //! use cairn_proof::evidence::{self, Outcome};
+//! use cairn_proof::files;
 //!
-//! let keys = vec!["my/log+1a2b3c4d+AQ...".to_owned()];
-//! let verdict = evidence::verify(std::fs::File::open("evidence.json")?, &keys, || {})?;
+//! // The key does not come with the package.
+//! let keys = files::verifier_keys("testdata/log.vkey")?;
+//! let verdict = evidence::verify(std::fs::File::open("testdata/package.json")?, &keys, || {})?;
 //! println!("{verdict}");
 //! assert_eq!(verdict.outcome(), Outcome::Valid);
-//! # Ok::<(), std::io::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Verify one link of a chain

@@ -214,3 +214,35 @@ impl Checker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_ends_the_walk_when_it_fails() {
+        let agent = AgentKey::of("a");
+        let canonical: &[u8] = br#"{"action_type":"CUSTOM","agent_id":"a"}"#;
+        let hash = Hash::of_event(canonical, &Hash::GENESIS);
+        let link = Link { agent, sequence: Sequence(1), prev_hash: Hash::GENESIS, hash, canonical };
+        let other = Hash([7; 32]);
+        let not_an_event = br#"{"agent_id": "a"}"#;
+        let cases = [
+            (Link { sequence: Sequence(2), ..link }, "sequence gap: expected 1, found 2"),
+            (Link { prev_hash: other, hash: Hash::of_event(canonical, &other), ..link }, "broken link at sequence 1"),
+            (Link { hash: other, ..link }, "hash mismatch at sequence 1"),
+            (Link { canonical: br#"{"action_type":"CUSTOM","agent_id":"b"}"#, ..link }, "hash mismatch at sequence 1"),
+            (
+                Link { canonical: not_an_event, hash: Hash::of_event(not_an_event, &Hash::GENESIS), ..link },
+                "not an event at sequence 1",
+            ),
+        ];
+        for (wrong, message) in cases {
+            let mut walk = Walk::default();
+            let found = walk.step(&wrong, &mut Checker::default()).unwrap_err().to_string();
+            assert!(found.starts_with(message), "{found}");
+            assert_eq!(walk, Walk::default(), "the walk stays where it was: {message}");
+            walk.step(&link, &mut Checker::default()).unwrap();
+        }
+    }
+}
