@@ -5,7 +5,7 @@ pub mod earlier_versions;
 pub mod export;
 pub mod oracle;
 pub mod packages;
-pub mod packages_in_part;
+pub mod partial_packages;
 pub mod query;
 pub mod vectors;
 pub mod verify;

@@ -7,6 +7,5 @@ pub mod labels;
 pub mod limits;
 pub mod otlp;
 pub mod otlp_attacks;
-pub mod otlp_mapping;
 pub mod otlp_spans;
 pub mod smuggling;

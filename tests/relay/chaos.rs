@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::ingest::otlp_mapping::{event_body, session_body, session_id};
+use crate::relay::agnost_mapping::{event_body, session_body, session_id};
 use crate::support::harness::{Process, eventually, read_chain};
 use crate::support::upstream::{AcceptedRequest, EVENT, ORG, Reply, SESSION, Upstream};
 

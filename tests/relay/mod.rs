@@ -1,7 +1,8 @@
 //! The relay: every event is delivered at least once, in the order of its session, under every kind of upstream
 //! failure.
 
+pub mod agnost_mapping;
 pub mod chaos;
 pub mod delivery;
 pub mod faults;
-pub mod neighbours;
+pub mod isolation;

@@ -91,6 +91,9 @@ fn run() -> Result<bool, Failure> {
     for key in &args.keys {
         keys.extend(files::verifier_keys(key).map_err(Failure::Usage)?);
     }
+    if let Some(command) = args.command.as_deref().filter(|command| !matches!(*command, "package" | "log")) {
+        return Err(Failure::Usage(format!("unknown command {command:?}: expected package or log")));
+    }
     let input = args.input.as_deref().ok_or_else(|| usage("a file or directory is missing"))?;
     match args.command.as_deref() {
         Some("package") => verify_package(input, &keys, args.json),
