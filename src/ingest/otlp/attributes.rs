@@ -306,9 +306,9 @@ impl<'a> Attributes<'a> {
         self.index(key).and_then(|index| self.list[index].text())
     }
 
-    /// The first of the attributes `keys` that is a non-empty string and that `accepts` accepts.
-    pub fn first_text(&self, keys: &[KnownKey], accepts: impl Fn(&str) -> bool) -> Option<(KnownKey, Cow<'a, str>)> {
-        keys.iter().find_map(|key| Some((*key, self.text(*key).filter(|text| accepts(text))?)))
+    /// The first of the attributes `keys` that is a non-empty string.
+    pub fn first_text(&self, keys: &[KnownKey]) -> Option<(KnownKey, Cow<'a, str>)> {
+        keys.iter().find_map(|key| Some((*key, self.text(*key)?)))
     }
 
     /// A non-empty string, or any other value as JSON text.

@@ -91,7 +91,7 @@ impl<'a> ResourceScope<'a> {
 
 /// Writes `session_id`: from the attributes, else the trace id.
 pub fn write_session(json: &mut Json, attributes: &mut Attributes<'_>, trace_id: &[u8]) {
-    match attributes.first_text(&SESSION, |_| true) {
+    match attributes.first_text(&SESSION) {
         Some((key, session)) => {
             attributes.mark_used(key);
             json.field_unless_empty(Field::SessionId, session);

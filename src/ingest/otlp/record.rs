@@ -162,7 +162,7 @@ impl<'a> Record<'a> {
 
     fn write_status(&mut self, json: &mut Json) {
         let success = self.attributes.scalar_text(KnownKey::Success);
-        let message = self.attributes.first_text(&ERROR, |_| true);
+        let message = self.attributes.first_text(&ERROR);
         if self.severity_number >= SEVERITY_ERROR || success.as_deref() == Some("false") || message.is_some() {
             json.field(Field::ActionStatus);
             json.quoted(b"error");

@@ -253,9 +253,9 @@ impl<'a> Span<'a> {
             KnownKey::GenAiResponseModel,
             KnownKey::Model,
         ];
-        let found = self.attributes.first_text(&TOOL, |_| true).or_else(|| match action_type {
-            "TOOL_CALL" => self.attributes.first_text(&TOOL_CALL_ONLY, |_| true),
-            "LLM_CALL" => self.attributes.first_text(&MODEL, |_| true),
+        let found = self.attributes.first_text(&TOOL).or_else(|| match action_type {
+            "TOOL_CALL" => self.attributes.first_text(&TOOL_CALL_ONLY),
+            "LLM_CALL" => self.attributes.first_text(&MODEL),
             _ => None,
         });
         if let Some((key, _)) = found {
