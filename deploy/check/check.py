@@ -28,8 +28,10 @@ def main():
         )
         for part in [options.part] if options.part else PARTS:
             importlib.import_module(part).run(context)
-    print(f"{context.passed} checks passed, {context.failed} failed")
-    return 1 if context.failed or not context.passed else 0
+    for line in context.failures:
+        print(line[:2000])
+    print(f"{context.passed} checks passed, {len(context.failures)} failed")
+    return 1 if context.failures or not context.passed else 0
 
 
 if __name__ == "__main__":

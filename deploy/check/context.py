@@ -1,7 +1,7 @@
 """The context of all checks: paths, and the report of results."""
 import tomllib
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -24,7 +24,8 @@ class Context:
     # A directory for everything that is written. It is deleted after the check.
     temp: Path
     passed: int = 0
-    failed: int = 0
+    # The lines of the failed checks, which are printed again at the end.
+    failures: list = field(default_factory=list)
 
     def version(self):
         """The version of Cairn, which charts, images and labels must have, too."""
@@ -44,5 +45,6 @@ class Context:
             print(f"{part:8} {name:38} {result}", flush=True)
 
     def _print_failure(self, part, name, message):
-        self.failed += 1
-        print(f"{part:8} {name:38} FAILED: {message}", flush=True)
+        line = f"{part:8} {name:38} FAILED: {message}"
+        self.failures.append(line)
+        print(line, flush=True)

@@ -16,15 +16,16 @@ from context import CheckFailed, require
 from tools import run_tool
 
 CONFIG = """
-listen: 127.0.0.1:{port}
-admin: {{listen: "127.0.0.1:{admin}"}}
+listen: 127.0.0.1:0
+admin: {{listen: "127.0.0.1:0"}}
+log: {{format: json}}
 storage: {{data_dir: {folder}/data, min_free_bytes: 1B}}
 relay:
   destinations:
     - name: away
       org_id: 00000000-0000-4000-8000-000000000000
-      # Nothing listens on this port: the metrics of failures are exported, too.
-      endpoint: http://127.0.0.1:9
+      # It refuses connections, so that the metrics of failures are exported, too.
+      endpoint: http://127.0.0.1:{refusing}
 """
 
 # Suffixes of the series that one histogram or summary exports.
@@ -51,40 +52,54 @@ def run(context):
         return f"{len(families)} families with descriptions"
 
     item("metrics of a running server", metrics)
-    item("docs/metrics.md", check_documented, context.repository / "docs/metrics.md", families)
-    for path in texts(context.repository):
-        item(str(path.relative_to(context.repository)), check_named, path, families)
+    # Without a scrape these would all fail for the same reason.
+    if families:
+        item("docs/metrics.md", check_documented, context.repository / "docs/metrics.md", families)
+        for path in texts(context.repository):
+            item(str(path.relative_to(context.repository)), check_named, path, families)
     item("alerts", check_alerts, monitoring)
     item("runbooks", check_runbooks, monitoring)
     item("dashboard", check_dashboard, context, monitoring / "dashboard.json", families)
     item("prometheus.yaml", check_prometheus, context, monitoring)
 
 
-def free_port():
-    """A free port of loopback."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def scrape(context):
     """The metrics of a server that has accepted events, verified a chain, and tried to relay."""
     folder = context.temp / "watch"
     folder.mkdir()
-    port, admin = free_port(), free_port()
+    log = folder / "log"
     config = folder / "cairn.yaml"
-    config.write_text(CONFIG.format(port=port, admin=admin, folder=folder))
-    server = subprocess.Popen([context.binary, "serve", "--config", config], stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(f"http://127.0.0.1:{admin}/readyz", lambda text: True)
-        post(f"{url}/v1/events", {"agent_id": "a"})
-        post(f"{url}/v1/batch", [{"agent_id": "a"}, {"agent_id": 7}])
-        fetch(f"{url}/v1/verify?agent_id=a")
-        return wait_for(f"http://127.0.0.1:{admin}/metrics", is_complete)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    # A bound port that does not listen refuses every connection, and no other process can listen there.
+    with socket.socket() as refusing, log.open("w") as output:
+        refusing.bind(("127.0.0.1", 0))
+        config.write_text(CONFIG.format(folder=folder, refusing=refusing.getsockname()[1]))
+        command = [context.binary, "serve", "--config", config]
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            return scrape_used(log)
+        except Exception as error:
+            lines = log.read_text().splitlines()[-20:]
+            raise CheckFailed("\n  ".join([f"{error!r} of a server that logged:", *lines])) from error
+        finally:
+            # A clean shutdown would wait for the relay.
+            server.kill()
+            server.wait()
+
+
+def scrape_used(log):
+    """Uses the server that writes this log, and returns its metrics."""
+    ready = wait_until(log, lambda: next(filter(is_ready, log.read_text().splitlines()), None))
+    addresses = json.loads(ready)
+    events, admin = f"http://{addresses['listen']}/v1", f"http://{addresses['admin']}"
+    post(f"{events}/events", {"agent_id": "a"})
+    post(f"{events}/batch", [{"agent_id": "a"}, {"agent_id": 7}])
+    fetch(f"{events}/verify?agent_id=a")
+    return wait_until(f"{admin}/metrics", lambda: next(filter(is_complete, [fetch(f"{admin}/metrics")]), None))
+
+
+def is_ready(line):
+    """Whether the log line names the addresses of the server."""
+    return '"cairn is ready"' in line
 
 
 def is_complete(text):
@@ -103,17 +118,14 @@ def fetch(url):
     return urllib.request.urlopen(url, timeout=10).read().decode()
 
 
-def wait_for(url, is_expected):
-    """Requests a page until its text is as expected."""
-    for _ in range(200):
-        try:
-            text = fetch(url)
-            if is_expected(text):
-                return text
-        except OSError:
-            pass
+def wait_until(name, find):
+    """Calls a function until it returns something."""
+    for _ in range(600):
+        found = find()
+        if found:
+            return found
         time.sleep(0.1)
-    raise CheckFailed(f"{url} did not return the expected text within 20 s")
+    raise CheckFailed(f"{name} did not contain what is expected within a minute")
 
 
 def check_described(text):
