@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::harness::{Process, cairn, eventually, metric, repository};
+use crate::support::machine::{is_root, may_mount};
 use crate::support::upstream::{ORG, Reply, Upstream};
 
 const USER: u32 = 10001;
@@ -162,16 +163,9 @@ async fn backlog(server: &Process) -> Option<f64> {
     metric(&text, "cairn_relay_backlog_events{destination=\"agnost\"}")
 }
 
-/// Whether this user may create mount namespaces and mount file systems.
-fn may_mount() -> bool {
-    let output = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_serves_and_the_next_pod_continues_on_its_volume() {
     if !may_mount() {
-        println!("skipped: this user may not mount a file system");
         return;
     }
     let (node, upstream) = (Node::new(), Upstream::start().await);
@@ -300,8 +294,7 @@ async fn drain_waits_until_no_events_arrive_and_not_longer() {
 
 #[test]
 fn files_that_root_writes_in_a_ledger_belong_to_its_owner() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: this user is not root");
+    if !is_root() {
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -326,7 +319,6 @@ fn files_that_root_writes_in_a_ledger_belong_to_its_owner() {
 #[test]
 fn the_image_is_small_and_contains_one_program() {
     if !may_mount() {
-        println!("skipped: this user may not mount a file system");
         return;
     }
     let node = Node::new();

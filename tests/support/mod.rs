@@ -1,8 +1,9 @@
-//! Shared by all tests: servers to test against, an upstream, forged evidence packages, and the module graph of the
-//! sources.
+//! Shared by all tests: servers to test against, an upstream, forged evidence packages, the module graph of the sources,
+//! and what tests require of the machine.
 
 pub mod forger;
 pub mod harness;
+pub mod machine;
 pub mod modules;
 pub mod protobuf;
 pub mod upstream;
