@@ -6,7 +6,6 @@
 mod protobuf;
 mod work;
 
-use cairn::ingest::OtlpConfig;
 use cairn_proof::chain::EventReader;
 use cairn_proof::chain::walk::Checker;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -24,10 +23,10 @@ fn steps(criterion: &mut Criterion) {
     let (record, mut checker) = (record(), Checker::default());
     group.bench_function("verify", |bencher| bencher.iter(|| work::verify(&record, &mut checker)));
     group.finish();
-    let (request, config) = (work::spans(), OtlpConfig::default());
+    let (request, otlp) = (work::spans(), work::Otlp::default());
     let mut group = criterion.benchmark_group("otlp");
     group.throughput(Throughput::Elements(work::SPANS as u64));
-    group.bench_function("map", |bencher| bencher.iter(|| work::map(&request, &config)));
+    group.bench_function("map", |bencher| bencher.iter(|| work::map(&request, &otlp)));
     group.finish();
 }
 

@@ -2,7 +2,7 @@
 //! their allocations (`tests/ingest/allocations.rs`).
 
 use cairn::ingest::OtlpConfig;
-use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Signal};
+use cairn::ingest::otlp::{Items, Limits, Mapped, Mapper, Mapping, NoEvents, Signal, Surroundings, mapping};
 use cairn::ledger::format::keys::Position;
 use cairn::ledger::format::record::{Draft, Record, RecordAnswer, Stamp};
 use cairn_proof::chain::walk::Checker;
@@ -78,11 +78,24 @@ pub fn verify(record: &Record, checker: &mut Checker) {
     Walk::default().step(&record.as_ref().link(), checker).expect("a valid event");
 }
 
+/// What the mapping of every request uses.
+pub struct Otlp {
+    config: OtlpConfig,
+    mapping: Mapping,
+}
+
+impl Default for Otlp {
+    fn default() -> Otlp {
+        Otlp { config: OtlpConfig::default(), mapping: mapping::build(&[]) }
+    }
+}
+
 /// Maps the spans of an export to drafts; returns the number of drafts.
-pub fn map(request: &[u8], config: &OtlpConfig) -> usize {
+pub fn map(request: &[u8], otlp: &Otlp) -> usize {
     let limits = Limits { event: 1 << 20, items: SPANS, expanded_bytes: 1 << 24 };
-    let mut mapper = Mapper::new(Signal::Traces, request, config, limits).expect("an export");
+    let around = Surroundings { config: &otlp.config, mapping: &otlp.mapping, stored: &NoEvents, limits };
+    let mut mapper = Mapper::new(Signal::Traces, request, around).expect("an export");
     Items::of(request)
-        .filter(|item| matches!(mapper.map(item.as_ref().expect("a span")), Ok(Mapped::Draft(..))))
+        .filter(|item| matches!(mapper.map(item.as_ref().expect("a span"), &[]), Ok(Mapped::Draft(..))))
         .count()
 }

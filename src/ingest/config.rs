@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::otlp::MappingRow;
 use crate::http::Address;
 use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
 use crate::text::units;
@@ -130,6 +131,8 @@ impl IngestConfig {
         ("ingest.otlp.listen", Address::EXPECTED),
         ("ingest.otlp.agent_id", Expected::Text("a string")),
         ("ingest.otlp.select", Expected::Text("all or agent")),
+        ("ingest.otlp.mapping", Expected::Text("a list of rows, see docs/otlp.md")),
+        ("ingest.otlp.mapping.*", Expected::Text("a row with the keys of docs/otlp.md")),
     ];
 
     /// Returns the settings with invalid values. `limits` bounds the default labels.
@@ -141,6 +144,9 @@ impl IngestConfig {
             [("ingest.agnost.agent_id", &self.agnost.agent_id), ("ingest.otlp.agent_id", &self.otlp.agent_id)]
         {
             checks.require(is_agent_id(agent_id), key, AGENT_ID, format_args!("{agent_id:?}"));
+        }
+        for (index, row) in self.otlp.mapping.iter().enumerate() {
+            row.check(index, &mut checks);
         }
         let (key, labels) = ("ingest.default_labels", &self.default_labels);
         let at_most = format!("at most {DEFAULT_LABELS_MAX} labels");
@@ -181,6 +187,8 @@ pub struct OtlpConfig {
     pub agent_id: String,
     /// Which spans become events.
     pub select: Select,
+    /// Rows of the mapping before the built-in ones.
+    pub mapping: Vec<MappingRow>,
 }
 
 /// `ingest.otlp.select`
@@ -195,6 +203,12 @@ pub enum Select {
 
 impl Default for OtlpConfig {
     fn default() -> OtlpConfig {
-        OtlpConfig { enabled: true, listen: None, agent_id: "unknown-agent".to_owned(), select: Select::All }
+        OtlpConfig {
+            enabled: true,
+            listen: None,
+            agent_id: "unknown-agent".to_owned(),
+            select: Select::All,
+            mapping: Vec::new(),
+        }
     }
 }

@@ -67,6 +67,7 @@ pub struct RouteMetrics {
     refused: [Counter; Reason::ALL.len()],
     duration: Histogram,
     refusal_log: LogThrottle,
+    warning_log: LogThrottle,
     /// Events that were stored, without those that were stored before.
     pub accepted: Counter,
     /// Bytes of decompressed bodies.
@@ -78,7 +79,11 @@ impl RouteMetrics {
     pub fn register(route: &'static str) -> RouteMetrics {
         describe_counter!("cairn_ingest_requests_total", "Requests that carry events, by route and status.");
         describe_counter!("cairn_ingest_accepted_events_total", "Events stored.");
-        describe_counter!("cairn_ingest_refused_events_total", "Events refused, by reason.");
+        describe_counter!(
+            "cairn_ingest_refused_events_total",
+            Unit::Count,
+            "Events refused, by reason; 1 for a request that is refused before its events are counted."
+        );
         describe_counter!("cairn_ingest_bytes_total", Unit::Bytes, "Bytes of request bodies that carry events.");
         describe_histogram!(
             "cairn_ingest_request_duration_seconds",
@@ -92,6 +97,7 @@ impl RouteMetrics {
             refused: Reason::ALL.map(|(_, reason)| counter!("cairn_ingest_refused_events_total", "reason" => reason)),
             duration: histogram!("cairn_ingest_request_duration_seconds", "route" => route),
             refusal_log: LogThrottle::new(LOG_INTERVAL),
+            warning_log: LogThrottle::new(LOG_INTERVAL),
             accepted: counter!("cairn_ingest_accepted_events_total"),
             bytes: counter!("cairn_ingest_bytes_total"),
         }
@@ -113,9 +119,21 @@ impl RouteMetrics {
         }
     }
 
+    /// Logs the first warning about events of a request that were stored, at most once every ten seconds.
+    pub fn log_warning(&self, route: &str, warning: &str) {
+        if let Some(suppressed) = self.warning_log.allow() {
+            tracing::warn!(route, warning, suppressed, "events stored with a warning, see their validation_warnings");
+        }
+    }
+
     /// Counts a refused event.
     pub fn refused(&self, reason: Reason) {
-        self.refused[reason as usize].increment(1);
+        self.refused_many(reason, 1);
+    }
+
+    /// Counts refused events.
+    pub fn refused_many(&self, reason: Reason, events: u64) {
+        self.refused[reason as usize].increment(events);
     }
 }
 

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
 use super::dispatch::Dispatch;
 use super::metrics::{self, RouteMetrics};
+use super::otlp::{Mapping, mapping};
 use crate::auth::RateLimiter;
 use crate::http::MemoryBudget;
 use crate::ledger::Ledger;
@@ -28,6 +29,7 @@ pub struct Ingest {
     pub(super) agnost_session_metrics: RouteMetrics,
     pub(super) agnost_event_metrics: RouteMetrics,
     pub(super) otlp: OtlpConfig,
+    pub(super) otlp_mapping: Mapping,
     pub(super) traces_metrics: RouteMetrics,
     pub(super) logs_metrics: RouteMetrics,
     pub(super) unselected: Counter,
@@ -51,6 +53,7 @@ impl Ingest {
             agnost: config.agnost,
             agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
             agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
+            otlp_mapping: mapping::build(&config.otlp.mapping),
             otlp: config.otlp,
             traces_metrics: RouteMetrics::register("/v1/traces"),
             logs_metrics: RouteMetrics::register("/v1/logs"),

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use allocation_counter::measure;
-use cairn::ingest::OtlpConfig;
 use cairn_proof::chain::EventReader;
 use cairn_proof::chain::walk::Checker;
 
@@ -34,8 +33,8 @@ fn counted() -> BTreeMap<String, u64> {
     let mut checker = Checker::default();
     let verify = allocations(|| work::verify(&record, &mut checker));
     let (answer, _) = once(|| work::answer(record));
-    let (request, config) = (work::spans(), OtlpConfig::default());
-    let map = allocations(|| work::map(&request, &config));
+    let (request, otlp) = (work::spans(), work::Otlp::default());
+    let map = allocations(|| work::map(&request, &otlp));
     let counts = [
         ("event/canonicalize", canonicalize),
         ("event/seal", seal),

@@ -7,5 +7,6 @@ pub mod labels;
 pub mod limits;
 pub mod otlp;
 pub mod otlp_attacks;
+mod otlp_captures;
 pub mod otlp_spans;
 pub mod smuggling;

@@ -71,7 +71,7 @@ async fn spans_are_mapped_to_events_as_documented() {
         (json!({"metadata": "{\"lc_agent_name\": \"l\", \"x\": 1}"}), json!({}), json!({"agent_id": "l"})),
         (json!({"metadata": "{not json", "graph.node.id": "g"}), json!({}), json!({"agent_id": "svc"})),
         (json!({"graph.node.id": "g", "openinference.span.kind": "AGENT"}), json!({}), json!({"agent_id": "g"})),
-        (json!({"gen_ai.agent.name": "", "agent.name": "x".repeat(300)}), json!({}), json!({"agent_id": "svc"})),
+        (json!({"gen_ai.agent.name": "", "agent.name": " "}), json!({}), json!({"agent_id": "svc"})),
         // The session.
         (json!({"session.id": "s", "gen_ai.conversation.id": "g"}), json!({}), json!({"session_id": "g"})),
         (json!({"agnost.session_id": "a", "mcp.session.id": "m"}), json!({}), json!({"session_id": "a"})),
@@ -191,6 +191,13 @@ async fn spans_are_mapped_to_events_as_documented() {
             json!({"error.type": "E"}),
             json!({"status": {"code": 2}, "events": [exception("first"), exception("last")]}),
             json!({"action_status": "error", "error_message": "last"}),
+        ),
+        (json!({}), json!({"status": {"code": 0}}), json!({"action_status": null})),
+        (json!({}), json!({"events": [exception("boom")]}), json!({"action_status": "error", "error_message": "boom"})),
+        (
+            json!({}),
+            json!({"status": {"code": 1}, "events": [exception("handled")]}),
+            json!({"action_status": "success", "error_message": null}),
         ),
         (json!({"error.type": "timeout"}), json!({}), json!({"action_status": "timeout", "error_message": "timeout"})),
         // Time stamp and duration.

@@ -257,3 +257,20 @@ fn every_link_between_documents_has_a_target() {
     }
     assert!(links > 50, "only {links} links");
 }
+
+/// Between these lines of `docs/otlp.md` are the tables that the code writes.
+const TABLES: [&str; 2] = ["TEST_WRITE_TABLES=1 -->\n", "<!-- end of tables -->"];
+
+#[test]
+fn the_tables_of_the_otlp_mapping_are_those_of_the_code() {
+    let document = repository("docs/otlp.md");
+    let text = read(&document);
+    let (before, rest) = text.split_once(TABLES[0]).unwrap();
+    let (tables, after) = rest.split_once(TABLES[1]).unwrap();
+    let expected = format!("\n{}\n", cairn::ingest::otlp::mapping::document::tables());
+    if std::env::var_os("TEST_WRITE_TABLES").is_some() {
+        std::fs::write(&document, format!("{before}{}{expected}{}{after}", TABLES[0], TABLES[1])).unwrap();
+        return;
+    }
+    assert!(tables == expected, "write them: TEST_WRITE_TABLES=1 cargo test --release --test promises the_tables_of");
+}

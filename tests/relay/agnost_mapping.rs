@@ -43,9 +43,13 @@ pub fn event_body(event: &Value) -> Value {
         }
         metadata.insert(name, as_text(value).into());
     };
-    for name in ["agent_id", "action_type", "sequence", "hash"] {
-        add("", name, &event[name]);
+    add("", "agent_id", &event["agent_id"]);
+    add("", "action_type", &event["action_type"]);
+    if event.get("action_status").is_none() {
+        add("", "action_status", &json!("not stated"));
     }
+    add("", "sequence", &event["sequence"]);
+    add("", "hash", &event["hash"]);
     if event.get("session_id").is_some() && as_uuid(&event["session_id"]).is_none() {
         add("", "session_id", &event["session_id"]);
     }

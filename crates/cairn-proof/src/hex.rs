@@ -16,6 +16,14 @@ pub fn encode(bytes: &[u8]) -> String {
     base16ct::lower::encode_string(bytes)
 }
 
+/// Appends bytes as lower-case hex digits.
+pub fn push(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    // Encoding fails only if the output is too short.
+    let _ = base16ct::lower::encode(bytes, &mut out[start..]);
+}
+
 /// Writes bytes as lower-case hex digits.
 ///
 /// # Errors

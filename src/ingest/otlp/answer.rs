@@ -10,13 +10,67 @@ use serde_json::json;
 use super::request::Signal;
 use crate::http::ApiError;
 
-/// The items of a request that can never be events.
+/// What became of the items of a request that are not simply stored.
 #[derive(Debug, Default)]
-pub struct Rejected {
+pub struct Remarks {
+    /// The items that can never be events.
+    rejected: Counted,
+    /// The items that are stored with a warning.
+    warned: Counted,
+    /// A remark about the request as a whole.
+    request: String,
+}
+
+/// A number of items, and what there is to say about the first one.
+#[derive(Debug, Default)]
+struct Counted {
+    count: u64,
+    first: String,
+}
+
+impl Counted {
+    fn add(&mut self, index: usize, reason: &str) {
+        if self.count == 0 {
+            self.first = format!("index {index}: {reason}");
+        }
+        self.count += 1;
+    }
+}
+
+impl Remarks {
+    /// A remark about the request as a whole.
+    pub fn of_request(message: String) -> Remarks {
+        Remarks { request: message, ..Remarks::default() }
+    }
+
+    /// Adds an item that was rejected.
+    pub fn reject(&mut self, index: usize, reason: &str) {
+        self.rejected.add(index, reason);
+    }
+
+    /// Adds an item that is stored with a warning.
+    pub fn warn(&mut self, index: usize, warning: &str) {
+        self.warned.add(index, warning);
+    }
+
     /// The number of rejected items.
-    pub count: u64,
-    /// The reason of the first one; a warning about the request if there is none.
-    pub message: String,
+    pub fn rejected(&self) -> u64 {
+        self.rejected.count
+    }
+
+    /// The message for the sender; empty if there is nothing to say.
+    pub fn message(&self, signal: Signal) -> String {
+        let item = signal.item();
+        let sentence = |counted: &Counted, what: &str| match counted.count {
+            0 => None,
+            1 => Some(format!("1 {item} was {what}, {}", counted.first)),
+            count => Some(format!("{count} {item}s were {what}, the first one at {}", counted.first)),
+        };
+        let request = Some(self.request.clone()).filter(|message| !message.is_empty());
+        let sentences =
+            [sentence(&self.rejected, "rejected"), sentence(&self.warned, "stored with a warning"), request];
+        sentences.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// The encoding of a request.
@@ -56,14 +110,9 @@ impl Encoding {
 }
 
 /// 200 and an `ExportTraceServiceResponse` or `ExportLogsServiceResponse`.
-pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Response<Body> {
-    let Rejected { count, message } = rejected;
-    let message = match count {
-        // In OTLP, a message without rejected items is a warning.
-        0 => message.clone(),
-        1 => format!("1 {} was rejected: {message}", signal.item()),
-        count => format!("{count} {}s were rejected; the first one: {message}", signal.item()),
-    };
+pub fn success(encoding: Encoding, signal: Signal, remarks: &Remarks) -> Response<Body> {
+    // In OTLP, a message without rejected items is a warning.
+    let (count, message) = (remarks.rejected(), remarks.message(signal));
     let name = match signal {
         Signal::Traces => "rejectedSpans",
         Signal::Logs => "rejectedLogRecords",
@@ -77,7 +126,7 @@ pub fn success(encoding: Encoding, signal: Signal, rejected: &Rejected) -> Respo
         }
         Encoding::Protobuf => {
             let mut partial = Vec::new();
-            put_int64_field(1, i64::try_from(*count).unwrap_or(i64::MAX), &mut partial);
+            put_int64_field(1, i64::try_from(count).unwrap_or(i64::MAX), &mut partial);
             put_string_field(2, &message, &mut partial);
             let mut body = Vec::new();
             put_len_delimited_header(1, partial.len() as u64, &mut body);

@@ -1,5 +1,6 @@
 //! The handlers of `POST /v1/traces` and `POST /v1/logs`.
 
+use std::iter::Enumerate;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,9 +13,10 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::answer::{self, Encoding, Rejected};
-use super::json;
-use super::map::{Limits, Mapped, Mapper};
+use super::answer::{self, Encoding, Remarks};
+use super::json_request::{Converted, to_protobuf};
+use super::map::{Limits, Mapped, Mapper, Surroundings};
+use super::notes::Notes;
 use super::request::{Item, Items, Signal};
 use super::value::Fault;
 use crate::auth::Client;
@@ -67,15 +69,20 @@ async fn logs(
 
 async fn handle(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Call) -> Response<Body> {
     let started = Instant::now();
-    let response = match store(ingest, metrics, signal, request).await {
-        Ok((encoding, rejected)) => {
-            if rejected.count > 0 {
-                metrics.log_refusal(signal.path(), &rejected.message);
+    // Until the items are counted, a refused request counts as one.
+    let mut open_items = 1;
+    let response = match store(ingest, metrics, signal, request, &mut open_items).await {
+        Ok((encoding, remarks)) => {
+            let message = remarks.message(signal);
+            match remarks.rejected() {
+                0 if message.is_empty() => {}
+                0 => metrics.log_warning(signal.path(), &message),
+                _ => metrics.log_refusal(signal.path(), &message),
             }
-            answer::success(encoding, signal, &rejected)
+            answer::success(encoding, signal, &remarks)
         }
         Err((error, reason)) => {
-            metrics.refused(reason);
+            metrics.refused_many(reason, open_items as u64);
             // Most exporters do not print the response.
             metrics.log_refusal(signal.path(), &error.message);
             error.into_response()
@@ -85,24 +92,30 @@ async fn handle(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request
     response
 }
 
+/// Stores a request. After an error, `open_items` is the number of its items that are neither stored nor rejected.
 async fn store(
     ingest: &Ingest,
     metrics: &RouteMetrics,
     signal: Signal,
     (client, request): Call,
-) -> Result<(Encoding, Rejected), Refused> {
+    open_items: &mut usize,
+) -> Result<(Encoding, Remarks), Refused> {
     let encoding = Encoding::of(request.headers()).map_err(|error| (error, Reason::Invalid))?;
     let mut reserved = ingest.memory_budget.reserve();
     let sent = receive_any(ingest, metrics, client, request, &mut reserved).await?;
-    let (body, has_items_field) = match encoding {
-        Encoding::Protobuf => (sent, true),
+    let converted = match encoding {
+        Encoding::Protobuf => Converted { protobuf: sent, has_items_field: true, ..Converted::default() },
         Encoding::Json => from_json(signal, sent, &mut reserved)?,
     };
-    if !has_items_field {
+    if !converted.has_items_field {
         let message = format!("the request contains no {}: it has no {}", signal.item(), signal.field());
-        return Ok((encoding, Rejected { count: 0, message }));
+        return Ok((encoding, Remarks::of_request(message)));
     }
-    let mut export = body::run_blocking(body.len(), || Export::new(ingest, metrics, signal, &body))?;
+    let Converted { protobuf: body, faults, warnings, .. } = converted;
+    let notes = [Notes::new(faults), Notes::new(warnings)];
+    let export = body::run_blocking(body.len(), || Export::new(ingest, metrics, signal, &body, notes));
+    let mut export = export.inspect_err(|_| *open_items = Items::of(&body).map_while(Result::ok).count().max(1))?;
+    *open_items = export.mapper.items();
     // The number of items is known only now. It is bounded by limits.otlp_records.
     reserved.grow(export.mapper.tracking_bytes()).map_err(busy)?;
     // The first event was charged when the request was admitted.
@@ -110,46 +123,60 @@ async fn store(
     while let Some(part) = export.run_blocking(|export| export.next_part(&mut reserved))? {
         ingest.rates.charge(client, part.drafts.len() - charged);
         charged = 0;
-        export.store(part, &mut reserved).await?;
+        export.store(part, &mut reserved, open_items).await?;
     }
-    Ok((encoding, export.rejected))
+    Ok((encoding, export.remarks))
 }
 
-fn from_json(signal: Signal, sent: Bytes, reserved: &mut Reserved) -> Result<(Bytes, bool), Refused> {
+fn from_json(signal: Signal, sent: Bytes, reserved: &mut Reserved) -> Result<Converted, Refused> {
     // The protobuf form is at most about as long.
     reserved.grow(sent.len()).map_err(busy)?;
-    let (body, has_items_field) =
-        body::run_blocking(sent.len(), || json::to_protobuf(signal, &sent)).map_err(|error| {
-            let message = format!("not OTLP JSON: {error}");
-            (ApiError::bad_request(message), Reason::Invalid)
-        })?;
+    let converted = body::run_blocking(sent.len(), || to_protobuf(signal, &sent)).map_err(|error| {
+        let message = format!("not OTLP JSON: {error}");
+        (ApiError::bad_request(message), Reason::Invalid)
+    })?;
     reserved.shrink(sent.len());
-    Ok((Bytes::from(body), has_items_field))
+    Ok(converted)
 }
 
 /// An export request that is being stored.
 struct Export<'a> {
     ingest: &'a Ingest,
     metrics: &'a RouteMetrics,
-    items: Items<'a>,
+    items: Enumerate<Items<'a>>,
     mapper: Mapper<'a>,
-    rejected: Rejected,
+    /// The items that could not be converted.
+    faults: Notes,
+    /// The items that were converted with a warning.
+    warnings: Notes,
+    remarks: Remarks,
 }
 
 /// Events that are stored together, and the items from which they were mapped.
 #[derive(Default)]
 struct Part<'a> {
     drafts: Vec<Draft>,
-    /// Each item with the id of its event.
-    items: Vec<(Item<'a>, Uuid)>,
+    items: Vec<MappedItem<'a>>,
     bytes: usize,
+    /// The number of items that were rejected or not selected meanwhile.
+    dropped: usize,
+}
+
+/// An item that was mapped.
+#[derive(Clone, Copy)]
+struct MappedItem<'a> {
+    /// Its index in the request.
+    index: usize,
+    item: Item<'a>,
+    /// The id of its event.
+    id: Uuid,
 }
 
 impl<'a> Part<'a> {
-    fn push(&mut self, item: Item<'a>, id: Uuid, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
+    fn push(&mut self, item: MappedItem<'a>, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
         reserved.grow(draft.memory_bytes()).map_err(busy)?;
         self.bytes += draft.memory_bytes();
-        self.items.push((item, id));
+        self.items.push(item);
         self.drafts.push(draft);
         Ok(())
     }
@@ -165,6 +192,7 @@ impl<'a> Export<'a> {
         metrics: &'a RouteMetrics,
         signal: Signal,
         body: &'a [u8],
+        [faults, warnings]: [Notes; 2],
     ) -> Result<Export<'a>, Refused> {
         let body_limit = usize::try_from(ingest.limits().body_bytes.as_u64()).unwrap_or(usize::MAX);
         let limits = Limits {
@@ -172,63 +200,90 @@ impl<'a> Export<'a> {
             items: ingest.limits().otlp_records,
             expanded_bytes: body_limit.saturating_mul(EXPANSION),
         };
-        let mapper = Mapper::new(signal, body, &ingest.otlp, limits).map_err(|fault| match fault {
+        let around =
+            Surroundings { config: &ingest.otlp, mapping: &ingest.otlp_mapping, stored: &*ingest.ledger, limits };
+        let mapper = Mapper::new(signal, body, around).map_err(|fault| match fault {
             Fault::TooLarge(message) => (ApiError::too_large(message), Reason::TooLarge),
             fault => (ApiError::bad_request(fault.to_string()), Reason::Invalid),
         })?;
         let mapper = mapper.with_labels(&ingest.labels);
-        Ok(Export { ingest, metrics, items: Items::of(body), mapper, rejected: Rejected::default() })
+        let items = Items::of(body).enumerate();
+        Ok(Export { ingest, metrics, items, mapper, faults, warnings, remarks: Remarks::default() })
     }
 
     /// Maps the events of the next part; `None` at the end of the request.
     fn next_part(&mut self, reserved: &mut Reserved) -> Result<Option<Part<'a>>, Refused> {
         let mut part = Part::default();
         while !part.is_full() {
-            let Some(item) = self.items.next() else { break };
+            let Some((index, item)) = self.items.next() else { break };
             // `Mapper::new` has checked the request, so this does not fail.
             let item = item.map_err(|error| (ApiError::bad_request(error.to_string()), Reason::Invalid))?;
-            match self.mapper.map(&item) {
-                Ok(Mapped::Draft(draft, id)) => part.push(item, id, draft, reserved)?,
+            if let Some(fault) = self.faults.of(index).first() {
+                let fault = Fault::Refused(fault.text.to_string());
+                self.reject(index, &fault);
+                part.dropped += 1;
+                continue;
+            }
+            let mapped = self.mapper.map(&item, self.warnings.of(index));
+            part.dropped += usize::from(!matches!(mapped, Ok(Mapped::Draft(..))));
+            match mapped {
+                Ok(Mapped::Draft(draft, id)) => {
+                    self.warn(index);
+                    part.push(MappedItem { index, item, id }, draft, reserved)?;
+                }
                 Ok(Mapped::Unselected) => self.ingest.unselected.increment(1),
-                Err(fault) => self.reject(&fault),
+                Ok(Mapped::Stored) => {}
+                Err(fault) => self.reject(index, &fault),
             }
         }
         Ok((!part.drafts.is_empty()).then_some(part))
     }
 
-    fn reject(&mut self, fault: &Fault) {
-        self.metrics.refused(match fault {
-            Fault::TooLong(_) => Reason::TooLarge,
-            _ => Reason::Invalid,
-        });
-        if self.rejected.count == 0 {
-            self.rejected.message = fault.to_string();
+    fn warn(&mut self, index: usize) {
+        if let Some(warning) = self.mapper.warnings().first() {
+            self.remarks.warn(index, warning);
         }
-        self.rejected.count += 1;
+    }
+
+    fn reject(&mut self, index: usize, fault: &Fault) {
+        self.metrics.refused_many(
+            match fault {
+                Fault::TooLong(_) => Reason::TooLarge,
+                _ => Reason::Invalid,
+            },
+            1,
+        );
+        self.remarks.reject(index, &fault.to_string());
     }
 
     /// Stores a part. Items whose ids belong to different events are stored under replacement ids.
-    async fn store(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<(), Refused> {
+    async fn store(&mut self, part: Part<'a>, reserved: &mut Reserved, open_items: &mut usize) -> Result<(), Refused> {
+        *open_items -= part.dropped;
+        let stored = part.drafts.len();
         let taken = self.commit(part, reserved).await?;
-        if taken.is_empty() {
-            return Ok(());
+        if !taken.is_empty() {
+            let replaced = self.run_blocking(|export| export.replace_ids(taken, reserved))?;
+            for MappedItem { index, id, .. } in self.commit(replaced, reserved).await? {
+                // A replacement id is derived from the content, so no other event has it by accident.
+                let fault = format!("its id and the replacement id {id} belong to different events");
+                self.reject(index, &Fault::Refused(fault));
+            }
         }
-        let replaced = self.run_blocking(|export| export.replace_ids(taken, reserved))?;
-        for (_, id) in self.commit(replaced, reserved).await? {
-            // A replacement id is derived from the content, so no other event has it by accident.
-            self.reject(&Fault::Refused(format!("its id and the replacement id {id} belong to different events")));
-        }
+        *open_items -= stored;
         Ok(())
     }
 
     /// Maps items whose ids are taken again, with replacement ids.
-    fn replace_ids(&mut self, taken: Vec<(Item<'a>, Uuid)>, reserved: &mut Reserved) -> Result<Part<'a>, Refused> {
+    fn replace_ids(&mut self, taken: Vec<MappedItem<'a>>, reserved: &mut Reserved) -> Result<Part<'a>, Refused> {
         let mut part = Part::default();
-        for (item, id) in taken {
-            match self.mapper.map_with_replacement_id(&item, id) {
-                Ok(Mapped::Draft(draft, id)) => part.push(item, id, draft, reserved)?,
-                Ok(Mapped::Unselected) => {}
-                Err(fault) => self.reject(&fault),
+        for MappedItem { index, item, id } in taken {
+            match self.mapper.map_with_replacement_id(&item, self.warnings.of(index), id) {
+                Ok(Mapped::Draft(draft, id)) => {
+                    self.warn(index);
+                    part.push(MappedItem { index, item, id }, draft, reserved)?;
+                }
+                Ok(Mapped::Unselected | Mapped::Stored) => {}
+                Err(fault) => self.reject(index, &fault),
             }
         }
         Ok(part)
@@ -240,7 +295,7 @@ impl<'a> Export<'a> {
     }
 
     /// Commits a part, and returns the items whose ids belong to different events.
-    async fn commit(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<Vec<(Item<'a>, Uuid)>, Refused> {
+    async fn commit(&mut self, part: Part<'a>, reserved: &mut Reserved) -> Result<Vec<MappedItem<'a>>, Refused> {
         let (mut taken, mut failed) = (Vec::new(), None);
         let answers = self.ingest.dispatch.commit_many(part.drafts).await;
         for (answer, item) in answers.into_iter().zip(part.items) {

@@ -15,8 +15,9 @@ use buffa::types::{
 };
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::ids::TEXT_MARK;
 use super::request::Signal;
-use super::schema::{Kind, LOGS, Message, TRACES};
+use super::schema::{ANY_VALUE, Kind, LOG_RECORD, LOGS, Message, RESOURCE, SCOPE, SPAN, TRACES};
 use cairn_proof::chain::json::MAX_DEPTH;
 
 /// The maximum nesting depth of messages. Each level of an attribute value takes three messages.
@@ -25,22 +26,47 @@ const MAX_MESSAGE_DEPTH: u32 = 3 * MAX_DEPTH + 16;
 /// 2^53. A double below it represents exactly one integer.
 const EXACT_INTEGER_LIMIT: f64 = 9_007_199_254_740_992.0;
 
-/// Converts a request from JSON to protobuf. Also returns whether the request has the field that contains the items.
+/// Converts a request as a whole. Also returns whether it has the field that contains the items.
 ///
 /// # Errors
 /// When the text is not JSON, or not a request of this signal. The error contains the position.
-pub fn to_protobuf(signal: Signal, text: &[u8]) -> Result<(Vec<u8>, bool), serde_json::Error> {
-    let message = match signal {
+pub fn convert_request(signal: Signal, text: &[u8]) -> Result<(Vec<u8>, bool), serde_json::Error> {
+    let message: &'static Message = match signal {
         Signal::Traces => &TRACES,
         Signal::Logs => &LOGS,
     };
+    convert_message(message, text)
+}
+
+/// Converts a span or log record.
+///
+/// # Errors
+/// When it is not JSON, or has a value of another type.
+pub fn convert_item(signal: Signal, text: &[u8]) -> Result<(), serde_json::Error> {
+    let message: &'static Message = match signal {
+        Signal::Traces => &SPAN,
+        Signal::Logs => &LOG_RECORD,
+    };
+    convert_message(message, text).map(drop)
+}
+
+/// Converts a resource or a scope.
+///
+/// # Errors
+/// When it is not JSON, or has a value of another type.
+pub fn convert_shared(is_resource: bool, text: &[u8]) -> Result<(), serde_json::Error> {
+    let message: &'static Message = if is_resource { &RESOURCE } else { &SCOPE };
+    convert_message(message, text).map(drop)
+}
+
+fn convert_message(message: &'static Message, text: &[u8]) -> Result<(Vec<u8>, bool), serde_json::Error> {
     let mut out = Vec::with_capacity(text.len() / 2);
     let mut reader = serde_json::Deserializer::from_slice(text);
     // The limit of serde_json is lower than that of an event. MAX_MESSAGE_DEPTH replaces it.
     reader.disable_recursion_limit();
-    let has_items_field = MessageSeed { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
+    let has_known_field = MessageSeed { message, out: &mut out, depth: 0 }.deserialize(&mut reader)?;
     reader.end()?;
-    Ok((out, has_items_field))
+    Ok((out, has_known_field))
 }
 
 /// Converts a message. Its value is whether the message has any field of the schema.
@@ -70,15 +96,22 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let Self { message, out, depth } = self;
-        let mut has_known_field = false;
+        let (mut has_known_field, mut has_unknown_field) = (false, false);
         while let Some(field) = map.next_key_seed(FieldNameSeed(message))? {
             match field {
                 Some((number, kind)) => {
                     map.next_value_seed(FieldValueSeed { number, kind, out, depth })?;
                     has_known_field = true;
                 }
-                None => drop(map.next_value::<IgnoredAny>()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                    has_unknown_field = true;
+                }
             }
+        }
+        // A value must not disappear because no rule knows its form.
+        if has_unknown_field && !has_known_field && std::ptr::eq(message.as_ptr(), ANY_VALUE.as_ptr()) {
+            return Err(A::Error::custom("a value in a form that OTLP does not have"));
         }
         Ok(has_known_field)
     }
@@ -254,8 +287,12 @@ impl<'de> Visitor<'de> for FieldValueSeed<'_> {
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
         match self.kind {
             Kind::Text => self.bytes(bytes),
-            // An invalid id is converted to an empty one, so that only its span is rejected, not the request.
-            Kind::Hex => self.bytes(&from_hex(bytes).unwrap_or_default()),
+            Kind::Hex => match cairn_proof::hex::parse_mixed(bytes) {
+                Some(id) if matches!(id.len(), 8 | 16) => self.bytes(&id),
+                _ if bytes.is_empty() => self.bytes(bytes),
+                // Marked as a text, because it may have the length of an id.
+                _ => self.bytes(&[&[TEXT_MARK], bytes].concat()),
+            },
             _ => match from_base64(bytes) {
                 Some(bytes) => self.bytes(&bytes),
                 None => Err(self.unexpected(String::from_utf8_lossy(&bytes[..bytes.len().min(256)]))),
@@ -267,6 +304,8 @@ impl<'de> Visitor<'de> for FieldValueSeed<'_> {
         let Self { number, kind, out, depth } = self;
         let message = match kind {
             Kind::Message(message) => message,
+            // An encoding of Go's structs: the fields of the value are in an object of their own.
+            Kind::Inline => return MessageSeed { message: &ANY_VALUE, out, depth }.visit_map(map).map(drop),
             _ => return Err(FieldValueSeed { number, kind, out, depth }.unexpected("an object")),
         };
         if depth >= MAX_MESSAGE_DEPTH {
@@ -309,13 +348,6 @@ fn write_message<E>(
         }
     }
     Ok(())
-}
-
-fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (pairs, rest) = text.as_chunks();
-    let pair = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
-    if rest.is_empty() { pairs.iter().map(pair).collect() } else { None }
 }
 
 /// Decodes base64 in either alphabet, with or without padding.

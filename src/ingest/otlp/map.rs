@@ -4,11 +4,18 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::event::{ResourceScope, uuid_v5};
-use super::family::Family;
-use super::record::{Ordinals, Record};
-use super::request::{Item, Items, ResourceScopeCache, Signal};
-use super::span::{self, Span};
+use super::ancestors::{Ancestors, Unread};
+use super::event::agent_id;
+use super::facts::{Context, Facts};
+use super::ids::uuid_v5;
+use super::mapping::compiled::Mapping;
+use super::mapping::row::Target;
+use super::notes::Note;
+use super::record::{Record, RecordIds};
+use super::request::{Item, Items, Signal};
+use super::resource::ResourceScopeCache;
+use super::span::Span;
+use super::stored::{SpanIdentity, StoredEvents};
 use super::value::{Fault, Json};
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::format::record::Draft;
@@ -21,9 +28,6 @@ const MAX_PROTOBUF_RATIO: usize = 6;
 
 /// The minimum length of a member of a JSON object, in bytes.
 const MIN_MEMBER_BYTES: usize = 4;
-
-/// The memory that is kept per item until the request is stored, in bytes: its entry in [`Family`] or [`Ordinals`].
-const ITEM_BYTES: usize = 64;
 
 /// The limits of a request and its items.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,29 @@ impl Limits {
     fn members(&self) -> usize {
         self.event / MIN_MEMBER_BYTES
     }
+
+    /// Whether an item may fit into an event. Larger ones are not read at all.
+    fn may_fit(&self, item: &Item<'_>) -> bool {
+        [item.resource, item.scope, item.message].into_iter().all(|part| part.len() <= self.item_len())
+    }
+
+    /// The maximum length of an item, its resource and its scope, in bytes.
+    fn item_len(&self) -> usize {
+        self.event.saturating_mul(MAX_PROTOBUF_RATIO)
+    }
+}
+
+/// What the mapping of a request uses of its surroundings.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The settings.
+    pub config: &'a OtlpConfig,
+    /// The mapping.
+    pub mapping: &'a Mapping,
+    /// The events that are stored.
+    pub stored: &'a dyn StoredEvents,
+    /// The limits.
+    pub limits: Limits,
 }
 
 /// The result of mapping an item.
@@ -51,14 +78,21 @@ pub enum Mapped {
     Draft(Draft, Uuid),
     /// The span is excluded by `ingest.otlp.select`.
     Unselected,
+    /// The log record is stored already.
+    Stored,
 }
 
 /// What was written to `Mapper::json`: an event without its id.
 enum Written {
     /// A span, with the id of its event.
     Span(Uuid),
-    /// A log record. Its id is derived from what was written.
-    Record,
+    /// A log record, whose id is derived from what was written.
+    Record {
+        /// Whether the record has a time.
+        is_timed: bool,
+        /// The id of the event of its span.
+        span: Option<Uuid>,
+    },
     /// Nothing: the span is excluded by `ingest.otlp.select`.
     Unselected,
 }
@@ -70,37 +104,42 @@ pub struct Mapper<'a> {
     items: usize,
     /// The expanded size of the request, see [`Limits::expanded_bytes`].
     expanded_bytes: usize,
-    limits: Limits,
-    select: Select,
-    default_agent: &'a str,
+    around: Surroundings<'a>,
     source: EventSource<'a>,
     resource_scopes: ResourceScopeCache<'a>,
-    family: Family<'a>,
-    ordinals: Ordinals,
+    ancestors: Ancestors<'a>,
+    /// The span of the last log record: the id of its event, and its agent and session.
+    last_span: Option<(Uuid, Option<SpanIdentity>)>,
+    record_ids: RecordIds<'a>,
+    facts: Facts<'a>,
     scratch: ParserScratch,
     json: Json,
+    warnings: Vec<String>,
     last_agent: LastAgent,
 }
 
 impl<'a> Mapper<'a> {
-    /// Checks the whole request before any of it is stored, and records the parents of its spans.
+    /// Checks the form and the size of the whole request before any of it is stored, and records the agents and sessions
+    /// of its spans. An item that cannot be read is refused later, when it is mapped.
     ///
     /// # Errors
-    /// When the request is malformed, has too many items, or is too large.
-    pub fn new(signal: Signal, request: &'a [u8], config: &'a OtlpConfig, limits: Limits) -> Result<Mapper<'a>, Fault> {
+    /// When the request is malformed outside of its items, has too many items, or is too large.
+    pub fn new(signal: Signal, request: &'a [u8], around: Surroundings<'a>) -> Result<Mapper<'a>, Fault> {
+        let max_members = around.limits.members();
         let mut mapper = Mapper {
             signal,
             items: 0,
             expanded_bytes: 0,
-            limits,
-            select: config.select,
-            default_agent: &config.agent_id,
+            around,
             source: EventSource::OTLP,
-            resource_scopes: ResourceScopeCache::new(limits.members()),
-            family: Family::default(),
-            ordinals: Ordinals::default(),
+            resource_scopes: ResourceScopeCache::new(max_members),
+            ancestors: Ancestors::new(None),
+            last_span: None,
+            record_ids: RecordIds::new(request),
+            facts: Facts::default(),
             scratch: ParserScratch::default(),
-            json: Json::new(limits.members()),
+            json: Json::new(max_members),
+            warnings: Vec::new(),
             last_agent: LastAgent::default(),
         };
         mapper.check_request(request)?;
@@ -113,41 +152,37 @@ impl<'a> Mapper<'a> {
     }
 
     fn check_request(&mut self, request: &'a [u8]) -> Result<(), Fault> {
-        let mut last: (&[u8], &[u8]) = (&[], &[]);
+        let limits = self.around.limits;
         for item in Items::of(request) {
             let item = item?;
             self.items += 1;
             self.expanded_bytes =
                 self.expanded_bytes.saturating_add(item.resource.len() + item.scope.len() + item.message.len());
-            if self.items > self.limits.items {
-                let (max, item) = (self.limits.items, self.signal.item());
+            if self.items > limits.items {
+                let (max, item) = (limits.items, self.signal.item());
                 return Err(Fault::TooLarge(format!("the request has more than {max} {item}s (limits.otlp_records)")));
             }
-            if self.expanded_bytes > self.limits.expanded_bytes {
+            if self.expanded_bytes > limits.expanded_bytes {
                 let message =
                     "the request is too large once each item is counted with its resource (limits.body_bytes)";
                 return Err(Fault::TooLarge(message.to_owned()));
             }
-            if !(std::ptr::eq(last.0, item.resource) && std::ptr::eq(last.1, item.scope)) {
-                ResourceScope::check(item.resource, item.scope)?;
-                last = (item.resource, item.scope);
-            }
-            match self.signal {
-                Signal::Logs => Record::check(item.message)?,
-                Signal::Traces => {
-                    let span = Span::outline(item.message)?;
-                    if let Some(key) = span.key {
-                        self.family.add(key, span.parent, span.agent);
-                    }
-                }
-            }
+        }
+        // A single span has no ancestors in its request.
+        if self.signal == Signal::Traces && self.items > 1 {
+            self.ancestors = Ancestors::new(Some(Unread {
+                request,
+                mapping: self.around.mapping,
+                max_attributes: limits.members(),
+                max_len: limits.item_len(),
+            }));
         }
         Ok(())
     }
 
     /// The memory that the mapper keeps for the items of the request, in bytes.
     pub fn tracking_bytes(&self) -> usize {
-        self.items * ITEM_BYTES
+        self.items * Ancestors::NODE_BYTES.max(RecordIds::RECORD_BYTES)
     }
 
     /// The expanded size of the request, in bytes, see [`Limits::expanded_bytes`].
@@ -155,26 +190,63 @@ impl<'a> Mapper<'a> {
         self.expanded_bytes
     }
 
-    /// Maps one item.
+    /// The number of items in the request.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The warnings of the event that was mapped last.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Maps one item. `notes` become warnings of the event.
     ///
     /// # Errors
     /// When the item can never be an event.
-    pub fn map(&mut self, item: &Item<'a>) -> Result<Mapped, Fault> {
-        let id = match self.write(item)? {
-            Written::Span(id) => id,
-            Written::Record => {
-                // The id does not depend on default labels, because a repeated export may reach a server with other
-                // labels.
-                let canonical = self.with_content(EventSource::OTLP, |content| {
-                    let mut canonical = Vec::with_capacity(content.canonical_len());
-                    content.write(&mut canonical);
-                    canonical
-                })?;
-                self.ordinals.id(&canonical)
+    pub fn map(&mut self, item: &Item<'a>, notes: &[Note]) -> Result<Mapped, Fault> {
+        match self.write(item, notes, None)? {
+            Written::Span(id) => self.draft(self.source, id).map(|draft| Mapped::Draft(draft, id)),
+            Written::Record { is_timed, span } => self.map_record(item, notes, is_timed, span),
+            Written::Unselected => Ok(Mapped::Unselected),
+        }
+    }
+
+    /// Maps a log record that was written without the agent and session of its span. Its id is derived from that, so it
+    /// does not depend on whether the span has arrived before; nor does it depend on default labels, because a repeated
+    /// export may reach a server with other labels.
+    fn map_record(
+        &mut self,
+        item: &Item<'a>,
+        notes: &[Note],
+        is_timed: bool,
+        span: Option<Uuid>,
+    ) -> Result<Mapped, Fault> {
+        let canonical = self.with_content(EventSource::OTLP, |content, _| {
+            let mut canonical = Vec::with_capacity(content.canonical_len());
+            content.write(&mut canonical);
+            canonical
+        })?;
+        let id = self.record_ids.next(&canonical, is_timed);
+        if let Some(identity) = span.and_then(|span| self.identity_of(span)) {
+            if self.around.stored.contains(id) {
+                return Ok(Mapped::Stored);
             }
-            Written::Unselected => return Ok(Mapped::Unselected),
-        };
-        self.draft(self.source, id, None).map(|draft| Mapped::Draft(draft, id))
+            self.write(item, notes, Some(&identity))?;
+        }
+        self.draft(self.source, id).map(|draft| Mapped::Draft(draft, id))
+    }
+
+    /// The agent and session of a stored span. Consecutive records often have the same span.
+    fn identity_of(&mut self, span: Uuid) -> Option<SpanIdentity> {
+        match &self.last_span {
+            Some((last, identity)) if *last == span => identity.clone(),
+            _ => {
+                let identity = self.around.stored.identity(span);
+                self.last_span = Some((span, identity.clone()));
+                identity
+            }
+        }
     }
 
     /// Maps one item whose id, `taken`, belongs to a different event. Its draft gets a replacement id, derived from
@@ -182,79 +254,102 @@ impl<'a> Mapper<'a> {
     ///
     /// # Errors
     /// As for [`Mapper::map`].
-    pub fn map_with_replacement_id(&mut self, item: &Item<'a>, taken: Uuid) -> Result<Mapped, Fault> {
-        if matches!(self.write(item)?, Written::Unselected) {
-            return Ok(Mapped::Unselected);
+    pub fn map_with_replacement_id(&mut self, item: &Item<'a>, notes: &[Note], taken: Uuid) -> Result<Mapped, Fault> {
+        match self.write(item, notes, None)? {
+            Written::Unselected => return Ok(Mapped::Unselected),
+            Written::Record { span: Some(span), .. } => {
+                if let Some(identity) = self.identity_of(span) {
+                    self.write(item, notes, Some(&identity))?;
+                }
+            }
+            _ => {}
         }
         // The replacement id does not depend on default labels either.
-        let id = uuid_v5(&taken, self.draft(EventSource::OTLP, taken, None)?.canonical());
-        let warning = format!("id: {taken} belongs to a different event that is already stored");
-        self.draft(self.source, id, Some(warning)).map(|draft| Mapped::Draft(draft, id))
+        let id = uuid_v5(&taken, self.draft(EventSource::OTLP, taken)?.canonical());
+        self.warnings.insert(0, format!("id: {taken} belongs to a different event that is already stored"));
+        self.draft(self.source, id).map(|draft| Mapped::Draft(draft, id))
     }
 
-    /// Writes the event of an item, without its id, to `json`.
-    fn write(&mut self, item: &Item<'a>) -> Result<Written, Fault> {
+    /// Writes the event of an item, without its id, to `json`. `identity` is that of the span of a log record.
+    fn write(&mut self, item: &Item<'a>, notes: &[Note], identity: Option<&SpanIdentity>) -> Result<Written, Fault> {
+        let Surroundings { config, mapping, limits, .. } = self.around;
         let too_long = || {
-            let limit = self.limits.event;
+            let limit = limits.event;
             Fault::TooLong(format!("the {} is longer than {limit} bytes (limits.event_bytes)", self.signal.item()))
         };
-        let may_fit = |part: &[u8]| part.len() <= self.limits.event.saturating_mul(MAX_PROTOBUF_RATIO);
-        if ![item.resource, item.scope, item.message].into_iter().all(may_fit) {
+        if !limits.may_fit(item) {
             return Err(too_long());
         }
-        let shared = self.resource_scopes.of(item)?;
-        if shared.resource_json.bytes.len() + shared.scope_json.bytes.len() > self.limits.event {
+        let shared = self.resource_scopes.of(item, mapping)?;
+        if shared.len() > limits.event {
             return Err(too_long());
         }
-        let max_members = self.limits.members();
-        let json = &mut self.json;
+        let (facts, json, warnings) = (&mut self.facts, &mut self.json, &mut self.warnings);
+        facts.clear();
         json.clear();
+        warnings.clear();
+        warnings.extend(notes.iter().map(|note| note.text.to_string()));
         json.has_replacements = shared.has_replacements();
-        let agent_name = |own: Option<Cow<'a, str>>, inherited: Option<Cow<'a, str>>| {
-            own.or(inherited).or_else(|| shared.service()).unwrap_or(Cow::Borrowed(self.default_agent))
+        let mut context = Context {
+            mapping,
+            signal: self.signal,
+            shared,
+            relatives: &mut self.ancestors,
+            parent: None,
+            span: identity,
+            default_agent: &config.agent_id,
+            action_type: Cow::Borrowed(""),
+            is_own_only: false,
         };
         match self.signal {
             Signal::Traces => {
-                let mut span = Span::read(item.message, max_members)?;
-                if self.select == Select::Agent && !span.attributes.has_agent_attribute() {
+                let span = Span::read(item.message, facts, mapping, limits.members())?;
+                context.parent = span.parent();
+                if config.select == Select::Agent && facts.value(Target::Selected, &mut context, json).is_none() {
                     return Ok(Written::Unselected);
                 }
-                let id = span::id_of(span.key()?);
-                let own = span.attributes.take_agent();
-                let parent = if own.is_none() { span.parent() } else { None };
-                let agent = agent_name(own, parent.and_then(|parent| self.family.agent_of_ancestor(parent).cloned()));
-                span.write(json, shared, agent, &mut self.scratch)?;
-                Ok(Written::Span(id))
+                let key = span.key()?;
+                span.warn_of_ids(&key, warnings);
+                let agent = take_agent(facts, &mut context, json, warnings);
+                span.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                Ok(Written::Span(key.event_id()))
             }
             Signal::Logs => {
-                let mut record = Record::read(item.message, max_members)?;
-                let agent = agent_name(record.attributes.take_agent(), None);
-                record.write(json, shared, agent, &mut self.scratch)?;
-                Ok(Written::Record)
+                let record = Record::read(item.message, facts, mapping, limits.members())?;
+                record.warn_of_ids(warnings);
+                let agent = take_agent(facts, &mut context, json, warnings);
+                record.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                let span = record.span().map(|span| span.event_id());
+                Ok(Written::Record { is_timed: record.is_timed(), span })
             }
         }
     }
 
     /// Adds the id to what was written, and returns the draft.
-    fn draft(&mut self, source: EventSource<'_>, id: Uuid, warning: Option<String>) -> Result<Draft, Fault> {
+    fn draft(&mut self, source: EventSource<'_>, id: Uuid) -> Result<Draft, Fault> {
         self.json.field(Field::Id);
         self.json.quoted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
-        let replaced = self.json.has_replacements.then(|| "text that was not UTF-8 was replaced by U+FFFD".to_owned());
-        let warnings: Vec<String> = warning.into_iter().chain(replaced).collect();
-        self.with_content(source, |content| Draft::with_warnings(content, &warnings))
+        if self.json.has_replacements {
+            self.json.has_replacements = false;
+            self.warnings.push("text that was not UTF-8 was replaced by U+FFFD".to_owned());
+        }
+        self.with_content(source, Draft::with_warnings)
     }
 
     /// Checks that what was written is the content of an event, and passes it to `work`. What was written is canonical
     /// already: names are in order, numbers and strings in their canonical form.
-    fn with_content<T>(&mut self, source: EventSource<'_>, work: impl FnOnce(&Content<'_>) -> T) -> Result<T, Fault> {
+    fn with_content<T>(
+        &mut self,
+        source: EventSource<'_>,
+        work: impl FnOnce(&Content<'_>, &[String]) -> T,
+    ) -> Result<T, Fault> {
         let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
         let added_labels = source.add_labels(&mut self.json.bytes, &mut slots);
-        let mut warnings = Vec::new();
-        let content =
-            Content::of(&self.json.bytes, slots, &mut warnings, source, self.limits.event, &mut self.last_agent);
+        let (limit, mut own_warnings) = (self.around.limits.event, Vec::new());
+        let content = Content::of(&self.json.bytes, slots, &mut own_warnings, source, limit, &mut self.last_agent);
         let result = content.map(|mut content| {
             content.added_labels = added_labels;
-            work(&content)
+            work(&content, &self.warnings)
         });
         self.json.bytes.truncate(written);
         result.map_err(|error| match error.fault {
@@ -262,4 +357,20 @@ impl<'a> Mapper<'a> {
             JsonFault::Syntax | JsonFault::Content => Fault::Refused(error.message),
         })
     }
+}
+
+/// The agent of a record, whose attribute is then not repeated in the metadata.
+fn take_agent<'a>(
+    facts: &mut Facts<'a>,
+    context: &mut Context<'_, 'a>,
+    json: &Json,
+    warnings: &mut Vec<String>,
+) -> Cow<'a, str> {
+    let Some((name, taken)) = facts.text(Target::AgentId, context, json) else {
+        return Cow::Borrowed(context.default_agent);
+    };
+    facts.mark_used(taken);
+    let (agent, warning) = agent_id(name);
+    warnings.extend(warning);
+    agent
 }

@@ -8,24 +8,38 @@
 //! maps each item to an event, using [`span`] or [`record`], [`attributes`], [`value`] and [`family`]. [`wire`] reads
 //! protobuf in place.
 
+mod ancestors;
 mod answer;
+mod any_value;
+mod assembled;
 mod attributes;
 mod event;
-mod family;
+mod facts;
+mod found;
 mod http;
+mod ids;
 mod json;
+mod json_request;
 mod map;
-mod parts;
+pub mod mapping;
+mod notes;
 mod record;
 mod request;
+mod resource;
 mod schema;
 mod span;
+mod span_events;
+mod stored;
+mod text_tests;
 mod value;
 mod wire;
 
 pub use answer::with_status;
 pub use http::routes;
-pub use json::to_protobuf;
-pub use map::{Limits, Mapped, Mapper};
+pub use json_request::{Converted, to_protobuf};
+pub use map::{Limits, Mapped, Mapper, Surroundings};
+pub use mapping::compiled::Mapping;
+pub use mapping::custom::MappingRow;
 pub use request::{Item, Items, Signal};
+pub use stored::{NoEvents, StoredEvents};
 pub use value::Fault;

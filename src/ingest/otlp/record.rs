@@ -1,45 +1,56 @@
-//! Maps a log record to an event. `docs/otlp.md`, sections "Mapping of log records" and "Metadata", specify the
-//! mapping.
+//! Reads a log record, and writes it as an event. `docs/otlp.md` specifies the mapping.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::attributes::{Attributes, KnownKey};
-use super::event::{ResourceScope, SpanKey, uuid_v5, write_content, write_labels, write_session};
-use super::span;
-use super::value::{Attribute, Fault, Json, METADATA_MEMBER_LEVEL, check};
+use super::any_value::Attribute;
+use super::event::{write_content, write_labels, write_text};
+use super::facts::{Context, Facts};
+use super::ids::{SpanId, SpanKey, TraceId, uuid_v5};
+use super::mapping::compiled::Mapping;
+use super::mapping::row::Target;
+use super::request::Signal;
+use super::resource::ResourceScope;
+use super::span::{take_user, write_outcome};
+use super::value::{Fault, Json, METADATA_MEMBER_LEVEL};
 use super::wire::Fields;
 use cairn_proof::chain::json::ParserScratch;
-use cairn_proof::chain::{Field, time};
+use cairn_proof::chain::{DEFAULT_ACTION_TYPE, Field, time};
 
 /// The namespace of the ids of log records.
 const NAMESPACE: Uuid = Uuid::from_u128(0x42a361c1_0476_4a55_b899_0499996154ff);
 
-/// `SEVERITY_NUMBER_ERROR`, the lowest severity number of an error.
-const SEVERITY_ERROR: u64 = 17;
-
-const INPUT: [KnownKey; 5] = [
-    KnownKey::Prompt,
-    KnownKey::Arguments,
-    KnownKey::ToolInput,
-    KnownKey::ToolParameters,
-    KnownKey::GenAiInputMessages,
-];
-const OUTPUT: [KnownKey; 3] = [KnownKey::Output, KnownKey::Response, KnownKey::GenAiOutputMessages];
-const ERROR: [KnownKey; 4] = [KnownKey::ErrorMessage, KnownKey::Error, KnownKey::ErrorType, KnownKey::ErrorTypeShort];
-
-/// Counts identical records of one request, and assigns their ids.
-#[derive(Default)]
-pub struct Ordinals {
+/// Assigns the ids of the log records of one request.
+pub struct RecordIds<'a> {
+    /// The whole request.
+    request: &'a [u8],
+    /// The SHA-256 of the request, once it is needed.
+    digest: Option<[u8; 32]>,
+    /// The number of identical records so far, by the id of the first one.
     seen: HashMap<Uuid, u64, foldhash::fast::RandomState>,
 }
 
-impl Ordinals {
-    /// The id of the next record whose mapped event is `content`.
-    pub fn id(&mut self, content: &[u8]) -> Uuid {
-        let first = uuid_v5(&NAMESPACE, content);
+impl<'a> RecordIds<'a> {
+    /// The memory for each record, in bytes: an entry and its share of the table.
+    pub const RECORD_BYTES: usize = 2 * size_of::<(Uuid, u64)>();
+
+    /// The ids of a request.
+    pub fn new(request: &'a [u8]) -> RecordIds<'a> {
+        RecordIds { request, digest: None, seen: HashMap::default() }
+    }
+
+    /// The id of the next record whose mapped event is `content`. Two identical records without a time, in two requests,
+    /// are two events unless the requests have the same bytes: then the second one is a repetition of the first.
+    pub fn next(&mut self, content: &[u8], is_timed: bool) -> Uuid {
+        let mut first = uuid_v5(&NAMESPACE, content);
+        if !is_timed {
+            let request = self.request;
+            let digest = self.digest.get_or_insert_with(|| Sha256::digest(request).into());
+            first = uuid_v5(&first, digest);
+        }
         let ordinal = self.seen.entry(first).or_default();
         *ordinal += 1;
         match *ordinal {
@@ -49,15 +60,12 @@ impl Ordinals {
     }
 }
 
-/// A decoded log record.
+/// The fields of a log record that are not in its [`Facts`].
+#[derive(Default)]
 pub struct Record<'a> {
     time_ns: u64,
     observed_time_ns: u64,
     severity: Cow<'a, str>,
-    severity_number: u64,
-    body: Option<&'a [u8]>,
-    /// The attributes.
-    pub attributes: Attributes<'a>,
     dropped: u64,
     flags: u64,
     trace_id: &'a [u8],
@@ -66,46 +74,21 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Decodes a `LogRecord` with at most `max_attributes` attributes.
-    pub fn read(message: &'a [u8], max_attributes: usize) -> Result<Record<'a>, Fault> {
-        let mut attributes = Attributes::new(max_attributes);
-        let mut record = Record::read_with(message, |attribute| attributes.push(attribute))?;
-        record.attributes = attributes;
-        Ok(record)
-    }
-
-    /// Checks that a `LogRecord` is well-formed, including all nested values.
-    pub fn check(message: &'a [u8]) -> Result<(), Fault> {
-        let record = Record::read_with(message, |attribute| Ok(check(attribute.value, 0)?))?;
-        Ok(check(record.body.unwrap_or_default(), 0)?)
-    }
-
-    /// Decodes a `LogRecord`, and calls `visit` for each attribute. The list of attributes of the result is empty.
-    fn read_with(
-        message: &'a [u8],
-        mut visit: impl FnMut(Attribute<'a>) -> Result<(), Fault>,
-    ) -> Result<Record<'a>, Fault> {
-        let mut record = Record {
-            time_ns: 0,
-            observed_time_ns: 0,
-            severity: Cow::Borrowed(""),
-            severity_number: 0,
-            body: None,
-            attributes: Attributes::new(0),
-            dropped: 0,
-            flags: 0,
-            trace_id: &[],
-            span_id: &[],
-            event_name: Cow::Borrowed(""),
-        };
+    /// Decodes a `LogRecord` with at most `max` attributes. Its attributes, body, name and severity go into `facts`,
+    /// which are empty.
+    ///
+    /// # Errors
+    /// When the message is malformed, or has too many attributes.
+    pub fn read(message: &'a [u8], facts: &mut Facts<'a>, mapping: &Mapping, max: usize) -> Result<Record<'a>, Fault> {
+        let mut record = Record::default();
         for field in Fields::of(message) {
             let field = field?;
             match field.number() {
                 1 => record.time_ns = field.fixed64()?,
-                2 => record.severity_number = field.varint()?,
+                2 => facts.severity = field.varint()?,
                 3 => record.severity = field.text()?,
-                5 => record.body = Some(field.bytes()?),
-                6 => visit(Attribute::read(field.bytes()?)?)?,
+                5 => facts.body = Some(field.bytes()?),
+                6 => facts.attributes.push(Attribute::read(field.bytes()?)?, mapping, Signal::Logs, max)?,
                 7 => record.dropped = field.varint()?,
                 8 => record.flags = field.fixed32()?,
                 9 => record.trace_id = field.bytes()?,
@@ -115,86 +98,89 @@ impl<'a> Record<'a> {
                 _ => {}
             }
         }
+        facts.trace = TraceId::of(record.trace_id);
+        // Senders put a source-code location into the field, too.
+        match facts.attributes.text(mapping.event_name()) {
+            Some(name) => {
+                facts.attributes.mark_used(mapping.event_name());
+                facts.name = name;
+            }
+            None => facts.name = std::mem::take(&mut record.event_name),
+        }
         Ok(record)
     }
 
+    /// Whether the record has a time.
+    pub fn is_timed(&self) -> bool {
+        self.time_ns != 0 || self.observed_time_ns != 0
+    }
+
+    /// The span in which the record was written.
+    pub fn span(&self) -> Option<SpanKey<'a>> {
+        SpanKey::of(self.trace_id, self.span_id)
+    }
+
+    /// Warnings about ids that are not as the protocol requires.
+    pub fn warn_of_ids(&self, warnings: &mut Vec<String>) {
+        if let Some(trace) = TraceId::of(self.trace_id).filter(|id| !id.is_valid()) {
+            warnings.push(format!("trace_id: {trace} is not an id of 16 bytes, and is kept as text"));
+        }
+        if let Some(span) = SpanId::of(self.span_id).filter(|id| !id.is_valid()) {
+            warnings.push(format!("span_id: {span} is not an id of 8 bytes, and is kept as text"));
+        }
+    }
+
     /// Writes the members of the JSON object of the event, except its id.
+    ///
+    /// # Errors
+    /// When an attribute or the body cannot be a part of an event.
     pub fn write(
-        &mut self,
+        &self,
         json: &mut Json,
-        shared: &ResourceScope<'a>,
+        facts: &mut Facts<'a>,
+        context: &mut Context<'_, 'a>,
         agent: Cow<'a, str>,
         scratch: &mut ParserScratch,
     ) -> Result<(), Fault> {
         json.field(Field::AgentId);
         json.text(agent);
-        let name = self.name();
+        let action_type = facts.text(Target::ActionType, context, json).map(|(text, _)| text);
+        context.action_type = action_type.unwrap_or(Cow::Borrowed(DEFAULT_ACTION_TYPE));
         json.field(Field::ActionType);
-        json.quoted(action_type(&name).as_bytes());
-        json.field_unless_empty(Field::ActionName, name);
-        write_content(json, Field::ActionInput, &mut self.attributes, &INPUT, scratch)?;
-        write_content(json, Field::ActionOutput, &mut self.attributes, &OUTPUT, scratch)?;
-        write_session(json, &mut self.attributes, self.trace_id);
-        self.write_status(json);
-        self.write_duration(json);
+        json.quoted(context.action_type.as_bytes());
+        write_text(json, Field::ActionName, Target::ActionName, facts, context);
+        write_content(json, Field::ActionInput, Target::ActionInput, facts, context, scratch)?;
+        write_content(json, Field::ActionOutput, Target::ActionOutput, facts, context, scratch)?;
+        write_text(json, Field::SessionId, Target::SessionId, facts, context);
+        write_outcome(json, facts, context);
+        write_duration(json, facts, context);
         let time_ns = if self.time_ns == 0 { self.observed_time_ns } else { self.time_ns };
         if time_ns != 0 {
             json.field(Field::Timestamp);
             json.quoted(&time::format_ns(time_ns));
         }
-        write_labels(json, shared, &mut self.attributes)?;
+        write_labels(json, context, &mut facts.attributes)?;
+        let user = take_user(facts, context, json);
         json.field(Field::Metadata);
         json.raw(b"{");
-        self.write_metadata(json, shared)?;
+        self.write_metadata(json, facts, context.shared, user)?;
         json.raw(b"}");
         Ok(())
     }
 
-    fn name(&mut self) -> Cow<'a, str> {
-        match self.attributes.text(KnownKey::EventName) {
-            Some(name) => {
-                self.attributes.mark_used(KnownKey::EventName);
-                name
-            }
-            None => std::mem::take(&mut self.event_name),
-        }
-    }
-
-    fn write_status(&mut self, json: &mut Json) {
-        let success = self.attributes.scalar_text(KnownKey::Success);
-        let message = self.attributes.first_text(&ERROR);
-        if self.severity_number >= SEVERITY_ERROR || success.as_deref() == Some("false") || message.is_some() {
-            json.field(Field::ActionStatus);
-            json.quoted(b"error");
-            if let Some((key, message)) = message {
-                self.attributes.mark_used(key);
-                json.field_unless_empty(Field::ErrorMessage, message);
-            }
-        } else if success.as_deref() == Some("true") {
-            self.attributes.mark_used(KnownKey::Success);
-            json.field(Field::ActionStatus);
-            json.quoted(b"success");
-        }
-    }
-
-    fn write_duration(&mut self, json: &mut Json) {
-        let duration = self.attributes.scalar_text(KnownKey::DurationMs).and_then(|text| text.parse::<f64>().ok());
-        // Below this bound a double represents every integer exactly.
-        let duration_ms = duration.filter(|duration| (0.0..9e15).contains(duration)).map(|duration| duration as u64);
-        if let Some(duration_ms) = duration_ms {
-            self.attributes.mark_used(KnownKey::DurationMs);
-            json.field(Field::DurationMs);
-            json.raw(itoa::Buffer::new().format(duration_ms).as_bytes());
-        }
-    }
-
     /// Writes the members of `metadata`, in the order of their names.
-    fn write_metadata(&self, json: &mut Json, shared: &ResourceScope<'a>) -> Result<(), Fault> {
-        if self.attributes.has_unused() {
+    fn write_metadata(
+        &self,
+        json: &mut Json,
+        facts: &Facts<'a>,
+        shared: &ResourceScope<'a>,
+        user: Option<Cow<'a, str>>,
+    ) -> Result<(), Fault> {
+        if facts.attributes.has_unused() {
             json.key("attributes");
-            self.attributes.write_unused(json)?;
+            facts.attributes.write_unused(json)?;
         }
-        if let Some(body) = self.body.filter(|body| !body.is_empty()) {
+        if let Some(body) = facts.body.filter(|body| !body.is_empty() && !facts.is_body_used) {
             json.key("body");
             json.any(body, METADATA_MEMBER_LEVEL - 1)?;
         }
@@ -204,26 +190,26 @@ impl<'a> Record<'a> {
         if self.observed_time_ns != 0 && self.time_ns != 0 {
             json.plain("observed_timestamp", &time::format_ns(self.observed_time_ns));
         }
-        if let Some(span) = SpanKey::of(self.trace_id, self.span_id) {
-            let id = span::id_of(span);
-            json.plain("parent_id", id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        if let Some(span) = self.span() {
+            json.plain("parent_id", span.event_id().hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         }
-        json.object_unless_empty("resource", &shared.resource_json);
-        json.object_unless_empty("scope", &shared.scope_json);
+        shared.write(json);
         json.text_unless_empty("severity", self.severity.clone());
-        json.number_unless_zero("severity_number", self.severity_number);
-        json.hex_unless_zero("span_id", self.span_id);
-        json.hex_unless_zero("trace_id", self.trace_id);
+        json.number_unless_zero("severity_number", facts.severity);
+        json.id_unless_missing("span_id", SpanId::of(self.span_id));
+        json.id_unless_missing("trace_id", TraceId::of(self.trace_id));
+        json.text_unless_empty("user_id", user.unwrap_or_default());
         Ok(())
     }
 }
 
-/// The action type for the last part of an event name: that of `claude_code.tool_result` is `tool_result`.
-fn action_type(name: &str) -> &'static str {
-    match name.rsplit('.').next().unwrap_or_default() {
-        "tool_result" => "TOOL_RESULT",
-        "api_request" => "LLM_CALL",
-        "user_prompt" => "AGENT_TURN",
-        _ => "CUSTOM",
+fn write_duration<'a>(json: &mut Json, facts: &mut Facts<'a>, context: &Context<'_, 'a>) {
+    let key = context.mapping.duration_ms();
+    let duration = facts.attributes.scalar_text(key).and_then(|text| text.parse::<f64>().ok());
+    // Below this bound a double represents every integer exactly.
+    if let Some(duration) = duration.filter(|duration| (0.0..9e15).contains(duration)) {
+        facts.attributes.mark_used(key);
+        json.field(Field::DurationMs);
+        json.raw(itoa::Buffer::new().format(duration as u64).as_bytes());
     }
 }

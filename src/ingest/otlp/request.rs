@@ -2,8 +2,6 @@
 
 use buffa::DecodeError;
 
-use super::event::ResourceScope;
-use super::value::Fault;
 use super::wire::Fields;
 
 /// The kind of an export request.
@@ -46,8 +44,12 @@ impl Signal {
 pub struct Item<'a> {
     /// Its `Resource`, encoded.
     pub resource: &'a [u8],
+    /// The schema URL of its `Resource`.
+    pub resource_schema_url: &'a [u8],
     /// Its `InstrumentationScope`, encoded.
     pub scope: &'a [u8],
+    /// The schema URL of its `InstrumentationScope`.
+    pub scope_schema_url: &'a [u8],
     /// The `Span` or `LogRecord`, encoded.
     pub message: &'a [u8],
 }
@@ -58,35 +60,41 @@ pub struct Items<'a> {
     resources: Fields<'a>,
     scopes: Fields<'a>,
     messages: Fields<'a>,
-    resource: &'a [u8],
-    scope: &'a [u8],
+    /// The resource, the scope and their schema URLs; the message is empty.
+    shared: Item<'a>,
 }
 
 /// `resource_spans` and `resource_logs` of a request.
 const RESOURCES: u32 = 1;
 /// `resource` of a `ResourceSpans`, `scope` of a `ScopeSpans`.
 const SHARED: u32 = 1;
-/// `scope_spans` of a `ResourceSpans`, `spans` of a `ScopeSpans`.
+/// `scope_spans` of a `ResourceSpans`, `spans` of a `ScopeSpans`. Until 2022 the first was
+/// `instrumentation_library_spans`, with the same fields.
 const CHILDREN: u32 = 2;
+/// `schema_url` of a `ResourceSpans` and a `ScopeSpans`.
+const SCHEMA_URL: u32 = 3;
 
 impl<'a> Items<'a> {
     /// The items of an encoded request.
     pub fn of(request: &'a [u8]) -> Items<'a> {
         let none = Fields::of(&[]);
-        Items { resources: Fields::of(request), scopes: none.clone(), messages: none, resource: &[], scope: &[] }
+        let shared = Item { resource: &[], resource_schema_url: &[], scope: &[], scope_schema_url: &[], message: &[] };
+        Items { resources: Fields::of(request), scopes: none.clone(), messages: none, shared }
     }
 
     fn item(&mut self) -> Result<Option<Item<'a>>, DecodeError> {
         loop {
             if let Some(message) = self.messages.next_message(CHILDREN)? {
-                return Ok(Some(Item { resource: self.resource, scope: self.scope, message }));
+                return Ok(Some(Item { message, ..self.shared }));
             }
             // A resource or scope may be encoded after the items that share it, so it is searched first.
             if let Some(group) = self.scopes.next_message(CHILDREN)? {
-                self.scope = Fields::of(group).next_message(SHARED)?.unwrap_or_default();
+                self.shared.scope = field_of(group, SHARED)?;
+                self.shared.scope_schema_url = field_of(group, SCHEMA_URL)?;
                 self.messages = Fields::of(group);
             } else if let Some(group) = self.resources.next_message(RESOURCES)? {
-                self.resource = Fields::of(group).next_message(SHARED)?.unwrap_or_default();
+                self.shared.resource = field_of(group, SHARED)?;
+                self.shared.resource_schema_url = field_of(group, SCHEMA_URL)?;
                 self.scopes = Fields::of(group);
             } else {
                 return Ok(None);
@@ -103,37 +111,7 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// Caches the resource and scope of the last item, because most items of a request share them.
-pub struct ResourceScopeCache<'a> {
-    /// The maximum number of attributes in a list.
-    max_attributes: usize,
-    resource: Option<&'a [u8]>,
-    scope: Option<&'a [u8]>,
-    last: ResourceScope<'a>,
-}
-
-impl<'a> ResourceScopeCache<'a> {
-    /// An empty cache. `max_attributes` bounds each list of attributes.
-    pub fn new(max_attributes: usize) -> ResourceScopeCache<'a> {
-        ResourceScopeCache { max_attributes, resource: None, scope: None, last: ResourceScope::new(max_attributes) }
-    }
-
-    /// The resource and scope of an item.
-    ///
-    /// # Errors
-    /// When its resource or scope is malformed, or does not fit into an event.
-    pub fn of(&mut self, item: &Item<'a>) -> Result<&ResourceScope<'a>, Fault> {
-        let is_same = |last: &Option<&'a [u8]>, now| last.is_some_and(|last| std::ptr::eq(last, now));
-        if !is_same(&self.resource, item.resource) {
-            self.resource = None;
-            self.last.read_resource(item.resource, self.max_attributes)?;
-            self.resource = Some(item.resource);
-        }
-        if !is_same(&self.scope, item.scope) {
-            self.scope = None;
-            self.last.read_scope(item.scope, self.max_attributes)?;
-            self.scope = Some(item.scope);
-        }
-        Ok(&self.last)
-    }
+/// The first field with this number; empty if there is none.
+fn field_of(group: &[u8], number: u32) -> Result<&[u8], DecodeError> {
+    Ok(Fields::of(group).next_message(number)?.unwrap_or_default())
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     Enum(&'static [&'static str]),
     /// A message.
     Message(&'static Message),
+    /// An object with the fields of an `AnyValue`, which belong to the message itself.
+    Inline,
     /// Any number of messages.
     List(&'static Message),
 }
@@ -44,7 +46,7 @@ impl Kind {
             Kind::Count | Kind::Fixed64 | Kind::Fixed32 => "a non-negative integer",
             Kind::Double => "a number",
             Kind::Enum(_) => "the number of an enum",
-            Kind::Message(_) => "an object",
+            Kind::Message(_) | Kind::Inline => "an object",
             Kind::List(_) => "an array",
         }
     }
@@ -61,22 +63,50 @@ pub static TRACES: [Field; 1] = [("resourceSpans", 1, Kind::List(&RESOURCE_SPANS
 /// `ExportLogsServiceRequest`
 pub static LOGS: [Field; 1] = [("resourceLogs", 1, Kind::List(&RESOURCE_LOGS))];
 
-static RESOURCE_SPANS: [Field; 2] =
-    [("resource", 1, Kind::Message(&RESOURCE)), ("scopeSpans", 2, Kind::List(&SCOPE_SPANS))];
+static RESOURCE_SPANS: [Field; 4] = [
+    ("resource", 1, Kind::Message(&RESOURCE)),
+    ("scopeSpans", 2, Kind::List(&SCOPE_SPANS)),
+    // The name until 2022.
+    ("instrumentationLibrarySpans", 2, Kind::List(&SCOPE_SPANS)),
+    ("schemaUrl", 3, Kind::Text),
+];
 
-static RESOURCE_LOGS: [Field; 2] =
-    [("resource", 1, Kind::Message(&RESOURCE)), ("scopeLogs", 2, Kind::List(&SCOPE_LOGS))];
+static RESOURCE_LOGS: [Field; 4] = [
+    ("resource", 1, Kind::Message(&RESOURCE)),
+    ("scopeLogs", 2, Kind::List(&SCOPE_LOGS)),
+    ("instrumentationLibraryLogs", 2, Kind::List(&SCOPE_LOGS)),
+    ("schemaUrl", 3, Kind::Text),
+];
 
-static RESOURCE: [Field; 1] = [("attributes", 1, Kind::List(&KEY_VALUE))];
+/// `Resource`
+pub static RESOURCE: [Field; 2] =
+    [("attributes", 1, Kind::List(&KEY_VALUE)), ("droppedAttributesCount", 2, Kind::Count)];
 
-static SCOPE_SPANS: [Field; 2] = [("scope", 1, Kind::Message(&SCOPE)), ("spans", 2, Kind::List(&SPAN))];
+static SCOPE_SPANS: [Field; 4] = [
+    ("scope", 1, Kind::Message(&SCOPE)),
+    ("instrumentationLibrary", 1, Kind::Message(&SCOPE)),
+    ("spans", 2, Kind::List(&SPAN)),
+    ("schemaUrl", 3, Kind::Text),
+];
 
-static SCOPE_LOGS: [Field; 2] = [("scope", 1, Kind::Message(&SCOPE)), ("logRecords", 2, Kind::List(&LOG_RECORD))];
+static SCOPE_LOGS: [Field; 5] = [
+    ("scope", 1, Kind::Message(&SCOPE)),
+    ("instrumentationLibrary", 1, Kind::Message(&SCOPE)),
+    ("logRecords", 2, Kind::List(&LOG_RECORD)),
+    ("logs", 2, Kind::List(&LOG_RECORD)),
+    ("schemaUrl", 3, Kind::Text),
+];
 
-static SCOPE: [Field; 3] =
-    [("name", 1, Kind::Text), ("version", 2, Kind::Text), ("attributes", 3, Kind::List(&KEY_VALUE))];
+/// `InstrumentationScope`
+pub static SCOPE: [Field; 4] = [
+    ("name", 1, Kind::Text),
+    ("version", 2, Kind::Text),
+    ("attributes", 3, Kind::List(&KEY_VALUE)),
+    ("droppedAttributesCount", 4, Kind::Count),
+];
 
-static SPAN: [Field; 16] = [
+/// `Span`
+pub static SPAN: [Field; 16] = [
     ("traceId", 1, Kind::Hex),
     ("spanId", 2, Kind::Hex),
     ("traceState", 3, Kind::Text),
@@ -124,7 +154,8 @@ static STATUS: [Field; 2] = [("message", 2, Kind::Text), ("code", 3, Kind::Enum(
 
 static STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
-static LOG_RECORD: [Field; 11] = [
+/// `LogRecord`
+pub static LOG_RECORD: [Field; 12] = [
     ("timeUnixNano", 1, Kind::Fixed64),
     ("severityNumber", 2, Kind::Enum(&SEVERITIES)),
     ("severityText", 3, Kind::Text),
@@ -136,6 +167,8 @@ static LOG_RECORD: [Field; 11] = [
     ("spanId", 10, Kind::Hex),
     ("observedTimeUnixNano", 11, Kind::Fixed64),
     ("eventName", 12, Kind::Text),
+    // The name until 2022.
+    ("name", 12, Kind::Text),
 ];
 
 static SEVERITIES: [&str; 25] = [
@@ -168,7 +201,8 @@ static SEVERITIES: [&str; 25] = [
 
 static KEY_VALUE: [Field; 2] = [("key", 1, Kind::Text), ("value", 2, Kind::Message(&ANY_VALUE))];
 
-static ANY_VALUE: [Field; 7] = [
+/// `AnyValue`
+pub static ANY_VALUE: [Field; 8] = [
     ("stringValue", 1, Kind::Text),
     ("boolValue", 2, Kind::Bool),
     ("intValue", 3, Kind::Integer { or_double: 4 }),
@@ -176,6 +210,7 @@ static ANY_VALUE: [Field; 7] = [
     ("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
     ("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
     ("bytesValue", 7, Kind::Base64),
+    ("value", 0, Kind::Inline),
 ];
 
 static ARRAY_VALUE: [Field; 1] = [("values", 1, Kind::List(&ANY_VALUE))];

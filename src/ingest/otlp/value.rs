@@ -6,10 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use buffa::DecodeError;
 
+use super::any_value::{Attribute, any_text, attributes, last_value, short_string};
+use super::ids::Id;
 use super::wire::{Field, Fields, text};
-use cairn_proof::chain::json::MAX_DEPTH;
+use cairn_proof::chain::json::{MAX_DEPTH, Parser, ParserScratch};
 use cairn_proof::chain::string::{compare_keys, write_string};
 use cairn_proof::chain::{Field as EventField, Slot, Slots};
+use cairn_proof::hex;
 
 /// Why a request, or an item of it, is refused.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,9 @@ pub fn has_replacements(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(_)) && text.contains(char::REPLACEMENT_CHARACTER)
 }
 
+/// The maximum number of members of an object that is looked into, rather than stored.
+const MAX_LOOKUP_MEMBERS: usize = 1024;
+
 /// The nesting level of an object in the `metadata` of an event. The event itself is level 1.
 pub const METADATA_MEMBER_LEVEL: u32 = 3;
 
@@ -74,8 +80,14 @@ impl Json {
 
     /// Writes a string.
     pub fn text(&mut self, text: Cow<'_, str>) {
-        self.has_replacements |= has_replacements(&text);
-        write_string(&text, &mut self.bytes);
+        self.str(&text);
+    }
+
+    /// Writes a string.
+    #[expect(clippy::ptr_arg, reason = "whether the text is borrowed or owned is the information")]
+    pub fn str(&mut self, text: &Cow<'_, str>) {
+        self.has_replacements |= has_replacements(text);
+        write_string(text, &mut self.bytes);
     }
 
     /// Discards what was written.
@@ -92,6 +104,16 @@ impl Json {
         self.open = Some((field, self.bytes.len()));
     }
 
+    /// What was written of a field of the event.
+    pub fn value(&self, field: EventField) -> Option<&[u8]> {
+        if let Some((open, start)) = self.open
+            && open == field
+        {
+            return Some(&self.bytes[start..]);
+        }
+        self.slots[field as usize].map(|slot| &self.bytes[slot.start..slot.end])
+    }
+
     /// Ends the last field and returns the positions of all fields.
     pub fn fields(&mut self) -> Slots {
         self.end_field();
@@ -101,14 +123,6 @@ impl Json {
     fn end_field(&mut self) {
         if let Some((field, start)) = self.open.take() {
             self.slots[field as usize] = Some(Slot { start, end: self.bytes.len() });
-        }
-    }
-
-    /// Writes a string field, unless it is empty.
-    pub fn field_unless_empty(&mut self, field: EventField, value: Cow<'_, str>) {
-        if !value.is_empty() {
-            self.field(field);
-            self.text(value);
         }
     }
 
@@ -210,13 +224,6 @@ impl Json {
         Ok(())
     }
 
-    /// Writes bytes as a string of hex digits.
-    pub fn hex(&mut self, bytes: &[u8]) {
-        self.raw(b"\"");
-        bytes.iter().for_each(|byte| self.raw(&hex_of(*byte)));
-        self.raw(b"\"");
-    }
-
     /// Writes a string member, unless it is empty.
     pub fn text_unless_empty(&mut self, name: &str, value: Cow<'_, str>) {
         if !value.is_empty() {
@@ -233,11 +240,20 @@ impl Json {
         }
     }
 
-    /// Writes an id as a member in hex, unless all its bytes are zero.
-    pub fn hex_unless_zero(&mut self, name: &str, id: &[u8]) {
-        if id.iter().any(|byte| *byte != 0) {
-            self.key(name);
-            self.hex(id);
+    /// Writes an id as a member, unless it is missing.
+    pub fn id_unless_missing<const N: usize>(&mut self, name: &str, id: Option<Id<'_, N>>) {
+        match id {
+            None => {}
+            Some(Id::Bytes(bytes)) => {
+                self.key(name);
+                self.raw(b"\"");
+                hex::push(&bytes, &mut self.bytes);
+                self.raw(b"\"");
+            }
+            Some(id) => {
+                self.key(name);
+                self.text(Cow::Owned(id.to_string()));
+            }
         }
     }
 
@@ -262,91 +278,64 @@ impl Json {
         self.raw(b"\"");
     }
 
-    /// Writes the member `attributes`, unless it would be empty: the attributes in field `number` of a message, as an
-    /// object at nesting level `level`.
-    pub fn attributes(&mut self, message: &[u8], number: u32, level: u32) -> Result<(), Fault> {
-        let mut list = attributes(message, number).peekable();
+    /// Writes the member `attributes`, unless it would be empty: an object at nesting level `level`.
+    pub fn attributes<'a>(
+        &mut self,
+        list: impl Iterator<Item = Result<Attribute<'a>, DecodeError>>,
+        level: u32,
+    ) -> Result<(), Fault> {
+        let mut list = list.peekable();
         if list.peek().is_none() {
             return Ok(());
         }
         self.key("attributes");
         self.map(list, level)
     }
-}
 
-/// An attribute as it was sent.
-#[derive(Debug, Clone)]
-pub struct Attribute<'a> {
-    /// The name.
-    pub key: Cow<'a, str>,
-    /// The value: an encoded `AnyValue`.
-    pub value: &'a [u8],
-}
-
-impl<'a> Attribute<'a> {
-    /// Decodes a `KeyValue`.
-    pub fn read(message: &'a [u8]) -> Result<Attribute<'a>, DecodeError> {
-        let mut attribute = Attribute { key: Cow::Borrowed(""), value: &[] };
-        for field in Fields::of(message) {
-            let field = field?;
-            match field.number() {
-                1 => attribute.key = field.text()?,
-                2 => attribute.value = field.bytes()?,
-                _ => {}
+    /// Writes an `AnyValue`; a string as with [`Json::text_parsed`].
+    pub fn any_parsed(&mut self, any: &[u8], level: u32, scratch: &mut ParserScratch) -> Result<(), Fault> {
+        match any_text(any) {
+            Some(text) => {
+                self.text_parsed(text, level, scratch);
+                Ok(())
             }
-        }
-        Ok(attribute)
-    }
-
-    /// The value, if it is a non-empty string.
-    pub fn text(&self) -> Option<Cow<'a, str>> {
-        any_text(self.value)
-    }
-}
-
-/// Iterates over the attributes in field `number` of a message.
-pub fn attributes<'a>(message: &'a [u8], number: u32) -> impl Iterator<Item = Result<Attribute<'a>, DecodeError>> {
-    let mut fields = Fields::of(message);
-    std::iter::from_fn(move || fields.next_message(number).transpose()).map(|message| message.and_then(Attribute::read))
-}
-
-/// Checks that an encoded `AnyValue` is well-formed, including all nested values. Values nested deeper than an event
-/// can contain are not checked, because writing them fails.
-pub fn check(any: &[u8], depth: u32) -> Result<(), DecodeError> {
-    for field in Fields::of(any) {
-        let field = field?;
-        match field.number() {
-            _ if depth > MAX_DEPTH => {}
-            1 | 7 => drop(field.bytes()?),
-            2 | 3 => drop(field.varint()?),
-            4 => drop(field.fixed64()?),
-            5 => {
-                let mut values = Fields::of(field.bytes()?);
-                while let Some(value) = values.next_message(1)? {
-                    check(value, depth + 1)?;
-                }
-            }
-            6 => check_attributes(field.bytes()?, 1, depth + 1)?,
-            _ => {}
+            None => self.any(any, level),
         }
     }
-    Ok(())
+
+    /// Writes a text as the JSON object or array that it contains, and as a string if it is anything else, or JSON that
+    /// an event cannot contain. `level` is the nesting level of the object that contains the value.
+    pub fn text_parsed(&mut self, text: Cow<'_, str>, level: u32, scratch: &mut ParserScratch) {
+        if matches!(text.trim_start_matches([' ', '\t', '\n', '\r']).as_bytes().first(), Some(b'{' | b'[')) {
+            let start = self.bytes.len();
+            let mut parser = Parser::new(&text, 0, scratch, usize::MAX);
+            parser.deepen(level);
+            if parser.value(&mut self.bytes).is_ok() && parser.end().is_ok() {
+                self.has_replacements |= has_replacements(&text);
+                return;
+            }
+            self.bytes.truncate(start);
+        }
+        self.text(text);
+    }
 }
 
-/// Checks the attributes in field `number` of a message, see [`check`].
-pub fn check_attributes(message: &[u8], number: u32, depth: u32) -> Result<(), DecodeError> {
-    attributes(message, number).try_for_each(|attribute| check(attribute?.value, depth))
+/// The text of an encoded `AnyValue`: a non-empty string, or a number or boolean as JSON.
+pub fn scalar_text(any: &[u8]) -> Option<Cow<'_, str>> {
+    if let Some(bytes) = short_string(any) {
+        return (!bytes.is_empty()).then(|| text(bytes));
+    }
+    let field = last_value(any)?;
+    match field.number() {
+        1 => any_text(any),
+        2 => Some(Cow::Borrowed(if field.varint().ok()? == 0 { "false" } else { "true" })),
+        3 | 4 => json_of(any).and_then(|json| String::from_utf8(json).ok()).map(Cow::Owned),
+        _ => None,
+    }
 }
 
-/// The text of an encoded `AnyValue`, if it is a non-empty string.
-pub fn any_text(any: &[u8]) -> Option<Cow<'_, str>> {
-    let field = Fields::of(any).last()?.ok()?;
-    let bytes = field.bytes().ok().filter(|bytes| field.number() == 1 && !bytes.is_empty())?;
-    Some(text(bytes))
-}
-
-/// The two hex digits of a byte, in lower case.
-pub fn hex_of(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+/// An encoded `AnyValue` as canonical JSON; `None` if an event cannot contain it.
+pub fn json_of(any: &[u8]) -> Option<Vec<u8>> {
+    let mut json = Json::new(MAX_LOOKUP_MEMBERS);
+    json.any(any, 1).ok().map(|()| json.bytes)
 }

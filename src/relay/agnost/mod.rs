@@ -198,6 +198,10 @@ fn write_metadata(out: &mut Object, event: &RelayEvent<'_>, with_session: bool, 
     let sequence = event.record.sequence().to_string();
     add(out, "", b"agent_id", event.value(Field::AgentId).unwrap_or_default());
     add(out, "", b"action_type", event.value(Field::ActionType).unwrap_or_default());
+    if event.value(Field::ActionStatus).is_none() {
+        // The member `success`, which the API requires, would claim more than was said.
+        add(out, "", b"action_status", br#""not stated""#);
+    }
     add(out, "", b"sequence", sequence.as_bytes());
     add(out, "", b"hash", &hash);
     if let Some(session) = event.value(Field::SessionId).filter(|_| with_session) {

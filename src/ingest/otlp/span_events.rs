@@ -4,40 +4,49 @@ use std::borrow::Cow;
 
 use buffa::DecodeError;
 
+use super::any_value::{Attribute, attributes};
+use super::ids::{SpanId, TraceId};
 use super::value::{Fault, Json, METADATA_MEMBER_LEVEL};
-use super::wire::Fields;
+use super::wire::{Field, Fields};
 use cairn_proof::chain::time;
 
 /// The nesting level of the `attributes` of an element of a list in `metadata`.
 const ELEMENT_ATTRIBUTES_LEVEL: u32 = METADATA_MEMBER_LEVEL + 2;
 
-/// Writes messages as an array of objects, unless there are none.
+/// Writes messages as an array of objects, unless there are none. `write` gets the index of the message, too.
 pub fn write_list(
     json: &mut Json,
     name: &str,
     messages: &[&[u8]],
-    write: impl Fn(&mut Json, &[u8]) -> Result<(), Fault>,
+    write: impl Fn(&mut Json, usize, &[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if messages.is_empty() {
         return Ok(());
     }
     json.key(name);
     json.raw(b"[");
-    for message in messages {
+    for (index, message) in messages.iter().enumerate() {
         json.separate();
         json.raw(b"{");
-        write(json, message)?;
+        write(json, index, message)?;
         json.raw(b"}");
     }
     json.raw(b"]");
     Ok(())
 }
 
+/// Whether a `Span.Event` has this name.
+pub fn is_named(event: &[u8], name: &str) -> bool {
+    let is_name = |field: Field<'_>| field.number() == 2 && field.bytes().is_ok_and(|found| found == name.as_bytes());
+    Fields::of(event).any(|field| field.is_ok_and(is_name))
+}
+
 /// A `Span.Event` without its attributes.
 #[derive(Default)]
 pub struct Event<'a> {
     time_ns: u64,
-    name: Cow<'a, str>,
+    /// The name.
+    pub name: Cow<'a, str>,
     dropped: u64,
 }
 
@@ -60,10 +69,14 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// Writes the members of its JSON object, in the order of their names.
-    pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
+    /// Writes the members of its JSON object, in the order of their names, without the attributes for which `is_used`
+    /// is true.
+    pub fn write(json: &mut Json, message: &[u8], is_used: impl Fn(&str) -> bool) -> Result<(), Fault> {
         let event = Event::read(message)?;
-        json.attributes(message, Event::ATTRIBUTES, ELEMENT_ATTRIBUTES_LEVEL)?;
+        let is_left = |attribute: &Result<Attribute<'_>, DecodeError>| {
+            attribute.as_ref().map_or(true, |attribute| !is_used(&attribute.key))
+        };
+        json.attributes(attributes(message, Event::ATTRIBUTES).filter(is_left), ELEMENT_ATTRIBUTES_LEVEL)?;
         json.number_unless_zero("dropped_attributes_count", event.dropped);
         json.text_unless_empty("name", event.name);
         if event.time_ns != 0 {
@@ -76,8 +89,10 @@ impl<'a> Event<'a> {
 /// A `Span.Link` without its attributes.
 #[derive(Default)]
 pub struct Link<'a> {
-    trace_id: &'a [u8],
-    span_id: &'a [u8],
+    /// The trace id.
+    pub trace_id: &'a [u8],
+    /// The span id.
+    pub span_id: &'a [u8],
     trace_state: Cow<'a, str>,
     dropped: u64,
     flags: u64,
@@ -107,11 +122,11 @@ impl<'a> Link<'a> {
     /// Writes the members of its JSON object, in the order of their names.
     pub fn write(json: &mut Json, message: &[u8]) -> Result<(), Fault> {
         let link = Link::read(message)?;
-        json.attributes(message, Link::ATTRIBUTES, ELEMENT_ATTRIBUTES_LEVEL)?;
+        json.attributes(attributes(message, Link::ATTRIBUTES), ELEMENT_ATTRIBUTES_LEVEL)?;
         json.number_unless_zero("dropped_attributes_count", link.dropped);
         json.number_unless_zero("flags", link.flags);
-        json.hex_unless_zero("span_id", link.span_id);
-        json.hex_unless_zero("trace_id", link.trace_id);
+        json.id_unless_missing("span_id", SpanId::of(link.span_id));
+        json.id_unless_missing("trace_id", TraceId::of(link.trace_id));
         json.text_unless_empty("trace_state", link.trace_state);
         Ok(())
     }
