@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import yaml
@@ -94,6 +95,10 @@ def scrape_used(log):
     post(f"{events}/events", {"agent_id": "a"})
     post(f"{events}/batch", [{"agent_id": "a"}, {"agent_id": 7}])
     fetch(f"{events}/verify?agent_id=a")
+    try:
+        fetch(f"{events}/nothing")
+    except urllib.error.HTTPError as error:
+        require(error.code == 404, f"an unknown path is answered with {error.code}")
     return wait_until(f"{admin}/metrics", lambda: next(filter(is_complete, [fetch(f"{admin}/metrics")]), None))
 
 

@@ -9,6 +9,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use metrics::{Counter, counter, describe_counter};
 
 use super::keys::{Keys, Scopes};
@@ -50,6 +52,11 @@ impl Guard {
         self.keys.store(keys.map(Arc::new));
     }
 
+    /// Whether keys are configured, so that a request needs one.
+    pub fn has_keys(&self) -> bool {
+        self.keys.load().is_some()
+    }
+
     /// Returns the client of a request that is permitted.
     ///
     /// # Errors
@@ -85,11 +92,20 @@ fn find(keys: &Keys, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let value =
         value.ok_or_else(|| ApiError::unauthorized("an API key is required: send Authorization: Bearer KEY"))?;
-    let key =
-        value.split_once(' ').filter(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty());
-    let (_, key) = key.ok_or_else(|| ApiError::unauthorized("expected Authorization: Bearer KEY"))?;
-    let (scopes, number) = keys.find(key.trim()).ok_or_else(|| ApiError::unauthorized("unknown API key"))?;
+    let found = match value.split_once(' ').map(|(scheme, key)| (scheme.to_ascii_lowercase(), key.trim())) {
+        Some((scheme, key)) if scheme == "bearer" && !key.is_empty() => keys.find(key),
+        Some((scheme, pair)) if scheme == "basic" => find_basic(keys, pair),
+        _ => return Err(ApiError::unauthorized("expected Authorization: Bearer KEY")),
+    };
+    let (scopes, number) = found.ok_or_else(|| ApiError::unauthorized("unknown API key"))?;
     Ok(Caller { client: Client::Key(number), scopes })
+}
+
+/// The key of HTTP Basic credentials, which the SDKs of Langfuse send: the pair `public:secret`, or the secret alone.
+fn find_basic(keys: &Keys, pair: &str) -> Option<(Scopes, u64)> {
+    let pair = String::from_utf8(STANDARD.decode(pair).ok()?).ok()?;
+    let (_, secret) = pair.split_once(':')?;
+    keys.find(&pair).or_else(|| if secret.is_empty() { None } else { keys.find(secret) })
 }
 
 /// Middleware that rejects requests without a known key, whatever they request, and attaches the caller for

@@ -29,6 +29,7 @@ pub fn check(config: &Config) -> Vec<InvalidSetting> {
     checks.extend(config.relay.check());
     checks.extend(auth::check(&config.auth));
     checks.extend(config.tls.check());
+    checks.extend(config.http.check());
     checks.finish()
 }
 

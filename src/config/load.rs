@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Env, Format, Serialized, Yaml};
-use figment::value::{Dict, Map, UncasedStr};
+use figment::value::{Dict, Map, UncasedStr, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 
@@ -81,7 +81,8 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     }
     let is_setting = |key: &UncasedStr| !is_kubernetes_service_variable(key.as_str()) && !key.starts_with(LABEL_PREFIX);
     let env = Env::prefixed(ENV_PREFIX).filter(is_setting).split("__");
-    sources = sources.merge(env).merge(EnvLabels).merge(Serialized::defaults(flags));
+    sources = EnvText::all().fold(sources.merge(env), Figment::merge);
+    sources = sources.merge(EnvLabels).merge(Serialized::defaults(flags));
     let config: Config = sources.extract().map_err(|error| ConfigError(diagnostics::explain(&sources, error)))?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
     let with_source = |invalid: InvalidSetting| {
@@ -107,6 +108,37 @@ fn is_kubernetes_service_variable(key: &str) -> bool {
     let value = || std::env::var(format!("{ENV_PREFIX}{name}")).unwrap_or_default();
     key.ends_with("_PORT_")
         && protocols.iter().any(|protocol| value().starts_with(&format!("{}://", protocol.to_ascii_lowercase())))
+}
+
+/// Provides a setting that is a text from the environment, where its value looks like another type: a log origin `007` is
+/// not the number 7, and `1.10` is not 1.1.
+struct EnvText {
+    key: &'static str,
+    text: String,
+}
+
+impl EnvText {
+    /// All such settings.
+    fn all() -> impl Iterator<Item = EnvText> {
+        let texts = Config::EXPECTED.into_iter().flatten().filter(|(_, expected)| expected.is_text());
+        texts.filter_map(|(key, _)| {
+            let variable = format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
+            let text = std::env::var(variable).ok()?;
+            let Ok(parsed) = text.parse::<Value>();
+            let is_other = matches!(parsed, Value::Num(..) | Value::Bool(..) | Value::Char(..));
+            is_other.then_some(EnvText { key, text })
+        })
+    }
+}
+
+impl Provider for EnvText {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment variable(s)")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Serialized::default(self.key, &self.text).data()
+    }
 }
 
 /// Provides default labels from the environment. Their values are always text: a namespace named 007 is not the number
@@ -157,9 +189,16 @@ impl Loaded {
                 out.push_str(&format!("{indent}{name}:\n"));
                 self.print_level(value, &key, depth + 1, out);
             } else {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let text = value.as_str().map_or_else(|| value.to_string(), in_yaml);
                 out.push_str(&format!("{:<44} # {}\n", format!("{indent}{name}: {text}"), self.source_of(&key)));
             }
         }
     }
+}
+
+/// A text as a value in YAML: in quotes if it would be read as another type or text without them.
+fn in_yaml(text: &str) -> String {
+    let read = Figment::from(Yaml::string(&format!("text: {text}"))).extract_inner::<String>("text");
+    let is_plain = read.is_ok_and(|read| read == text) && text.parse::<f64>().is_err();
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthConfig;
-use crate::http::{Address, Addresses, TlsConfig};
+use crate::http::{Address, Addresses, HttpConfig, TlsConfig};
 use crate::ingest::{IngestConfig, LimitsConfig};
 use crate::ledger::shard::config::QueueConfig;
 use crate::ledger::store::StorageConfig;
@@ -27,6 +27,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// TLS for these addresses.
     pub tls: TlsConfig,
+    /// The hosts that requests may name.
+    pub http: HttpConfig,
     /// The admin port.
     pub admin: AdminConfig,
     /// The storage of the ledger.
@@ -119,6 +121,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 7600)).into(),
             socket_mode: 0o660,
             tls: TlsConfig::default(),
+            http: HttpConfig::default(),
             admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)) },
             storage: StorageConfig::default(),
             shards: 1,
@@ -157,9 +160,10 @@ impl Config {
     ];
 
     /// The valid values of all settings, by stage.
-    pub const EXPECTED: [Expectations; 9] = [
+    pub const EXPECTED: [Expectations; 10] = [
         Config::OWN,
         TlsConfig::EXPECTED,
+        HttpConfig::EXPECTED,
         StorageConfig::EXPECTED,
         QueueConfig::EXPECTED,
         LimitsConfig::EXPECTED,

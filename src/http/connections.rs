@@ -3,7 +3,8 @@
 //! [`ConnectionLimits`] owns the limits and the number of open connections. Each connection is a task that owns its
 //! stream and its [`Activity`].
 
-use std::future::{Future, Ready};
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, Version};
+use axum::response::IntoResponse;
 use futures_util::future::{Either, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
+use super::front::Front;
 use super::listener::{Accepted, Listener, Peer, Stream};
 use super::timeouts::{Activity, TimedOut, Timeouts, TrackedBody, TrackedStream};
 use crate::runtime::LogThrottle;
@@ -114,11 +117,13 @@ impl FastPath for () {
 /// the connections that are still open. At the connection limit, new connections wait to be accepted.
 pub async fn serve(
     listener: Listener,
+    front: Front,
     (fast_path, router): (impl FastPath, Router),
     limits: Arc<ConnectionLimits>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let front = Arc::new(front);
     let task_stop = stopping.clone();
     loop {
         let is_full = limits.is_reached();
@@ -132,7 +137,7 @@ pub async fn serve(
             () = tokio::time::sleep(ACCEPT_PAUSE), if is_full => {}
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok(accepted) => {
-                    let routes = (fast_path.clone(), router.clone());
+                    let routes = (Arc::clone(&front), fast_path.clone(), router.clone());
                     let open_connection = OpenConnection::new(&limits);
                     connections.spawn(handshake_and_serve(accepted, routes, open_connection, task_stop.clone()));
                 }
@@ -161,7 +166,7 @@ fn is_peer_error(error: &io::Error) -> bool {
 
 async fn handshake_and_serve(
     (accepted, peer): (Accepted, Peer),
-    routes: (impl FastPath, Router),
+    routes: (Arc<Front>, impl FastPath, Router),
     open_connection: OpenConnection,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -187,7 +192,7 @@ async fn handshake_and_serve(
 
 async fn serve_connection(
     (stream, peer): (Stream, Peer),
-    (fast_path, router): (impl FastPath, Router),
+    (front, fast_path, router): (Arc<Front>, impl FastPath, Router),
     limits: &ConnectionLimits,
     stopping: Option<watch::Receiver<bool>>,
 ) {
@@ -199,17 +204,30 @@ async fn serve_connection(
         if is_http2 {
             activity.set_http2();
         }
-        let response = match fast_path.try_serve(peer, request.map(Body::new)) {
-            Either::Left(response) => Either::Left(response.map(Ok)),
-            Either::Right(mut request) => {
-                request.extensions_mut().insert(peer);
-                Either::Right(router.clone().call(request))
-            }
+        let mut request = request.map(Body::new);
+        // The route is looked up for a refusal only.
+        let (front, uri) = (Arc::clone(&front), request.uri().clone());
+        let response = match front.admit(&mut request) {
+            Err(error) => Either::Left(ready(Ok(error.into_response()))),
+            Ok(()) => Either::Right(match fast_path.try_serve(peer, request) {
+                Either::Left(response) => Either::Left(response.map(Ok)),
+                Either::Right(mut request) => {
+                    request.extensions_mut().insert(peer);
+                    Either::Right(router.clone().call(request))
+                }
+            }),
         };
-        async move { response.await.map(|response| response.map(|body| TrackedBody::new(body, guard, is_http2))) }
+        async move {
+            let response: Result<Response<Body>, Infallible> = response.await;
+            response.map(|response| {
+                front.observe(&uri, &response);
+                response.map(|body| TrackedBody::new(body, guard, is_http2))
+            })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(HEAD_BYTES);
+    // A client may close its half of the connection once its request is sent.
+    builder.http1().max_buf_size(HEAD_BYTES).half_close(true);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // The connection task checks its activity when a time-out may be due, not at every read and write.

@@ -76,6 +76,16 @@ impl Listener {
         }
     }
 
+    /// Whether only programs of this machine can connect over the network: the address is one of the loopback interface.
+    pub fn is_loopback(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+            }
+            Socket::Unix(..) => false,
+        }
+    }
+
     /// Whether connections use TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()

@@ -5,8 +5,10 @@
 //! in [`crate::auth`]; routes belong to the stages.
 
 mod address;
+mod config;
 mod connections;
 mod error_chain;
+mod front;
 mod listener;
 mod memory_budget;
 mod query;
@@ -15,8 +17,10 @@ mod timeouts;
 mod tls;
 
 pub use address::{Address, Addresses};
+pub use config::HttpConfig;
 pub use connections::{ConnectionLimits, FastPath, serve};
 pub use error_chain::ErrorChain;
+pub use front::{Front, HasKeys, OnRefusal};
 pub use listener::{Listener, Peer};
 pub use memory_budget::{MemoryBudget, Reserved};
 pub use query::{PathSegments, QueryParams, parse_number};

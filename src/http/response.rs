@@ -112,7 +112,10 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // OTLP converts the error to a form of its own.
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
+        }
+        // OTLP converts the error to a form of its own, and the front counts and logs it.
         response.extensions_mut().insert(self);
         response
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
@@ -17,6 +17,7 @@ enum Encoding {
     Identity,
     Gzip,
     Zstd,
+    Deflate,
 }
 
 /// Checks that the `Content-Type` of a request is `application/json`.
@@ -50,17 +51,67 @@ pub async fn read(
     let encoding = encoding(headers)?;
     let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
     let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if content_length.is_some_and(|length| length > limit as u64) {
+    let mut body = body;
+    if let Some(length) = content_length.filter(|length| *length > limit as u64) {
+        // A client that waits for a permission to send the body sees the answer without sending it, and a body that is
+        // far too large would not be read to its end.
+        if !headers.contains_key(header::EXPECT) && length <= 2 * limits.body_bytes.as_u64() {
+            drain(&mut body, limits).await;
+        }
         return Err(too_large(limit));
     }
-    let sent = with_timeout(limits.body_timeout, collect(body, limit, reserved)).await?;
+    let collected = with_timeout(limits.body_timeout, collect(&mut body, limit, reserved)).await;
+    if collected.as_ref().is_err_and(|error| error.status == StatusCode::PAYLOAD_TOO_LARGE) {
+        drain(&mut body, limits).await;
+    }
+    let sent = collected?;
     let decompressed = match encoding {
         Encoding::Identity => return Ok(sent),
         Encoding::Gzip => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::gzip(&sent, limit, reserved)),
         Encoding::Zstd => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::zstd(&sent, limit, reserved)),
+        Encoding::Deflate => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::deflate(&sent, limit, reserved)),
     };
     reserved.shrink(sent.len());
     decompressed.map(Bytes::from)
+}
+
+/// Reads and drops a whole body.
+///
+/// # Errors
+/// 408 when it takes too long, 413 when it is too large.
+pub async fn discard(mut body: Body, limits: &LimitsConfig) -> Result<(), ApiError> {
+    match drain(&mut body, limits).await {
+        Drained::Whole => Ok(()),
+        Drained::TooLarge => Err(too_large(usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX))),
+        Drained::TooSlow => {
+            let limit = limits.body_timeout;
+            Err(ApiError::timeout(format!("the body took longer than {limit:?} (limits.body_timeout)")))
+        }
+    }
+}
+
+/// How the drain of a body ended.
+enum Drained {
+    Whole,
+    TooLarge,
+    TooSlow,
+}
+
+/// Reads and drops the rest of a body, up to twice `limits.body_bytes` and for `limits.body_timeout`. A client that is still sending
+/// when the connection is closed would not see the answer.
+async fn drain(body: &mut Body, limits: &LimitsConfig) -> Drained {
+    let max = 2 * limits.body_bytes.as_u64();
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if read > max {
+                return Drained::TooLarge;
+            }
+        }
+        Drained::Whole
+    };
+    tokio::time::timeout(limits.body_timeout, reading).await.unwrap_or(Drained::TooSlow)
 }
 
 /// The compression ratio that is assumed to estimate the work of decompressing a body.
@@ -85,9 +136,10 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         None | Some("" | "identity") => Ok(Encoding::Identity),
         Some("gzip" | "x-gzip") => Ok(Encoding::Gzip),
         Some("zstd") => Ok(Encoding::Zstd),
-        Some(other) => {
-            Err(ApiError::unsupported(format!("Content-Encoding: expected gzip, zstd or identity, found {other}")))
-        }
+        Some("deflate") => Ok(Encoding::Deflate),
+        Some(other) => Err(ApiError::unsupported(format!(
+            "Content-Encoding: expected gzip, zstd, deflate or identity, found {other}"
+        ))),
     }
 }
 
@@ -105,7 +157,7 @@ async fn with_timeout(
     tokio::time::timeout(limit, collecting).await.map_err(timed_out)?
 }
 
-async fn collect(mut body: Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, ApiError> {
+async fn collect(body: &mut Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -139,8 +191,21 @@ mod decompress {
     const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
     pub fn gzip(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
-        let invalid = |error: std::io::Error| ApiError::bad_request(format!("the body is not valid gzip: {error}"));
-        let mut decoder = flate2::read::MultiGzDecoder::new(sent);
+        inflate("gzip", flate2::read::MultiGzDecoder::new(sent), limit, reserved)
+    }
+
+    /// RFC 9110 defines `deflate` as the zlib format (RFC 1950); some clients send the bare stream (RFC 1951).
+    pub fn deflate(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
+        // The header of zlib: method 8, and a checksum over both bytes.
+        let is_zlib = matches!(sent, [a, b, ..] if a & 0x0f == 8 && (u16::from(*a) << 8 | u16::from(*b)) % 31 == 0);
+        match is_zlib {
+            true => inflate("deflate", flate2::read::ZlibDecoder::new(sent), limit, reserved),
+            false => inflate("deflate", flate2::read::DeflateDecoder::new(sent), limit, reserved),
+        }
+    }
+
+    fn inflate(name: &str, mut decoder: impl Read, limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
+        let invalid = |error: std::io::Error| ApiError::bad_request(format!("the body is not valid {name}: {error}"));
         let mut out = Vec::new();
         loop {
             let before = out.len();

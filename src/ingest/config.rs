@@ -62,7 +62,7 @@ impl Default for LimitsConfig {
             connections: 2_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
         }
     }
 }
@@ -125,12 +125,13 @@ impl IngestConfig {
         ("ingest.default_labels.*", Expected::Text("a string, in quotes if it looks like another type")),
         ("ingest.agnost", Expected::Section),
         ("ingest.agnost.enabled", Expected::Bool),
-        ("ingest.agnost.agent_id", Expected::Text("a string")),
+        ("ingest.agnost.agent_id", Expected::String),
         ("ingest.otlp", Expected::Section),
         ("ingest.otlp.enabled", Expected::Bool),
         ("ingest.otlp.listen", Address::EXPECTED),
-        ("ingest.otlp.agent_id", Expected::Text("a string")),
+        ("ingest.otlp.agent_id", Expected::String),
         ("ingest.otlp.select", Expected::Text("all or agent")),
+        ("ingest.otlp.metrics", Expected::Text("discard or refuse")),
         ("ingest.otlp.mapping", Expected::Text("a list of rows, see docs/otlp.md")),
         ("ingest.otlp.mapping.*", Expected::Text("a row with the keys of docs/otlp.md")),
     ];
@@ -187,6 +188,8 @@ pub struct OtlpConfig {
     pub agent_id: String,
     /// Which spans become events.
     pub select: Select,
+    /// What becomes of exports of metrics, which are no events.
+    pub metrics: MetricsExports,
     /// Rows of the mapping before the built-in ones.
     pub mapping: Vec<MappingRow>,
 }
@@ -201,6 +204,16 @@ pub enum Select {
     Agent,
 }
 
+/// `ingest.otlp.metrics`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsExports {
+    /// They are acknowledged, counted and dropped.
+    Discard,
+    /// They are refused with 404.
+    Refuse,
+}
+
 impl Default for OtlpConfig {
     fn default() -> OtlpConfig {
         OtlpConfig {
@@ -208,6 +221,7 @@ impl Default for OtlpConfig {
             listen: None,
             agent_id: "unknown-agent".to_owned(),
             select: Select::All,
+            metrics: MetricsExports::Discard,
             mapping: Vec::new(),
         }
     }

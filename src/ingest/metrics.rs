@@ -1,6 +1,7 @@
 //! The metrics of ingest. Handles are registered once, at start; none is looked up per request. `docs/metrics.md` lists
 //! them.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -141,4 +142,26 @@ impl RouteMetrics {
 pub fn unselected() -> Counter {
     describe_counter!("cairn_ingest_unselected_events_total", "Spans that ingest.otlp.select excludes.");
     counter!("cairn_ingest_unselected_events_total")
+}
+
+/// Counts the exports of metrics that were dropped.
+pub struct DiscardedMetrics {
+    exports: Counter,
+    first: Once,
+}
+
+impl DiscardedMetrics {
+    /// Registers the counter with the current recorder.
+    pub fn register() -> DiscardedMetrics {
+        describe_counter!("cairn_ingest_discarded_metrics_exports_total", "OTLP exports of metrics that were dropped.");
+        DiscardedMetrics { exports: counter!("cairn_ingest_discarded_metrics_exports_total"), first: Once::new() }
+    }
+
+    /// Counts an export, and logs the first one.
+    pub fn increment(&self) {
+        self.exports.increment(1);
+        self.first.call_once(|| {
+            tracing::info!("an exporter sends metrics, which are acknowledged and dropped (ingest.otlp.metrics)");
+        });
+    }
 }

@@ -22,7 +22,7 @@ use axum::extract::{Request, State};
 use axum::routing::post;
 use axum::{Extension, Router};
 
-pub use config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig, Select};
+pub use config::{AgnostConfig, IngestConfig, LimitsConfig, MetricsExports, OtlpConfig, Select};
 pub use fast_path::IngestFastPath;
 pub use otlp::with_status as otlp_status;
 pub use stage::Ingest;

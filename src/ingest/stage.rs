@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
 use super::dispatch::Dispatch;
-use super::metrics::{self, RouteMetrics};
+use super::metrics::{self, DiscardedMetrics, RouteMetrics};
 use super::otlp::{Mapping, mapping};
 use crate::auth::RateLimiter;
 use crate::http::MemoryBudget;
@@ -33,6 +33,7 @@ pub struct Ingest {
     pub(super) traces_metrics: RouteMetrics,
     pub(super) logs_metrics: RouteMetrics,
     pub(super) unselected: Counter,
+    pub(super) discarded_metrics: DiscardedMetrics,
 }
 
 impl Ingest {
@@ -58,6 +59,7 @@ impl Ingest {
             traces_metrics: RouteMetrics::register("/v1/traces"),
             logs_metrics: RouteMetrics::register("/v1/logs"),
             unselected: metrics::unselected(),
+            discarded_metrics: DiscardedMetrics::register(),
             ledger,
             rates: RateLimiter::new(limits.events_per_second),
             limits: ArcSwap::from_pointee(limits),

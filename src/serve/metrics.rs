@@ -1,6 +1,7 @@
 //! The metrics recorder of a server.
 
-use metrics::with_local_recorder;
+use axum::http::StatusCode;
+use metrics::{counter, describe_counter, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// The bucket bounds of durations, in seconds.
@@ -33,12 +34,26 @@ impl Metrics {
         builder = builder.set_buckets_for_metric(Matcher::Full("cairn_commit_events".to_owned()), &EVENTS)?;
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
+        with_local_recorder(&recorder, || {
+            describe_counter!(
+                "cairn_http_responses_total",
+                "Responses of 400 and above on the public addresses, by status and route."
+            );
+        });
         Ok(Metrics { recorder, handle })
     }
 
     /// Runs `work` with this recorder as the current one, so that metrics that `work` registers belong to this server.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
         with_local_recorder(&self.recorder, work)
+    }
+
+    /// Counts a response of 400 and above.
+    pub fn count_refusal(&self, status: StatusCode, route: &'static str) {
+        self.scope(|| {
+            let code = status.as_u16().to_string();
+            counter!("cairn_http_responses_total", "code" => code, "route" => route).increment(1);
+        });
     }
 
     /// Aggregates the samples that histograms have collected. Must be called periodically, because samples take memory

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -13,6 +15,7 @@ use crate::auth::{self, Guard, RequiredScopes, Scopes};
 use crate::http::{ApiError, json_response};
 use crate::ingest::{self, Ingest};
 use crate::relay::{self, Relay};
+use crate::text::did_you_mean;
 
 /// The OpenAPI 3.1 description of all calls.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -52,8 +55,54 @@ pub fn with_fallbacks(routes: Router) -> Router {
     routes.method_not_allowed_fallback(unknown_method).fallback(unknown_path)
 }
 
-async fn unknown_path() -> impl IntoResponse {
-    ApiError::not_found("there is no such path")
+/// The paths of the public addresses, for the counts of refused requests and for suggestions.
+pub const PATHS: [&str; 18] = [
+    "/api/v1/capture-event",
+    "/api/v1/capture-session",
+    "/api/public/otel/v1/traces",
+    "/log",
+    "/openapi.json",
+    "/v1/agents",
+    "/v1/batch",
+    "/v1/consistency",
+    "/v1/events",
+    "/v1/export",
+    "/v1/logs",
+    "/v1/merkle/root",
+    "/v1/metrics",
+    "/v1/proof",
+    "/v1/relay",
+    "/v1/stats",
+    "/v1/traces",
+    "/v1/verify",
+];
+
+async fn unknown_path(request: Request) -> Response<Body> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.starts_with(b"application/grpc") {
+        return grpc_unimplemented();
+    }
+    let path = request.uri().path();
+    // Exporters are often given a prefix, or none: the end of the path tells what was meant.
+    let is_meant = |known: &&&str| path.ends_with(**known) || known.ends_with(path) && path.len() > 1;
+    let known = PATHS.iter().filter(is_meant).min_by_key(|known| known.len());
+    let hint = known.copied().or_else(|| did_you_mean(path, &PATHS)).map(|known| format!(": did you mean {known}?"));
+    let message = format!("there is no such path{}; /openapi.json describes all", hint.unwrap_or_default());
+    ApiError::not_found(message).into_response()
+}
+
+/// The answer to an export by OTLP/gRPC: status UNIMPLEMENTED, with a message that gRPC clients print. The front counts
+/// and logs it as 415.
+fn grpc_unimplemented() -> Response<Body> {
+    const MESSAGE: &str =
+        "this is gRPC, but OTLP is received over HTTP here: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf";
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static("12"));
+    headers.insert("grpc-message", HeaderValue::from_static(MESSAGE));
+    response.extensions_mut().insert(ApiError::unsupported(MESSAGE));
+    response
 }
 
 async fn unknown_method() -> impl IntoResponse {

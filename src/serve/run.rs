@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use futures_util::future::{OptionFuture, join_all};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use super::error::ServeError;
 use super::metrics::Metrics;
 use super::routes;
 use super::server::Server;
-use crate::http;
+use crate::http::{self, Front, Listener, OnRefusal};
 use crate::ledger::{Ledger, Threads};
 use crate::relay::Relay;
 use crate::tlog::{Log, LogThread, State};
@@ -85,14 +86,19 @@ impl Server {
 
     /// Serves the public addresses and the address for OpenTelemetry until `stopping` is true.
     fn serve_public(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+        let listeners = std::mem::take(&mut self.ports.public);
+        let otlp = self.ports.otlp.take();
         let limits = &self.limits;
-        let public = std::mem::take(&mut self.ports.public).into_iter().map(|listener| {
+        let public = listeners.into_iter().map(|listener| {
+            let front = self.front(&listener).with_refusals(&routes::PATHS, self.count_refusals());
             let routes = (self.fast_path.clone(), self.routes.clone());
-            http::serve(listener, routes, Arc::clone(limits), stopping.clone())
+            http::serve(listener, front, routes, Arc::clone(limits), stopping.clone())
         });
         let public = join_all(public.collect::<Vec<_>>());
-        let routes = ((), self.otlp_routes.clone());
-        let otlp = self.ports.otlp.take().map(|listener| http::serve(listener, routes, Arc::clone(limits), stopping));
+        let otlp = otlp.map(|listener| {
+            let front = self.front(&listener).with_refusals(&routes::PATHS, self.count_refusals());
+            http::serve(listener, front, ((), self.otlp_routes.clone()), Arc::clone(limits), stopping)
+        });
         tokio::spawn(async move {
             tokio::join!(public, OptionFuture::from(otlp));
         })
@@ -103,11 +109,25 @@ impl Server {
         let routes = routes::with_fallbacks(admin::routes(Arc::clone(&self.admin)));
         let limits = Arc::clone(&self.admin_limits);
         let listener = self.ports.admin.take();
+        let served = listener.map(|listener| {
+            let front = self.front(&listener);
+            http::serve(listener, front, ((), routes), limits, stopping)
+        });
         tokio::spawn(async move {
-            if let Some(listener) = listener {
-                http::serve(listener, ((), routes), limits, stopping).await;
-            }
+            OptionFuture::from(served).await;
         })
+    }
+
+    /// The first step of every request of a listener.
+    fn front(&self, listener: &Listener) -> Front {
+        let guard = Arc::clone(&self.stages.guard);
+        Front::new(listener.is_loopback(), Arc::new(move || guard.has_keys()), &self.allowed_hosts)
+    }
+
+    /// Counts refused requests. The counters are registered when they are needed, because there are many.
+    fn count_refusals(&self) -> OnRefusal {
+        let metrics = Arc::clone(&self.metrics);
+        Arc::new(move |status: StatusCode, route| metrics.count_refusal(status, route))
     }
 }
 

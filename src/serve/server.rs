@@ -33,6 +33,8 @@ pub struct Server {
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) admin_limits: Arc<ConnectionLimits>,
     pub(super) live: Arc<Live>,
+    /// `http.allowed_hosts`
+    pub(super) allowed_hosts: Vec<String>,
     /// The interval at which the last checkpoint is logged.
     pub(super) announce_interval: Duration,
     /// The maximum duration of a shutdown.
@@ -75,6 +77,7 @@ impl Server {
             fast_path: IngestFastPath::new(Arc::clone(ingest), Arc::clone(guard)),
             announce_interval: config.log.announce_interval,
             grace: config.shutdown.grace,
+            allowed_hosts: config.http.allowed_hosts.clone(),
             ports,
             stages,
             metrics,

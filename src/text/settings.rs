@@ -14,6 +14,8 @@ pub enum Expected {
     Size,
     /// A duration such as `250ms`.
     Duration,
+    /// A text, which may look like a number.
+    String,
     /// A path.
     Path,
     /// A list of strings.
@@ -25,6 +27,11 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// Whether any text is a value, also one that looks like a number.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Expected::String | Expected::Path)
+    }
+
     /// Whether a number is in the range.
     pub fn allows(&self, number: u64) -> bool {
         matches!(self, Expected::Number(range) if range.contains(&number))
@@ -39,6 +46,7 @@ impl fmt::Display for Expected {
             Expected::Number(range) => write!(f, "a number from {} to {}", range.start(), range.end()),
             Expected::Size => f.write_str("a size such as 64MiB"),
             Expected::Duration => f.write_str("a duration such as 250ms or 10s"),
+            Expected::String => f.write_str("a string"),
             Expected::Path => f.write_str("a path"),
             Expected::Strings => f.write_str("a list of strings, such as [one, two]"),
             Expected::Bool => f.write_str("true or false"),

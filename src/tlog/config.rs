@@ -23,7 +23,7 @@ pub struct LogConfig {
 impl LogConfig {
     /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
-        ("log.origin", Expected::Text("a text")),
+        ("log.origin", Expected::String),
         ("log.key_file", Expected::Path),
         ("log.checkpoint_file", Expected::Path),
         ("log.checkpoint_interval", Expected::Duration),

@@ -8,5 +8,6 @@ pub mod limits;
 pub mod otlp;
 pub mod otlp_attacks;
 mod otlp_captures;
+mod otlp_kept;
 pub mod otlp_spans;
 pub mod smuggling;

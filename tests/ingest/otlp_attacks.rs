@@ -38,8 +38,6 @@ async fn an_item_that_cannot_be_an_event_is_rejected_and_the_others_are_stored()
     let server = TestServer::start(&config(data.path())).await;
     let text = |length: usize| [("k", json!("x".repeat(length)))];
     let cases = [
-        ("a large attribute", span(2, "n", &text(5 << 20)), "limits.event_bytes"),
-        ("control characters", span(2, "n", &[("k", json!("\u{1}".repeat(300 << 10)))]), "limits.event_bytes"),
         ("a deep map", span(2, "n", &[("k", nested(130))]), "nested deeper"),
         ("a deeper map", span(2, "n", &[("k", nested(5000))]), "nested deeper"),
         ("no trace id", Message::default().bytes(2, id(2, 8)), "trace id"),
@@ -193,7 +191,7 @@ async fn large_requests_are_stored_and_larger_ones_refused_in_bounded_memory() {
         (1, export("svc", [span(1, "n", &[]).message(9, value(6))])),
         (1, export("svc", [Message([span(1, "n", &[]).0, list(9).0].concat())])),
         (1, export("svc", [Message([span(1, "n", &[]).0, list(11).0].concat())])),
-        (1, export("svc", [span(1, &controls, &[])])),
+        (0, export("svc", [span(1, &controls, &[])])),
         (2, of_resource(list(1))),
         (2, of_resource(Message::default().message(1, value(6)))),
         (2, of_resource(Message::default().attribute(1, "k", &json!(controls)))),
@@ -219,7 +217,7 @@ async fn large_requests_are_stored_and_larger_ones_refused_in_bounded_memory() {
         let answers = futures_util::future::join_all((0..2).map(|_| send(TRACES, "identity", body.clone()))).await;
         assert!(
             answers.iter().all(|answer| answer.status == 503 || rejected(answer).0 == *count),
-            "{}",
+            "{count} {}",
             answers[0].text
         );
         assert!(answers.iter().any(|answer| answer.status == 200));
@@ -240,7 +238,8 @@ async fn large_requests_are_stored_and_larger_ones_refused_in_bounded_memory() {
     let bomb = bomb.finish().unwrap();
     let answer = send(TRACES, "gzip", bomb).await;
     assert!(answer.status == 413 && answer.text.contains("limits.body_bytes"), "{}", answer.text);
-    assert_eq!(stored().await, 100_001.0 + 299.0);
+    // The span whose name is long is stored without it.
+    assert_eq!(stored().await, 100_001.0 + 299.0 + 1.0);
     let peak = peak_mib(server.child.id());
     println!("peak memory: {peak} MiB");
     // Bodies and events need at most 215 MiB; the allocator returns freed memory to the system after 0.1 s.

@@ -23,7 +23,7 @@ async fn exchange(server: &TestServer, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&response).into_owned()
 }
 
-const HEAD: &str = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+const HEAD: &str = "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
 const FIRST: &str = r#"{"agent_id":"first"}"#;
 
 /// A request in a place where it must be part of a body.
@@ -59,7 +59,7 @@ async fn a_body_with_an_ambiguous_length_never_hides_a_request() {
         ("a carriage return in a header", format!("{HEAD}x-a: b\rcontent-length: 5\r\n\r\n{FIRST}{hidden}")),
         ("a NUL in a header", format!("{HEAD}x-a: b\0\r\ncontent-length: {length}\r\n\r\n{FIRST}{hidden}")),
         ("no version", format!("GET /v1/stats\r\n\r\n{hidden}")),
-        ("an unknown version", format!("GET /v1/stats HTTP/1.2\r\nhost: x\r\n\r\n{hidden}")),
+        ("an unknown version", format!("GET /v1/stats HTTP/1.2\r\nhost: localhost\r\n\r\n{hidden}")),
         (
             "too many headers",
             format!("{HEAD}{}content-length: {length}\r\n\r\n{FIRST}{hidden}", "a: b\r\n".repeat(200)),
@@ -68,7 +68,7 @@ async fn a_body_with_an_ambiguous_length_never_hides_a_request() {
             "a long header",
             format!("{HEAD}a: {}\r\ncontent-length: {length}\r\n\r\n{FIRST}{hidden}", "b".repeat(70_000)),
         ),
-        ("a long target", format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n{hidden}", "b".repeat(70_000))),
+        ("a long target", format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n{hidden}", "b".repeat(70_000))),
     ];
     for (what, request) in refused {
         let response = exchange(&server, request.as_bytes()).await;
@@ -101,7 +101,7 @@ async fn a_body_with_an_ambiguous_length_never_hides_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_are_not_normalized_and_text_of_a_request_never_becomes_a_header() {
+async fn paths_are_not_resolved_and_text_of_a_request_never_becomes_a_header() {
     let data = TempDir::new().unwrap();
     let server = TestServer::start(&config(data.path())).await;
     for n in 0..3 {
@@ -110,16 +110,13 @@ async fn paths_are_not_normalized_and_text_of_a_request_never_becomes_a_header()
     for path in [
         "/v1/../v1/stats",
         "/v1/%2e%2e/v1/stats",
-        "//v1/stats",
-        "/v1/stats/",
-        "/v1//stats",
         "/v1/events/..%2f..%2fetc%2fpasswd",
         "/log/tile/entries/../../../etc/passwd",
         "/log/tile/0/..%2f000",
         "/v1/relay/..%2fx/dead-letters",
         "/%00",
     ] {
-        let response = exchange(&server, format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+        let response = exchange(&server, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await;
         let status = response.split(' ').nth(1).unwrap_or("closed").to_owned();
         assert!(["400", "404"].contains(&status.as_str()), "{path}: {response}");
     }
@@ -127,13 +124,14 @@ async fn paths_are_not_normalized_and_text_of_a_request_never_becomes_a_header()
         ["agent_id=x%0d%0ainjected:%201", "label.a%0d%0ainjected:%201=1", "agent_id=a%22b&limit=1&label.k=x%01y"]
     {
         let response =
-            exchange(&server, format!("GET /v1/events?{query} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+            exchange(&server, format!("GET /v1/events?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await;
         assert!(!response.to_ascii_lowercase().contains("\r\ninjected"), "{response}");
         assert!(response.starts_with("HTTP/1.1 200") || response.starts_with("HTTP/1.1 400"), "{response}");
     }
     // The `Link` header contains the parameters of the request.
     let response =
-        exchange(&server, b"GET /v1/events?agent_id=a%22b&limit=1&label.k=x%01y HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        exchange(&server, b"GET /v1/events?agent_id=a%22b&limit=1&label.k=x%01y HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await;
     let link = response.lines().find(|line| line.starts_with("link: ")).unwrap_or_else(|| panic!("{response}"));
     assert!(link.contains("agent_id=a%22b") && link.contains("label.k=x%01y"), "{link}");
     server.stop().await.unwrap();
@@ -147,7 +145,7 @@ async fn a_page_of_another_site_can_neither_send_nor_read() {
         [("OPTIONS", "/v1/events"), ("GET", "/v1/events"), ("POST", "/v1/events"), ("OPTIONS", "/nowhere")]
     {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\norigin: https://elsewhere.example\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\norigin: https://elsewhere.example\r\n\
              access-control-request-method: POST\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n"
         );
         let response = exchange(&server, request.as_bytes()).await.to_ascii_lowercase();

@@ -130,7 +130,8 @@ impl Fake {
         let limits = cairn::http::ConnectionLimits::new(timeouts, 100);
         tokio::spawn(async move {
             let (_stop, stopping) = tokio::sync::watch::channel(false);
-            cairn::http::serve(listener, ((), routes), limits, stopping).await;
+            let front = cairn::http::Front::new(true, std::sync::Arc::new(|| false), &[]);
+            cairn::http::serve(listener, front, ((), routes), limits, stopping).await;
         });
         fake
     }

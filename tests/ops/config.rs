@@ -115,7 +115,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
         ("auth:\n  api_keys_file: /nowhere\n", &[], &["auth.api_keys_file: /nowhere: No such file"]),
         ("", &[("CAIRN_STORAGE_DATA_DIR", "x")], &["did you mean storage.data_dir", "CAIRN_STORAGE__DATA_DIR?"]),
         ("storage.data_dir: x\n", &[], &["did you mean storage.data_dir, one level per line"]),
-        ("zzz: 1\n", &[], &["zzz: unknown key; valid keys are listen, socket_mode, tls, admin"]),
+        ("zzz: 1\n", &[], &["zzz: unknown key; valid keys are listen, socket_mode, tls, http, admin"]),
         (
             "",
             &[("CAIRN_LIMITS__BODY_BYTES", "2KiB")],
@@ -306,4 +306,23 @@ fn exit_statuses_distinguish_usage_errors_from_failures_and_help_has_examples() 
     }
     let (code, output, _) = run_text(&["--version"]);
     assert_eq!((code, output), (0, format!("cairn {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn texts_in_the_environment_that_look_like_numbers_stay_texts() {
+    for text in ["007", "1.10", "7", "true", "1e3"] {
+        let output = cairn()
+            .args(["config", "print"])
+            .env("CAIRN_LOG__ORIGIN", text)
+            .env("CAIRN_INGEST__OTLP__AGENT_ID", text)
+            .env("CAIRN_STORAGE__DATA_DIR", text)
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        let read: Value = Figment::from(Yaml::string(&printed)).extract().unwrap();
+        for pointer in ["/log/origin", "/ingest/otlp/agent_id", "/storage/data_dir"] {
+            assert_eq!(read.pointer(pointer), Some(&Value::from(text)), "{text}: {printed}");
+        }
+    }
 }

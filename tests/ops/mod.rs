@@ -3,7 +3,8 @@
 pub mod auth;
 pub mod config;
 pub mod documents;
-pub mod http;
+pub mod front;
+mod http;
 pub mod pod;
 pub mod reload;
 pub mod scale;

@@ -185,7 +185,7 @@ async fn a_unix_socket_has_the_configured_mode_and_is_removed_at_shutdown() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server.run(async move { stopped.await.unwrap_or_default() }));
     let mut stream = UnixStream::connect(&path).await.unwrap();
-    stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
@@ -201,7 +201,7 @@ async fn connections_beyond_the_limit_wait_until_one_ends() {
     let server = TestServer::start(&config).await;
     let address = server.url.trim_start_matches("http://").to_owned();
     let ask = async |stream: &mut TcpStream| {
-        stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut byte = [0];
         tokio::time::timeout(Duration::from_millis(700), stream.read_exact(&mut byte)).await.is_ok()
     };

@@ -51,7 +51,7 @@ pub struct Unread<'a> {
     pub mapping: &'a Mapping,
     /// The maximum number of attributes of a span.
     pub max_attributes: usize,
-    /// The maximum length of a span, a resource and a scope, in bytes. Longer ones are not read.
+    /// The maximum length of a resource and a scope, in bytes. Longer ones are not read.
     pub max_len: usize,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Ancestors<'a> {
         let is_short = |part: &[u8]| part.len() <= unread.max_len;
         for item in Items::of(unread.request).map_while(Result::ok) {
             facts.clear();
-            if ![item.resource, item.scope, item.message].into_iter().all(is_short) {
+            if ![item.resource, item.scope].into_iter().all(is_short) {
                 continue;
             }
             let Ok(span) = Span::read(item.message, &mut facts, unread.mapping, unread.max_attributes) else {

@@ -139,12 +139,20 @@ pub fn success(encoding: Encoding, signal: Signal, remarks: &Remarks) -> Respons
     response
 }
 
+/// 200 and an empty response message.
+pub fn empty(encoding: Encoding) -> Response<Body> {
+    let body: &[u8] = if encoding == Encoding::Json { b"{}" } else { b"" };
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
+    response
+}
+
 /// Middleware that writes errors as the exporters expect them: a `google.rpc.Status` in the encoding of the request, in
 /// JSON if the request has neither encoding.
 pub async fn with_status(request: Request, next: Next) -> Response<Body> {
     let encoding = Encoding::of(request.headers()).unwrap_or(Encoding::Json);
     let mut response = next.run(request).await;
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+    if let Some(error) = response.extensions().get::<ApiError>().cloned() {
         let code = rpc_code(error.status);
         let body = match encoding {
             Encoding::Json => json!({ "code": code, "message": error.message }).to_string().into(),

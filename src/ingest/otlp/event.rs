@@ -16,6 +16,8 @@ use cairn_proof::hex;
 
 /// The maximum length of an agent id, in bytes.
 const AGENT_ID_MAX: usize = 256;
+/// The maximum length of a field that is a text, in bytes.
+const MAX_TEXT_FIELD: usize = 64 << 10;
 /// The length of the end of a cut agent id: `~` and 16 hex digits.
 const CUT_END: usize = 17;
 
@@ -59,8 +61,15 @@ pub fn write_text<'a>(
     context: &mut Context<'_, 'a>,
 ) -> Option<Cow<'a, str>> {
     let (text, taken) = facts.text(target, context, json)?;
-    facts.mark_used(taken);
     json.field(field);
+    // A longer text is no name or message; it stays in the metadata.
+    let end = text.floor_char_boundary(MAX_TEXT_FIELD);
+    if end < text.len() {
+        json.omitted += 1;
+        json.text(Cow::Owned(format!("{}...", &text[..end])));
+        return None;
+    }
+    facts.mark_used(taken);
     json.str(&text);
     Some(text)
 }

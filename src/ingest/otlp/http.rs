@@ -23,6 +23,7 @@ use crate::auth::Client;
 use crate::http::{ApiError, Reserved};
 use crate::ingest::accept::{Refused, busy, event_limit, explain, receive_any};
 use crate::ingest::body;
+use crate::ingest::config::MetricsExports;
 use crate::ingest::dispatch::NotStored;
 use crate::ingest::metrics::{Reason, RouteMetrics};
 use crate::ingest::stage::Ingest;
@@ -30,8 +31,11 @@ use crate::ledger::format::record::Draft;
 use crate::ledger::shard::queue::Refusal;
 
 /// The second path is what exporters build from a base URL that already ends with the path of a signal.
-const TRACES: [&str; 2] = ["/v1/traces", "/v1/traces/v1/traces"];
+const TRACES: [&str; 3] = ["/v1/traces", "/v1/traces/v1/traces", LANGFUSE];
 const LOGS: [&str; 2] = ["/v1/logs", "/v1/logs/v1/logs"];
+const METRICS: [&str; 2] = ["/v1/metrics", "/v1/metrics/v1/metrics"];
+/// The path that the SDKs of Langfuse append to the base URL that they are given.
+const LANGFUSE: &str = "/api/public/otel/v1/traces";
 
 /// The maximum number of events in a part of a request.
 const PART_EVENTS: usize = 2048;
@@ -46,6 +50,7 @@ const EXPANSION: usize = 16;
 pub fn routes() -> Router<Arc<Ingest>> {
     let routes = TRACES.into_iter().fold(Router::new(), |routes, path| routes.route(path, post(traces)));
     let routes = LOGS.into_iter().fold(routes, |routes, path| routes.route(path, post(logs)));
+    let routes = METRICS.into_iter().fold(routes, |routes, path| routes.route(path, post(metrics_export)));
     routes.method_not_allowed_fallback(|| async { ApiError::method_not_allowed().into_response() })
 }
 
@@ -65,6 +70,27 @@ async fn logs(
     request: Request,
 ) -> Response<Body> {
     handle(&ingest, &ingest.logs_metrics, Signal::Logs, (client, request)).await
+}
+
+/// Metrics are no events. By default they are acknowledged and dropped, because an exporter that also sends metrics cannot
+/// always be told not to.
+async fn metrics_export(
+    State(ingest): State<Arc<Ingest>>,
+    Extension(_): Extension<Client>,
+    request: Request,
+) -> Response<Body> {
+    let encoding = match Encoding::of(request.headers()) {
+        Ok(encoding) => encoding,
+        Err(error) => return error.into_response(),
+    };
+    if ingest.otlp.metrics == MetricsExports::Refuse {
+        return ApiError::not_found("metrics are not received (ingest.otlp.metrics: refuse)").into_response();
+    }
+    if let Err(error) = body::discard(request.into_body(), &ingest.limits()).await {
+        return error.into_response();
+    }
+    ingest.discarded_metrics.increment();
+    answer::empty(encoding)
 }
 
 async fn handle(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request: Call) -> Response<Body> {

@@ -178,6 +178,9 @@ fn add_group(
     let first = *items;
     let mut shared = Vec::new();
     for (name, value) in members(text, group)? {
+        if &text[value.clone()] == b"null" {
+            continue;
+        }
         if is(&name, &SHARED) {
             shared.push(value);
         } else if is_resource && is(&name, &SCOPES) {
@@ -241,7 +244,7 @@ fn members(text: &[u8], object: Range<usize>) -> Option<Vec<(Vec<u8>, Range<usiz
     }
 }
 
-/// The ranges of the elements of an array. An empty list for `null`.
+/// The ranges of the elements of an array that are not null; none for null.
 fn elements(text: &[u8], array: Range<usize>) -> Option<Vec<Range<usize>>> {
     if &text[array.clone()] == b"null" {
         return Some(Vec::new());
@@ -259,7 +262,10 @@ fn elements(text: &[u8], array: Range<usize>) -> Option<Vec<Range<usize>>> {
             _ => {
                 let value = value_at(text, at)?;
                 at = value.end;
-                found.push(value);
+                // The converter skips null, too.
+                if &text[value.clone()] != b"null" {
+                    found.push(value);
+                }
             }
         }
     }

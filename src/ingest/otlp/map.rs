@@ -11,6 +11,7 @@ use super::ids::uuid_v5;
 use super::mapping::compiled::Mapping;
 use super::mapping::row::Target;
 use super::notes::Note;
+use super::omit::{replacement_of_text, shorten};
 use super::record::{Record, RecordIds};
 use super::request::{Item, Items, Signal};
 use super::resource::ResourceScopeCache;
@@ -47,13 +48,13 @@ impl Limits {
         self.event / MIN_MEMBER_BYTES
     }
 
-    /// Whether an item may fit into an event. Larger ones are not read at all.
+    /// Whether the resource and the scope of an item may fit into an event. Larger ones are not read at all.
     fn may_fit(&self, item: &Item<'_>) -> bool {
-        [item.resource, item.scope, item.message].into_iter().all(|part| part.len() <= self.item_len())
+        [item.resource, item.scope].into_iter().all(|part| part.len() <= self.shared_len())
     }
 
-    /// The maximum length of an item, its resource and its scope, in bytes.
-    fn item_len(&self) -> usize {
+    /// The maximum length of a resource and a scope, in bytes.
+    fn shared_len(&self) -> usize {
         self.event.saturating_mul(MAX_PROTOBUF_RATIO)
     }
 }
@@ -138,7 +139,7 @@ impl<'a> Mapper<'a> {
             record_ids: RecordIds::new(request),
             facts: Facts::default(),
             scratch: ParserScratch::default(),
-            json: Json::new(max_members),
+            json: Json::new(max_members).with_long_texts(around.limits.event, replacement_of_text),
             warnings: Vec::new(),
             last_agent: LastAgent::default(),
         };
@@ -174,7 +175,7 @@ impl<'a> Mapper<'a> {
                 request,
                 mapping: self.around.mapping,
                 max_attributes: limits.members(),
-                max_len: limits.item_len(),
+                max_len: limits.shared_len(),
             }));
         }
         Ok(())
@@ -312,6 +313,7 @@ impl<'a> Mapper<'a> {
                 span.warn_of_ids(&key, warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
                 span.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                keep_short(json, limits.event, warnings);
                 Ok(Written::Span(key.event_id()))
             }
             Signal::Logs => {
@@ -319,6 +321,7 @@ impl<'a> Mapper<'a> {
                 record.warn_of_ids(warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
                 record.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                keep_short(json, limits.event, warnings);
                 let span = record.span().map(|span| span.event_id());
                 Ok(Written::Record { is_timed: record.is_timed(), span })
             }
@@ -373,4 +376,13 @@ fn take_agent<'a>(
     let (agent, warning) = agent_id(name);
     warnings.extend(warning);
     agent
+}
+
+/// Replaces the largest values of an event that would be too long, with a warning.
+fn keep_short(json: &mut Json, limit: usize, warnings: &mut Vec<String>) {
+    let omitted = json.omitted + if json.bytes.len() + limit / 16 > limit { shorten(json, limit) } else { 0 };
+    if omitted > 0 {
+        let message = "were longer than an event can hold (limits.event_bytes), and are replaced by length and SHA-256";
+        warnings.push(format!("{omitted} values {message}"));
+    }
 }

@@ -23,6 +23,7 @@ mod json_request;
 mod map;
 pub mod mapping;
 mod notes;
+mod omit;
 mod record;
 mod request;
 mod resource;

@@ -40,11 +40,16 @@ pub struct Json {
     /// The JSON written so far.
     pub bytes: Vec<u8>,
     /// The positions in `bytes` of the fields of the event.
-    slots: Slots,
+    pub slots: Slots,
     /// The field that is being written, and the position at which it begins.
     open: Option<(EventField, usize)>,
     /// Whether any text was not UTF-8 and was replaced.
     pub has_replacements: bool,
+    /// The maximum length of a text, in bytes. A longer one is replaced by `omit`.
+    max_text: usize,
+    omit: fn(&str) -> String,
+    /// The number of texts that were replaced.
+    pub omitted: usize,
 }
 
 /// Whether part of a text was not UTF-8 and was replaced: a text that is borrowed is unchanged.
@@ -52,6 +57,9 @@ pub struct Json {
 pub fn has_replacements(text: &Cow<'_, str>) -> bool {
     matches!(text, Cow::Owned(_)) && text.contains(char::REPLACEMENT_CHARACTER)
 }
+
+/// The maximum length of an event before it is shortened, as a multiple of `limits.event_bytes`.
+const MAX_UNSHORTENED: usize = 8;
 
 /// The maximum number of members of an object that is looked into, rather than stored.
 const MAX_LOOKUP_MEMBERS: usize = 1024;
@@ -75,7 +83,16 @@ pub fn too_many(max_attributes: usize) -> Fault {
 impl Json {
     /// An empty writer. `max_members` bounds each object.
     pub fn new(max_members: usize) -> Json {
-        Json { max_members, bytes: Vec::new(), slots: Slots::default(), open: None, has_replacements: false }
+        Json {
+            max_members,
+            bytes: Vec::new(),
+            slots: Slots::default(),
+            open: None,
+            has_replacements: false,
+            max_text: usize::MAX,
+            omit: |_| String::new(),
+            omitted: 0,
+        }
     }
 
     /// Writes a string.
@@ -87,6 +104,12 @@ impl Json {
     #[expect(clippy::ptr_arg, reason = "whether the text is borrowed or owned is the information")]
     pub fn str(&mut self, text: &Cow<'_, str>) {
         self.has_replacements |= has_replacements(text);
+        if text.len() > self.max_text {
+            self.omitted += 1;
+            let replacement = (self.omit)(text);
+            self.raw(replacement.as_bytes());
+            return;
+        }
         write_string(text, &mut self.bytes);
     }
 
@@ -96,6 +119,13 @@ impl Json {
         self.slots = Slots::default();
         self.open = None;
         self.has_replacements = false;
+        self.omitted = 0;
+    }
+
+    /// Replaces texts of more than `max_text` bytes by what `omit` returns, which is canonical JSON.
+    #[must_use]
+    pub fn with_long_texts(self, max_text: usize, omit: fn(&str) -> String) -> Json {
+        Json { max_text, omit, ..self }
     }
 
     /// Begins a field of an event. The caller writes its value next.
@@ -166,6 +196,14 @@ impl Json {
         Ok(())
     }
 
+    /// Checks that the structure does not take much more memory than an event, before it is shortened.
+    fn check_len(&self) -> Result<(), Fault> {
+        if self.bytes.len() <= self.max_text.saturating_mul(MAX_UNSHORTENED) {
+            return Ok(());
+        }
+        Err(Fault::TooLong("its structure is longer than an event can be (limits.event_bytes)".to_owned()))
+    }
+
     fn double(&mut self, value: f64) {
         if value.is_finite() {
             self.raw(ryu_js::Buffer::new().format_finite(value).as_bytes());
@@ -182,6 +220,7 @@ impl Json {
         self.raw(b"[");
         let mut values = Fields::of(field.bytes()?);
         while let Some(any) = values.next_message(1)? {
+            self.check_len()?;
             self.separate();
             self.any(any, level)?;
         }
@@ -213,6 +252,7 @@ impl Json {
         attributes.sort_by(|a, b| compare_keys(&a.key, &b.key));
         self.raw(b"{");
         for (index, attribute) in attributes.iter().enumerate() {
+            self.check_len()?;
             if attributes.get(index + 1).is_some_and(|next| next.key == attribute.key) {
                 continue;
             }
@@ -306,7 +346,9 @@ impl Json {
     /// Writes a text as the JSON object or array that it contains, and as a string if it is anything else, or JSON that
     /// an event cannot contain. `level` is the nesting level of the object that contains the value.
     pub fn text_parsed(&mut self, text: Cow<'_, str>, level: u32, scratch: &mut ParserScratch) {
-        if matches!(text.trim_start_matches([' ', '\t', '\n', '\r']).as_bytes().first(), Some(b'{' | b'[')) {
+        if text.len() <= self.max_text.saturating_mul(MAX_UNSHORTENED)
+            && matches!(text.trim_start_matches([' ', '\t', '\n', '\r']).as_bytes().first(), Some(b'{' | b'['))
+        {
             let start = self.bytes.len();
             let mut parser = Parser::new(&text, 0, scratch, usize::MAX);
             parser.deepen(level);
