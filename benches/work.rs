@@ -58,7 +58,7 @@ pub fn canonicalize(reader: &mut EventReader, text: &str) -> Draft {
 pub fn seal(draft: Draft) -> Record {
     let mut record = draft.stamp(&Stamp {
         received_at: *b"2026-02-17T10:30:00.500Z",
-        ms: 1_771_324_200_500,
+        id_ms: 1_771_324_200_500,
         first_of_ms: Position(0),
         position: Position(1),
         random: 0x0123_4567_89AB_CDEF,

@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
     let draft = Draft::new(&content);
     let mut record = draft.stamp(&Stamp {
         received_at: *b"2026-02-17T10:30:00.500Z",
-        ms: 1_771_324_200_500,
+        id_ms: 1_771_324_200_500,
         first_of_ms: Position(0),
         position: Position(1),
         random: 7,

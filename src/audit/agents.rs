@@ -12,7 +12,7 @@ use super::context::store_failed;
 use super::verify;
 use crate::http::{ApiError, QueryParams, json_response, parse_number};
 use crate::ledger::format::keys::Agent;
-use crate::ledger::read::lookup;
+use crate::ledger::read::received;
 use crate::ledger::store::Family;
 use crate::runtime::now_ms;
 use cairn_proof::chain::{AgentKey, time};
@@ -96,9 +96,9 @@ fn totals(audit: &Audit) -> Result<serde_json::Value, ApiError> {
     let (mut total, mut last_day) = (0, 0);
     for shard in ledger.committed().shards() {
         let end = ledger.committed().next(shard);
-        let first = lookup::first_since(ledger.store(), shard, yesterday_ms).map_err(store_failed)?;
+        let ranges = received::ranges(ledger.store(), shard, end, Some(yesterday_ms), None).map_err(store_failed)?;
         total += end.0;
-        last_day += first.map_or(0, |first| end.0.saturating_sub(first.0));
+        last_day += ranges.iter().map(|range| range.end.0 - range.start.0).sum::<u64>();
     }
     let mut active = 0u64;
     let mut rows = ledger.store().scan(Family::Agents).map_err(store_failed)?;

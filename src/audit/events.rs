@@ -1,6 +1,7 @@
 //! `GET /v1/events` and `GET /v1/events/{id}`.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_numb
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::Record;
-use crate::ledger::read::lookup;
+use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
 
 /// The default length of a page, in events.
@@ -158,8 +159,8 @@ fn page(
     let ledger = &audit.ledger;
     let mut streams = Vec::new();
     for shard in ledger.committed().shards() {
-        let (low, high) = bounds(audit, params, shard)?;
-        let mut stream = Stream::new(ledger, shard, &params.filter, params.order, low, high)?;
+        let ranges = ranges(audit, params, shard)?;
+        let mut stream = Stream::new(ledger, shard, &params.filter, params.order, ranges)?;
         let first = stream.next(&params.filter, cancelled)?;
         streams.push((first, stream));
     }
@@ -185,22 +186,20 @@ fn page(
     }
 }
 
-/// The range of positions of a shard that the time interval and the cursor permit; the end is exclusive.
-fn bounds(audit: &Audit, params: &ListParams, shard: ShardId) -> Result<(Position, Position), StoreError> {
+/// The positions of a shard that the time interval and the cursor permit, as ranges in ascending order.
+fn ranges(audit: &Audit, params: &ListParams, shard: ShardId) -> Result<Vec<Range<Position>>, StoreError> {
     let end = audit.ledger.committed().next(shard);
-    let since = |ms: u64| {
-        let found = lookup::first_since(audit.ledger.store(), shard, ms);
-        found.map(|found| found.unwrap_or(end))
-    };
-    let mut low = params.filter.since_ms.map_or(Ok(Position(0)), since)?;
-    let mut high = params.filter.until_ms.map_or(Ok(end), since)?;
+    let (since_ms, until_ms) = (params.filter.since_ms, params.filter.until_ms);
+    let mut ranges = received::ranges(audit.ledger.store(), shard, end, since_ms, until_ms)?;
     if let Some(&at) = params.cursor.as_ref().and_then(|cursor| cursor.0.get(usize::from(shard.0))) {
-        match params.order {
-            Order::Asc => low = low.max(at),
-            Order::Desc => high = high.min(at),
+        for range in &mut ranges {
+            match params.order {
+                Order::Asc => range.start = range.start.max(at),
+                Order::Desc => range.end = range.end.min(at),
+            }
         }
     }
-    Ok((low, high.min(end)))
+    Ok(ranges)
 }
 
 /// Writes a page in chunks.

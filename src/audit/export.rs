@@ -2,6 +2,7 @@
 //! [`cairn_proof::evidence::package`], specified in `docs/verification.md`, section "Evidence package".
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -14,10 +15,10 @@ use super::context::store_failed;
 use super::filter;
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
 use crate::http::{ApiError, QueryParams};
-use crate::ledger::format::keys::Location;
+use crate::ledger::format::keys::{Agent, Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
-use crate::ledger::read::{lookup, runs::Runs};
+use crate::ledger::read::{lookup, received, runs::Runs};
 use crate::ledger::store::{Store, StoreError};
 use crate::tlog::{Prover, SignedTree};
 use cairn_proof::chain::{AgentKey, Field, Hash, Sequence, time};
@@ -43,6 +44,8 @@ pub enum NoPackage {
     Events,
     /// The agent's events in the interval are not under a signed checkpoint yet.
     Checkpoint,
+    /// The agent's events in the interval are not one part of its chain, because the clock was set back.
+    Gap,
 }
 
 impl NoPackage {
@@ -51,6 +54,11 @@ impl NoPackage {
         match self {
             NoPackage::Agent => format!("there is no agent {agent_id:?}"),
             NoPackage::Events => format!("agent {agent_id:?} has no events that were received in this interval"),
+            NoPackage::Gap => format!(
+                "the events of agent {agent_id:?} in this interval are not one part of its chain, because the clock was \
+                 set back: export the chain without an interval, or choose since and until so that no event between \
+                 them is left out"
+            ),
             NoPackage::Checkpoint => format!("the events of agent {agent_id:?} are not yet under a signed checkpoint"),
         }
     }
@@ -84,26 +92,23 @@ impl Export {
         let store = signed.store();
         let agent = AgentKey::of(&range.agent_id);
         let Some(head) = lookup::agent(store, agent)? else { return Ok(Err(NoPackage::Agent)) };
-        // Times of receipt and positions increase along a chain.
-        let is_before = |ms: Option<u64>| move |_: Location, record: RecordRef<'_>| record.received_ms() < ms;
-        let first = match range.since_ms {
-            None => Sequence(1),
-            since => partition_point(store, agent, head.sequence, is_before(since))?,
+        let (first, end) = match selected(store, agent, &head, range)?.as_slice() {
+            [] => return Ok(Err(NoPackage::Events)),
+            [selected] => (selected.start, selected.end),
+            _ => return Ok(Err(NoPackage::Gap)),
         };
-        let end = match range.until_ms {
-            None => head.sequence.next(),
-            until => partition_point(store, agent, head.sequence, is_before(until))?,
-        };
-        if first >= end {
-            return Ok(Err(NoPackage::Events));
+        // A package without `since` begins with the first event of the chain.
+        if range.since_ms.is_none() && first > Sequence(1) {
+            return Ok(Err(NoPackage::Gap));
         }
-        let unsigned = partition_point(store, agent, head.sequence, |location, _| signed.covers(location))?;
+        let unsigned = partition_point(store, agent, head.sequence, |location| signed.covers(location))?;
         if first >= unsigned {
             return Ok(Err(NoPackage::Checkpoint));
         }
         let newer = end.0.saturating_sub(unsigned.0);
         let end = end.min(unsigned);
-        let anchor = with_event(store, agent, first, |_, record| record.link().prev_hash)?;
+        let anchor = lookup::record(store, location(store, agent, first)?)?.ok_or_else(|| missing(store, first))?;
+        let anchor = anchor.as_ref().link().prev_hash;
         let preamble = members_before_events(&signed, log_key, range, first, anchor);
         let last = Sequence(end.0 - 1);
         Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, newer, preamble, event: first, proof: first }))
@@ -203,19 +208,35 @@ fn missing(store: &Store, sequence: Sequence) -> StoreError {
     store.damaged(format!("event {sequence} of the agent's chain is missing: run `cairn verify --all`"))
 }
 
-/// Passes the event with this sequence to `read`.
-fn with_event<T>(
+/// The location of the event with this sequence.
+fn location(store: &Store, agent: AgentKey, sequence: Sequence) -> Result<Location, StoreError> {
+    let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence);
+    let run = run.ok_or_else(|| missing(store, sequence))?;
+    let position = Position(run.location.position.0 + (sequence.0 - run.first.0));
+    Ok(Location { position, ..run.location })
+}
+
+/// The sequences of the agent's events that were received in the interval, as ranges in ascending order between which
+/// there are other events of the agent.
+fn selected(
     store: &Store,
     agent: AgentKey,
-    sequence: Sequence,
-    read: impl FnOnce(Location, RecordRef<'_>) -> T,
-) -> Result<T, StoreError> {
-    let missing = || missing(store, sequence);
-    let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
-    let mut location = run.location;
-    location.position.0 += sequence.0 - run.first.0;
-    let record = lookup::record(store, location)?.ok_or_else(missing)?;
-    Ok(read(location, record.as_ref()))
+    head: &Agent,
+    range: &ExportRange,
+) -> Result<Vec<Range<Sequence>>, StoreError> {
+    let shard = head.run.location.shard;
+    let mut selected: Vec<Range<Sequence>> = Vec::new();
+    for positions in received::ranges(store, shard, lookup::end(store, shard)?, range.since_ms, range.until_ms)? {
+        let first_from =
+            |position: Position| partition_point(store, agent, head.sequence, |location| location.position < position);
+        let (start, end) = (first_from(positions.start)?, first_from(positions.end)?);
+        match selected.last_mut() {
+            _ if start == end => {}
+            Some(last) if last.end == start => last.end = end,
+            _ => selected.push(start..end),
+        }
+    }
+    Ok(selected)
 }
 
 /// The first sequence of a chain for which `holds` is false, found by binary search; `holds` must be true for all
@@ -224,12 +245,12 @@ fn partition_point(
     store: &Store,
     agent: AgentKey,
     head: Sequence,
-    holds: impl Fn(Location, RecordRef<'_>) -> bool,
+    holds: impl Fn(Location) -> bool,
 ) -> Result<Sequence, StoreError> {
     let (mut low, mut high) = (1, head.0 + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        if with_event(store, agent, Sequence(middle), &holds)? { low = middle + 1 } else { high = middle }
+        if holds(location(store, agent, Sequence(middle))?) { low = middle + 1 } else { high = middle }
     }
     Ok(Sequence(low))
 }
@@ -285,6 +306,7 @@ pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
                 match missing {
                     NoPackage::Agent | NoPackage::Events => ApiError::not_found(message),
                     NoPackage::Checkpoint => ApiError::unavailable(message),
+                    NoPackage::Gap => ApiError::conflict(message),
                 }
             })?;
             streamed_response::begin(audit, export)

@@ -1,5 +1,7 @@
 //! The sources of a list: all events of a shard, the chain of an agent, or the index rows of a term.
 
+use std::ops::Range;
+
 use super::context::Cancelled;
 use super::filter::Filter;
 use crate::ledger::Ledger;
@@ -26,7 +28,7 @@ enum Source<'s> {
     Term(Postings<'s>),
 }
 
-/// An event of a list. The order is that of receipt.
+/// An event of a list. The order is that of receipt: by position within a shard, by time between shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hit {
     /// The time of receipt, in ms since 1970.
@@ -42,13 +44,15 @@ pub struct Stream<'s> {
     order: Order,
     source: Source<'s>,
     events: Events<'s>,
-    /// The remaining positions: from `low` (inclusive) to `high` (exclusive).
+    /// The remaining positions of the current range: from `low` (inclusive) to `high` (exclusive).
     low: Position,
     high: Position,
+    /// The ranges after the current one, the next one last.
+    ranges: Vec<Range<Position>>,
 }
 
 impl<'s> Stream<'s> {
-    /// The events of `shard` from position `low` (inclusive) to `high` (exclusive).
+    /// The events of `shard` in these ranges, which are in ascending order.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -57,19 +61,22 @@ impl<'s> Stream<'s> {
         shard: ShardId,
         filter: &Filter,
         order: Order,
-        low: Position,
-        high: Position,
+        mut ranges: Vec<Range<Position>>,
     ) -> Result<Stream<'s>, StoreError> {
         let store = ledger.store();
         let source = match (filter.agent, filter.rarest_term()) {
             (Some(agent), _) if ledger.shard_of(agent) != shard => {
-                return Stream::new(ledger, shard, &Filter::default(), order, low, low);
+                return Stream::new(ledger, shard, &Filter::default(), order, Vec::new());
             }
             (Some(agent), _) => Source::Chain(Chain::new(store, agent)),
             (None, Some(term)) => Source::Term(Postings::new(store, term, shard)?),
             (None, None) => Source::All,
         };
-        Ok(Stream { store, shard, order, source, events: Events::new(store)?, low, high })
+        if order == Order::Asc {
+            ranges.reverse();
+        }
+        let Range { start: low, end: high } = ranges.pop().unwrap_or(Position(0)..Position(0));
+        Ok(Stream { store, shard, order, source, events: Events::new(store)?, low, high, ranges })
     }
 
     /// The next event that matches `filter`; `None` at the end and when cancelled.
@@ -113,6 +120,17 @@ impl<'s> Stream<'s> {
 
     /// Takes the next candidate position.
     fn candidate(&mut self) -> Result<Option<Position>, StoreError> {
+        loop {
+            if let Some(position) = self.candidate_in_range()? {
+                return Ok(Some(position));
+            }
+            let Some(range) = self.ranges.pop() else { return Ok(None) };
+            (self.low, self.high) = (range.start, range.end);
+        }
+    }
+
+    /// Takes the next candidate position of the current range.
+    fn candidate_in_range(&mut self) -> Result<Option<Position>, StoreError> {
         if self.low >= self.high {
             return Ok(None);
         }

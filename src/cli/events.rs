@@ -87,11 +87,14 @@ fn last_locations(reader: &Reader, args: &EventsArgs, ends: &[Position]) -> Resu
     }
     let mut timed = Vec::new();
     for (shard, end) in (0..reader.meta.shards).map(ShardId).zip(ends) {
+        let mut newest_ms = 0;
         for position in end.0.saturating_sub(args.last)..end.0 {
             let location = Location { shard, position: Position(position) };
             // With one shard, positions are already in the order of time.
             let ms = if reader.meta.shards == 1 { 0 } else { received_ms(reader, location)? };
-            timed.push((ms, location));
+            // Events of a shard remain in the order of their positions, also when the clock was set back.
+            newest_ms = newest_ms.max(ms);
+            timed.push((newest_ms, location));
         }
     }
     timed.sort_unstable();

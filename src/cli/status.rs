@@ -10,10 +10,12 @@ use super::checkpoints;
 use super::exit::{CommandResult, Exit, Failure, print_line};
 use super::ledger::{Reader, signed};
 use crate::config::Loaded;
+use crate::ledger::format::clock_step::ClockStep;
 use crate::ledger::format::keys::ShardId;
-use crate::ledger::read::lookup;
+use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
 use crate::tlog::rows::LogRows;
+use cairn_proof::chain::time;
 
 /// The state of the log of a ledger.
 struct Status {
@@ -25,6 +27,8 @@ struct Status {
     checkpoint: Option<(u64, String, String, u64)>,
     /// Why signing has stopped; `None` if it is possible.
     stopped: Option<String>,
+    /// The steps of the clock that the shards have found, in the order of the shards.
+    clock_steps: Vec<ClockStep>,
 }
 
 /// Prints the state of the log, and whether it can be signed. Reads the data directory, also while the server runs.
@@ -41,12 +45,13 @@ fn status(loaded: &Loaded) -> Result<Status, Failure> {
     let reader = Reader::open(data_dir)?;
     let rows = LogRows::new(Arc::clone(&reader.store));
     let progress = rows.progress()?;
-    let mut events = 0;
-    for shard in 0..reader.meta.shards {
-        events += lookup::end(&reader.store, ShardId(shard))?.0;
+    let (mut events, mut clock_steps) = (0, Vec::new());
+    for shard in (0..reader.meta.shards).map(ShardId) {
+        events += lookup::end(&reader.store, shard)?.0;
+        clock_steps.extend(received::clock_steps(&reader.store, shard)?);
     }
-    let mut status =
-        Status { events, tree_size: progress.as_ref().map_or(0, |log| log.size), checkpoint: None, stopped: None };
+    let tree_size = progress.as_ref().map_or(0, |log| log.size);
+    let mut status = Status { events, tree_size, checkpoint: None, stopped: None, clock_steps };
     let own = match own {
         Ok(own) => own,
         Err(why) => {
@@ -92,7 +97,17 @@ impl Status {
             "unsigned_events": self.unsigned(),
             "rollback": self.stopped.is_some(),
             "reason": self.stopped,
+            "clock_steps": {
+                "count": self.clock_steps.len(),
+                "last_seconds": self.last_step().map(seconds),
+                "last_at": self.last_step().map(time_after),
+            },
         })
+    }
+
+    /// The step of the clock after which the latest event was received.
+    fn last_step(&self) -> Option<&ClockStep> {
+        self.clock_steps.iter().max_by_key(|step| step.found_ms)
     }
 
     fn to_text(&self) -> String {
@@ -104,11 +119,27 @@ impl Status {
             None => "possible".to_owned(),
             Some(reason) => format!("STOPPED: {reason}"),
         };
+        let clock = match self.last_step() {
+            None => "none".to_owned(),
+            Some(step) => {
+                format!("{}, the last by {:+} s to {}", self.clock_steps.len(), seconds(step), time_after(step))
+            }
+        };
         let Status { events, tree_size, .. } = self;
         format!(
             "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
-             not yet signed:   {}\nsigning:          {signing}",
+             not yet signed:   {}\nsigning:          {signing}\nclock steps:      {clock}",
             self.unsigned().map_or("unknown".to_owned(), |events| format!("{events} events"))
         )
     }
+}
+
+/// By how many seconds the clock was set forward or, if negative, back.
+fn seconds(step: &ClockStep) -> f64 {
+    step.by_ms() as f64 / 1000.0
+}
+
+/// The time that the clock showed after the step.
+fn time_after(step: &ClockStep) -> String {
+    String::from_utf8_lossy(&time::format_ms(step.found_ms)).into_owned()
 }

@@ -10,13 +10,13 @@
 //! | `events` | location of the last event in the frame | a frame, consecutive events of one commit: see [`format::frame`] and [`format::record`] | commit |
 //! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, first location and count u32 of the run that ends at the head, agent id | commit, a row per agent touched |
 //! | `chain` | agent key · first sequence u64 | first location, count u32: a run of the agent's events, except its last run | commit, when a new event of the agent does not continue the run |
-//! | `times` | shard u16 · received ms u64 | position u64 of the first event of that millisecond | commit, at most one row |
+//! | `times` | shard u16 · id time ms u64 | position u64 of the first event with that id time | commit, at most one row |
 //! | `client_ids` | UUID that a client sent | location | commit, for events that came with an id |
 //! | `index` | term, 16 bytes · first location | offsets u16 of the events that have the term: see [`read::index`] | index, not in the write-ahead log |
 //! | `log` | kind · ... | the progress of the log, and the order of leaves: see `tlog::rows` | log |
 //! | `tiles` | last leaf u64 · level u8 | a full tile of the log: 256 hashes | log |
 //! | `relay` | destination · kind · ... | the progress of each destination and its dead letters: see `relay::backlog` | relay |
-//! | `meta` | name | format, number of shards, instance, names of all current and former default labels, number of agents per shard | start, and commit for new agents |
+//! | `meta` | name | format, number of shards, instance, names of all current and former default labels, number of agents per shard, steps of the clock: see [`format::clock_step`] | start, and commit for new agents and steps |
 //!
 //! The events of a commit are a few large puts with ascending keys. In addition a commit has small rows per run, per
 //! agent, per client id and per commit. Ids that the server assigns need no row, because they lead to their event

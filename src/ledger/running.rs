@@ -184,5 +184,6 @@ fn recover_shard(
         dedup,
         frame: FrameBuilder::default(),
         tail,
+        last_reading: None,
     })
 }

@@ -1,8 +1,6 @@
-//! Regular stops and restarts: clocks, the number of shards, one server per data directory; and answers come after the
+//! Regular stops and restarts: times, the number of shards, one server per data directory; and answers come after the
 //! sync.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -73,31 +71,6 @@ async fn times_and_chains_continue_after_a_restart_and_another_number_of_shards_
     config.shards = 2;
     let Err(error) = TestServer::start_with(&config, |store| store).await else { panic!("the server started") };
     assert!(error.to_string().contains("it was created with shards: 1"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn times_and_ids_do_not_decrease_when_the_clock_is_set_back() {
-    let data = TempDir::new().unwrap();
-    let hour_ms = 3_600_000;
-    let now_ms = Arc::new(AtomicU64::new(1_800_000_000_000));
-    let (mut times, mut ids) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let clock = Arc::clone(&now_ms);
-        let clock: cairn::runtime::Clock = Arc::new(move || clock.load(Ordering::Relaxed));
-        let server = TestServer::start_at(&config(data.path()), |store| store, clock).await.unwrap();
-        for _ in 0..3 {
-            let event = server.store(&json!({"agent_id": "a"})).await;
-            times.push(event["received_at"].as_str().unwrap().to_owned());
-            ids.push(event["id"].as_str().unwrap().to_owned());
-            now_ms.fetch_sub(hour_ms, Ordering::Relaxed);
-        }
-        for id in &ids {
-            assert_eq!(server.get(&format!("/v1/events/{id}")).await.status, 200, "{id}");
-        }
-        server.stop().await.unwrap();
-    }
-    assert!(times.is_sorted(), "{times:?}");
-    assert!(ids.is_sorted(), "{ids:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

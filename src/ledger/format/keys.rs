@@ -25,7 +25,7 @@ pub struct Location {
 }
 
 /// Concatenates the parts of a key or value, whose lengths must add up to `N`.
-fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+pub(super) fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut joined = [0; N];
     let mut rest = &mut joined[..];
     for part in parts {
@@ -48,7 +48,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 /// sums with a number from a forged row do not overflow.
 const MAX_NUMBER: u64 = i64::MAX as u64;
 
-fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
     take(bytes).map(u64::from_be_bytes).filter(|&number| number <= MAX_NUMBER)
 }
 
@@ -166,10 +166,16 @@ pub fn shard_of(agent: AgentKey, shards: u16) -> ShardId {
     ShardId((u32::from_be_bytes([a, b, c, d]) % u32::from(shards.max(1))) as u16)
 }
 
-/// The key in `times` of the first event that `shard` received in the millisecond `ms`. The value is the position of
-/// that event, as [`Position::encode`] writes it.
+/// The key in `times` of the first event of `shard` with the id time `ms`: see [`server_id`]. The value is the position
+/// of that event, as [`Position::encode`] writes it.
 pub fn time_key(shard: ShardId, ms: u64) -> [u8; 10] {
     join(&[&shard.0.to_be_bytes(), &ms.to_be_bytes()])
+}
+
+/// The id time of a key that [`time_key`] made for `shard`; `None` if it is not one.
+pub fn time_of(shard: ShardId, mut key: &[u8]) -> Option<u64> {
+    let is_of_shard = take(&mut key).map(u16::from_be_bytes) == Some(shard.0);
+    take_u64(&mut key).filter(|_| is_of_shard && key.is_empty())
 }
 
 impl Position {
@@ -192,16 +198,20 @@ impl Position {
 /// Ids that the server assigns: UUIDv7 (RFC 9562, section 5.7) that lead to their event without a row of their own. See
 /// `docs/adr/0006-server-given-ids-lead-to-their-event.md`.
 ///
-/// The milliseconds are followed by a counter of 26 bits, as in method 1 of section 6.2: the number of events that the
-/// shard had already received in that millisecond. Ids therefore ascend within a shard, and `times` leads to the event.
-/// The other 48 bits are random.
+/// The milliseconds are the id time: the time of receipt, unless an earlier event of the shard has a later one. After
+/// the clock was set back, the id time therefore stays until the clock has passed it. It is followed by a counter of 26
+/// bits, as in method 1 of section 6.2: the number of earlier events of the shard with that id time. When the counter is
+/// full, the id time advances by 1 ms. Ids therefore ascend within a shard, and `times` leads to the event. The other 48
+/// bits are random.
 pub mod server_id {
     use super::{Position, Uuid};
 
     const COUNTER_BITS: u32 = 26;
+    /// The most events with one id time.
+    pub const MAX_EVENTS: u64 = 1 << COUNTER_BITS;
     const LOW_COUNTER_BITS: u32 = 14;
 
-    /// The id of the event at `position`, received in the millisecond `ms`, whose first event is at `first_of_ms`.
+    /// The id of the event at `position` with the id time `ms`, whose first event is at `first_of_ms`.
     pub fn make(ms: u64, first_of_ms: Position, position: Position, random: u64) -> Uuid {
         let counter = u128::from((position.0 - first_of_ms.0) & ((1 << COUNTER_BITS) - 1));
         let low = counter & ((1 << LOW_COUNTER_BITS) - 1);

@@ -54,9 +54,9 @@ pub struct Draft {
 pub struct Stamp {
     /// The time of receipt, in the format of RFC 3339.
     pub received_at: [u8; time::LEN],
-    /// The time of receipt in ms since 1970.
-    pub ms: u64,
-    /// The first position of that millisecond in the shard.
+    /// The id time in ms since 1970: see [`server_id`].
+    pub id_ms: u64,
+    /// The first position of that id time in the shard.
     pub first_of_ms: Position,
     /// The position at which the event will be stored.
     pub position: Position,
@@ -119,7 +119,7 @@ impl Draft {
     pub fn stamp(mut self, stamp: &Stamp) -> Record {
         let canonical = &mut self.bytes[self.canonical_at..];
         if let Some(at) = self.placeholders.id {
-            let id = server_id::make(stamp.ms, stamp.first_of_ms, stamp.position, stamp.random);
+            let id = server_id::make(stamp.id_ms, stamp.first_of_ms, stamp.position, stamp.random);
             id.hyphenated().encode_lower(&mut canonical[at..at + UUID_LEN]);
         }
         for at in [Some(self.placeholders.received_at), self.placeholders.timestamp].into_iter().flatten() {

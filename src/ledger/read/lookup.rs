@@ -106,14 +106,3 @@ pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
     let last = Location::decode(key).ok_or_else(damaged)?;
     Ok(if last.shard == shard { last.position.next() } else { Position(0) })
 }
-
-/// The position of the first event that a shard received at or after `ms`; `None` if there is none.
-///
-/// # Errors
-/// When the database cannot be read.
-pub fn first_since(store: &Store, shard: ShardId, ms: u64) -> Result<Option<Position>, StoreError> {
-    let mut rows = store.rows(Family::Times)?;
-    rows.seek(&time_key(shard, ms));
-    let found = rows.row()?.filter(|(key, _)| key.starts_with(&shard.0.to_be_bytes()));
-    Ok(found.and_then(|(_, value)| Position::decode(value)))
-}

@@ -7,5 +7,6 @@ pub mod follower;
 pub mod index;
 pub mod lookup;
 pub mod merge;
+pub mod received;
 pub mod recent;
 pub mod runs;

@@ -7,6 +7,8 @@ use tokio::runtime::Handle;
 use super::queue::{Outcome, Outcomes, Permit, Refusal, Submission};
 use super::recover::Tail;
 use super::seal::ReceiptTime;
+use super::wall_clock::Reading;
+use crate::ledger::format::clock_step::ClockStep;
 use crate::ledger::format::keys::Run;
 use crate::ledger::format::record::{Draft, Record};
 use crate::ledger::read::recent::CommittedBatch;
@@ -47,6 +49,10 @@ pub struct CommitBatch {
     pub tail: Tail,
     /// The time of receipt of the events.
     pub receipt_time: ReceiptTime,
+    /// The reading of the clocks that the time of receipt is from.
+    pub reading: Reading,
+    /// The step of the clock before the first event of the commit.
+    pub clock_step: Option<ClockStep>,
 }
 
 /// The drafts of all submissions.

@@ -6,6 +6,8 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
+use crate::ledger::format::clock_step::ClockStep;
+
 /// The metrics of one shard.
 pub struct ShardMetrics {
     commits_ok: Counter,
@@ -13,6 +15,8 @@ pub struct ShardMetrics {
     commit_events: Histogram,
     commit_duration: Histogram,
     last_commit: Gauge,
+    clock_forward: Counter,
+    clock_back: Counter,
     /// The time between the admission of a submission and the start of its commit.
     pub queue_wait: Histogram,
 }
@@ -29,14 +33,25 @@ impl ShardMetrics {
             "Time from admission to the start of the commit."
         );
         describe_gauge!("cairn_last_commit_timestamp_seconds", Unit::Seconds, "When the last commit succeeded.");
+        describe_counter!(
+            "cairn_clock_steps_total",
+            "Steps of the system clock by at least 1 s, or back by any time, as each shard found them, by direction."
+        );
         ShardMetrics {
             commits_ok: counter!("cairn_commits_total", "outcome" => "ok"),
             commits_failed: counter!("cairn_commits_total", "outcome" => "failed"),
             commit_events: histogram!("cairn_commit_events"),
             commit_duration: histogram!("cairn_commit_duration_seconds"),
             last_commit: gauge!("cairn_last_commit_timestamp_seconds"),
+            clock_forward: counter!("cairn_clock_steps_total", "direction" => "forward"),
+            clock_back: counter!("cairn_clock_steps_total", "direction" => "back"),
             queue_wait: histogram!("cairn_queue_wait_seconds"),
         }
+    }
+
+    /// Counts a step of the clock.
+    pub fn clock_stepped(&self, step: ClockStep) {
+        if step.by_ms() > 0 { &self.clock_forward } else { &self.clock_back }.increment(1);
     }
 
     /// Records a commit, successful or not. `took` is the time of write and sync.

@@ -6,6 +6,7 @@
 //! | [`thread`] | the thread: gathers, seals, commits and answers events |
 //! | [`dedup`] | ids that clients sent: an event is stored once |
 //! | [`heads`] | the last sequence and hash of each agent |
+//! | [`wall_clock`] | the time of receipt, and steps of the clock |
 //! | [`seal`] | assigns sequence, previous hash and hash |
 //! | [`batch`] | the commit that is being built, and its answers |
 //! | [`commit`] | the commit point: one write, one fsync |
@@ -23,3 +24,4 @@ pub mod queue;
 pub mod recover;
 pub mod seal;
 pub mod thread;
+pub mod wall_clock;

@@ -15,7 +15,9 @@ pub struct ReceiptTime {
     pub text: [u8; time::LEN],
     /// In ms since 1970.
     pub ms: u64,
-    /// The first position of that millisecond in the shard.
+    /// The id time in ms since 1970: see [`crate::ledger::format::keys::server_id`].
+    pub id_ms: u64,
+    /// The first position of that id time in the shard.
     pub first_of_ms: Position,
 }
 
@@ -32,7 +34,7 @@ pub struct Sealed {
 pub fn seal(draft: Draft, head: &mut Head, receipt_time: &ReceiptTime, location: Location, random: u64) -> Sealed {
     let stamp = Stamp {
         received_at: receipt_time.text,
-        ms: receipt_time.ms,
+        id_ms: receipt_time.id_ms,
         first_of_ms: receipt_time.first_of_ms,
         position: location.position,
         random,
@@ -66,7 +68,7 @@ mod tests {
         fn each_event_follows_the_last_one_of_its_agent_in_any_interleaving(
             events in prop::collection::vec((0..9usize, 0..300usize), 0..120),
         ) {
-            let receipt_time = ReceiptTime { text: *b"2026-02-17T10:30:00.500Z", ms: 1, first_of_ms: Position(0) };
+            let receipt_time = ReceiptTime { text: *b"2026-02-17T10:30:00.500Z", ms: 1, id_ms: 1, first_of_ms: Position(0) };
             let mut heads: HashMap<usize, Head> = HashMap::new();
             let mut chains: HashMap<usize, (u64, Hash)> = HashMap::new();
             for (position, &(agent, len)) in events.iter().enumerate() {

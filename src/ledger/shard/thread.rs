@@ -19,6 +19,8 @@ use super::metrics::ShardMetrics;
 use super::queue::{Message, Refusal, Submission};
 use super::recover::{self, Tail};
 use super::seal::{ReceiptTime, seal};
+use super::wall_clock::Reading;
+use crate::ledger::format::clock_step::ClockStep;
 use crate::ledger::format::frame::FrameBuilder;
 use crate::ledger::format::keys::{Location, Position, Run, ShardId, time_key};
 use crate::ledger::format::meta::agents_key;
@@ -82,6 +84,8 @@ pub struct Shard {
     pub frame: FrameBuilder,
     /// The position at which the shard continues, and related state.
     pub tail: Tail,
+    /// The reading of the clocks for the last commit of this run.
+    pub last_reading: Option<Reading>,
 }
 
 impl Shard {
@@ -129,7 +133,7 @@ impl Shard {
         random: &mut fastrand::Rng,
     ) -> Result<(), Fatal> {
         let now = Instant::now();
-        let mut commit = self.begin_commit(waiting);
+        let mut commit = self.begin_commit(waiting, Reading::take(&self.clock, now));
         self.dedup.prefetch(&self.store, batch::drafts(waiting))?;
         heads.prefetch(&self.store, batch::drafts(waiting))?;
         for submission in waiting.iter_mut() {
@@ -156,15 +160,9 @@ impl Shard {
         }
     }
 
-    fn begin_commit(&self, waiting: &[Submission]) -> CommitBatch {
-        let mut tail = self.tail;
-        // Times of receipt never decrease, even if the clock does; 0 means that the shard has no event.
-        let now_ms = (self.clock)().max(tail.last_ms).max(1);
-        if now_ms > tail.last_ms {
-            tail.first_of_ms = tail.next;
-            tail.last_ms = now_ms;
-        }
+    fn begin_commit(&self, waiting: &[Submission], reading: Reading) -> CommitBatch {
         let events = waiting.iter().map(|submission| submission.drafts.len()).sum();
+        let tail = self.tail.at(reading.wall_ms, events);
         CommitBatch {
             rows: self.store.batch(batch::drafts(waiting).map(Draft::memory_bytes).sum()),
             records: Vec::with_capacity(events),
@@ -174,7 +172,14 @@ impl Shard {
             finished_runs: Vec::new(),
             recent: CommittedBatch::new(tail.next, events),
             tail,
-            receipt_time: ReceiptTime { text: time::format_ms(now_ms), ms: now_ms, first_of_ms: tail.first_of_ms },
+            receipt_time: ReceiptTime {
+                text: time::format_ms(reading.wall_ms),
+                ms: reading.wall_ms,
+                id_ms: tail.id_ms,
+                first_of_ms: tail.first_of_ms,
+            },
+            reading,
+            clock_step: reading.step(&self.tail, self.last_reading),
         }
     }
 
@@ -237,6 +242,10 @@ impl Shard {
         self.metrics.committed(commit.records.len(), started.elapsed(), result.is_ok());
         result?;
         self.tail = commit.tail;
+        self.last_reading = Some(commit.reading);
+        if let Some(step) = commit.clock_step {
+            self.report(step);
+        }
         self.space.commit_succeeded();
         self.committed.publish(self.id, self.tail.next, self.tail.agents, Some(recent));
         heads.evict();
@@ -274,11 +283,25 @@ impl Shard {
             let count = Position(commit.tail.agents).encode();
             self.store.put(rows, Family::Meta, &agents_key(self.id), &count)?;
         }
-        if commit.tail.last_ms != self.tail.last_ms {
+        if commit.tail.id_ms != self.tail.id_ms {
             let first = commit.tail.first_of_ms.encode();
-            self.store.put(rows, Family::Times, &time_key(self.id, commit.tail.last_ms), &first)?;
+            self.store.put(rows, Family::Times, &time_key(self.id, commit.tail.id_ms), &first)?;
+        }
+        if let Some(step) = commit.clock_step {
+            self.store.put(rows, Family::Meta, &step.key(self.id), &step.encode())?;
         }
         Ok(())
+    }
+
+    /// Logs and counts a step of the clock.
+    fn report(&self, step: ClockStep) {
+        self.metrics.clock_stepped(step);
+        tracing::warn!(
+            shard = self.id.0,
+            position = step.position.0,
+            by_seconds = step.by_ms() as f64 / 1000.0,
+            "the system clock was set: received_at follows it, and the order of events does not depend on it"
+        );
     }
 
     /// Handles a failed commit: discards the heads in memory, and reads from disk where to continue, unless the error
