@@ -42,7 +42,7 @@ pub struct Ledger {
 pub struct LedgerHooks {
     /// Writes batches to disk: the store itself, except in tests that make commits fail.
     pub commit: Arc<dyn Commit>,
-    /// The clock: the system clock, except in tests that set it back.
+    /// The clock: the system clock, except in tests that set it.
     pub clock: Clock,
     /// Called when a thread fails and the process has to end.
     pub on_failure: OnFailure,

@@ -43,7 +43,7 @@ pub struct Server {
 
 impl Server {
     /// Binds the addresses, recovers the ledger and starts the stages. `commit` writes batches to disk: it is the
-    /// store, except in tests that inject write errors. `clock` is the system clock, except in tests that set it back.
+    /// store, except in tests that inject write errors. `clock` is the system clock, except in tests that set it.
     ///
     /// # Errors
     /// When an address cannot be bound, a setting cannot be applied, or the ledger cannot be opened or recovered.

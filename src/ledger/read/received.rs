@@ -1,6 +1,6 @@
 //! Finds events by time of receipt.
 //!
-//! Times of receipt increase with positions, except where the clock was set back. Between two such steps they increase,
+//! Times of receipt do not decrease with positions, except where the clock was set back. Between two such steps they do not,
 //! so each of these stretches is searched on its own.
 
 use std::ops::Range;
@@ -70,7 +70,7 @@ fn first_in_times(store: &Store, shard: ShardId, ms: u64) -> Result<Option<Posit
     Ok(found.and_then(|(_, value)| Position::decode(value)))
 }
 
-/// The position of the first event of a stretch, in which times of receipt increase, that was received at or after `ms`;
+/// The position of the first event of a stretch, in which times of receipt do not decrease, received at or after `ms`;
 /// the end of the stretch if there is none. `times` does not help after a step: its times never decrease.
 fn first_in_stretch(store: &Store, shard: ShardId, stretch: Range<Position>, ms: u64) -> Result<Position, StoreError> {
     let (mut low, mut high) = (stretch.start.0, stretch.end.0);
