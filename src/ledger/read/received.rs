@@ -1,7 +1,7 @@
 //! Finds events by time of receipt.
 //!
-//! Times of receipt do not decrease with positions, except where the clock was set back. Between two such steps they do not,
-//! so each of these stretches is searched on its own.
+//! Times of receipt do not decrease with positions, except where the clock was set back. So each stretch between two
+//! such steps is searched on its own.
 
 use std::ops::Range;
 
