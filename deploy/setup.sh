@@ -29,6 +29,7 @@ for group in "$@"; do
         need xxd xxd
         ;;
     interop)
+        need chromium chromium
         need node nodejs
         need npm npm
         need python3 python3

@@ -8,7 +8,7 @@ use cairn_proof::chain::time;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::harness::{Answer, TestServer, config, eventually, metric, next_page, run_text};
+use crate::support::harness::{Answer, Process, TestServer, config, eventually, metric, next_page, run_text};
 
 const SECOND_MS: u64 = 1000;
 const HOUR_MS: u64 = 3600 * SECOND_MS;
@@ -196,6 +196,25 @@ async fn a_clock_that_is_set_back_by_a_year_or_again_and_again_is_followed() {
     clocked.send_at(START_MS + 7).await;
     clocked.check().await;
     clocked.server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_is_logged() {
+    let mut clocked = Clocked::start(1).await;
+    // Later than the real clock, which the second server has.
+    clocked.send_at(START_MS + 10 * YEAR_MS).await;
+    clocked.server.stop().await.unwrap();
+    let server = Process::start(clocked.data.path(), &[]);
+    let client = reqwest::Client::new();
+    let send = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
+    assert_eq!(send.body(json!({"agent_id": "a"}).to_string()).send().await.unwrap().status(), 201);
+    let is_step =
+        |entry: &Value| entry["message"].as_str().is_some_and(|text| text.starts_with("the system clock was set:"));
+    let step = || server.log().lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(is_step);
+    eventually("the log line", async || step().is_some()).await;
+    let step = step().unwrap();
+    assert_eq!((&step["level"], &step["shard"], &step["position"]), (&json!("WARN"), &json!(0), &json!(AGENTS)));
+    assert!(step["by_seconds"].as_f64().unwrap() < -(5.0 * YEAR_MS as f64 / 1000.0), "{step}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

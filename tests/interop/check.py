@@ -5,6 +5,7 @@ Usage: check.py CAIRN FOLDER, with the program and the folder with the installed
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,11 @@ class Server:
     def events(self, **query):
         query = urllib.parse.urlencode({"order": "asc", "limit": 1000, **query})
         with urllib.request.urlopen(f"{self.url}/v1/events?{query}") as answer:
+            return json.load(answer)
+
+    def post(self, event):
+        body, headers = json.dumps(event).encode(), {"content-type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/v1/events", body, headers)) as answer:
             return json.load(answer)
 
     def end(self):
@@ -235,6 +241,27 @@ def pydantic_ai(server, folder):
     return f"{len(ok) + len(failed)} events"
 
 
+def browser(server, folder):
+    """A page of another site, also one whose name was given the address of this host, can neither read nor write."""
+    server.post({"agent_id": "honest", "action_name": "secret"})
+    output = client("node", HERE / "browser_client.cjs", server.url, shutil.which("chromium"),
+                    env={**os.environ, "NODE_PATH": f"{folder}/node_modules"})
+    seen = json.loads(output)
+    # A page that Cairn itself could have served reads and writes: the attempts would succeed if nothing refused them.
+    assert "secret" in seen["own"]["read"] and seen["own"]["write"].startswith("201"), seen["own"]
+    names = {event["action_name"] for event in server.events(agent_id="forged")}
+    expect({name.split()[0] for name in names}, {server.url}, "origins of the stored events")
+    for page in ("rebound", "other"):
+        for way, outcome in seen[page].items():
+            assert "secret" not in outcome and not outcome.startswith("2"), f"{page} {way}: {outcome}"
+    for way in ("read", "write", "writeText", "writeTraces"):
+        assert seen["rebound"][way].startswith("403"), f"{way}: {seen['rebound'][way]}"
+        assert "http.allowed_hosts" in seen["rebound"][way], seen["rebound"][way]
+    refused = server.metric('cairn_http_responses_total{code="403"')
+    assert refused >= 8, f"{refused} requests refused"
+    return f"{refused} requests of other pages refused, {len(names)} events of the own page"
+
+
 def main():
     cairn, folder = sys.argv[1:3]
     # No upstream listens there, and no client may have to wait for it.
@@ -243,7 +270,7 @@ def main():
     # More free space than any disk has.
     no_space = {"CAIRN_STORAGE__MIN_FREE_BYTES": "1000PiB"}
     checks = [(check, relay) for check in (agnost_python, agnost_node)]
-    checks += [(check, {}) for check in (otel_python, otel_python_gzip, otel_node, pydantic_ai)]
+    checks += [(check, {}) for check in (otel_python, otel_python_gzip, otel_node, pydantic_ai, browser)]
     for check, environment in [*checks, (otel_python_503, no_space)]:
         with tempfile.TemporaryDirectory() as data:
             server = Server(cairn, data, **environment)
