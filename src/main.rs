@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-/// mimalloc, because one thread allocates an event, a second one seals it and a third one frees it. The database uses
-/// it, too (feature `override`). With the system's allocator an event took 2 to 7 % more CPU time. See
-/// `docs/adr/0016-mimalloc.md`.
+/// jemalloc, because one thread allocates an event, a second one seals it and a third one frees it: its arenas are shared by
+/// all threads, and unused memory returns to the system. The database uses it, too. The settings are in
+/// `.cargo/config.toml`, the measurements in `docs/adr/0039-jemalloc.md`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     cairn::cli::run().into()
