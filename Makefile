@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
 .PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp interop openapi deploy-check release \
-	fuzz soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
+	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -23,6 +23,12 @@ install: build
 test: build setup-test
 	cargo test --release --locked --workspace -- --skip scale
 	cargo test --release --locked --test promises -- --nocapture --test-threads=1 scale
+
+# The memory of the process under every kind of load, in cgroups of 256 and 128 MiB: ten minutes. Needs root. `make test` has a short form.
+MEMORY_SECONDS ?= 10
+memory: build setup-test
+	TEST_REQUIRE_ALL=1 TEST_MEMORY_SECONDS=$(MEMORY_SECONDS) \
+		cargo test --release --locked --test promises -- --nocapture --test-threads=1 scale_memory
 
 clippy: setup-build
 	cargo fmt --all --check

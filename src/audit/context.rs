@@ -21,7 +21,7 @@ pub struct Audit {
     /// The transparency log of the ledger.
     pub log: Arc<Log>,
     /// The memory limit that responses count against.
-    pub memory_budget: MemoryBudget,
+    pub response_memory: MemoryBudget,
     reads: Arc<Semaphore>,
     /// The last verdict on each chain.
     pub verdicts: Verdicts,
@@ -29,11 +29,11 @@ pub struct Audit {
 
 impl Audit {
     /// Reads from a running ledger and its log. Registers its metrics with the current recorder.
-    pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, memory_budget: MemoryBudget) -> Arc<Audit> {
+    pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, response_memory: MemoryBudget) -> Arc<Audit> {
         Arc::new(Audit {
             ledger,
             log,
-            memory_budget,
+            response_memory,
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
             verdicts: Verdicts::register(),
         })

@@ -102,7 +102,7 @@ pub async fn by_id(
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
     let respond = |(_, record): (Location, Record)| {
-        json_response(StatusCode::OK, audit.memory_budget.reserve().hold(record.into_answer()))
+        json_response(StatusCode::OK, audit.response_memory.reserve().hold(record.into_answer()))
     };
     found.map(respond).ok_or_else(not_found)
 }

@@ -51,7 +51,7 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
         return Response::from_parts(parts, Body::from(body));
     };
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(with_receipts.len()));
-    Response::from_parts(parts, Body::from(audit.memory_budget.reserve().hold(with_receipts)))
+    Response::from_parts(parts, Body::from(audit.response_memory.reserve().hold(with_receipts)))
 }
 
 /// Adds the receipts to a response body.

@@ -37,7 +37,7 @@ pub struct Started<S> {
 pub fn begin<S: ChunkSource>(audit: &Audit, mut source: S) -> Result<Started<S>, ApiError> {
     let mut first = Vec::with_capacity(CHUNK_BYTES);
     let has_more = source.next_chunk(&mut first)?;
-    let mut reserved = audit.memory_budget.reserve();
+    let mut reserved = audit.response_memory.reserve();
     reserved.grow(first.len())?;
     Ok(Started { first: reserved.hold(first), rest: has_more.then_some(source) })
 }
@@ -59,7 +59,7 @@ pub fn respond<S: ChunkSource>(audit: Arc<Audit>, started: Started<S>) -> Respon
                 let has_more = source.next_chunk(&mut chunk)?;
                 // The head of the response is sent, so it is too late to refuse for lack of memory. The memory is
                 // released when the chunk is sent.
-                Ok((audit.memory_budget.reserve().hold(chunk), (None, has_more.then_some(source))))
+                Ok((audit.response_memory.reserve().hold(chunk), (None, has_more.then_some(source))))
             });
             next.await.map(Some).map_err(|error| std::io::Error::other(error.message))
         }

@@ -23,7 +23,11 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
     for error in harden() {
         tracing::warn!("{error}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(serve(loaded, args, level));
     // Blocking tasks of aborted requests must not delay the end of the process.
     runtime.shutdown_background();

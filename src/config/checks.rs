@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::log_level::parse_levels;
+use super::memory::Division;
 use super::settings::Config;
 use crate::auth;
 use crate::http::Address;
@@ -19,6 +20,7 @@ pub fn check(config: &Config) -> Vec<InvalidSetting> {
     checks.extend(config.queue.check());
     checks.extend(config.storage.check());
     checks.extend(config.limits.check());
+    checks.extend(Division::of(config).check());
     let grace = config.shutdown.grace;
     checks.require(grace <= GRACE_MAX, "shutdown.grace", "at most 1day", humantime::format_duration(grace));
     let level = &config.log.level;

@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use figment::providers::{Env, Format, Serialized, Yaml};
 use figment::value::{Dict, Map, UncasedStr, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::Serialize;
 
+use super::memory::{self, Division};
 use super::provenance::{self, ENV_PREFIX};
 use super::settings::Config;
 use super::{checks, diagnostics, duplicate_keys};
 use crate::http::Addresses;
+use crate::ingest::LimitsConfig;
 use crate::text::settings::InvalidSetting;
 
 /// The prefix of the environment variables for default labels, after [`ENV_PREFIX`].
@@ -67,7 +70,7 @@ pub struct Loaded {
 /// When a value cannot be read or is invalid. Each message names the key, its value, its source, and the expected
 /// value.
 pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
-    let mut sources = Figment::from(Serialized::defaults(Config::default()));
+    let mut sources = Figment::new();
     if let Some(file) = file {
         let failed = |error| ConfigError(vec![format!("{}: {error}", file.display())]);
         let text = std::fs::read_to_string(file).map_err(failed)?;
@@ -83,7 +86,24 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
     let env = Env::prefixed(ENV_PREFIX).filter(is_setting).split("__");
     sources = EnvText::all().fold(sources.merge(env), Figment::merge);
     sources = sources.merge(EnvLabels).merge(Serialized::defaults(flags));
-    let config: Config = sources.extract().map_err(|error| ConfigError(diagnostics::explain(&sources, error)))?;
+    let extract = |defaults: &Config| {
+        let sources = Figment::from(Serialized::defaults(defaults)).merge(&sources);
+        let config = sources.extract::<Config>();
+        config
+            .map(|config| (config, sources.clone()))
+            .map_err(|error| ConfigError(diagnostics::explain(&sources, error)))
+    };
+    // The defaults of some settings depend on others.
+    let mut defaults = Config::default();
+    defaults.limits.memory = ByteSize(memory::default_bytes());
+    let (mut divided, _) = extract(&defaults)?;
+    memory::set_defaults(&mut divided, |key| provenance::value_of(&sources, key).is_some());
+    (defaults.storage.memory_bytes, defaults.queue, defaults.limits) = (
+        divided.storage.memory_bytes,
+        divided.queue,
+        LimitsConfig { memory: defaults.limits.memory, ..divided.limits },
+    );
+    let (config, sources) = extract(&defaults)?;
     let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
     let with_source = |invalid: InvalidSetting| {
         let limit = invalid.limited_by.map(|key| format!("; {key} in {}", loaded.source_of(key))).unwrap_or_default();
@@ -168,7 +188,8 @@ impl Loaded {
         metadata.map_or("default".to_owned(), |metadata| provenance::source_name(metadata, key))
     }
 
-    /// The configuration as YAML, with the source of each value in a comment and secrets masked.
+    /// The configuration as YAML, with the source of each value in a comment, secrets masked, and the division of
+    /// `limits.memory`.
     pub fn print(&self) -> String {
         let mut config = self.config.clone();
         let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
@@ -177,7 +198,7 @@ impl Loaded {
         let value = serde_json::to_value(&config).unwrap_or_default();
         let mut out = String::new();
         self.print_level(&value, "", 0, &mut out);
-        out
+        out + &Division::of(&self.config).to_string()
     }
 
     fn print_level(&self, value: &serde_json::Value, path: &str, depth: usize, out: &mut String) {

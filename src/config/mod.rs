@@ -8,6 +8,7 @@ mod diagnostics;
 mod duplicate_keys;
 mod load;
 mod log_level;
+mod memory;
 mod provenance;
 mod settings;
 

@@ -33,7 +33,7 @@ use super::timeouts::{Activity, TimedOut, Timeouts, TrackedBody, TrackedStream};
 use crate::runtime::LogThrottle;
 
 /// The largest head of a request, in bytes; also the most that is read at a time.
-const HEAD_BYTES: usize = 64 << 10;
+const HEAD_BYTES: usize = 16 << 10;
 /// How long to wait before accepting again after an error, such as no free file descriptor, or at the connection limit.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The shortest time between two log lines about the same condition that peers cause.

@@ -25,16 +25,15 @@ thread_local! {
 /// A refusal, and the reason that the metrics count it under.
 pub type Refused = (ApiError, Reason);
 
-/// Reads the body of a JSON request. Checks the rate limit of the client and the free disk space first.
+/// Reads the body of a JSON request and returns it with its memory. Checks the rate limit of the client and the free disk space first.
 pub async fn receive(
     ingest: &Ingest,
     metrics: &RouteMetrics,
     client: Client,
     request: Request,
-    reserved: &mut Reserved,
-) -> Result<Bytes, Refused> {
+) -> Result<(Bytes, Reserved), Refused> {
     body::require_json(request.headers()).map_err(|error| (error, Reason::Invalid))?;
-    receive_any(ingest, metrics, client, request, reserved).await
+    receive_any(ingest, metrics, client, request).await
 }
 
 /// Like [`receive`], for any content type.
@@ -43,8 +42,7 @@ pub async fn receive_any(
     metrics: &RouteMetrics,
     client: Client,
     request: Request,
-    reserved: &mut Reserved,
-) -> Result<Bytes, Refused> {
+) -> Result<(Bytes, Reserved), Refused> {
     let (parts, body) = request.into_parts();
     ingest.rates.admit(client).map_err(|wait| {
         let message = "this client exceeds its rate limit (limits.events_per_second)";
@@ -54,7 +52,8 @@ pub async fn receive_any(
     if let Some(why) = ingest.ledger.space().disk_full() {
         return Err((ApiError::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
     }
-    let sent = body::read(&parts.headers, body, &ingest.limits(), reserved).await.map_err(|error| {
+    let read = body::read(&parts.headers, body, &ingest.limits(), &ingest.memory).await;
+    let (sent, reserved) = read.map_err(|error| {
         let reason = match error.status {
             StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
             StatusCode::SERVICE_UNAVAILABLE => Reason::Busy,
@@ -63,7 +62,7 @@ pub async fn receive_any(
         (error, reason)
     })?;
     metrics.bytes.increment(sent.len() as u64);
-    Ok(sent)
+    Ok((sent, reserved))
 }
 
 /// Returns a body as text; refuses it if it is not UTF-8.

@@ -96,8 +96,7 @@ async fn store(
 ) -> Result<Stored, Refused> {
     // Clones of header values share their bytes with the request.
     let (agent, org) = (request.headers().get(AGENT_HEADER).cloned(), request.headers().get(ORG_HEADER).cloned());
-    let mut reserved = ingest.memory_budget.reserve();
-    let sent = receive(ingest, metrics, client, request, &mut reserved).await?;
+    let (sent, mut reserved) = receive(ingest, metrics, client, request).await?;
     let mapped = body::run_blocking(sent.len(), || {
         let sent = canonical(text(&sent)?)?;
         Mapped::of(&ingest.agnost, kind, agent.as_ref(), org.as_ref(), &sent)

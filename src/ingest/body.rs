@@ -1,16 +1,23 @@
 //! Reads and decompresses the body of a request, bounded in bytes, in time, and in the memory of all requests together.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use http_body::Frame;
 use http_body_util::BodyExt;
 
 use super::config::LimitsConfig;
+use super::request_memory::RequestMemory;
 use crate::http::{ApiError, Reserved};
+
+/// The time after which a peer that sends nothing is compared with [`MIN_BYTES_PER_SECOND`].
+const STALL: Duration = Duration::from_millis(500);
+/// The rate at which a body has to arrive while other requests wait for memory.
+const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// The `Content-Encoding` of a body.
 enum Encoding {
@@ -37,42 +44,54 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     }))
 }
 
-/// Reads and decompresses a whole body.
+/// Reads and decompresses a whole body. Its memory is reserved before it is read.
 ///
 /// # Errors
 /// 400 when it cannot be decompressed or is truncated, 408 when it takes too long, 413 when it is too large, 415 for an
-/// unknown encoding, 503 when the bodies of all requests together are too large.
+/// unknown encoding, 503 when the requests of all connections together take too much memory.
 pub async fn read(
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     limits: &LimitsConfig,
-    reserved: &mut Reserved,
-) -> Result<Bytes, ApiError> {
+    memory: &RequestMemory,
+) -> Result<(Bytes, Reserved), ApiError> {
     let encoding = encoding(headers)?;
     let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
     let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let mut body = body;
     if let Some(length) = content_length.filter(|length| *length > limit as u64) {
         // A client that waits for a permission to send the body sees the answer without sending it, and a body that is
         // far too large would not be read to its end.
         if !headers.contains_key(header::EXPECT) && length <= 2 * limits.body_bytes.as_u64() {
-            drain(&mut body, limits).await;
+            Box::pin(drain(&mut body, limits)).await;
         }
         return Err(too_large(limit));
     }
-    let collected = with_timeout(limits.body_timeout, collect(&mut body, limit, reserved)).await;
-    if collected.as_ref().is_err_and(|error| error.status == StatusCode::PAYLOAD_TOO_LARGE) {
-        drain(&mut body, limits).await;
-    }
-    let sent = collected?;
-    let decompressed = match encoding {
-        Encoding::Identity => return Ok(sent),
-        Encoding::Gzip => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::gzip(&sent, limit, reserved)),
-        Encoding::Zstd => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::zstd(&sent, limit, reserved)),
-        Encoding::Deflate => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::deflate(&sent, limit, reserved)),
+    let collected = async {
+        let mut reserved = memory.admit(content_length, !matches!(encoding, Encoding::Identity)).await?;
+        let sent =
+            with_timeout(limits.body_timeout, collect(&mut body, (limit, content_length), &mut reserved, memory));
+        Ok((sent.await?, reserved))
     };
+    let collected: Result<_, ApiError> = collected.await;
+    if let Err(error) = &collected
+        && matches!(error.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE)
+        && !headers.contains_key(header::EXPECT)
+    {
+        Box::pin(drain(&mut body, limits)).await;
+    }
+    let (sent, mut reserved) = collected?;
+    let decompressed = match encoding {
+        Encoding::Identity => return Ok((sent, reserved)),
+        Encoding::Gzip => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::gzip(&sent, limit, &mut reserved)),
+        Encoding::Zstd => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::zstd(&sent, limit, &mut reserved)),
+        Encoding::Deflate => {
+            run_blocking(sent.len() * ASSUMED_RATIO, || decompress::deflate(&sent, limit, &mut reserved))
+        }
+    };
+    let decompressed = Bytes::from(decompressed?);
     reserved.shrink(sent.len());
-    decompressed.map(Bytes::from)
+    memory.settle(&mut reserved, decompressed.len() as u64).await?;
+    Ok((decompressed, reserved))
 }
 
 /// Reads and drops a whole body.
@@ -157,27 +176,68 @@ async fn with_timeout(
     tokio::time::timeout(limit, collecting).await.map_err(timed_out)?
 }
 
-async fn collect(body: &mut Body, limit: usize, reserved: &mut Reserved) -> Result<Bytes, ApiError> {
+/// Collects a body of at most `limit` bytes, of which the client announced `content_length`.
+async fn collect(
+    body: &mut Body,
+    (limit, content_length): (usize, Option<u64>),
+    reserved: &mut Reserved,
+    memory: &RequestMemory,
+) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body is truncated: {error}")))?;
+    let mut received = 0;
+    let started = Instant::now();
+    while let Some(frame) = next_frame(body, received, started, reserved).await? {
         let Ok(data) = frame.into_data() else { continue };
-        reserved.grow(data.len())?;
-        if first.len() + rest.len() + data.len() > limit {
+        received += data.len();
+        if received > limit {
             return Err(too_large(limit));
         }
+        reserved.grow(data.len())?;
+        memory.cover(reserved, received as u64).await?;
         // A body that consists of one chunk is not copied.
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
             if rest.is_empty() {
+                // The announced length was checked against the limit. A buffer that grows would be copied several times.
+                rest.reserve(content_length.map_or(0, |length| length as usize).max(received));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next frame of a body; `None` at its end. While others wait for memory, a peer that has reserved some has to send.
+async fn next_frame(
+    body: &mut Body,
+    received: usize,
+    started: Instant,
+    reserved: &Reserved,
+) -> Result<Option<Frame<Bytes>>, ApiError> {
+    let truncated = |error| ApiError::bad_request(format!("the body is truncated: {error}"));
+    let mut frame = std::pin::pin!(body.frame());
+    // Most frames are there already and need no timer.
+    if let Some(ready) = frame.as_mut().now_or_never() {
+        return ready.transpose().map_err(truncated);
+    }
+    let waiting = async {
+        loop {
+            if let Ok(arrived) = tokio::time::timeout(STALL, frame.as_mut()).await {
+                return arrived.transpose().map_err(truncated);
+            }
+            let required = started.elapsed().as_millis() as u64 * MIN_BYTES_PER_SECOND / 1000;
+            if reserved.is_contended() && (received as u64) < required {
+                let message =
+                    "the body arrives too slowly while other requests wait for memory (limits.inflight_bytes)";
+                return Err(ApiError::timeout(message));
+            }
+        }
+    };
+    // Boxed, because every request's future has room for it.
+    Box::pin(waiting).await
 }
 
 /// Decompresses a body, but not beyond its limit.
@@ -209,7 +269,7 @@ mod decompress {
         let mut out = Vec::new();
         loop {
             let before = out.len();
-            reserved.grow(STEP)?;
+            make_room(&mut out, reserved)?;
             let mut step = Read::by_ref(&mut decoder).take(STEP as u64);
             step.read_to_end(&mut out).map_err(invalid)?;
             if out.len() > limit {
@@ -221,6 +281,19 @@ mod decompress {
         }
     }
 
+    /// Makes room for a step. The buffer grows by a quarter, and what it grew by is reserved.
+    fn make_room(out: &mut Vec<u8>, reserved: &mut Reserved) -> Result<(), ApiError> {
+        // `read_to_end` looks for the end in a buffer with some room.
+        const PROBE: usize = 64;
+        if out.capacity() - out.len() < STEP + PROBE {
+            let before = out.capacity();
+            let more = STEP + PROBE + out.len() / 4;
+            reserved.grow(out.len() + more - before)?;
+            out.reserve_exact(more);
+        }
+        Ok(())
+    }
+
     pub fn zstd(sent: &[u8], limit: usize, reserved: &mut Reserved) -> Result<Vec<u8>, ApiError> {
         let invalid =
             |code| ApiError::bad_request(format!("the body is not valid zstd: {}", zstd_safe::get_error_name(code)));
@@ -230,7 +303,7 @@ mod decompress {
         let mut out: Vec<u8> = Vec::new();
         let mut step = vec![0; STEP];
         loop {
-            reserved.grow(STEP)?;
+            make_room(&mut out, reserved)?;
             let mut output = zstd_safe::OutBuffer::around(&mut step[..]);
             let missing = context.decompress_stream(&mut output, &mut input).map_err(invalid)?;
             let written = output.as_slice().len();

@@ -32,9 +32,16 @@ pub struct LimitsConfig {
     pub batch_events: usize,
     /// The maximum number of spans or log records in an OTLP request.
     pub otlp_records: usize,
-    /// The maximum memory of bodies, decompressed bodies and responses of all connections together.
+    /// The maximum memory of the whole process.
+    #[serde(with = "units::size")]
+    pub memory: ByteSize,
+    /// The maximum memory of the requests of all connections together that bring events: their bodies, decompressed, and what
+    /// is made of them.
     #[serde(with = "units::size")]
     pub inflight_bytes: ByteSize,
+    /// The maximum memory of the responses of all connections together.
+    #[serde(with = "units::size")]
+    pub response_bytes: ByteSize,
     /// The maximum sustained rate of each client, in events per second; unlimited if absent.
     pub events_per_second: Option<NonZeroU32>,
     /// The maximum number of open connections.
@@ -57,9 +64,11 @@ impl Default for LimitsConfig {
             body_bytes: ByteSize::mib(20),
             batch_events: 10_000,
             otlp_records: 200_000,
-            inflight_bytes: ByteSize::mib(64),
+            memory: ByteSize::mib(192),
+            inflight_bytes: ByteSize::mib(45),
+            response_bytes: ByteSize::mib(11),
             events_per_second: None,
-            connections: 2_000,
+            connections: 1_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -75,7 +84,9 @@ impl LimitsConfig {
         ("limits.body_bytes", Expected::Size),
         ("limits.batch_events", Expected::Number(1..=u64::MAX)),
         ("limits.otlp_records", Expected::Number(1..=u64::MAX)),
+        ("limits.memory", Expected::Size),
         ("limits.inflight_bytes", Expected::Size),
+        ("limits.response_bytes", Expected::Size),
         ("limits.events_per_second", Expected::Text("a number from 1 to 4294967295, or null")),
         ("limits.connections", Expected::Number(1..=u64::MAX)),
         ("limits.header_timeout", Expected::Duration),

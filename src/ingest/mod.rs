@@ -14,6 +14,7 @@ mod metrics;
 mod native;
 pub mod otlp;
 mod redact;
+mod request_memory;
 mod stage;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use axum::{Extension, Router};
 pub use config::{AgnostConfig, IngestConfig, LimitsConfig, MetricsExports, OtlpConfig, Select};
 pub use fast_path::IngestFastPath;
 pub use otlp::with_status as otlp_status;
+pub use request_memory::{RequestMemory, working_bytes};
 pub use stage::Ingest;
 
 use crate::auth::Client;

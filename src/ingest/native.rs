@@ -28,9 +28,8 @@ use cairn_proof::chain::{EventReader, EventSource};
 pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.events_metrics;
-    let mut reserved = ingest.memory_budget.reserve();
-    let response = match take_event(&ingest, client, request, &mut reserved).await {
-        Ok(stored) => {
+    let response = match take_event(&ingest, client, request).await {
+        Ok((stored, reserved)) => {
             let status = if stored.is_duplicate { StatusCode::OK } else { StatusCode::CREATED };
             metrics.accepted.increment(u64::from(!stored.is_duplicate));
             json_response(status, reserved.hold(stored.record.into_answer()))
@@ -48,9 +47,8 @@ async fn take_event(
     ingest: &Ingest,
     client: Client,
     request: Request,
-    reserved: &mut Reserved,
-) -> Result<dispatch::Stored, Refused> {
-    let sent = receive(ingest, &ingest.events_metrics, client, request, reserved).await?;
+) -> Result<(dispatch::Stored, Reserved), Refused> {
+    let (sent, mut reserved) = receive(ingest, &ingest.events_metrics, client, request).await?;
     let draft = body::run_blocking(sent.len(), || {
         let text = text(&sent)?;
         READER.with_borrow_mut(|reader| read_single(reader, text, ingest))
@@ -58,7 +56,8 @@ async fn take_event(
     reserved.grow(draft.memory_bytes()).map_err(busy)?;
     reserved.shrink(sent.len());
     drop(sent);
-    ingest.dispatch.commit_one(draft).await.map_err(|why| explain(ingest, why))
+    let stored = ingest.dispatch.commit_one(draft).await.map_err(|why| explain(ingest, why))?;
+    Ok((stored, reserved))
 }
 
 fn source(ingest: &Ingest) -> EventSource<'_> {
@@ -83,8 +82,7 @@ fn read_single(reader: &mut EventReader, text: &str, ingest: &Ingest) -> Result<
 pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Response<Body> {
     let started = Instant::now();
     let metrics = &ingest.batch_metrics;
-    let reserved = ingest.memory_budget.reserve();
-    let response = match take_batch(&ingest, client, request, reserved).await {
+    let response = match take_batch(&ingest, client, request).await {
         Ok(response) => response,
         Err((error, reason)) => {
             metrics.refused(reason);
@@ -101,13 +99,8 @@ enum Entry {
     Refused(Refused),
 }
 
-async fn take_batch(
-    ingest: &Ingest,
-    client: Client,
-    request: Request,
-    mut reserved: Reserved,
-) -> Result<Response<Body>, Refused> {
-    let sent = receive(ingest, &ingest.batch_metrics, client, request, &mut reserved).await?;
+async fn take_batch(ingest: &Ingest, client: Client, request: Request) -> Result<Response<Body>, Refused> {
+    let (sent, mut reserved) = receive(ingest, &ingest.batch_metrics, client, request).await?;
     let mut entries = Vec::new();
     let mut drafts = Vec::new();
     body::run_blocking(sent.len(), || {

@@ -9,8 +9,8 @@ use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
 use super::dispatch::Dispatch;
 use super::metrics::{self, DiscardedMetrics, RouteMetrics};
 use super::otlp::{Mapping, mapping};
+use super::request_memory::RequestMemory;
 use crate::auth::RateLimiter;
-use crate::http::MemoryBudget;
 use crate::ledger::Ledger;
 use crate::ledger::shard::config::QueueConfig;
 use cairn_proof::chain::DefaultLabels;
@@ -22,7 +22,7 @@ pub struct Ingest {
     pub(super) rates: RateLimiter,
     pub(super) labels: Arc<DefaultLabels>,
     pub(super) dispatch: Dispatch,
-    pub(super) memory_budget: MemoryBudget,
+    pub(super) memory: Arc<RequestMemory>,
     pub(super) events_metrics: RouteMetrics,
     pub(super) batch_metrics: RouteMetrics,
     pub(super) agnost: AgnostConfig,
@@ -38,17 +38,11 @@ pub struct Ingest {
 
 impl Ingest {
     /// Creates the stage and registers its metrics with the current recorder.
-    pub fn new(
-        ledger: Arc<Ledger>,
-        config: IngestConfig,
-        limits: LimitsConfig,
-        queue: &QueueConfig,
-        memory_budget: MemoryBudget,
-    ) -> Arc<Ingest> {
+    pub fn new(ledger: Arc<Ledger>, config: IngestConfig, limits: LimitsConfig, queue: &QueueConfig) -> Arc<Ingest> {
         Arc::new(Ingest {
             labels: Arc::clone(ledger.default_labels()),
             dispatch: Dispatch::new(&ledger, queue.max_wait),
-            memory_budget,
+            memory: Arc::new(RequestMemory::new(limits.inflight_bytes.as_u64(), queue.max_wait)),
             events_metrics: RouteMetrics::register("/v1/events"),
             batch_metrics: RouteMetrics::register("/v1/batch"),
             agnost: config.agnost,
@@ -66,6 +60,11 @@ impl Ingest {
         })
     }
 
+    /// The memory of all requests.
+    pub fn memory(&self) -> &Arc<RequestMemory> {
+        &self.memory
+    }
+
     /// The current limits.
     pub fn limits(&self) -> LimitsConfig {
         **self.limits.load()
@@ -74,7 +73,7 @@ impl Ingest {
     /// Replaces the limits. Requests that have started keep the old ones.
     pub fn set_limits(&self, limits: LimitsConfig) {
         self.rates.set_rate(limits.events_per_second);
-        self.memory_budget.set_limit(limits.inflight_bytes.as_u64());
+        self.memory.set_limit(limits.inflight_bytes.as_u64());
         self.limits.store(Arc::new(limits));
     }
 }

@@ -13,6 +13,7 @@ use metrics::{Gauge, Unit, describe_gauge, gauge};
 
 use super::metrics::Metrics;
 use crate::http::{ApiError, ConnectionLimits, MemoryBudget};
+use crate::ingest::RequestMemory;
 use crate::ledger::Ledger;
 use crate::relay::Relay;
 use crate::tlog::Log;
@@ -24,8 +25,10 @@ pub struct Admin {
     log: Arc<Log>,
     metrics: Arc<Metrics>,
     process: metrics_process::Collector,
-    memory_budget: MemoryBudget,
+    request_memory: Arc<RequestMemory>,
+    response_memory: MemoryBudget,
     inflight_bytes: Gauge,
+    response_bytes: Gauge,
     connections: Arc<ConnectionLimits>,
     open_connections: Gauge,
     ready: Gauge,
@@ -39,13 +42,19 @@ impl Admin {
         relay: Arc<Relay>,
         log: Arc<Log>,
         metrics: Arc<Metrics>,
-        (memory_budget, connections): (MemoryBudget, Arc<ConnectionLimits>),
+        (request_memory, response_memory): (Arc<RequestMemory>, MemoryBudget),
+        connections: Arc<ConnectionLimits>,
     ) -> Arc<Admin> {
-        let (process, ready, inflight_bytes, open_connections) = metrics.scope(|| {
+        let (process, ready, (inflight_bytes, response_bytes), open_connections) = metrics.scope(|| {
             describe_gauge!(
                 "cairn_inflight_bytes",
                 Unit::Bytes,
-                "Memory of request bodies and responses of all connections, bounded by limits.inflight_bytes."
+                "Memory of requests that bring events, of all connections, bounded by limits.inflight_bytes."
+            );
+            describe_gauge!(
+                "cairn_response_bytes",
+                Unit::Bytes,
+                "Memory of responses of all connections, bounded by limits.response_bytes."
             );
             describe_gauge!(
                 "cairn_connections",
@@ -57,7 +66,8 @@ impl Admin {
             gauge!("cairn_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
             let process = metrics_process::Collector::default();
             process.describe();
-            (process, gauge!("cairn_ready"), gauge!("cairn_inflight_bytes"), gauge!("cairn_connections"))
+            let bytes = (gauge!("cairn_inflight_bytes"), gauge!("cairn_response_bytes"));
+            (process, gauge!("cairn_ready"), bytes, gauge!("cairn_connections"))
         });
         Arc::new(Admin {
             ledger,
@@ -65,8 +75,10 @@ impl Admin {
             log,
             metrics,
             process,
-            memory_budget,
+            request_memory,
+            response_memory,
             inflight_bytes,
+            response_bytes,
             connections,
             open_connections,
             ready,
@@ -107,7 +119,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.relay.observe();
     admin.log.observe();
     admin.open_connections.set(admin.connections.open() as f64);
-    admin.inflight_bytes.set(admin.memory_budget.used() as f64);
+    admin.inflight_bytes.set(admin.request_memory.used() as f64);
+    admin.response_bytes.set(admin.response_memory.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.render().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

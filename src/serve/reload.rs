@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::metrics::Metrics;
 use crate::auth::{self, Guard, Keys};
 use crate::config::Config;
-use crate::http::{Address, ConnectionLimits, Timeouts, Tls};
+use crate::http::{Address, ConnectionLimits, MemoryBudget, Timeouts, Tls};
 use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
 use crate::relay::Relay;
@@ -23,6 +23,9 @@ const FILES_INTERVAL: Duration = Duration::from_secs(5);
 const LIVE: [&str; 7] =
     ["auth.", "limits.", "log.level", "relay.", "storage.max_bytes", "storage.min_free_bytes", "tls."];
 
+/// Among these, those that need a restart: the database has its part of the memory for as long as it is open.
+const NOT_LIVE: &str = "limits.memory";
+
 /// The parts of a server whose settings can be changed.
 pub struct ReloadTargets {
     /// API keys.
@@ -31,6 +34,8 @@ pub struct ReloadTargets {
     pub tls: Option<Tls>,
     /// Limits of requests.
     pub ingest: Arc<Ingest>,
+    /// The memory of responses.
+    pub response_memory: MemoryBudget,
     /// Limits of connections, of the public addresses and of the admin port.
     pub connections: [Arc<ConnectionLimits>; 2],
     /// Destinations.
@@ -86,7 +91,7 @@ impl Live {
         self.require_protection(&new)?;
         // Read before the files are used, so that a change in between is noticed later.
         let files = contents(&new);
-        let ReloadTargets { guard, tls, ingest, connections, relay, ledger, metrics } = &self.parts;
+        let ReloadTargets { guard, tls, ingest, response_memory, connections, relay, ledger, metrics } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
         let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
@@ -97,6 +102,7 @@ impl Live {
             running.tls = new.tls;
         }
         ingest.set_limits(new.limits);
+        response_memory.set_limit(new.limits.response_bytes.as_u64());
         connections.iter().for_each(|limits| limits.set(timeouts(&new.limits), new.limits.connections));
         ledger.space().set_limits(&new.storage);
         (running.auth, running.limits, running.log.level) = (new.auth, new.limits, new.log.level);
@@ -180,7 +186,7 @@ fn compare(old: &Config, new: &Config) -> Changed {
     let is_tls_kept = old.tls.cert_file.is_some() == new.tls.cert_file.is_some();
     for key in crate::config::differences(old, new) {
         let is_live = LIVE.iter().any(|live| key == *live || live.ends_with('.') && key.starts_with(live));
-        let is_live = is_live && (is_tls_kept || !key.starts_with("tls."));
+        let is_live = is_live && key != NOT_LIVE && (is_tls_kept || !key.starts_with("tls."));
         if is_live { changed.applied.push(key) } else { changed.needs_restart.push(key) }
     }
     changed

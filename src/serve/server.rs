@@ -62,15 +62,16 @@ impl Server {
         let admin_limits = ConnectionLimits::new(reload::timeouts(&config.limits), config.limits.connections);
         let targets = reload_targets(&stages, &metrics, tls, [&limits, &admin_limits]);
         let live = Arc::new(Live::new(config, files, ports.receiving(), targets));
-        let Stages { guard, memory_budget, ledger, ingest, relay, log, audit, .. } = &stages;
-        let memory_and_connections = (memory_budget.clone(), Arc::clone(&limits));
+        let Stages { guard, response_memory, ledger, ingest, relay, log, audit, .. } = &stages;
+        let memory = (Arc::clone(ingest.memory()), response_memory.clone());
         Ok(Server {
             admin: Admin::new(
                 Arc::clone(ledger),
                 Arc::clone(relay),
                 Arc::clone(log),
                 Arc::clone(&metrics),
-                memory_and_connections,
+                memory,
+                Arc::clone(&limits),
             ),
             routes: routes::public(Arc::clone(ingest), Arc::clone(relay), Arc::clone(audit), guard),
             otlp_routes: routes::with_fallbacks(routes::otlp(Arc::clone(ingest), guard)),
@@ -137,6 +138,7 @@ fn reload_targets(
         guard: Arc::clone(&stages.guard),
         tls,
         ingest: Arc::clone(&stages.ingest),
+        response_memory: stages.response_memory.clone(),
         connections: [Arc::clone(limits), Arc::clone(admin_limits)],
         relay: Arc::clone(&stages.relay),
         ledger: Arc::clone(&stages.ledger),

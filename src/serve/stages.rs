@@ -22,8 +22,8 @@ use crate::tlog::{Log, LogThread};
 pub struct Stages {
     /// Authentication.
     pub guard: Arc<Guard>,
-    /// The memory budget of all requests.
-    pub memory_budget: MemoryBudget,
+    /// The memory of all responses.
+    pub response_memory: MemoryBudget,
     /// The ledger.
     pub ledger: Arc<Ledger>,
     /// The threads of the ledger.
@@ -53,24 +53,18 @@ impl Stages {
         clock: Clock,
     ) -> Result<Stages, ServeError> {
         let guard = Guard::new(Keys::load(&config.auth)?);
-        let memory_budget = MemoryBudget::new(config.limits.inflight_bytes.as_u64());
+        let response_memory = MemoryBudget::new(config.limits.response_bytes.as_u64(), "limits.response_bytes");
         let (on_failure, failed) = failure_channel();
         let store = Arc::new(Store::open(&config.storage)?);
         let labels = DefaultLabels::new(&config.ingest.default_labels);
         let hooks = LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
         let (ledger, threads) = Ledger::start(store, hooks, config.shards, &config.storage, &config.queue)?;
         let ledger = Arc::new(ledger);
-        let ingest = Ingest::new(
-            Arc::clone(&ledger),
-            config.ingest.clone(),
-            config.limits,
-            &config.queue,
-            memory_budget.clone(),
-        );
+        let ingest = Ingest::new(Arc::clone(&ledger), config.ingest.clone(), config.limits, &config.queue);
         let relay = Relay::start(&config.relay, Arc::clone(&ledger))?;
         let (log, log_thread) = Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger))?;
-        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), memory_budget.clone());
-        Ok(Stages { guard, memory_budget, ledger, threads, ingest, relay, log, log_thread, audit, failed })
+        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), response_memory.clone());
+        Ok(Stages { guard, response_memory, ledger, threads, ingest, relay, log, log_thread, audit, failed })
     }
 }
 

@@ -9,5 +9,6 @@ pub mod pod;
 pub mod reload;
 pub mod scale;
 pub mod scale_in_time;
+pub mod scale_memory;
 pub mod structure;
 pub mod transport;

@@ -72,12 +72,12 @@ async fn at_sighup_changed_settings_take_effect_and_those_that_need_a_restart_ar
     eventually("the event at the second upstream", async || second.event_count() == 1).await;
     assert_eq!(first.event_count(), 1, "the first upstream receives no more events, and no event is sent twice");
 
-    // Settings that need a restart are named; the others take effect.
+    // Settings that need a restart are named, with those that derive from them; the others take effect.
     let text = format!("shards: 2\nqueue: {{events: 5}}\nauth: {{api_keys: [newer]}}\n{}", relay(&second));
     // At each reload until the restart.
     for _ in 0..2 {
         let log = server.reload(&text, "need a restart").await;
-        assert!(log.contains(r#""keys":"queue.events, shards""#), "{log}");
+        assert!(log.contains(r#""keys":"queue.bytes, queue.events, shards, storage.memory_bytes""#), "{log}");
     }
     assert_eq!(server.post("newer", &event).await.status, 201);
 

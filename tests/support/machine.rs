@@ -1,6 +1,6 @@
 //! What some tests require of the machine that runs them, and file systems of their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -63,5 +63,55 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// A cgroup with a memory limit, of version 1 or 2. It is removed when dropped, once its processes have ended.
+pub struct Cgroup {
+    folder: PathBuf,
+    is_version_2: bool,
+}
+
+impl Cgroup {
+    /// A cgroup with this limit; `None` if this user may not create one.
+    pub fn new(limit_bytes: u64) -> Option<Cgroup> {
+        let name = format!("cairn-test-{}-{limit_bytes}", std::process::id());
+        let found = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+            .into_iter()
+            .enumerate()
+            .find_map(|(version, (mount, file))| {
+                let folder = Path::new(mount).join(&name);
+                std::fs::create_dir(&folder).ok()?;
+                let cgroup = Cgroup { folder, is_version_2: version == 1 };
+                std::fs::write(cgroup.folder.join(file), limit_bytes.to_string()).ok()?;
+                Some(cgroup)
+            });
+        meets(found.is_some(), "a user that may create memory cgroups").then_some(found?)
+    }
+
+    /// A command that runs the one that is appended to it inside the cgroup.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("sh");
+        let script = format!("echo $$ > '{}/cgroup.procs' && exec \"$0\" \"$@\"", self.folder.display());
+        command.args(["-c", &script]).arg(program);
+        command
+    }
+
+    /// The number of processes that were killed for want of memory.
+    pub fn kills(&self) -> u64 {
+        let file = if self.is_version_2 { "memory.events" } else { "memory.oom_control" };
+        let text = std::fs::read_to_string(self.folder.join(file)).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod forger;
 pub mod harness;
+pub mod load;
 pub mod machine;
 pub mod modules;
 pub mod protobuf;

@@ -26,6 +26,7 @@ use crate::ingest::body;
 use crate::ingest::config::MetricsExports;
 use crate::ingest::dispatch::NotStored;
 use crate::ingest::metrics::{Reason, RouteMetrics};
+use crate::ingest::request_memory;
 use crate::ingest::stage::Ingest;
 use crate::ledger::format::record::Draft;
 use crate::ledger::shard::queue::Refusal;
@@ -40,7 +41,7 @@ const LANGFUSE: &str = "/api/public/otel/v1/traces";
 /// The maximum number of events in a part of a request.
 const PART_EVENTS: usize = 2048;
 /// The number of bytes at which a part of a request is full. A single event may be longer.
-const PART_BYTES: usize = 4 << 20;
+const PART_BYTES: usize = request_memory::PART_BYTES as usize;
 /// The maximum expanded size of a request, as a multiple of `limits.body_bytes`. In the expanded size, each item counts
 /// with the resource and the scope that it shares with others. Without this bound a few bytes per item could produce
 /// events of the maximum length.
@@ -127,8 +128,7 @@ async fn store(
     open_items: &mut usize,
 ) -> Result<(Encoding, Remarks), Refused> {
     let encoding = Encoding::of(request.headers()).map_err(|error| (error, Reason::Invalid))?;
-    let mut reserved = ingest.memory_budget.reserve();
-    let sent = receive_any(ingest, metrics, client, request, &mut reserved).await?;
+    let (sent, mut reserved) = receive_any(ingest, metrics, client, request).await?;
     let converted = match encoding {
         Encoding::Protobuf => Converted { protobuf: sent, has_items_field: true, ..Converted::default() },
         Encoding::Json => from_json(signal, sent, &mut reserved)?,

@@ -24,7 +24,7 @@ pub struct QueueConfig {
 
 impl Default for QueueConfig {
     fn default() -> QueueConfig {
-        QueueConfig { events: 10_000, bytes: ByteSize::mib(32), max_wait: Duration::from_millis(100) }
+        QueueConfig { events: 10_000, bytes: ByteSize::mib(11), max_wait: Duration::from_secs(1) }
     }
 }
 

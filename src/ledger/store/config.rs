@@ -34,7 +34,7 @@ impl Default for StorageConfig {
         StorageConfig {
             data_dir: "./data".into(),
             sync: true,
-            memory_bytes: ByteSize::mib(64),
+            memory_bytes: ByteSize::mib(45),
             compression: Compression::default(),
             max_bytes: ByteSize::gib(10),
             min_free_bytes: ByteSize::mib(256),
