@@ -1,13 +1,24 @@
-//! The process log: its format and its level.
+//! The process log: its format, its level, and the thread that writes it.
+//!
+//! Whoever logs puts a line into a bounded queue and never waits for standard output, which a collector may not read.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config::{self, LogConfig, LogFormat};
+
+/// The most lines that wait for standard output. Further ones are dropped and counted.
+const WAITING_LINES: usize = 2048;
+/// How long the end of the process waits for the lines that are left.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether log lines are written as text, not as JSON.
 pub fn is_text(config: &LogConfig) -> bool {
@@ -36,15 +47,100 @@ fn levels(text: &str) -> Targets {
     config::parse_levels(text).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
-/// Installs the global subscriber that writes the process log.
-pub fn start_log(config: &LogConfig) -> LogLevel {
-    let (filter, level) = reload::Layer::new(levels(&config.level));
-    let lines = tracing_subscriber::fmt::layer().with_target(false);
-    let subscriber = tracing_subscriber::registry().with(filter);
-    if is_text(config) {
-        subscriber.with(lines.with_ansi(io::stdout().is_terminal())).init();
-    } else {
-        subscriber.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
+/// The queue of the lines that wait for standard output. The crate `tracing-appender` has one, too, but its end waits for
+/// standard output.
+#[derive(Clone)]
+struct Lines {
+    queue: Sender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// A message to the thread of the log.
+enum Line {
+    Text(Box<[u8]>),
+    /// Everything before it is written: the sender is dropped.
+    End(Sender<()>),
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Line::Text(bytes.into())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(bytes.len())
     }
-    LogLevel(level)
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes lines until the end. A line that cannot be written is dropped and counted.
+fn write_lines(lines: &Receiver<Line>, dropped: &AtomicU64) {
+    for line in lines {
+        match line {
+            Line::Text(text) => {
+                if io::stdout().write_all(&text).and_then(|()| io::stdout().flush()).is_err() {
+                    dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Line::End(sender) => drop(sender),
+        }
+    }
+}
+
+/// The running process log.
+pub struct ProcessLog {
+    /// Changes the level.
+    pub level: LogLevel,
+    lines: Lines,
+}
+
+impl ProcessLog {
+    /// Starts the thread of the log, and installs the global subscriber that sends lines to it.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(config: &LogConfig) -> io::Result<ProcessLog> {
+        let (queue, waiting) = bounded(WAITING_LINES);
+        let lines = Lines { queue, dropped: Arc::default() };
+        let dropped = Arc::clone(&lines.dropped);
+        let thread = std::thread::Builder::new().name("cairn-log-lines".to_owned());
+        thread.spawn(move || write_lines(&waiting, &dropped))?;
+        let (filter, level) = reload::Layer::new(levels(&config.level));
+        let writer = lines.clone();
+        // Internal errors would be written to standard error.
+        let layer = tracing_subscriber::fmt::layer().with_target(false).log_internal_errors(false);
+        let layer = layer.with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(filter);
+        if is_text(config) {
+            subscriber.with(layer.with_ansi(io::stdout().is_terminal())).init();
+        } else {
+            subscriber.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
+        }
+        Ok(ProcessLog { level: LogLevel(level), lines })
+    }
+
+    /// Returns the number of dropped lines whenever it is called.
+    pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let dropped = Arc::clone(&self.lines.dropped);
+        move || dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes text that is not a log line, between the lines.
+    pub fn print(&self, text: &str) {
+        // Writing to the queue never fails.
+        let _ = self.lines.clone().write_all(text.as_bytes());
+    }
+}
+
+impl Drop for ProcessLog {
+    /// Waits until the lines that are left are written, but not for a reader that does not read.
+    fn drop(&mut self) {
+        let (sender, written) = bounded(0);
+        if self.lines.queue.send_timeout(Line::End(sender), LAST_LINES_WAIT / 2).is_ok() {
+            // Returns when the sender is dropped.
+            let _ = written.recv_timeout(LAST_LINES_WAIT / 2);
+        }
+    }
 }

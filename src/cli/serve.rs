@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::ConfigArgs;
 use super::exit::{CommandResult, Exit};
-use super::logging::{LogLevel, is_text, start_log};
+use super::logging::{LogLevel, ProcessLog, is_text};
 use crate::config::Loaded;
 use crate::http::{Address, Addresses};
 use crate::runtime::system_clock;
@@ -19,7 +19,7 @@ use crate::serve::{Changed, Live, Server};
 /// Runs the server until SIGTERM or SIGINT.
 pub fn run(args: &ConfigArgs) -> CommandResult {
     let loaded = args.load()?;
-    let level = start_log(&loaded.config.log);
+    let log = ProcessLog::start(&loaded.config.log)?;
     for error in harden() {
         tracing::warn!("{error}");
     }
@@ -28,7 +28,7 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
         .max_blocking_threads(16)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(loaded, args, level));
+    let result = runtime.block_on(serve(loaded, args, &log));
     // Blocking tasks of aborted requests must not delay the end of the process.
     runtime.shutdown_background();
     match result {
@@ -50,15 +50,16 @@ fn workers() -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-async fn serve(loaded: Loaded, args: &ConfigArgs, level: LogLevel) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
     let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
-    announce(&loaded, &server)?;
+    server.count_dropped_lines(log.dropped_lines());
+    announce(&loaded, &server, log)?;
     // The configuration contains keys.
     drop(loaded);
-    let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), level));
+    let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), log.level.clone()));
     let shutdown = async {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -109,7 +110,7 @@ async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>
 }
 
 /// Logs that the server is ready, with version and addresses. On a terminal, also prints how to send a first event.
-fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
+fn announce(loaded: &Loaded, server: &Server, log: &ProcessLog) -> io::Result<()> {
     let addresses = Addresses(server.addresses()?);
     let admin = server.admin_address()?;
     let otlp = server.otlp_address()?;
@@ -129,16 +130,16 @@ fn announce(loaded: &Loaded, server: &Server) -> io::Result<()> {
     warn_of_exposed_secrets(loaded, &addresses, server.is_tls());
     if let Some(address) = addresses.0.iter().find_map(Address::tcp).filter(|_| is_text(&loaded.config.log)) {
         let scheme = if server.is_tls() { "https" } else { "http" };
-        println!(
-            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n",
+        log.print(&format!(
+            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n\n",
             data_dir.display()
-        );
+        ));
         if !server.is_tls() && !loaded.config.auth.has_keys() {
-            println!(
+            log.print(&format!(
                 "  Try it:\n  curl -X POST http://{address}/v1/events -H \"Content-Type: application/json\" \
                  -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \
-                 \"action_name\": \"search_database\", \"action_status\": \"success\"}}'\n"
-            );
+                 \"action_name\": \"search_database\", \"action_status\": \"success\"}}'\n\n"
+            ));
         }
     }
     Ok(())

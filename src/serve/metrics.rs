@@ -1,5 +1,7 @@
 //! The metrics recorder of a server.
 
+use std::sync::OnceLock;
+
 use axum::http::StatusCode;
 use metrics::{counter, describe_counter, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -14,7 +16,11 @@ const EVENTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 500.0, 2000.0
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    dropped_lines: OnceLock<DroppedLines>,
 }
+
+/// Returns how many lines of the process log were dropped.
+type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl Metrics {
     /// Creates a recorder without metrics.
@@ -39,13 +45,28 @@ impl Metrics {
                 "cairn_http_responses_total",
                 "Responses of 400 and above on the public addresses, by status and route."
             );
+            describe_counter!(
+                "cairn_log_lines_dropped_total",
+                "Lines of the process log that were dropped because it was not read fast enough."
+            );
         });
-        Ok(Metrics { recorder, handle })
+        Ok(Metrics { recorder, handle, dropped_lines: OnceLock::new() })
     }
 
     /// Runs `work` with this recorder as the current one, so that metrics that `work` registers belong to this server.
     pub fn scope<T>(&self, work: impl FnOnce() -> T) -> T {
         with_local_recorder(&self.recorder, work)
+    }
+
+    /// Makes the number of dropped lines of the process log a metric.
+    pub fn count_dropped_lines(&self, dropped: DroppedLines) {
+        // Set once, at the start.
+        let _ = self.dropped_lines.set(dropped);
+    }
+
+    /// The number of dropped lines of the process log.
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped_lines.get().map_or(0, |dropped| dropped())
     }
 
     /// Counts a response of 400 and above.
@@ -64,6 +85,7 @@ impl Metrics {
 
     /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
+        self.scope(|| counter!("cairn_log_lines_dropped_total").absolute(self.dropped_lines()));
         // The crate exports `process_cpu_seconds_total` as a gauge, because its counters are integers. By its meaning
         // it is a counter.
         self.handle.render().replacen(

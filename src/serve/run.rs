@@ -186,10 +186,16 @@ async fn stop_within(mut task: JoinHandle<()>, grace: Duration) {
 }
 
 async fn run_upkeep(metrics: Arc<Metrics>) {
-    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    let (mut ticks, mut announced) = (tokio::time::interval(UPKEEP_INTERVAL), 0);
     loop {
         ticks.tick().await;
         metrics.upkeep();
+        let dropped = metrics.dropped_lines();
+        if dropped > announced {
+            // If nobody reads the log, this line is dropped and counted, too, and so repeated.
+            tracing::warn!(dropped, "lines of this log were dropped, because it was not read fast enough");
+            announced = dropped;
+        }
     }
 }
 

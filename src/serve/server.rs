@@ -88,6 +88,11 @@ impl Server {
         })
     }
 
+    /// Makes the number of dropped lines of the process log a metric.
+    pub fn count_dropped_lines(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.metrics.count_dropped_lines(Box::new(dropped));
+    }
+
     /// The addresses that receive events and serve reads.
     ///
     /// # Errors

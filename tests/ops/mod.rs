@@ -5,6 +5,7 @@ pub mod config;
 pub mod documents;
 pub mod front;
 mod http;
+mod logging;
 pub mod pod;
 pub mod reload;
 pub mod scale;
