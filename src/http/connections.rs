@@ -21,19 +21,18 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_service::Service;
 
 use super::front::Front;
 use super::listener::{Accepted, Listener, Peer, Stream};
+use super::protocols::{Protocols, Streams};
+use super::response::ApiError;
 use super::timeouts::{Activity, TimedOut, Timeouts, TrackedBody, TrackedStream};
 use crate::runtime::LogThrottle;
 
-/// The largest head of a request, in bytes; also the most that is read at a time.
-const HEAD_BYTES: usize = 16 << 10;
 /// How long to wait before accepting again after an error, such as no free file descriptor, or at the connection limit.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The shortest time between two log lines about the same condition that peers cause.
@@ -44,6 +43,8 @@ pub struct ConnectionLimits {
     timeouts: ArcSwap<Timeouts>,
     max_open: AtomicUsize,
     open: AtomicUsize,
+    streams: Arc<Streams>,
+    protocols: Protocols,
     /// Throttles the log lines of failed TLS handshakes.
     handshake_log: LogThrottle,
     /// Throttles the log line that the limit is reached.
@@ -51,17 +52,23 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Limits for at most `max_open` connections.
-    pub fn new(timeouts: Timeouts, max_open: usize) -> Arc<ConnectionLimits> {
+    /// Limits for at most `max_open` connections, with at most `max_streams` streams of HTTP/2 together.
+    pub fn new(
+        timeouts: Timeouts,
+        (max_open, max_streams): (usize, usize),
+        protocols: Protocols,
+    ) -> Arc<ConnectionLimits> {
+        let streams = Streams::new(max_streams);
         let timeouts = ArcSwap::from_pointee(timeouts);
         let (max_open, open) = (AtomicUsize::new(max_open), AtomicUsize::new(0));
         let (handshake_log, limit_log) = (LogThrottle::new(LOG_INTERVAL), LogThrottle::new(LOG_INTERVAL));
-        Arc::new(ConnectionLimits { timeouts, max_open, open, handshake_log, limit_log })
+        Arc::new(ConnectionLimits { timeouts, max_open, open, streams, protocols, handshake_log, limit_log })
     }
 
     /// Replaces the limits. Open connections stay open; new time-outs apply to them at the next check of their
     /// activity.
-    pub fn set(&self, timeouts: Timeouts, max_open: usize) {
+    pub fn set(&self, timeouts: Timeouts, (max_open, max_streams): (usize, usize)) {
+        self.streams.set_max(max_streams);
         self.timeouts.store(Arc::new(timeouts));
         self.max_open.store(max_open, Ordering::Relaxed);
     }
@@ -201,13 +208,20 @@ async fn serve_connection(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let guard = activity.request();
         let is_http2 = request.version() == Version::HTTP_2;
-        if is_http2 {
+        let stream = is_http2.then(|| {
             activity.set_http2();
-        }
+            limits.streams.open()
+        });
         let mut request = request.map(Body::new);
         // The route is looked up for a refusal only.
         let (front, uri) = (Arc::clone(&front), request.uri().clone());
-        let response = match front.admit(&mut request) {
+        let admitted = match stream {
+            Some(None) => {
+                Err(ApiError::unavailable("too many requests over HTTP/2 at once (limits.requests): try again later"))
+            }
+            _ => front.admit(&mut request),
+        };
+        let response = match admitted {
             Err(error) => Either::Left(ready(Ok(error.into_response()))),
             Ok(()) => Either::Right(match fast_path.try_serve(peer, request) {
                 Either::Left(response) => Either::Left(response.map(Ok)),
@@ -221,13 +235,11 @@ async fn serve_connection(
             let response: Result<Response<Body>, Infallible> = response.await;
             response.map(|response| {
                 front.observe(&uri, &response);
-                response.map(|body| TrackedBody::new(body, guard, is_http2))
+                response.map(|body| TrackedBody::new(body, guard, is_http2.then_some(stream.flatten())))
             })
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // A client may close its half of the connection once its request is sent.
-    builder.http1().max_buf_size(HEAD_BYTES).half_close(true);
+    let builder = limits.protocols.builder();
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // The connection task checks its activity when a time-out may be due, not at every read and write.

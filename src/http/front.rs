@@ -13,6 +13,7 @@ use axum::extract::Request;
 use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{HeaderMap, Response, StatusCode, Uri, Version, header};
 
+use super::protocols::MAX_FIELDS;
 use super::response::ApiError;
 use crate::runtime::LogThrottle;
 
@@ -74,6 +75,9 @@ impl Front {
     pub fn admit(&self, request: &mut Request) -> Result<(), ApiError> {
         if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
             return Err(ApiError::bad_request("expected exactly one Host header"));
+        }
+        if request.headers().len() > MAX_FIELDS {
+            return Err(ApiError::header_too_large(format!("the request has more than {MAX_FIELDS} header fields")));
         }
         self.hosts.check(request.uri(), request.headers())?;
         let path = request.uri().path();

@@ -82,6 +82,11 @@ impl ApiError {
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
+    /// 431: the head of the request is too large.
+    pub fn header_too_large(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+    }
+
     /// 429: the client exceeds its rate limit. The same request may be sent again after `wait`.
     pub fn too_many(message: impl Into<Cow<'static, str>>, wait: Duration) -> ApiError {
         let seconds = u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::protocols::OpenStream;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -54,6 +55,10 @@ pub struct Activity {
     unread_since: Mutex<HashMap<u32, Instant>>,
     next_wait: AtomicU32,
 }
+
+/// After how many reads that found data a connection of HTTP/2 lets others run. A read holds hundreds of small frames, such as
+/// PING and SETTINGS, each of which is answered.
+const MAX_READS_IN_TURN: u32 = 2;
 
 /// Why a connection has timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,13 +186,16 @@ pub struct TrackedBody {
     is_http2: bool,
     /// HTTP/2 only: while the connection waits for the peer before it polls for more.
     wait: Option<PeerWait>,
+    /// HTTP/2 only: the stream, unless it was refused.
+    _stream: Option<OpenStream>,
 }
 
 impl TrackedBody {
-    /// Wraps `body`, so that `request` ends when the body is sent.
-    pub fn new(body: Body, request: RequestGuard, is_http2: bool) -> TrackedBody {
+    /// Wraps `body`, so that `request` ends when the body is sent. `stream` is `None` over HTTP/1.
+    pub fn new(body: Body, request: RequestGuard, stream: Option<Option<OpenStream>>) -> TrackedBody {
+        let is_http2 = stream.is_some();
         let wait = is_http2.then(|| PeerWait::new(&request.0));
-        TrackedBody { body, request, is_http2, wait }
+        TrackedBody { body, request, is_http2, wait, _stream: stream.flatten() }
     }
 }
 
@@ -226,12 +234,14 @@ impl HttpBody for TrackedBody {
 pub struct TrackedStream<S> {
     stream: S,
     activity: Arc<Activity>,
+    /// The number of reads since the task of the connection yielded.
+    reads_in_turn: u32,
 }
 
 impl<S> TrackedStream<S> {
     /// Wraps a stream.
     pub fn new(stream: S, activity: Arc<Activity>) -> TrackedStream<S> {
-        TrackedStream { stream, activity }
+        TrackedStream { stream, activity, reads_in_turn: 0 }
     }
 
     fn on_write<T>(&self, poll: Poll<T>) -> Poll<T> {
@@ -250,8 +260,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.reads_in_turn >= MAX_READS_IN_TURN && self.activity.is_http2.load(Ordering::Relaxed) {
+            self.reads_in_turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.reads_in_turn = if poll.is_ready() { self.reads_in_turn + 1 } else { 0 };
         if buffer.filled().len() > before {
             self.activity.on_read();
         }

@@ -46,6 +46,8 @@ pub struct LimitsConfig {
     pub events_per_second: Option<NonZeroU32>,
     /// The maximum number of open connections.
     pub connections: usize,
+    /// The maximum number of requests over HTTP/2 at once, of all connections.
+    pub requests: usize,
     /// The maximum time to receive the head of a request.
     #[serde(with = "units::time")]
     pub header_timeout: Duration,
@@ -69,6 +71,7 @@ impl Default for LimitsConfig {
             response_bytes: ByteSize::mib(11),
             events_per_second: None,
             connections: 1_000,
+            requests: 256,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -89,6 +92,7 @@ impl LimitsConfig {
         ("limits.response_bytes", Expected::Size),
         ("limits.events_per_second", Expected::Text("a number from 1 to 4294967295, or null")),
         ("limits.connections", Expected::Number(1..=u64::MAX)),
+        ("limits.requests", Expected::Number(1..=100_000)),
         ("limits.header_timeout", Expected::Duration),
         ("limits.body_timeout", Expected::Duration),
         ("limits.idle_timeout", Expected::Duration),
@@ -105,6 +109,7 @@ impl LimitsConfig {
         for (key, number) in [
             ("limits.batch_events", self.batch_events),
             ("limits.connections", self.connections),
+            ("limits.requests", self.requests),
             ("limits.otlp_records", self.otlp_records),
         ] {
             checks.number(LimitsConfig::EXPECTED, key, number as u64);

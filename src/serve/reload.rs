@@ -103,7 +103,9 @@ impl Live {
         }
         ingest.set_limits(new.limits);
         response_memory.set_limit(new.limits.response_bytes.as_u64());
-        connections.iter().for_each(|limits| limits.set(timeouts(&new.limits), new.limits.connections));
+        let [public, admin] = connections;
+        public.set(timeouts(&new.limits), self::connections(&new.limits));
+        admin.set(timeouts(&new.limits), ADMIN_CONNECTIONS);
         ledger.space().set_limits(&new.storage);
         (running.auth, running.limits, running.log.level) = (new.auth, new.limits, new.log.level);
         running.storage.max_bytes = new.storage.max_bytes;
@@ -172,6 +174,15 @@ pub fn contents(config: &Config) -> Contents {
         config.relay.all().flat_map(|(_, destination)| [&destination.org_id_file, &destination.ca_file]).flatten();
     let files = config.tls.files().chain(config.auth.api_keys_file.as_deref()).chain(relay.map(PathBuf::as_path));
     files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
+}
+
+/// The most connections to the admin port, and no stream of HTTP/2. Scrapes and probes need few, and their memory is not in
+/// that of `limits.connections`.
+pub const ADMIN_CONNECTIONS: (usize, usize) = (128, 0);
+
+/// The most connections to the public addresses, and the most streams of HTTP/2 of all of them.
+pub fn connections(limits: &LimitsConfig) -> (usize, usize) {
+    (limits.connections, limits.requests)
 }
 
 /// The timeouts of connections.

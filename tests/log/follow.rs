@@ -127,7 +127,7 @@ impl Fake {
             .with_state(fake.clone());
         let second = std::time::Duration::from_secs(1);
         let timeouts = cairn::http::Timeouts { header: second, body: second, idle: second };
-        let limits = cairn::http::ConnectionLimits::new(timeouts, 100);
+        let limits = cairn::http::ConnectionLimits::new(timeouts, (100, 100), cairn::http::Protocols::Http1And2);
         tokio::spawn(async move {
             let (_stop, stopping) = tokio::sync::watch::channel(false);
             let front = cairn::http::Front::new(true, std::sync::Arc::new(|| false), &[]);
