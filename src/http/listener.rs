@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -29,7 +29,8 @@ enum Socket {
 /// The peer of a connection, as the rate limit distinguishes peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// An IPv4 address, or the /64 network of an IPv6 address, because a machine has all addresses of its network.
+    /// An IPv4 address, or the /64 network of an IPv6 address, because a machine has all addresses of its network. All
+    /// loopback addresses are 127.0.0.1, because every program of this machine has all of them.
     Address(IpAddr),
     /// Any process that connects over a Unix socket.
     Local,
@@ -39,6 +40,7 @@ impl Peer {
     fn from_ip(address: IpAddr) -> Peer {
         const NETWORK: u128 = !0 << 64;
         Peer::Address(match address.to_canonical() {
+            address if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
             address => address,
         })

@@ -3,6 +3,7 @@
 
 mod admin;
 mod error;
+mod file_handles;
 mod metrics;
 mod ports;
 mod reload;

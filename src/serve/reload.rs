@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::file_handles::{ADMIN_CONNECTIONS, max_connections};
 use super::metrics::Metrics;
 use crate::auth::{self, Guard, Keys};
 use crate::config::Config;
@@ -105,7 +106,7 @@ impl Live {
         response_memory.set_limit(new.limits.response_bytes.as_u64());
         let [public, admin] = connections;
         public.set(timeouts(&new.limits), self::connections(&new.limits));
-        admin.set(timeouts(&new.limits), ADMIN_CONNECTIONS);
+        admin.set(timeouts(&new.limits), (ADMIN_CONNECTIONS, 0));
         ledger.space().set_limits(&new.storage);
         (running.auth, running.limits, running.log.level) = (new.auth, new.limits, new.log.level);
         running.storage.max_bytes = new.storage.max_bytes;
@@ -176,13 +177,9 @@ pub fn contents(config: &Config) -> Contents {
     files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
 }
 
-/// The most connections to the admin port, and no stream of HTTP/2. Scrapes and probes need few, and their memory is not in
-/// that of `limits.connections`.
-pub const ADMIN_CONNECTIONS: (usize, usize) = (128, 0);
-
 /// The most connections to the public addresses, and the most streams of HTTP/2 of all of them.
 pub fn connections(limits: &LimitsConfig) -> (usize, usize) {
-    (limits.connections, limits.requests)
+    (max_connections(limits.connections), limits.requests)
 }
 
 /// The timeouts of connections.

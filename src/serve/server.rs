@@ -8,6 +8,7 @@ use axum::Router;
 
 use super::admin::Admin;
 use super::error::ServeError;
+use super::file_handles::ADMIN_CONNECTIONS;
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::reload::{self, Live, ReloadTargets};
@@ -60,7 +61,7 @@ impl Server {
         let stages = metrics.scope(|| Stages::start(config, commit, clock))?;
         let timeouts = reload::timeouts(&config.limits);
         let limits = ConnectionLimits::new(timeouts, reload::connections(&config.limits), Protocols::Http1And2);
-        let admin_limits = ConnectionLimits::new(timeouts, reload::ADMIN_CONNECTIONS, Protocols::Http1);
+        let admin_limits = ConnectionLimits::new(timeouts, (ADMIN_CONNECTIONS, 0), Protocols::Http1);
         let targets = reload_targets(&stages, &metrics, tls, [&limits, &admin_limits]);
         let live = Arc::new(Live::new(config, files, ports.receiving(), targets));
         let Stages { guard, response_memory, ledger, ingest, relay, log, audit, .. } = &stages;

@@ -170,6 +170,7 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
     let mut padded = json!({"agent_id": "a"}).to_string();
     padded.extend(std::iter::repeat_n(' ', 131_072 - padded.len()));
     let bomb = vec![b' '; 64 << 20];
+    let frames = zstd(b" ");
     let cut = |mut bytes: Vec<u8>| {
         bytes.truncate(bytes.len() / 2);
         bytes
@@ -180,6 +181,8 @@ async fn bodies_may_be_gzip_or_zstd_and_bombs_are_refused() {
         ("identity", event.clone().into_bytes(), 201),
         ("gzip", gzip(padded.as_bytes()), 201),
         ("zstd", zstd(padded.as_bytes()), 201),
+        // More frames than 64 KiB each would fit into the memory for requests.
+        ("zstd", [frames.repeat(1500), zstd(br#"{"agent_id":"a"}"#)].concat(), 201),
         ("gzip", gzip(&bomb), 413),
         ("zstd", zstd(&bomb), 413),
         ("gzip", cut(gzip(event.as_bytes())), 400),

@@ -167,3 +167,35 @@ async fn decompression_bombs_deep_nesting_and_huge_numbers_are_refused_in_bounde
     assert!(peak < 384, "{peak} MiB");
     assert_eq!(post(&server, "/v1/events", "identity", json!({"agent_id": "b"}).to_string()).await.0, 201);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_leave_the_database_the_files_that_it_needs() {
+    let data = TempDir::new().unwrap();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 700 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_cairn")]);
+    let mut server = Process::start_as(limited, data.path(), &[("CAIRN_STORAGE__MEMORY_BYTES", "8MiB")]);
+    let client = reqwest::Client::new();
+    let store = async || {
+        let event = json!({"agent_id": "a", "action_input": "x".repeat(100_000)}).to_string();
+        let request = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
+        let answer = request.body(event).send().await.unwrap();
+        let status = answer.status().as_u16();
+        // Whoever does not read an answer loses the connection.
+        answer.bytes().await.unwrap();
+        status
+    };
+    assert_eq!(store().await, 201);
+    // The server accepts what fits, and the kernel keeps the others waiting.
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let connects = (0..700).map(|_| tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(&address)));
+    let idle: Vec<_> = futures_util::future::join_all(connects).await;
+    // The database writes tables, for which it opens files.
+    for _ in 0..200 {
+        assert_eq!(store().await, 201);
+    }
+    let metrics = reqwest::get(format!("{}/metrics", server.admin_url)).await.unwrap().text().await.unwrap();
+    let open = metric(&metrics, "cairn_connections").unwrap();
+    assert!((50.0..200.0).contains(&open), "{open}");
+    assert!(server.child.try_wait().unwrap().is_none(), "the server ended");
+    drop(idle);
+}

@@ -156,6 +156,23 @@ fn the_time_of_a_key_lookup_does_not_depend_on_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_loopback_addresses_are_one_client() {
+    let data = TempDir::new().unwrap();
+    let mut config = config(data.path());
+    config.limits.events_per_second = Some(1.try_into().unwrap());
+    let server = TestServer::start(&config).await;
+    let mut statuses = Vec::new();
+    for last in 1..10 {
+        let address = std::net::Ipv4Addr::new(127, 0, 0, last);
+        let client = reqwest::Client::builder().local_address(std::net::IpAddr::from(address)).build().unwrap();
+        let request = client.post(format!("{}/v1/events", server.url)).header("content-type", "application/json");
+        statuses.push(request.body(json!({"agent_id": "a"}).to_string()).send().await.unwrap().status().as_u16());
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_client_may_send_its_rate_of_events_and_a_refusal_contains_retry_after() {
     let data = TempDir::new().unwrap();
     let mut config = config(data.path());

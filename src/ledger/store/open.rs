@@ -12,6 +12,7 @@ use rocksdb::{
     WriteBufferManager,
 };
 use rustix::fs::{Access, access};
+use rustix::process::{Resource, getrlimit};
 
 use super::config::{Compression, StorageConfig};
 use super::{Family, Store, StoreError};
@@ -26,7 +27,12 @@ const WAL_BYTES: u64 = 32 << 20;
 const TABLE_FILE_BYTES: u64 = 32 << 20;
 
 /// The most files that the database has open.
-const OPEN_FILES: i32 = 512;
+const OPEN_FILES: u16 = 512;
+
+/// The most files that the database has open if the process may have `limit`.
+pub fn open_files(limit: u64) -> u16 {
+    u16::try_from(limit / 4).map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
+}
 
 /// The number of shards of the block cache, as a power of 2: see [`Memory::new`].
 const CACHE_SHARD_BITS: i32 = 2;
@@ -179,7 +185,8 @@ fn database_options(memory: &Memory) -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_write_buffer_manager(&memory.buffers);
-    options.set_max_open_files(OPEN_FILES);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    options.set_max_open_files(open_files(limit).into());
     options.set_max_total_wal_size(WAL_BYTES);
     options.set_max_background_jobs(2);
     // Spreads the writes of flushes and compactions, so that the sync of a commit does not wait for all of them.
