@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Response, Uri, header};
 use serde_json::json;
 
 use super::context::Audit;
 use super::context::store_failed;
 use super::verify;
-use crate::http::{ApiError, QueryParams, json_response, parse_number};
+use crate::http::{ApiError, QueryParams, Read, Turn, parse_number};
 use crate::ledger::format::keys::Agent;
 use crate::ledger::read::received;
 use crate::ledger::store::Family;
@@ -28,8 +28,8 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     let limit = params.take_as("limit", "a number from 1 to 1000", limit)?.unwrap_or(LIMIT);
     let cursor = params.take_as("cursor", "a cursor from a Link header", parse_key)?;
     params.finish()?;
-    let (agents, next) = audit.read(move |audit, _| page(audit, limit, cursor)).await?;
-    let mut response = json_response(StatusCode::OK, agents.to_string());
+    let (agents, next) = audit.read(Read::Scan, move |audit, _| page(audit, limit, cursor)).await?;
+    let mut response = audit.readers.json(agents.to_string())?;
     if let Some(next) = next {
         let link = format!("<{}?limit={limit}&cursor={next:?}>; rel=\"next\"", uri.path());
         response.headers_mut().extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
@@ -86,11 +86,11 @@ fn describe(agent: &Agent, chain_valid: Option<bool>) -> serde_json::Value {
 /// `GET /v1/stats`: totals of the ledger.
 pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     QueryParams::none(&uri)?;
-    let stats = audit.read(|audit, _| totals(audit)).await?;
-    Ok(json_response(StatusCode::OK, stats.to_string()))
+    let stats = audit.read(Read::Scan, |audit, turn| totals(audit, turn)).await?;
+    audit.readers.json(stats.to_string())
 }
 
-fn totals(audit: &Audit) -> Result<serde_json::Value, ApiError> {
+fn totals(audit: &Audit, turn: &Turn) -> Result<serde_json::Value, ApiError> {
     let ledger = &audit.ledger;
     let yesterday_ms = now_ms().saturating_sub(DAY_MS);
     let (mut total, mut last_day) = (0, 0);
@@ -104,6 +104,9 @@ fn totals(audit: &Audit) -> Result<serde_json::Value, ApiError> {
     let mut rows = ledger.store().scan(Family::Agents).map_err(store_failed)?;
     rows.seek_first();
     while let Some((_, row)) = rows.row().map_err(store_failed)? {
+        if turn.is_over() {
+            break;
+        }
         active += u64::from(Agent::decode(row).is_some_and(|agent| agent.last_ms >= yesterday_ms));
         rows.next();
     }
@@ -122,14 +125,14 @@ pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
     params.finish()?;
     let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
     let verdict = audit
-        .read(move |audit, cancelled| {
+        .read(Read::Scan, move |audit, turn| {
             let agent = AgentKey::of(&agent_id);
-            let verified = verify::agent(audit.ledger.store(), agent, |_| !cancelled.is_cancelled());
+            let verified = verify::agent(audit.ledger.store(), agent, |_| !turn.is_over());
             let verdict = verified.map_err(store_failed)?;
             let verdict = verdict.ok_or_else(|| ApiError::not_found(format!("there is no agent {agent_id:?}")))?;
             audit.verdicts.record(agent, verdict.broken.is_none());
             Ok(verdict)
         })
         .await?;
-    Ok(json_response(StatusCode::OK, verdict.to_json().to_string()))
+    audit.readers.json(verdict.to_json().to_string())
 }

@@ -8,19 +8,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Response, Uri, header};
 use uuid::Uuid;
 
 use super::context::Audit;
-use super::context::Cancelled;
 use super::context::store_failed;
 use super::filter::Filter;
 use super::source::{Order, Stream};
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
-use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
+use crate::http::{ApiError, PathSegments, QueryParams, Read, Turn, parse_number};
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::{Location, Position, ShardId};
-use crate::ledger::format::record::Record;
 use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
 
@@ -100,11 +98,9 @@ pub async fn by_id(
     QueryParams::none(&uri)?;
     let not_found = || ApiError::not_found(format!("there is no event with the id {id:?}"));
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
-    let found = audit.read(move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
-    let respond = |(_, record): (Location, Record)| {
-        json_response(StatusCode::OK, audit.response_memory.reserve().hold(record.into_answer()))
-    };
-    found.map(respond).ok_or_else(not_found)
+    let found = audit.read(Read::Point, move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
+    let (_, record) = found.ok_or_else(not_found)?;
+    audit.readers.json(record.into_answer())
 }
 
 /// `GET /v1/events`: a page of the events that match the parameters.
@@ -117,8 +113,8 @@ pub async fn list(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
             .map_err(|_| ApiError::unavailable("the index has not caught up with recent commits: try again later"))?;
     }
     let (started, next) = audit
-        .read(move |audit, cancelled| {
-            let (locations, next) = page(audit, &params, cancelled).map_err(store_failed)?;
+        .read(Read::Scan, move |audit, turn| {
+            let (locations, next) = page(audit, &params, turn).map_err(store_failed)?;
             let ledger = Arc::clone(&audit.ledger);
             Ok((
                 streamed_response::begin(
@@ -151,17 +147,13 @@ fn next_page(uri: &Uri, cursor: &Cursor) -> String {
 }
 
 /// Finds the events of a page, and the cursor of the next page if there is one.
-fn page(
-    audit: &Audit,
-    params: &ListParams,
-    cancelled: &Cancelled,
-) -> Result<(Vec<Location>, Option<Cursor>), StoreError> {
+fn page(audit: &Audit, params: &ListParams, turn: &Turn) -> Result<(Vec<Location>, Option<Cursor>), StoreError> {
     let ledger = &audit.ledger;
     let mut streams = Vec::new();
     for shard in ledger.committed().shards() {
         let ranges = ranges(audit, params, shard)?;
         let mut stream = Stream::new(ledger, shard, &params.filter, params.order, ranges)?;
-        let first = stream.next(&params.filter, cancelled)?;
+        let first = stream.next(&params.filter, turn)?;
         streams.push((first, stream));
     }
     let mut locations = Vec::new();
@@ -182,7 +174,7 @@ fn page(
         } else {
             locations.push(at.location);
         }
-        *hit = stream.next(&params.filter, cancelled)?;
+        *hit = stream.next(&params.filter, turn)?;
     }
 }
 

@@ -14,7 +14,7 @@ use super::context::Audit;
 use super::context::store_failed;
 use super::filter;
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
-use crate::http::{ApiError, QueryParams};
+use crate::http::{ApiError, QueryParams, Read};
 use crate::ledger::format::keys::{Agent, Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -299,7 +299,7 @@ pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
     let range = ExportRange { agent_id, since_ms, until_ms };
     let signed = audit.signed()?;
     let started = audit
-        .read(move |audit, _| {
+        .read(Read::Scan, move |audit, _| {
             let key = audit.log.verifier_keys().into_iter().next().unwrap_or_default();
             let export = Export::prepare(signed, &key, &range).map_err(store_failed)?.map_err(|missing| {
                 let message = missing.message(&range.agent_id);

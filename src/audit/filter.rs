@@ -24,6 +24,9 @@ pub struct Filter {
     timestamp_until: Option<i128>,
 }
 
+/// The most labels of a filter. Each is compared with the labels of each event.
+const LABELS_MAX: usize = 16;
+
 const TIME: &str = "an RFC 3339 time such as 2026-02-17T10:30:00Z (a + in it is written %2B)";
 
 /// Takes `since` (inclusive) and `until` (exclusive), which select by time of receipt. In ms since 1970.
@@ -45,6 +48,12 @@ impl Filter {
             filter.fields.extend(params.take(field.name())?.map(|text| (field, text)));
         }
         filter.labels = params.take_prefixed("label.");
+        if filter.labels.len() > LABELS_MAX {
+            let found = filter.labels.len();
+            return Err(ApiError::bad_request(format!(
+                "label.KEY: expected at most {LABELS_MAX} labels, found {found}"
+            )));
+        }
         (filter.since_ms, filter.until_ms) = take_received_range(params)?;
         filter.timestamp_since = params.take_as("timestamp_since", TIME, time::parse)?;
         filter.timestamp_until = params.take_as("timestamp_until", TIME, time::parse)?;
@@ -72,9 +81,16 @@ impl Filter {
         }
         if !self.labels.is_empty() {
             let labels = record.value(Field::Labels).unwrap_or_default();
-            let label =
-                |wanted: &str| scan::members(labels).find(|(key, _)| is_key(key, wanted)).map(|(_, value)| value);
-            if !self.labels.iter().all(|(key, text)| has_text(label(key), text)) {
+            let mut found = 0;
+            for (key, value) in scan::members(labels) {
+                for (_, text) in self.labels.iter().filter(|(wanted, _)| is_key(key, wanted)) {
+                    if !has_text(Some(value), text) {
+                        return false;
+                    }
+                    found += 1;
+                }
+            }
+            if found < self.labels.len() {
                 return false;
             }
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Response, Uri, header};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::context::Audit;
 use super::context::store_failed;
-use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
+use crate::http::{ApiError, PathSegments, QueryParams, Read, parse_number};
 use crate::ledger::format::keys::Location;
 use crate::tlog::{self, SignedTree};
 use cairn_proof::chain::Hash;
@@ -52,7 +53,7 @@ pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<
     QueryParams::none(&uri)?;
     let signed = audit.signed()?;
     let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "checkpoint": note(&signed)});
-    Ok(json_response(StatusCode::OK, root.to_string()))
+    audit.readers.json(root.to_string())
 }
 
 /// `GET /v1/proof?id=`: proves that an event is in the last signed tree.
@@ -63,14 +64,14 @@ pub async fn proof(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response
     let id = id.ok_or_else(|| ApiError::bad_request("id: expected the id of an event"))?;
     let signed = audit.signed()?;
     let proof = audit
-        .read(move |audit, _| {
+        .read(Read::Point, move |audit, _| {
             let found = audit.ledger.find(id).map_err(store_failed)?;
             let (location, _) =
                 found.ok_or_else(|| ApiError::not_found(format!("there is no event with the id {id}")))?;
             describe_proof(&signed, id, location)
         })
         .await?;
-    Ok(json_response(StatusCode::OK, proof.to_string()))
+    audit.readers.json(proof.to_string())
 }
 
 fn describe_proof(signed: &SignedTree, id: Uuid, location: Location) -> Result<Value, ApiError> {
@@ -111,17 +112,17 @@ pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Re
         return Err(ApiError::bad_request(format!("expected 1 <= from <= to <= {size}, the signed size")));
     }
     let proof = audit
-        .read(move |_, _| {
+        .read(Read::Point, move |_, _| {
             let failed =
                 |error: tlog_tiles::Error| ApiError::unavailable(format!("the log could not be read: {error}"));
             signed.prove_extension(from, to).map_err(failed)
         })
         .await?;
     let proof: Vec<String> = proof.iter().map(hex).collect();
-    Ok(json_response(StatusCode::OK, json!({"from": from, "to": to, "proof": proof}).to_string()))
+    audit.readers.json(json!({"from": from, "to": to, "proof": proof}).to_string())
 }
 
-fn cacheable_response(body: Vec<u8>, content_type: HeaderValue, caching: HeaderValue) -> Response<Body> {
+fn cacheable_response(body: Bytes, content_type: HeaderValue, caching: HeaderValue) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(header::CACHE_CONTROL, caching);
@@ -130,7 +131,7 @@ fn cacheable_response(body: Vec<u8>, content_type: HeaderValue, caching: HeaderV
 
 /// `GET /log/checkpoint`: the last checkpoint, a signed note.
 pub async fn checkpoint(State(audit): State<Arc<Audit>>) -> Result<Response<Body>, ApiError> {
-    Ok(cacheable_response(audit.signed()?.note.clone(), TEXT, NO_CACHE))
+    Ok(cacheable_response(audit.readers.hold(audit.signed()?.note.clone())?, TEXT, NO_CACHE))
 }
 
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`: a tile of hashes or a bundle of leaves.
@@ -145,7 +146,7 @@ pub async fn tile(
     // Hashes cannot be compressed.
     let is_gzipped = tile_path.level.is_none() && accepts_gzip(&headers);
     let bytes = audit
-        .read(move |_, _| {
+        .read(Read::Point, move |_, _| {
             let read = match tile_path.level {
                 Some(level) => signed.tile(level, tile_path.index, tile_path.width),
                 None => signed.entries(tile_path.index, tile_path.width),
@@ -157,7 +158,11 @@ pub async fn tile(
             Ok(if is_gzipped { gzip(&bytes) } else { bytes })
         })
         .await?;
-    let mut response = cacheable_response(bytes, BYTES, if tile_path.width == 256 { IMMUTABLE } else { NO_CACHE });
+    let mut response = cacheable_response(
+        audit.readers.hold(bytes)?,
+        BYTES,
+        if tile_path.width == 256 { IMMUTABLE } else { NO_CACHE },
+    );
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if is_gzipped {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

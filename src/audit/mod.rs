@@ -24,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 
-pub use context::{Audit, Cancelled};
+pub use context::Audit;
 pub use receipt::receipts;
 
 /// The routes of the read API.

@@ -11,18 +11,21 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::context::Audit;
 use super::context::store_failed;
 use super::log::receipt;
-use crate::http::{ApiError, QueryParams};
+use crate::http::{ApiError, QueryParams, Read};
 use crate::ledger::format::keys::Location;
 use crate::tlog;
 use cairn_proof::chain::scan;
 
 /// How long a response waits for a checkpoint.
 const WAIT: Duration = Duration::from_secs(10);
+/// How long receipts may take once the checkpoint is there.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Middleware that adds receipts to the response if the request asks for them. Other requests have no cost.
 pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: Next) -> Response<Body> {
@@ -39,6 +42,7 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
         Ok(false) => return next.run(request).await,
         Err(problem) => return problem.into_response(),
     }
+    let deadline = Instant::now() + WAIT;
     let response = next.run(request).await;
     if !response.status().is_success() {
         return response;
@@ -46,21 +50,26 @@ pub async fn receipts(State(audit): State<Arc<Audit>>, request: Request, next: N
     let (mut parts, body) = response.into_parts();
     // The body is in memory already, so collecting it cannot fail.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    // The events are stored in any case: if adding receipts fails, the response is sent without them.
-    let Ok(with_receipts) = add_receipts(&audit, body.clone()).await else {
+    let adding = async {
+        let with_receipts = add_receipts(&audit, body.clone(), deadline).await?;
+        let len = with_receipts.len();
+        Ok::<_, ApiError>((audit.readers.hold(with_receipts)?, len))
+    };
+    // The events are stored in any case: if adding receipts fails or takes too long, the response is sent without them.
+    let Ok(Ok((with_receipts, len))) = tokio::time::timeout_at(deadline + GRACE, adding).await else {
         return Response::from_parts(parts, Body::from(body));
     };
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(with_receipts.len()));
-    Response::from_parts(parts, Body::from(audit.response_memory.reserve().hold(with_receipts)))
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    Response::from_parts(parts, Body::from(with_receipts))
 }
 
 /// Adds the receipts to a response body.
-async fn add_receipts(audit: &Arc<Audit>, body: Bytes) -> Result<Vec<u8>, ApiError> {
+async fn add_receipts(audit: &Arc<Audit>, body: Bytes, deadline: Instant) -> Result<Vec<u8>, ApiError> {
     let searched = body.clone();
-    let events = audit.read(move |audit, _| find_events(audit, &searched)).await?;
-    let signed = wait_for_checkpoint(audit, events.iter().map(|event| event.location).collect()).await;
+    let events = audit.read(Read::Point, move |audit, _| find_events(audit, &searched)).await?;
+    let signed = wait_for_checkpoint(audit, events.iter().map(|event| event.location).collect(), deadline).await;
     audit
-        .read(move |_, _| {
+        .read(Read::Point, move |_, _| {
             let mut with_receipts = Vec::with_capacity(body.len() + events.len() * 1024);
             let mut from = 0;
             for event in &events {
@@ -114,15 +123,19 @@ fn find_events(audit: &Audit, body: &[u8]) -> Result<Vec<EventInBody>, ApiError>
     Ok(found)
 }
 
-/// Waits for a checkpoint that covers all locations; `None` if there is none within [`WAIT`] or the log has stopped.
-async fn wait_for_checkpoint(audit: &Audit, locations: Vec<Location>) -> Option<Arc<tlog::SignedTree>> {
+/// Waits for a checkpoint that covers all locations; `None` if there is none until `deadline` or the log has stopped.
+async fn wait_for_checkpoint(
+    audit: &Audit,
+    locations: Vec<Location>,
+    deadline: Instant,
+) -> Option<Arc<tlog::SignedTree>> {
     let mut state = audit.log.watch();
     let is_decided = |state: &tlog::State| match state {
         tlog::State::Starting => false,
         tlog::State::Signed(signed) => locations.iter().all(|location| signed.covers(*location)),
         tlog::State::Stopped(_) => true,
     };
-    let state = tokio::time::timeout(WAIT, state.wait_for(is_decided)).await.ok()?.ok()?;
+    let state = tokio::time::timeout_at(deadline, state.wait_for(is_decided)).await.ok()?.ok()?;
     match &*state {
         tlog::State::Signed(signed) => Some(Arc::clone(signed)),
         _ => None,

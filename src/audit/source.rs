@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::context::Cancelled;
 use super::filter::Filter;
+use crate::http::Turn;
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::{Location, Position, Run, ShardId};
 use crate::ledger::read::events::Events;
@@ -79,13 +79,13 @@ impl<'s> Stream<'s> {
         Ok(Stream { store, shard, order, source, events: Events::new(store)?, low, high, ranges })
     }
 
-    /// The next event that matches `filter`; `None` at the end and when cancelled.
+    /// The next event that matches `filter`; `None` at the end and when the turn is over.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn next(&mut self, filter: &Filter, cancelled: &Cancelled) -> Result<Option<Hit>, StoreError> {
+    pub fn next(&mut self, filter: &Filter, turn: &Turn) -> Result<Option<Hit>, StoreError> {
         while let Some(position) = self.candidate()? {
-            if cancelled.is_cancelled() {
+            if turn.is_over() {
                 return Ok(None);
             }
             let location = Location { shard: self.shard, position };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::context::Audit;
-use crate::http::{ApiError, json_response};
+use crate::http::{ApiError, Read, json_response};
 
 /// The size of a chunk, in bytes; a chunk may exceed it by one event.
 pub const CHUNK_BYTES: usize = 64 << 10;
@@ -37,9 +37,7 @@ pub struct Started<S> {
 pub fn begin<S: ChunkSource>(audit: &Audit, mut source: S) -> Result<Started<S>, ApiError> {
     let mut first = Vec::with_capacity(CHUNK_BYTES);
     let has_more = source.next_chunk(&mut first)?;
-    let mut reserved = audit.response_memory.reserve();
-    reserved.grow(first.len())?;
-    Ok(Started { first: reserved.hold(first), rest: has_more.then_some(source) })
+    Ok(Started { first: audit.readers.hold(first)?, rest: has_more.then_some(source) })
 }
 
 /// The response. Each chunk is made when the client has read the one before.
@@ -51,17 +49,19 @@ pub fn respond<S: ChunkSource>(audit: Arc<Audit>, started: Started<S>) -> Respon
         let audit = Arc::clone(&audit);
         async move {
             if let Some(first) = first {
-                return Ok(Some((first, (None, source))));
+                return Ok::<_, std::io::Error>(Some((first, (None, source))));
             }
             let Some(mut source) = source else { return Ok(None) };
-            let next = audit.read(move |audit, _| {
+            let next = audit.read(Read::Scan, move |_, _| {
                 let mut chunk = Vec::with_capacity(CHUNK_BYTES);
                 let has_more = source.next_chunk(&mut chunk)?;
-                // The head of the response is sent, so it is too late to refuse for lack of memory. The memory is
-                // released when the chunk is sent.
-                Ok((audit.response_memory.reserve().hold(chunk), (None, has_more.then_some(source))))
+                Ok((chunk, has_more.then_some(source)))
             });
-            next.await.map(Some).map_err(|error| std::io::Error::other(error.message))
+            let failed = |error: ApiError| std::io::Error::other(error.message);
+            let (chunk, source) = next.await.map_err(failed)?;
+            // The memory is released when the chunk is sent.
+            let chunk = audit.readers.hold_next(chunk).await.map_err(failed)?;
+            Ok(Some((chunk, (None, source))))
         }
     });
     let mut response = Response::new(Body::from_stream(rest));

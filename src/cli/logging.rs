@@ -2,6 +2,7 @@
 //!
 //! Whoever logs puts a line into a bounded queue and never waits for standard output, which a collector may not read.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config::{self, LogConfig, LogFormat};
+use crate::runtime::{OnFailure, spawn};
 
 /// The most lines that wait for standard output. Further ones are dropped and counted.
 const WAITING_LINES: usize = 2048;
@@ -105,8 +107,13 @@ impl ProcessLog {
         let (queue, waiting) = bounded(WAITING_LINES);
         let lines = Lines { queue, dropped: Arc::default() };
         let dropped = Arc::clone(&lines.dropped);
-        let thread = std::thread::Builder::new().name("cairn-log-lines".to_owned());
-        thread.spawn(move || write_lines(&waiting, &dropped))?;
+        // Without this thread, lines are dropped and counted; the server goes on.
+        let on_failure: OnFailure = Arc::new(|_| {});
+        let work = move || {
+            write_lines(&waiting, &dropped);
+            Ok::<_, Infallible>(())
+        };
+        spawn("cairn-log-lines".to_owned(), &on_failure, work)?;
         let (filter, level) = reload::Layer::new(levels(&config.level));
         let writer = lines.clone();
         // Internal errors would be written to standard error.

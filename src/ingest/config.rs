@@ -54,6 +54,9 @@ pub struct LimitsConfig {
     /// The maximum time to receive a body, and the maximum time that a peer may stall while a response is sent.
     #[serde(with = "units::time")]
     pub body_timeout: Duration,
+    /// The maximum time of a read, including that until it starts.
+    #[serde(with = "units::time")]
+    pub read_timeout: Duration,
     /// The maximum time that a connection stays open between requests.
     #[serde(with = "units::time")]
     pub idle_timeout: Duration,
@@ -74,6 +77,7 @@ impl Default for LimitsConfig {
             requests: 256,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
         }
     }
@@ -95,6 +99,7 @@ impl LimitsConfig {
         ("limits.requests", Expected::Number(1..=100_000)),
         ("limits.header_timeout", Expected::Duration),
         ("limits.body_timeout", Expected::Duration),
+        ("limits.read_timeout", Expected::Duration),
         ("limits.idle_timeout", Expected::Duration),
     ];
 
@@ -116,6 +121,7 @@ impl LimitsConfig {
         }
         checks.positive("limits.header_timeout", self.header_timeout);
         checks.positive("limits.body_timeout", self.body_timeout);
+        checks.positive("limits.read_timeout", self.read_timeout);
         checks.positive("limits.idle_timeout", self.idle_timeout);
         checks.finish()
     }

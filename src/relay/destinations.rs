@@ -8,6 +8,7 @@ use super::backlog;
 use super::config::RelayConfig;
 use super::error::RelayError;
 use super::handle::{DestinationHandle, DestinationSpec, Prepared};
+use crate::http::Readers;
 use crate::ledger::Ledger;
 use crate::runtime::now_ms;
 use crate::text::settings::InvalidSetting;
@@ -25,6 +26,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Relay {
     /// The ledger whose commits are relayed.
     pub ledger: Arc<Ledger>,
+    /// Reads for operators, and the memory of their responses.
+    pub readers: Arc<Readers>,
     destinations: RwLock<Vec<Arc<DestinationHandle>>>,
     /// Whether destinations may not change any more. Locked while they change.
     is_stopped: Mutex<bool>,
@@ -45,8 +48,8 @@ impl Relay {
     ///
     /// # Errors
     /// When a setting cannot be used, the ledger cannot be read or written, or a thread cannot be started.
-    pub fn start(config: &RelayConfig, ledger: Arc<Ledger>) -> Result<Arc<Relay>, RelayError> {
-        let relay = Relay { ledger, destinations: RwLock::default(), is_stopped: Mutex::new(false) };
+    pub fn start(config: &RelayConfig, ledger: Arc<Ledger>, readers: Arc<Readers>) -> Result<Arc<Relay>, RelayError> {
+        let relay = Relay { ledger, readers, destinations: RwLock::default(), is_stopped: Mutex::new(false) };
         relay.apply(relay.prepare(config)?)?;
         for name in backlog::names(relay.ledger.store())? {
             if !config.all().any(|(_, configured)| configured.name == name) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Response, Uri, header};
 use axum::routing::{delete, get, post};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use super::commands::{Action, Command, CommandResult};
 use super::destinations::Relay;
 use super::handle::DestinationHandle;
 use super::status::Shared;
-use crate::http::{ApiError, PathSegments, QueryParams, json_response, parse_number};
+use crate::http::{ApiError, PathSegments, QueryParams, Read, parse_number};
 use crate::ledger::Ledger;
 use crate::ledger::format::record::Record;
 use crate::ledger::read::lookup;
@@ -62,12 +62,11 @@ impl Relay {
     /// Runs `work`, which reads the database, on a blocking thread.
     async fn read<T: Send + 'static>(
         self: &Arc<Relay>,
+        read: Read,
         work: impl FnOnce(&Relay) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let relay = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || work(&relay));
-        // A panic is a bug and is propagated.
-        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        self.readers.run(read, move |_| work(&relay)).await
     }
 }
 
@@ -83,13 +82,13 @@ fn time_text(ms: u64) -> String {
 async fn status(State(relay): State<Arc<Relay>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     QueryParams::none(&uri)?;
     let described = relay
-        .read(|relay| {
+        .read(Read::Scan, |relay| {
             let handles = relay.handles();
             let all = handles.iter().map(|handle| describe(&relay.ledger, &handle.shared));
             all.collect::<Result<Vec<Value>, _>>().map_err(store_failed)
         })
         .await?;
-    Ok(json_response(StatusCode::OK, json!({ "destinations": described }).to_string()))
+    relay.readers.json(json!({ "destinations": described }).to_string())
 }
 
 fn describe(ledger: &Ledger, shared: &Shared) -> Result<Value, StoreError> {
@@ -126,7 +125,7 @@ async fn list(
     let cursor = params.take_as("cursor", "a cursor from a Link header", |text| Uuid::try_parse(text).ok())?;
     params.finish()?;
     let (letters, next) = relay
-        .read(move |relay| {
+        .read(Read::Scan, move |relay| {
             let backlog = &relay.destination(&destination)?.shared.backlog;
             // One more than the page shows whether there is a next page.
             let mut letters = backlog.dead_letters(cursor, limit + 1).map_err(store_failed)?;
@@ -139,7 +138,7 @@ async fn list(
             Ok((described.collect::<Result<Vec<Value>, ApiError>>()?, next))
         })
         .await?;
-    let mut response = json_response(StatusCode::OK, Value::from(letters).to_string());
+    let mut response = relay.readers.json(Value::from(letters).to_string())?;
     if let Some(next) = next {
         let link = format!("<{}?limit={limit}&cursor={next}>; rel=\"next\"", uri.path());
         response.headers_mut().extend(HeaderValue::try_from(link).ok().map(|link| (header::LINK, link)));
@@ -171,7 +170,7 @@ async fn show(
     QueryParams::none(&uri)?;
     let id = parse_id(&id)?;
     let shown = relay
-        .read(move |relay| {
+        .read(Read::Point, move |relay| {
             let backlog = &relay.destination(&destination)?.shared.backlog;
             let letter = backlog.dead_letter(id).map_err(store_failed)?.ok_or_else(|| not_a_dead_letter(id))?;
             let record = lookup::record(relay.ledger.store(), letter.location()).map_err(store_failed)?;
@@ -184,7 +183,7 @@ async fn show(
             Ok(described)
         })
         .await?;
-    Ok(json_response(StatusCode::OK, shown.to_string()))
+    relay.readers.json(shown.to_string())
 }
 
 fn parse_id(text: &str) -> Result<Uuid, ApiError> {
@@ -252,5 +251,5 @@ async fn command(
         Action::Retry => json!({ "retried": count, "left": left }),
         Action::Drop => json!({ "dropped": count, "left": left }),
     };
-    Ok(json_response(StatusCode::OK, done.to_string()))
+    relay.readers.json(done.to_string())
 }

@@ -12,7 +12,7 @@ use axum::routing::get;
 use metrics::{Gauge, Unit, describe_gauge, gauge};
 
 use super::metrics::Metrics;
-use crate::http::{ApiError, ConnectionLimits, MemoryBudget};
+use crate::http::{ApiError, ConnectionLimits, Readers};
 use crate::ingest::RequestMemory;
 use crate::ledger::Ledger;
 use crate::relay::Relay;
@@ -26,7 +26,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     process: metrics_process::Collector,
     request_memory: Arc<RequestMemory>,
-    response_memory: MemoryBudget,
+    readers: Arc<Readers>,
     inflight_bytes: Gauge,
     response_bytes: Gauge,
     connections: Arc<ConnectionLimits>,
@@ -42,7 +42,7 @@ impl Admin {
         relay: Arc<Relay>,
         log: Arc<Log>,
         metrics: Arc<Metrics>,
-        (request_memory, response_memory): (Arc<RequestMemory>, MemoryBudget),
+        (request_memory, readers): (Arc<RequestMemory>, Arc<Readers>),
         connections: Arc<ConnectionLimits>,
     ) -> Arc<Admin> {
         let (process, ready, (inflight_bytes, response_bytes), open_connections) = metrics.scope(|| {
@@ -76,7 +76,7 @@ impl Admin {
             metrics,
             process,
             request_memory,
-            response_memory,
+            readers,
             inflight_bytes,
             response_bytes,
             connections,
@@ -120,7 +120,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.log.observe();
     admin.open_connections.set(admin.connections.open() as f64);
     admin.inflight_bytes.set(admin.request_memory.used() as f64);
-    admin.response_bytes.set(admin.response_memory.used() as f64);
+    admin.response_bytes.set(admin.readers.used() as f64);
     admin.metrics.scope(|| admin.process.collect());
     let mut response = admin.metrics.render().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -12,7 +12,7 @@ use super::file_handles::{ADMIN_CONNECTIONS, max_connections};
 use super::metrics::Metrics;
 use crate::auth::{self, Guard, Keys};
 use crate::config::Config;
-use crate::http::{Address, ConnectionLimits, MemoryBudget, Timeouts, Tls};
+use crate::http::{Address, ConnectionLimits, Readers, Timeouts, Tls};
 use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
 use crate::relay::Relay;
@@ -35,8 +35,8 @@ pub struct ReloadTargets {
     pub tls: Option<Tls>,
     /// Limits of requests.
     pub ingest: Arc<Ingest>,
-    /// The memory of responses.
-    pub response_memory: MemoryBudget,
+    /// Limits of reads and of their responses.
+    pub readers: Arc<Readers>,
     /// Limits of connections, of the public addresses and of the admin port.
     pub connections: [Arc<ConnectionLimits>; 2],
     /// Destinations.
@@ -92,7 +92,7 @@ impl Live {
         self.require_protection(&new)?;
         // Read before the files are used, so that a change in between is noticed later.
         let files = contents(&new);
-        let ReloadTargets { guard, tls, ingest, response_memory, connections, relay, ledger, metrics } = &self.parts;
+        let ReloadTargets { guard, tls, ingest, readers, connections, relay, ledger, metrics } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
         let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
@@ -103,7 +103,7 @@ impl Live {
             running.tls = new.tls;
         }
         ingest.set_limits(new.limits);
-        response_memory.set_limit(new.limits.response_bytes.as_u64());
+        readers.set(new.limits.response_bytes.as_u64(), new.limits.read_timeout);
         let [public, admin] = connections;
         public.set(timeouts(&new.limits), self::connections(&new.limits));
         admin.set(timeouts(&new.limits), (ADMIN_CONNECTIONS, 0));

@@ -64,8 +64,8 @@ impl Server {
         let admin_limits = ConnectionLimits::new(timeouts, (ADMIN_CONNECTIONS, 0), Protocols::Http1);
         let targets = reload_targets(&stages, &metrics, tls, [&limits, &admin_limits]);
         let live = Arc::new(Live::new(config, files, ports.receiving(), targets));
-        let Stages { guard, response_memory, ledger, ingest, relay, log, audit, .. } = &stages;
-        let memory = (Arc::clone(ingest.memory()), response_memory.clone());
+        let Stages { guard, readers, ledger, ingest, relay, log, audit, .. } = &stages;
+        let memory = (Arc::clone(ingest.memory()), Arc::clone(readers));
         Ok(Server {
             admin: Admin::new(
                 Arc::clone(ledger),
@@ -145,7 +145,7 @@ fn reload_targets(
         guard: Arc::clone(&stages.guard),
         tls,
         ingest: Arc::clone(&stages.ingest),
-        response_memory: stages.response_memory.clone(),
+        readers: Arc::clone(&stages.readers),
         connections: [Arc::clone(limits), Arc::clone(admin_limits)],
         relay: Arc::clone(&stages.relay),
         ledger: Arc::clone(&stages.ledger),

@@ -9,7 +9,7 @@ use super::error::ServeError;
 use crate::audit::Audit;
 use crate::auth::{Guard, Keys};
 use crate::config::Config;
-use crate::http::MemoryBudget;
+use crate::http::Readers;
 use crate::ingest::Ingest;
 use crate::ledger::shard::commit::Commit;
 use crate::ledger::store::Store;
@@ -22,8 +22,8 @@ use crate::tlog::{Log, LogThread};
 pub struct Stages {
     /// Authentication.
     pub guard: Arc<Guard>,
-    /// The memory of all responses.
-    pub response_memory: MemoryBudget,
+    /// Reads of the ledger, and the memory of responses.
+    pub readers: Arc<Readers>,
     /// The ledger.
     pub ledger: Arc<Ledger>,
     /// The threads of the ledger.
@@ -53,7 +53,7 @@ impl Stages {
         clock: Clock,
     ) -> Result<Stages, ServeError> {
         let guard = Guard::new(Keys::load(&config.auth)?);
-        let response_memory = MemoryBudget::new(config.limits.response_bytes.as_u64(), "limits.response_bytes");
+        let readers = Readers::new(config.limits.response_bytes.as_u64(), config.limits.read_timeout);
         let (on_failure, failed) = failure_channel();
         let store = Arc::new(Store::open(&config.storage)?);
         let labels = DefaultLabels::new(&config.ingest.default_labels);
@@ -61,10 +61,10 @@ impl Stages {
         let (ledger, threads) = Ledger::start(store, hooks, config.shards, &config.storage, &config.queue)?;
         let ledger = Arc::new(ledger);
         let ingest = Ingest::new(Arc::clone(&ledger), config.ingest.clone(), config.limits, &config.queue);
-        let relay = Relay::start(&config.relay, Arc::clone(&ledger))?;
+        let relay = Relay::start(&config.relay, Arc::clone(&ledger), Arc::clone(&readers))?;
         let (log, log_thread) = Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger))?;
-        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), response_memory.clone());
-        Ok(Stages { guard, response_memory, ledger, threads, ingest, relay, log, log_thread, audit, failed })
+        let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), Arc::clone(&readers));
+        Ok(Stages { guard, readers, ledger, threads, ingest, relay, log, log_thread, audit, failed })
     }
 }
 

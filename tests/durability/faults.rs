@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn::ledger::shard::commit::Commit;
 use cairn::ledger::store::CommitError;
@@ -244,6 +244,41 @@ async fn after_max_wait_a_full_queue_refuses_events_with_retry_after_and_does_no
     assert_eq!(chain.len(), stored.len() + in_batch.len());
     let metrics = server.metrics().await;
     assert!(metric(&metrics, "cairn_ingest_refused_events_total{reason=\"busy\"}").unwrap() >= 1.0);
+    plan.delay_ms.store(0, Ordering::Relaxed);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_fill_the_queue_do_not_make_single_events_of_others_be_refused() {
+    let data = TempDir::new().unwrap();
+    let plan = Arc::new(FaultPlan::default());
+    plan.delay_ms.store(200, Ordering::Relaxed);
+    let mut config = config(data.path());
+    config.queue.events = 160;
+    config.queue.max_wait = Duration::from_millis(300);
+    let faulty = Arc::clone(&plan);
+    let server = TestServer::start_with(&config, |store| Arc::new(FaultyCommit { store, plan: faulty })).await.unwrap();
+    let batch = json!((0..40).map(|n| json!({"agent_id": "a", "action_input": n})).collect::<Vec<_>>());
+    let until = Instant::now() + Duration::from_secs(3);
+    let batches = (0..20).map(|_| async {
+        let mut refused = 0;
+        while Instant::now() < until {
+            refused += u64::from(server.send("/v1/batch", &batch).await.status != 201);
+        }
+        refused
+    });
+    let singles = async {
+        let mut stored = 0;
+        while Instant::now() < until {
+            let answer = server.send("/v1/events", &json!({"agent_id": "b"})).await;
+            assert_eq!(answer.status, 201, "{}", answer.text);
+            stored += 1;
+        }
+        stored
+    };
+    let (refused, stored) = tokio::join!(futures_util::future::join_all(batches), singles);
+    assert!(refused.iter().sum::<u64>() > 0, "the queue was not full");
+    assert!(stored > 3, "{stored}");
     plan.delay_ms.store(0, Ordering::Relaxed);
     server.stop().await.unwrap();
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod documents;
+pub mod fairness;
 pub mod front;
 mod http;
 pub mod http2;

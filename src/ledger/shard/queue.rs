@@ -45,8 +45,22 @@ pub enum Refusal {
     Unreadable,
 }
 
+/// The submissions that count as small: at most this number of events ...
+const SMALL_EVENTS: usize = 16;
+/// ... and at most this number of bytes.
+const SMALL_BYTES: usize = 64 << 10;
+/// The part of a queue that only small submissions may take, so that those of one client do not wait until the batches of
+/// others have room.
+const SMALL_SHARE: usize = 8;
+
 /// Room in a queue for a number of events and bytes, which is released on drop.
 pub struct Permit {
+    small: Option<Taken>,
+    large: Option<Taken>,
+}
+
+/// Room of one part of a queue.
+struct Taken {
     events: OwnedSemaphorePermit,
     bytes: OwnedSemaphorePermit,
 }
@@ -54,8 +68,62 @@ pub struct Permit {
 impl Permit {
     /// Adds another permit of the same queue, so that both are released at once.
     pub fn merge(&mut self, other: Permit) {
-        self.events.merge(other.events);
-        self.bytes.merge(other.bytes);
+        for (taken, other) in [(&mut self.small, other.small), (&mut self.large, other.large)] {
+            match (taken, other) {
+                (Some(taken), Some(other)) => {
+                    taken.events.merge(other.events);
+                    taken.bytes.merge(other.bytes);
+                }
+                (taken @ None, other) => *taken = other,
+                (Some(_), None) => {}
+            }
+        }
+    }
+}
+
+/// A part of a queue.
+#[derive(Clone)]
+struct Room {
+    events: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    capacity_events: usize,
+    capacity_bytes: usize,
+}
+
+impl Room {
+    fn new(capacity_events: usize, capacity_bytes: usize) -> Room {
+        let (events, bytes) = (Arc::new(Semaphore::new(capacity_events)), Arc::new(Semaphore::new(capacity_bytes)));
+        Room { events, bytes, capacity_events, capacity_bytes }
+    }
+
+    fn try_take(&self, events: usize, bytes: usize) -> Option<Taken> {
+        let (events, bytes) = self.clamp(events, bytes);
+        let events = Arc::clone(&self.events).try_acquire_many_owned(events).ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Taken { events, bytes })
+    }
+
+    async fn take(&self, events: usize, bytes: usize) -> Result<Taken, Closed> {
+        let (events, bytes) = self.clamp(events, bytes);
+        let events = Arc::clone(&self.events).acquire_many_owned(events).await.map_err(|_| Closed)?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| Closed)?;
+        Ok(Taken { events, bytes })
+    }
+
+    /// An event larger than all of it gets all of it, so that it can be admitted at all.
+    fn clamp(&self, events: usize, bytes: usize) -> (u32, u32) {
+        let clamp = |wanted: usize, capacity: usize| u32::try_from(wanted.min(capacity)).unwrap_or(u32::MAX);
+        (clamp(events, self.capacity_events), clamp(bytes, self.capacity_bytes))
+    }
+
+    fn used(&self) -> (usize, usize) {
+        let events = self.capacity_events.saturating_sub(self.events.available_permits());
+        (events, self.capacity_bytes.saturating_sub(self.bytes.available_permits()))
+    }
+
+    fn close(&self) {
+        self.events.close();
+        self.bytes.close();
     }
 }
 
@@ -86,10 +154,9 @@ pub enum Message {
 /// The sending side of one shard's queue.
 #[derive(Clone)]
 pub struct Queue {
-    events: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    capacity_events: usize,
-    capacity_bytes: usize,
+    /// The part for small submissions; `None` in a queue that is too short for one.
+    small: Option<Room>,
+    large: Room,
     sender: Sender<Message>,
 }
 
@@ -105,38 +172,43 @@ impl Queue {
         // Permits are the bound. A bounded channel would retain its messages when the shard ends, and the senders would
         // wait for their answers forever.
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let queue = Queue {
-            events: Arc::new(Semaphore::new(config.events)),
-            bytes: Arc::new(Semaphore::new(capacity_bytes)),
-            capacity_events: config.events,
-            capacity_bytes,
-            sender,
-        };
-        (queue, receiver)
+        let (events, bytes) = (config.events / SMALL_SHARE, capacity_bytes / SMALL_SHARE);
+        let small = (events >= SMALL_EVENTS && bytes >= SMALL_BYTES).then(|| Room::new(events, bytes));
+        let (events, bytes) = if small.is_some() { (events, bytes) } else { (0, 0) };
+        (Queue { small, large: Room::new(config.events - events, capacity_bytes - bytes), sender }, receiver)
     }
 
     /// The most events in the queue.
     pub fn capacity_events(&self) -> usize {
-        self.capacity_events
+        self.rooms().map(|room| room.capacity_events).sum()
     }
 
     /// The most memory of the events in the queue, in bytes.
     pub fn capacity_bytes(&self) -> usize {
-        self.capacity_bytes
+        self.rooms().map(|room| room.capacity_bytes).sum()
+    }
+
+    fn rooms(&self) -> impl Iterator<Item = &Room> {
+        self.small.iter().chain([&self.large])
+    }
+
+    /// The part for small submissions, if this is one.
+    fn small_room(&self, events: usize, bytes: usize) -> Option<&Room> {
+        self.small.as_ref().filter(|_| events <= SMALL_EVENTS && bytes <= SMALL_BYTES)
     }
 
     /// The number of events in the queue, and their memory in bytes.
     pub fn used(&self) -> (usize, usize) {
-        let events = self.capacity_events.saturating_sub(self.events.available_permits());
-        (events, self.capacity_bytes.saturating_sub(self.bytes.available_permits()))
+        self.rooms().map(Room::used).fold((0, 0), |sum, used| (sum.0 + used.0, sum.1 + used.1))
     }
 
     /// Grants a permit if there is room now and no other sender waits for it.
     pub fn try_admit(&self, events: usize, bytes: usize) -> Option<Permit> {
-        let (events, bytes) = self.clamp(events, bytes);
-        let events = Arc::clone(&self.events).try_acquire_many_owned(events).ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
-        Some(Permit { events, bytes })
+        let small = self.small_room(events, bytes).and_then(|room| room.try_take(events, bytes));
+        if small.is_some() {
+            return Some(Permit { small, large: None });
+        }
+        self.large.try_take(events, bytes).map(|large| Permit { small: None, large: Some(large) })
     }
 
     /// Waits for a permit, in the order of arrival.
@@ -144,16 +216,10 @@ impl Queue {
     /// # Errors
     /// When the queue is closed.
     pub async fn admit(&self, events: usize, bytes: usize) -> Result<Permit, Closed> {
-        let (events, bytes) = self.clamp(events, bytes);
-        let events = Arc::clone(&self.events).acquire_many_owned(events).await.map_err(|_| Closed)?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.map_err(|_| Closed)?;
-        Ok(Permit { events, bytes })
-    }
-
-    /// An event larger than the whole queue gets all of the queue, so that it can be admitted at all.
-    fn clamp(&self, events: usize, bytes: usize) -> (u32, u32) {
-        let clamp = |wanted: usize, capacity: usize| u32::try_from(wanted.min(capacity)).unwrap_or(u32::MAX);
-        (clamp(events, self.capacity_events), clamp(bytes, self.capacity_bytes))
+        Ok(match self.small_room(events, bytes) {
+            Some(room) => Permit { small: Some(room.take(events, bytes).await?), large: None },
+            None => Permit { small: None, large: Some(self.large.take(events, bytes).await?) },
+        })
     }
 
     /// Sends events to the shard. Never waits, because the permit guarantees room.
@@ -166,8 +232,7 @@ impl Queue {
 
     /// Refuses new events. The shard commits what was sent before, and ends.
     pub fn close(&self) {
-        self.events.close();
-        self.bytes.close();
+        self.rooms().for_each(Room::close);
         // Fails if the shard has already ended.
         let _ = self.sender.send(Message::Stop);
     }

@@ -63,6 +63,14 @@ impl StorageConfig {
     }
 }
 
+/// The most files that the database has open.
+const OPEN_FILES: u16 = 512;
+
+/// The most files that the database has open if the process may have `limit`.
+pub fn open_files(limit: u64) -> u16 {
+    u16::try_from(limit / 4).map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
+}
+
 /// The compression of events on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
 
-pub use config::{Compression, StorageConfig};
-pub use open::open_files;
+pub use config::{Compression, StorageConfig, open_files};
 
 /// A column family. The table of their contents is in [`crate::ledger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use rocksdb::{
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
-use super::config::{Compression, StorageConfig};
+use super::config::{Compression, StorageConfig, open_files};
 use super::{Family, Store, StoreError};
 
 /// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
@@ -25,14 +25,6 @@ const WAL_BYTES: u64 = 32 << 20;
 
 /// The size of a table file, small enough that a compaction fits into `storage.min_free_bytes`.
 const TABLE_FILE_BYTES: u64 = 32 << 20;
-
-/// The most files that the database has open.
-const OPEN_FILES: u16 = 512;
-
-/// The most files that the database has open if the process may have `limit`.
-pub fn open_files(limit: u64) -> u16 {
-    u16::try_from(limit / 4).map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
-}
 
 /// The number of shards of the block cache, as a power of 2: see [`Memory::new`].
 const CACHE_SHARD_BITS: i32 = 2;
