@@ -86,7 +86,7 @@ fn describe(agent: &Agent, chain_valid: Option<bool>) -> serde_json::Value {
 /// `GET /v1/stats`: totals of the ledger.
 pub async fn stats(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     QueryParams::none(&uri)?;
-    let stats = audit.read(Read::Scan, |audit, turn| totals(audit, turn)).await?;
+    let stats = audit.read(Read::Scan, totals).await?;
     audit.readers.json(stats.to_string())
 }
 
