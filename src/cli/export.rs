@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -143,7 +144,9 @@ impl Target {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let part = path.with_file_name(name);
-        let file = File::create(&part).map_err(named)?;
+        // A package contains events in clear text. What a former export left behind has permissions of its own.
+        let _ = std::fs::remove_file(&part);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(named)?;
         if let Some(metadata) = existing {
             file.set_permissions(metadata.permissions()).map_err(named)?;
         }

@@ -117,13 +117,17 @@ async fn an_id_is_exported_as_it_was_sent_and_an_output_file_keeps_its_type_and_
     let data_dir = data.path().to_str().unwrap();
     let real = data.path().join("real.json");
     std::fs::write(&real, "").unwrap();
-    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
     let link = data.path().join("link.json");
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let export_to = |to: &str| run_text(&["export", "--agent-id", "a", "--data-dir", data_dir, "-o", to]);
     assert_eq!(export_to(link.to_str().unwrap()).0, 0);
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+    // A new file contains events in clear text, so only its owner may read it.
+    let new = data.path().join("new.json");
+    assert_eq!(export_to(new.to_str().unwrap()).0, 0);
+    assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
     let (code, stdout, _) = run_text(&["verify-export", real.to_str().unwrap(), "--key", &key]);
     assert!(code == 0 && stdout.ends_with("VALID\n"), "{stdout}");
     // A device is written to, not replaced; `-` is standard output.
