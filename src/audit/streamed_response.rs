@@ -33,7 +33,7 @@ pub struct Started<S> {
 /// Makes the first chunk, while the request can still be refused.
 ///
 /// # Errors
-/// When the database cannot be read, or the memory for requests is full.
+/// When the database cannot be read, or the memory for responses is full.
 pub fn begin<S: ChunkSource>(audit: &Audit, mut source: S) -> Result<Started<S>, ApiError> {
     let mut first = Vec::with_capacity(CHUNK_BYTES);
     let has_more = source.next_chunk(&mut first)?;

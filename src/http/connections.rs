@@ -208,18 +208,18 @@ async fn serve_connection(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let guard = activity.request();
         let is_http2 = request.version() == Version::HTTP_2;
-        let stream = is_http2.then(|| {
+        let mut stream = None;
+        if is_http2 {
             activity.set_http2();
-            limits.streams.open()
-        });
+            stream = limits.streams.open();
+        }
         let mut request = request.map(Body::new);
         // The route is looked up for a refusal only.
         let (front, uri) = (Arc::clone(&front), request.uri().clone());
-        let admitted = match stream {
-            Some(None) => {
-                Err(ApiError::unavailable("too many requests over HTTP/2 at once (limits.requests): try again later"))
-            }
-            _ => front.admit(&mut request),
+        let admitted = if is_http2 && stream.is_none() {
+            Err(ApiError::unavailable("too many requests over HTTP/2 at once (limits.requests): try again later"))
+        } else {
+            front.admit(&mut request)
         };
         let response = match admitted {
             Err(error) => Either::Left(ready(Ok(error.into_response()))),
@@ -235,7 +235,7 @@ async fn serve_connection(
             let response: Result<Response<Body>, Infallible> = response.await;
             response.map(|response| {
                 front.observe(&uri, &response);
-                response.map(|body| TrackedBody::new(body, guard, is_http2.then_some(stream.flatten())))
+                response.map(|body| TrackedBody::new(body, guard, is_http2, stream))
             })
         }
     });

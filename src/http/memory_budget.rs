@@ -93,7 +93,7 @@ impl MemoryBudget {
     }
 
     fn is_full(&self) -> ApiError {
-        ApiError::unavailable(format!("the memory for this is full ({}): try again later", self.memory.setting))
+        ApiError::unavailable(format!("no memory is free for this request ({}): try again later", self.memory.setting))
     }
 
     fn release(&self, units: u64) {
@@ -207,11 +207,6 @@ impl Reserved {
         self.budget.is_contended()
     }
 
-    /// What the request holds, in bytes.
-    pub fn needed(&self) -> u64 {
-        self.needed
-    }
-
     /// Releases what is reserved beyond `bytes`.
     pub fn release_beyond(&mut self, bytes: u64) {
         let surplus = self.reserved.saturating_sub(bytes.div_ceil(UNIT));
@@ -271,7 +266,7 @@ mod tests {
         assert_eq!(budget.used(), 6 << 10);
         reserved.shrink(5 * KIB);
         reserved.grow(3 * KIB).unwrap();
-        assert_eq!((budget.used(), reserved.needed()), (6 << 10, 4 << 10));
+        assert_eq!((budget.used(), reserved.needed), (6 << 10, 4 << 10));
         let answer = reserved.hold(vec![0; 100]);
         assert_eq!(budget.used(), 1 << 10);
         drop(answer);

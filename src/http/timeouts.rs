@@ -191,11 +191,11 @@ pub struct TrackedBody {
 }
 
 impl TrackedBody {
-    /// Wraps `body`, so that `request` ends when the body is sent. `stream` is `None` over HTTP/1.
-    pub fn new(body: Body, request: RequestGuard, stream: Option<Option<OpenStream>>) -> TrackedBody {
-        let is_http2 = stream.is_some();
+    /// Wraps `body`, so that `request` ends when the body is sent. `stream` is the one of
+    /// HTTP/2, unless it was refused.
+    pub fn new(body: Body, request: RequestGuard, is_http2: bool, stream: Option<OpenStream>) -> TrackedBody {
         let wait = is_http2.then(|| PeerWait::new(&request.0));
-        TrackedBody { body, request, is_http2, wait, _stream: stream.flatten() }
+        TrackedBody { body, request, is_http2, wait, _stream: stream }
     }
 }
 

@@ -193,8 +193,9 @@ async fn collect(
         if received > limit {
             return Err(too_large(limit));
         }
-        reserved.grow(data.len())?;
+        // Waits for the memory, so that what follows takes it from what is reserved.
         memory.cover(reserved, received as u64).await?;
+        reserved.grow(data.len())?;
         // A body that consists of one chunk is not copied.
         if first.is_empty() && rest.is_empty() {
             first = data;
