@@ -61,7 +61,7 @@ fn page(
         if agents.len() == limit {
             return Ok((agents.into(), last));
         }
-        if let (Ok(key), Some(agent)) = (key.try_into().map(AgentKey), Agent::decode(row)) {
+        if let (Ok(key), Some(agent)) = (key.try_into().map(AgentKey), Agent::decode_of(key, row)) {
             agents.push(describe(&agent, audit.verdicts.of(key)));
             last = Some(key);
         }
@@ -118,12 +118,17 @@ fn totals(audit: &Audit, turn: &Turn) -> Result<serde_json::Value, ApiError> {
     }))
 }
 
-/// `GET /v1/verify?agent_id=`: verifies the chain of one agent and remembers the verdict.
+/// `GET /v1/verify`: with `agent_id` it verifies the chain of one agent and remembers the verdict, with `index=true` the
+/// index.
 pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
-    let agent_id = params.take("agent_id")?;
+    let (agent_id, index) = (params.take("agent_id")?, params.take("index")?);
     params.finish()?;
-    let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
+    let agent_id = match (agent_id, index.as_deref()) {
+        (None, Some("true")) => return verify_index(&audit).await,
+        (Some(agent_id), None) => agent_id,
+        _ => return Err(ApiError::bad_request("expected either agent_id, the id of an agent, or index=true")),
+    };
     let verdict = audit
         .read(Read::Scan, move |audit, turn| {
             let agent = AgentKey::of(&agent_id);
@@ -132,6 +137,16 @@ pub async fn verify(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
             let verdict = verdict.ok_or_else(|| ApiError::not_found(format!("there is no agent {agent_id:?}")))?;
             audit.verdicts.record(agent, verdict.broken.is_none());
             Ok(verdict)
+        })
+        .await?;
+    audit.readers.json(verdict.to_json().to_string())
+}
+
+async fn verify_index(audit: &Arc<Audit>) -> Result<Response<Body>, ApiError> {
+    let verdict = audit
+        .read(Read::Scan, |audit, turn| {
+            let shards = audit.ledger.committed().shards().count() as u16;
+            verify::index(audit.ledger.store(), shards, |_| !turn.is_over()).map_err(store_failed)
         })
         .await?;
     audit.readers.json(verdict.to_json().to_string())

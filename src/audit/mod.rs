@@ -14,6 +14,7 @@ pub mod export;
 mod filter;
 mod log;
 mod receipt;
+pub mod repair;
 mod source;
 mod streamed_response;
 mod verdicts;

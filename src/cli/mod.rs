@@ -17,6 +17,7 @@ mod manual;
 mod progress;
 mod relay;
 mod reload;
+mod repair;
 mod serve;
 mod status;
 mod verify;
@@ -35,6 +36,7 @@ pub fn run() -> Exit {
         Command::Config(args) => config::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Verify(args) => verify::run(args),
+        Command::Repair(args) => repair::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Export(args) => export::run(args),
         Command::VerifyExport(args) => verify_export::run(&args),

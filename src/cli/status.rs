@@ -12,6 +12,7 @@ use super::ledger::{Reader, signed};
 use crate::config::Loaded;
 use crate::ledger::format::clock_step::ClockStep;
 use crate::ledger::format::keys::ShardId;
+use crate::ledger::format::meta;
 use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
 use crate::tlog::rows::LogRows;
@@ -27,6 +28,8 @@ struct Status {
     checkpoint: Option<(u64, String, String, u64)>,
     /// Why signing has stopped; `None` if it is possible.
     stopped: Option<String>,
+    /// The repairs, each with its time in ms since 1970 and its report.
+    repairs: Vec<(u64, serde_json::Value)>,
     /// The steps of the clock that the shards have found, in the order of the shards.
     clock_steps: Vec<ClockStep>,
 }
@@ -51,7 +54,8 @@ fn status(loaded: &Loaded) -> Result<Status, Failure> {
         clock_steps.extend(received::clock_steps(&reader.store, shard)?);
     }
     let tree_size = progress.as_ref().map_or(0, |log| log.size);
-    let mut status = Status { events, tree_size, checkpoint: None, stopped: None, clock_steps };
+    let repairs = meta::repairs(&reader.store)?;
+    let mut status = Status { events, tree_size, checkpoint: None, stopped: None, repairs, clock_steps };
     let own = match own {
         Ok(own) => own,
         Err(why) => {
@@ -97,6 +101,7 @@ impl Status {
             "unsigned_events": self.unsigned(),
             "rollback": self.stopped.is_some(),
             "reason": self.stopped,
+            "repairs": self.repairs.iter().map(|(ms, report)| json!({"at": text(*ms), "report": report})).collect::<Vec<_>>(),
             "clock_steps": {
                 "count": self.clock_steps.len(),
                 "last_seconds": self.last_step().map(seconds),
@@ -125,10 +130,19 @@ impl Status {
                 format!("{}, the last by {:+} s to {}", self.clock_steps.len(), seconds(step), time_after(step))
             }
         };
+        let repairs = match self.repairs.last() {
+            None => "none".to_owned(),
+            Some((ms, report)) => {
+                let rows = report["rows"].as_object().into_iter().flatten();
+                let rows: u64 = rows.filter_map(|(_, count)| count.as_u64()).sum();
+                format!("{}, the last at {}: {rows} rows derived again", self.repairs.len(), text(*ms))
+            }
+        };
         let Status { events, tree_size, .. } = self;
         format!(
             "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
-             not yet signed:   {}\nsigning:          {signing}\nclock steps:      {clock}",
+             not yet signed:   {}\nsigning:          {signing}\nclock steps:      {clock}\n\
+             repairs:          {repairs}",
             self.unsigned().map_or("unknown".to_owned(), |events| format!("{events} events"))
         )
     }
@@ -141,5 +155,9 @@ fn seconds(step: &ClockStep) -> f64 {
 
 /// The time that the clock showed after the step.
 fn time_after(step: &ClockStep) -> String {
-    String::from_utf8_lossy(&time::format_ms(step.found_ms)).into_owned()
+    text(step.found_ms)
+}
+
+fn text(ms: u64) -> String {
+    String::from_utf8_lossy(&time::format_ms(ms)).into_owned()
 }

@@ -15,7 +15,7 @@ use super::exit::{CommandResult, Exit, Failure, print, print_line};
 use super::ledger::Reader;
 use super::progress::progress_bar;
 use super::verify_log::{self, LogVerification};
-use crate::audit::verify::{self, LogVerdict, Observer, Summary};
+use crate::audit::verify::{self, LogVerdict, Observer, RowFault, Summary};
 use crate::config::Loaded;
 
 /// What to verify: the validated arguments.
@@ -24,6 +24,8 @@ enum Verification {
     Log(LogVerification),
     /// Chains, verified by a running server.
     Server { client: Client, agent_id: Option<String>, json: bool },
+    /// The index, in the data directory or of a running server.
+    Index { loaded: Box<Loaded>, server: Option<Client>, json: bool },
     /// The chain of one agent in the data directory.
     Agent { loaded: Box<Loaded>, agent_id: String, json: bool },
     /// Everything in the data directory.
@@ -32,7 +34,7 @@ enum Verification {
 
 impl Verification {
     fn new(args: VerifyArgs) -> Result<Verification, Failure> {
-        let VerifyArgs { agent_id, log, follow, checkpoint, server, connect, json, config, jobs, all: _ } = args;
+        let VerifyArgs { agent_id, index, log, follow, checkpoint, server, connect, json, config, jobs, all: _ } = args;
         if let Some(url) = log {
             let (keys, state, every) = (follow.key, follow.state, follow.every);
             let log = LogVerification { url, connect, keys, state, every, checkpoint, agent_id, json };
@@ -42,6 +44,10 @@ impl Verification {
             return Err(Failure::usage("--key, --state and --every require --log URL"));
         }
         let loaded = load(&config)?;
+        if index {
+            let server = server.map(|url| Client::at(&url, &connect)).transpose()?;
+            return Ok(Verification::Index { loaded, server, json });
+        }
         Ok(match (server, agent_id) {
             (Some(url), agent_id) => Verification::Server { client: Client::at(&url, &connect)?, agent_id, json },
             (None, Some(agent_id)) => Verification::Agent { loaded, agent_id, json },
@@ -67,6 +73,7 @@ pub fn run(args: VerifyArgs) -> CommandResult {
     match Verification::new(args)? {
         Verification::Log(request) => verify_log::run(&request),
         Verification::Server { client, agent_id, json } => verify_on_server(&client, agent_id.as_deref(), json),
+        Verification::Index { loaded, server, json } => verify_index(&loaded, server.as_ref(), json),
         Verification::Agent { loaded, agent_id, json } => verify_agent(&loaded, &agent_id, json),
         Verification::All { loaded, checkpoint, jobs, json } => verify_all(&loaded, checkpoint.as_deref(), jobs, json),
     }
@@ -90,6 +97,38 @@ fn verify_agent(loaded: &Loaded, agent_id: &str, json: bool) -> CommandResult {
     }
     let verdict = verdict.ok_or_else(|| format!("there is no agent {agent_id:?}"))?;
     report(&verdict.to_json(), json)
+}
+
+/// Verifies the index, as far as it is on disk or, on a server, completely.
+fn verify_index(loaded: &Loaded, server: Option<&Client>, json: bool) -> CommandResult {
+    let verdict = match server {
+        Some(client) => client.get("/v1/verify", &[("index", "true")])?,
+        None => {
+            let reader = Reader::open(&loaded.config.storage.data_dir)?;
+            let bar = progress_bar("events", None);
+            let verdict = verify::index(&reader.store, reader.meta.shards, |events| {
+                bar.inc(events);
+                true
+            });
+            bar.finish_and_clear();
+            verdict?.to_json()
+        }
+    };
+    let is_valid = verdict["valid"] == json!(true);
+    let rows = verdict["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let mut lines: Vec<String> = match json {
+        true => vec![verdict.to_string()],
+        false => {
+            rows.iter().map(|row| format!("index: row {} is {}", text(&row["row"]), text(&row["error"]))).collect()
+        }
+    };
+    if !json {
+        let (events, wrong) = (&verdict["events_indexed"], &verdict["wrong_rows"]);
+        let verdict = if is_valid { "valid".to_owned() } else { format!("{wrong} rows WRONG") };
+        lines.push(format!("index of {events} events: {verdict}"));
+    }
+    print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
 }
 
 fn exit_of(is_valid: bool) -> Exit {
@@ -125,8 +164,8 @@ fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: boo
         Ok::<_, Failure>((summary, printer.lines))
     };
     let has_no_breaks = |summary: &Summary| {
-        let is_log_broken = summary.log.as_ref().is_some_and(|log| log.broken.is_some());
-        summary.broken == 0 && !is_log_broken
+        let is_log_broken = summary.log.as_ref().is_some_and(|log| log.error().is_some());
+        summary.broken == 0 && summary.wrong_rows == 0 && !is_log_broken
     };
     let (mut summary, mut lines) = verify()?;
     if !has_no_breaks(&summary) {
@@ -141,19 +180,24 @@ fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: boo
 
 /// The last lines of the output.
 fn describe(summary: Summary, is_valid: bool, checkpoints: usize, json: bool) -> Vec<String> {
-    let Summary { agents, events, broken, log } = summary;
+    let Summary { agents, events, broken, wrong_rows, log, events_whole: _ } = summary;
     if json {
         let log = log.map(|log| {
-            json!({"valid": log.broken.is_none(), "size": log.size, "not_yet_logged": log.unlogged,
-                   "checkpoints_verified": checkpoints, "error": log.broken})
+            json!({"valid": log.error().is_none(), "size": log.size, "not_yet_logged": log.unlogged,
+                   "checkpoints_verified": checkpoints, "error": log.error()})
         });
-        let summary =
-            json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "log": log});
+        let summary = json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "wrong_rows": wrong_rows,
+                   "log": log});
         return vec![summary.to_string()];
     }
     let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
     let mut lines = vec![format!("{agents} agents, {events} events verified: {verdict}")];
-    lines.extend(log.map(|log| match log.broken {
+    if wrong_rows > 0 {
+        lines.push(format!(
+            "{wrong_rows} rows differ from what the events give: `cairn repair --dry-run` shows what can be repaired"
+        ));
+    }
+    lines.extend(log.map(|log| match log.error() {
         Some(broken) => format!("log: BROKEN: {broken}"),
         None if log.unlogged > 0 => {
             let (size, unlogged) = (log.size, log.unlogged);
@@ -202,7 +246,7 @@ fn judge_checkpoints(checkpoints: &Result<Checkpoints, String>, log: &mut Option
         Ok(_) => None,
     };
     if let Some(problem) = problem {
-        let log = log.get_or_insert(LogVerdict { size: 0, unlogged: 0, broken: None });
+        let log = log.get_or_insert(LogVerdict { size: 0, unlogged: 0, broken: None, wrong_rows: 0 });
         log.broken.get_or_insert(problem);
     }
 }
@@ -228,6 +272,15 @@ impl Observer for Printer {
         };
         self.lines.push(line);
     }
+
+    fn row(&mut self, fault: &RowFault) {
+        self.lines.push(describe_row(fault, self.json));
+    }
+}
+
+/// The line about a row that differs from what the events give.
+fn describe_row(fault: &RowFault, json: bool) -> String {
+    if json { fault.to_json().to_string() } else { fault.to_string() }
 }
 
 fn verify_on_server(client: &Client, agent_id: Option<&str>, json: bool) -> CommandResult {

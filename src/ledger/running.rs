@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::format::checks;
 use super::format::frame::FrameBuilder;
 use super::format::keys::{Location, ShardId, shard_of};
 use super::format::meta::{self, Meta};
@@ -66,6 +67,7 @@ impl Ledger {
     ) -> Result<(Ledger, Threads), StoreError> {
         let labels = Arc::new(labels_with_former_names(&store, &hooks)?);
         let meta = Meta::open(&store, shards)?;
+        checks::write_if_none(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(DiskSpace::new(storage).map_err(directory)?);
         let committed = Arc::new(Committed::new(shards));

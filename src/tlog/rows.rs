@@ -22,6 +22,7 @@
 
 use std::sync::Arc;
 
+use crate::ledger::format::checks;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::Record;
 use crate::ledger::read::lookup;
@@ -31,8 +32,10 @@ use super::leaf;
 use cairn_proof::tree::{Edge, FullTile, HEIGHT, TileBytes, Tiles, WIDTH};
 use tlog_tiles::{HASH_SIZE, Tile};
 
-const SIZE: &[u8] = b"s";
-const ORIGIN: &[u8] = b"o";
+/// The key of the progress.
+pub const SIZE: &[u8] = b"s";
+/// The key of the origin.
+pub const ORIGIN: &[u8] = b"o";
 
 /// The progress of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,22 @@ pub struct Progress {
     pub next: Vec<Position>,
 }
 
+impl Progress {
+    /// The value of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let numbers = [self.size].into_iter().chain(self.next.iter().map(|next| next.0));
+        numbers.flat_map(u64::to_be_bytes).collect()
+    }
+
+    /// Decodes what [`Progress::encode`] wrote; `None` if it is damaged.
+    fn decode(row: &[u8]) -> Option<Progress> {
+        let (numbers, rest) = row.as_chunks::<8>();
+        let (size, next) = numbers.split_first()?;
+        let next = next.iter().map(|next| Position(u64::from_be_bytes(*next))).collect();
+        rest.is_empty().then_some(Progress { size: u64::from_be_bytes(*size), next })
+    }
+}
+
 /// A run of leaves: consecutive leaves whose events are at consecutive positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
@@ -50,6 +69,30 @@ pub struct Run {
     pub leaf: u64,
     /// The location of the event of that leaf.
     pub location: Location,
+}
+
+impl Run {
+    /// The row by which the location of a leaf is found: its key and its value.
+    pub fn by_leaf(&self) -> ([u8; 9], [u8; 10]) {
+        (leaf_key(self.leaf), self.location.encode())
+    }
+
+    /// The row by which the leaf of a location is found: its key and its value.
+    pub fn by_location(&self) -> ([u8; 11], [u8; 8]) {
+        (location_key(self.location), self.leaf.to_be_bytes())
+    }
+
+    /// Decodes the row by which the location of a leaf is found; `None` if it is damaged.
+    pub fn decode_by_leaf(key: &[u8], value: &[u8]) -> Option<Run> {
+        let leaf = u64::from_be_bytes(key.strip_prefix(b"l")?.try_into().ok()?);
+        Some(Run { leaf, location: Location::decode(value)? })
+    }
+
+    /// Decodes the row by which the leaf of a location is found; `None` if it is damaged.
+    pub fn decode_by_location(key: &[u8], value: &[u8]) -> Option<Run> {
+        let location = Location::decode(key.strip_prefix(b"p")?)?;
+        Some(Run { leaf: u64::from_be_bytes(value.try_into().ok()?), location })
+    }
 }
 
 /// Iterates over the runs of the log.
@@ -65,9 +108,7 @@ impl Runs<'_> {
     /// When the database cannot be read, or the run is damaged.
     pub fn take_next(&mut self) -> Result<Option<Run>, StoreError> {
         let Some((key, value)) = self.rows.row()?.filter(|(key, _)| key.starts_with(b"l")) else { return Ok(None) };
-        let run = key.strip_prefix(b"l").and_then(|leaf| {
-            Some(Run { leaf: u64::from_be_bytes(leaf.try_into().ok()?), location: Location::decode(value)? })
-        });
+        let run = Run::decode_by_leaf(key, value);
         let run = run.ok_or_else(|| self.store.damaged("a run of the log cannot be read"))?;
         self.rows.next();
         Ok(Some(run))
@@ -80,7 +121,8 @@ pub struct LogRows {
     store: Arc<Store>,
 }
 
-fn tile_key(level: u8, index: u64) -> [u8; 9] {
+/// The key of a full tile.
+pub fn tile_key(level: u8, index: u64) -> [u8; 9] {
     // The highest level is 7: a tile of it covers all the leaves that 64 bits can count.
     let last = (u128::from(index) << (HEIGHT * (level + 1))) | ((1 << (HEIGHT * (level + 1))) - 1);
     let mut key = [level; 9];
@@ -117,9 +159,8 @@ impl LogRows {
     /// When the database cannot be read.
     pub fn progress(&self) -> Result<Option<Progress>, StoreError> {
         let Some(row) = self.store.get(Family::Log, SIZE)? else { return Ok(None) };
-        let mut numbers = row.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
-        let size = numbers.next().ok_or_else(|| self.store.damaged("the log's size cannot be read"))?;
-        Ok(Some(Progress { size, next: numbers.map(Position).collect() }))
+        let progress = Progress::decode(&row).ok_or_else(|| self.store.damaged("the log's size cannot be read"))?;
+        Ok(Some(progress))
     }
 
     /// Adds the progress of the log to a batch.
@@ -127,9 +168,7 @@ impl LogRows {
     /// # Errors
     /// When the column family is missing.
     pub fn put_progress(&self, batch: &mut Batch, progress: &Progress) -> Result<(), StoreError> {
-        let numbers = [progress.size].into_iter().chain(progress.next.iter().map(|next| next.0));
-        let row: Vec<u8> = numbers.flat_map(u64::to_be_bytes).collect();
-        self.store.put(batch, Family::Log, SIZE, &row)
+        self.store.put(batch, Family::Log, SIZE, &progress.encode())
     }
 
     /// Adds a full tile to a batch.
@@ -145,8 +184,10 @@ impl LogRows {
     /// # Errors
     /// When the column family is missing.
     pub fn put_run(&self, batch: &mut Batch, leaf: u64, location: Location) -> Result<(), StoreError> {
-        self.store.put(batch, Family::Log, &leaf_key(leaf), &location.encode())?;
-        self.store.put(batch, Family::Log, &location_key(location), &leaf.to_be_bytes())
+        let run = Run { leaf, location };
+        let ((by_leaf, location), (by_location, leaf)) = (run.by_leaf(), run.by_location());
+        self.store.put(batch, Family::Log, &by_leaf, &location)?;
+        self.store.put(batch, Family::Log, &by_location, &leaf)
     }
 
     /// The origin, if it is not the default.
@@ -166,7 +207,7 @@ impl LogRows {
         self.store.clear(Family::Log)?;
         self.store.clear(Family::Tiles)?;
         let mut batch = self.store.batch(origin.len() + 64);
-        self.store.put(&mut batch, Family::Log, ORIGIN, origin.as_bytes())?;
+        checks::origin().put_row(&self.store, &mut batch, ORIGIN, origin.as_bytes())?;
         self.store.write_synced(batch)
     }
 
@@ -269,11 +310,6 @@ impl LogRows {
         let row = row.filter(|row| row.len() == WIDTH * HASH_SIZE);
         row.map(|row| row.to_vec())
             .ok_or_else(|| self.store.damaged(format!("tile {index} of level {level} is missing")))
-    }
-
-    /// Whether this full tile is stored with the same hashes.
-    pub fn has_tile(&self, tile: &FullTile) -> bool {
-        self.read_tile(tile.level, tile.index).is_ok_and(|stored| stored == tile.bytes)
     }
 
     /// The runs, in the order of their leaves.

@@ -7,5 +7,6 @@ pub mod oracle;
 pub mod packages;
 pub mod partial_packages;
 pub mod query;
+pub mod rows;
 pub mod vectors;
 pub mod verify;

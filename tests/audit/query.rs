@@ -174,7 +174,7 @@ async fn an_invalid_parameter_is_refused_and_the_error_names_what_was_expected()
         ("/v1/events?agentid=a", "unknown parameter \"agentid\"; did you mean agent_id?"),
         ("/v1/events?agent_id=a&agent_id=b", "agent_id: the parameter occurs twice"),
         ("/v1/agents?cursor=zz", "cursor: expected"),
-        ("/v1/verify", "agent_id: expected the id of an agent"),
+        ("/v1/verify", "expected either agent_id, the id of an agent, or index=true"),
         ("/v1/stats?x=1", "unknown parameter \"x\""),
     ];
     for (call, expected) in cases {

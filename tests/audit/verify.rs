@@ -280,7 +280,7 @@ async fn rows_that_are_removed_swapped_changed_or_added_are_found() {
     let unknown_agent = [&[0; 16][..], &1u64.to_be_bytes()].concat();
     edit(data.path(), |db| db.put_cf(db.cf_handle("chain").unwrap(), &unknown_agent, &run).unwrap());
     let (code, out) = verify(&data, &["--all"]);
-    assert!(code == 1 && out.lines().count() == 3 && out.contains("with the key 0000"), "{out}");
+    assert!(code == 1 && out.lines().count() == 5 && out.contains("chain: row 0000"), "{out}");
     edit(data.path(), |db| db.delete_cf(db.cf_handle("chain").unwrap(), &unknown_agent).unwrap());
 
     // A record with another content and a matching hash: only the next event, or the head, shows the change.

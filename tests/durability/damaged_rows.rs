@@ -109,14 +109,17 @@ async fn two_rows_that_claim_the_same_location_are_found() {
         (head.sequence, head.hash, head.run) = (sequence, hash, Run { first: sequence, location, count: 1 });
         db.put_cf(agents, agent.0, head.encode()).unwrap();
     };
-    // After the last event it is valid: an event that is not in the log yet.
+    // After the last event its chain is valid, and it is not in the log yet. Its id leads to the event before it, and the
+    // row of its agent begins a run that continues the one before, so both rows are named.
     let end = EVENTS as u64;
     edit_frames(data.path(), |db| {
         put(db, &at(end), &framed(std::slice::from_ref(&next)));
         grow(db, end);
     });
     let (code, output) = verify(&data);
-    assert!(code == 0 && output.contains("201 events verified: all valid"), "{output}");
+    assert!(output.contains("201 events verified: all valid"), "{output}");
+    let rows: Vec<&str> = output.lines().filter(|line| line.contains(": row ")).collect();
+    assert!(code == 1 && rows.len() == 2 && rows[1].starts_with("client_ids: row "), "{output}");
     // At the location of another event, in a row that sorts before the row of that event, or after it.
     let (first_key, first) = &original[0];
     let count = records(first_key, first).len() as u64;

@@ -4,6 +4,7 @@ use super::agent::check_head;
 use super::chunk::ScannedEvent;
 use super::pool::{EventCheck, Share};
 use super::report::Report;
+use super::rows::fault::{FaultKind, Repair, RowFault};
 use crate::ledger::format::keys::shard_of;
 use crate::ledger::format::keys::{Agent, Location, Run};
 use crate::ledger::format::record::RecordRef;
@@ -18,13 +19,21 @@ pub struct Chains<'s> {
     share: Share,
     /// The state of each chain; `None` if it is broken.
     chains: AgentMap<Option<ChainState>>,
+    /// The number of agents with events in each shard. Set by [`Chains::compare_heads`].
+    pub agents: Vec<u64>,
+    /// Whether no event broke its chain.
+    pub are_events_whole: bool,
 }
 
-/// How far a chain is verified, and the run of its last events; `None` before the first event.
+/// How far a chain is verified.
 #[derive(Default)]
 struct ChainState {
     walk: Walk,
+    /// The run of its last events; `None` before the first event.
     run: Option<Run>,
+    /// The times of receipt of its first and of its last event, in ms since 1970.
+    first_ms: u64,
+    last_ms: u64,
 }
 
 impl ChainState {
@@ -46,7 +55,14 @@ type ChainBreak = (AgentKey, String, Break);
 impl<'s> Chains<'s> {
     /// The chains of a share of the agents, in a ledger of `shards` shards.
     pub fn new(store: &'s Store, shards: u16, share: Share) -> Chains<'s> {
-        Chains { store, shards, share, chains: AgentMap::default() }
+        Chains {
+            store,
+            shards,
+            share,
+            chains: AgentMap::default(),
+            agents: vec![0; usize::from(shards)],
+            are_events_whole: true,
+        }
     }
 
     /// Verifies the next events, given what the pool computed of each.
@@ -57,6 +73,7 @@ impl<'s> Chains<'s> {
                 Err(reason) => self.unreadable(event.bytes, reason).map_or(Ok(()), Err),
             };
             if let Err((agent, agent_id, found)) = verified {
+                self.are_events_whole = false;
                 report.broken(agent, &agent_id, found.sequence, found.kind);
             }
         }
@@ -85,6 +102,11 @@ impl<'s> Chains<'s> {
         match chain.walk.step_checked(&record.link(), check.hash, check.fault.as_deref()) {
             Ok(()) => {
                 report.count_verified();
+                let received_ms = check.facts.received_ms;
+                if chain.run.is_none() {
+                    chain.first_ms = received_ms;
+                }
+                chain.last_ms = received_ms;
                 if let Some(run) = chain.add_location(location) {
                     report.add_run(agent, run);
                 }
@@ -111,14 +133,21 @@ impl<'s> Chains<'s> {
         Some((agent, lookup::agent_name(self.store, agent), Break { sequence, kind }))
     }
 
-    /// Verifies that every chain ends at the head in its row of `agents`.
+    /// Verifies that every chain ends at the head in its row of `agents`, and that the row has no other value than the
+    /// events give it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
     pub fn compare_heads(&mut self, report: &mut Report<'_>) -> Result<(), StoreError> {
         let mut rows = self.store.scan(Family::Agents)?;
         rows.seek_first();
         while let Some((key, row)) = rows.row()? {
             let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
             if self.share.contains(agent) {
-                let chain = self.chains.remove(&agent).unwrap_or_else(|| Some(ChainState::default()));
+                let chain = self.chains.remove(&agent);
+                self.agents[usize::from(shard_of(agent, self.shards).0)] += u64::from(chain.is_some());
+                let chain = chain.unwrap_or_else(|| Some(ChainState::default()));
+                self.compare_row(key, row, chain.as_ref(), report)?;
                 match (Agent::decode(row), chain) {
                     (Some(head), Some(chain)) => {
                         if let Some(run) = chain.run {
@@ -139,11 +168,54 @@ impl<'s> Chains<'s> {
         }
         for (&agent, chain) in &self.chains {
             if let Some(chain) = chain {
+                self.agents[usize::from(shard_of(agent, self.shards).0)] += 1;
+                if let Some(expected) = self.expected_row(chain)? {
+                    report.row(RowFault::expected(Family::Agents, &agent.0, false, &expected));
+                }
                 let kind = BreakKind::WrongHead("the agent has events, but no row in `agents`".to_owned());
                 report.broken(agent, &lookup::agent_name(self.store, agent), chain.walk.sequence, kind);
             }
         }
         Ok(())
+    }
+
+    /// Compares a row of `agents` with the events, unless the chain is broken.
+    fn compare_row(
+        &self,
+        key: &[u8],
+        row: &[u8],
+        chain: Option<&ChainState>,
+        report: &mut Report<'_>,
+    ) -> Result<(), StoreError> {
+        let Some(chain) = chain else { return Ok(()) };
+        let (Some(run), true) = (chain.run, key.len() == 16) else {
+            report.row(RowFault::unexpected(Family::Agents, key));
+            return Ok(());
+        };
+        let stored = Agent::decode_of(key, row);
+        let is_right = stored.as_ref().is_some_and(|agent| {
+            (agent.sequence, agent.hash, agent.run) == (chain.walk.sequence, chain.walk.hash, run)
+                && (agent.first_ms, agent.last_ms) == (chain.first_ms, chain.last_ms)
+        });
+        // Later events than the stored ones may have existed, so the row is all that shows it.
+        let was_longer =
+            stored.is_some_and(|agent| agent.sequence > chain.walk.sequence && agent.hash != chain.walk.hash);
+        if was_longer {
+            report.row(RowFault::new(Family::Agents, key, FaultKind::Wrong, Repair::Impossible));
+        } else if !is_right && let Some(expected) = self.expected_row(chain)? {
+            report.row(RowFault::expected(Family::Agents, key, true, &expected));
+        }
+        Ok(())
+    }
+
+    /// The row of `agents` that the events of a chain give; `None` if its last event cannot be read.
+    fn expected_row(&self, chain: &ChainState) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(run) = chain.run else { return Ok(None) };
+        let Some(record) = lookup::record(self.store, run.location)? else { return Ok(None) };
+        let Some(agent_id) = record.as_ref().value(Field::AgentId).and_then(scan::text) else { return Ok(None) };
+        let (sequence, hash) = (chain.walk.sequence, chain.walk.hash);
+        let (first_ms, last_ms) = (chain.first_ms, chain.last_ms);
+        Ok(Some(Agent { sequence, hash, first_ms, last_ms, run, agent_id: agent_id.into() }.encode()))
     }
 }
 

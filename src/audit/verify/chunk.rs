@@ -28,6 +28,8 @@ pub struct ScannedEvent<'p> {
     pub is_leaf: bool,
     /// The bytes of its record.
     pub bytes: &'p [u8],
+    /// Its location; `None` if its row is damaged.
+    pub location: Option<Location>,
     /// Its location and its record, or why it cannot be read.
     pub record: Result<(Location, RecordRef<'p>), &'static str>,
 }
@@ -41,7 +43,7 @@ impl Chunk {
             start = event.end;
             let location = event.location.ok_or("its row is damaged");
             let record = location.and_then(|location| RecordRef::parse(bytes).map(|record| (location, record)));
-            ScannedEvent { is_leaf: event.is_leaf, bytes, record }
+            ScannedEvent { is_leaf: event.is_leaf, bytes, location: event.location, record }
         };
         self.entries.iter().map(read).collect()
     }

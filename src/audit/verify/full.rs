@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use super::chains::Chains;
 use super::log::{LogRebuild, LogVerdict};
-use super::pool::{self, CheckedChunk, Share};
+use super::pool::{self, CheckedChunk, Share, Work};
 use super::report::{Observer, Report};
-use super::runs;
+use super::rows::facts::Digests;
+use super::rows::index::IndexSnapshot;
+use super::rows::{self, RowCheck, StoredSums, chain};
 use super::scan::{Leaves, Scan};
 use crate::ledger::store::{Family, Store, StoreError};
-use crate::tlog::rows::{LogRows, Progress};
+use crate::tlog::rows::Progress;
 use cairn_proof::tree::Head;
 
 /// Most agents whose chains one pass follows: about 25 MiB. More agents need more passes.
-const AGENTS_PER_PASS: u64 = 225_000;
+const AGENTS_PER_PASS: u64 = 200_000;
 
 /// The result of the verification of a whole ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub struct Summary {
     pub events: u64,
     /// The number of broken chains.
     pub broken: u64,
+    /// The number of rows that differ from what the events give.
+    pub wrong_rows: u64,
+    /// Whether no event broke its chain; rows of other families may differ nevertheless.
+    pub events_whole: bool,
     /// The verdict on the log; `None` if there is no log.
     pub log: Option<LogVerdict>,
 }
@@ -53,69 +59,93 @@ pub fn all(
     }
     let passes = agents.div_ceil(AGENTS_PER_PASS).max(1);
     let mut report = Report::new(observer);
-    let log_rows = LogRows::new(Arc::clone(store));
-    let mut log = log_rows.progress()?.map(|progress| (LogRebuild::new(&log_rows, checkpoints), progress));
-    let mut verdict = if log.is_none() { LogVerdict::without_log(checkpoints) } else { None };
+    let (progress, mut verdict) = match rows::log::progress(store, shards, &mut report) {
+        Ok(Some(progress)) => (Some(progress), None),
+        Ok(None) => (None, LogVerdict::without_log(checkpoints)),
+        Err(StoreError::Damaged { message, .. }) => (None, Some(LogVerdict::broken(message))),
+        Err(error) => return Err(error),
+    };
+    let mut tree = progress.as_ref().map(|_| LogRebuild::new(store, checkpoints)).transpose()?;
+    let index = IndexSnapshot::take(store, shards)?;
+    let digests = Digests::new(index.cursors());
+    // Rows and log are verified in the first pass.
+    let mut row_check = Some((RowCheck::new(store, shards, digests.clone())?, index));
+    let (mut first, mut events_whole) = (None, true);
+    let mut agents_of_shards = vec![0; usize::from(shards)];
     for pass in 0..passes {
-        let share = Share { pass, passes, with_leaves: log.is_some() };
+        let share = Share { pass, passes };
         let mut chains = Chains::new(store, shards, share);
-        // The log is verified in the first pass.
-        let (mut tree, progress) = log.take().unzip();
-        let log_reader = progress.as_ref().map(|progress| (&log_rows, progress));
-        let pass = Pass { store, shards, jobs, share };
-        let leaves = pass.run(log_reader, &mut chains, tree.as_mut(), &mut report)?;
-        if let (Some(tree), Some(progress)) = (tree, progress) {
-            verdict = Some(tree.finish(store, &progress, leaves)?);
+        let (mut check, index) = row_check.take().unzip();
+        let mut tree = tree.take();
+        let work = Work { share, with_leaves: tree.is_some(), digests: check.as_ref().map(|_| digests.clone()) };
+        let pass = Pass { store, jobs, work };
+        let log = progress.as_ref().filter(|_| tree.is_some());
+        let (leaves, sums) = pass.run(log, index, &mut chains, tree.as_mut(), check.as_mut(), &mut report)?;
+        if let (Some(tree), Some(progress)) = (tree, &progress) {
+            verdict = Some(tree.finish(store, progress, leaves, &mut report)?);
         }
+        first = first.or(check.zip(sums));
         chains.compare_heads(&mut report)?;
+        events_whole &= chains.are_events_whole;
+        agents_of_shards.iter_mut().zip(&chains.agents).for_each(|(sum, agents)| *sum += agents);
     }
-    if runs::check(store, &mut report, false)? != report.run_digests() {
-        // A chain is broken or a run has a wrong location. Only now is every event of every run looked up.
-        runs::check(store, &mut report, true)?;
-        if report.is_clean() {
-            return Err(store
-                .damaged("rows of `chain` do not match the events, but the affected chain could not be determined"));
-        }
+    if let Some((check, sums)) = first {
+        check.finish(sums, &agents_of_shards, &mut report)?;
     }
-    Ok(Summary { agents, events: report.events(), broken: report.broken_chains(), log: verdict })
+    chain::report_faults(store, &mut report)?;
+    let (events, broken, wrong_rows) = (report.events(), report.broken_chains(), report.wrong_rows());
+    Ok(Summary { agents, events, broken, wrong_rows, events_whole, log: verdict })
 }
 
 /// One pass over all events.
 struct Pass<'s> {
     store: &'s Store,
-    shards: u16,
     /// The number of threads that hash and check.
     jobs: usize,
-    share: Share,
+    work: Work,
 }
 
 impl Pass<'_> {
-    /// Reads every event and verifies it in its chain and, if it is a leaf, in the tree.
+    /// Reads every event, verifies it in its chain and, if it is a leaf, in the tree, and compares the rows that follow
+    /// from it. The rows that are compared by sums are read at the same time.
     fn run(
         &self,
-        log: Option<(&LogRows, &Progress)>,
+        log: Option<&Progress>,
+        index: Option<IndexSnapshot<'_>>,
         chains: &mut Chains<'_>,
         mut tree: Option<&mut LogRebuild<'_>>,
+        mut rows: Option<&mut RowCheck<'_>>,
         report: &mut Report<'_>,
-    ) -> Result<Leaves, StoreError> {
+    ) -> Result<(Leaves, Option<StoredSums>), StoreError> {
         let jobs = self.jobs.max(1);
         let (verified, empty) = crossbeam_channel::bounded(2 * jobs + 2);
         std::thread::scope(|scope| {
-            let (pool, results) = pool::start(scope, jobs, self.share);
-            let reader = scope.spawn(|| Scan::new(self.store, self.shards, pool, empty).run(log));
-            for CheckedChunk { chunk, checks } in results {
+            let (pool, results) = pool::start(scope, jobs, &self.work);
+            let sums = index.zip(self.work.digests.as_ref());
+            let sums = sums.map(|(index, digests)| scope.spawn(move || StoredSums::read(self.store, index, digests)));
+            let reader = scope.spawn(|| Scan::new(self.store, pool, empty).run(log));
+            for CheckedChunk { chunk, checks, postings } in results {
                 let events = chunk.events();
                 if let Some(tree) = tree.as_deref_mut() {
-                    tree.take(&events, &checks);
+                    tree.take(&events, &checks)?;
                 }
                 chains.take(&events, &checks, report);
+                if let Some(rows) = rows.as_deref_mut() {
+                    rows.add_postings(postings);
+                    for (event, check) in events.iter().zip(&checks) {
+                        let Some(location) = event.location else { continue };
+                        rows.take(location, &check.facts, report)?;
+                    }
+                }
                 report.progress(events.len() as u64);
                 drop(events);
                 // The reader may have finished.
                 let _ = verified.try_send(chunk);
             }
             // A panic is a bug and is propagated.
-            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let leaves = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let sums = sums.map(|sums| sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            Ok((leaves, sums.transpose()?))
         })
     }
 }

@@ -5,11 +5,17 @@ use tlog_tiles::Hash as Node;
 
 use super::chunk::ScannedEvent;
 use super::pool::EventCheck;
+use super::report::Report;
+use super::rows::fault::{FaultKind, RowFault};
+use super::rows::log::LogTiles;
 use super::scan::{self, Leaves};
 use crate::ledger::read::lookup;
-use crate::ledger::store::{Store, StoreError};
+use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::rows::{LogRows, Progress};
 use cairn_proof::tree::{Edge, Head};
+
+/// The most tiles whose right value is kept, of 8 KiB each.
+const MAX_FAULTS: usize = 1000;
 
 /// The result of the verification of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,65 +26,126 @@ pub struct LogVerdict {
     pub unlogged: u64,
     /// The first error, if the log is broken.
     pub broken: Option<String>,
+    /// The number of rows of `log` and `tiles` that differ from the events or from each other.
+    pub wrong_rows: u64,
 }
 
 impl LogVerdict {
+    /// Why the log is not valid; `None` if it is.
+    pub fn error(&self) -> Option<String> {
+        let rows = self.wrong_rows;
+        self.broken
+            .clone()
+            .or_else(|| (rows > 0).then(|| format!("{rows} of its rows are missing, wrong or unexpected")))
+    }
+
+    /// The verdict for a log that cannot be read, for this reason.
+    pub fn broken(reason: String) -> LogVerdict {
+        LogVerdict { size: 0, unlogged: 0, broken: Some(reason), wrong_rows: 0 }
+    }
+
     /// The verdict for a ledger without rows of a log: `None`, unless a checkpoint proves that there was a log.
     pub fn without_log(checkpoints: &[(String, Head)]) -> Option<LogVerdict> {
         let (name, head) = checkpoints.iter().find(|(_, head)| head.size > 0)?;
         let broken = format!("the log is missing, but {name} was signed over {} events", head.size);
-        Some(LogVerdict { size: 0, unlogged: 0, broken: Some(broken) })
+        Some(LogVerdict::broken(broken))
     }
 }
 
 /// The tree rebuilt from the events, to be compared with the stored tree and with checkpoints.
 pub struct LogRebuild<'s> {
-    rows: &'s LogRows,
+    tiles: LogTiles<'s>,
+    /// The rows of tiles that differ from the rebuilt tree.
+    faults: Vec<RowFault>,
     edge: Edge,
     /// Checkpoints, each with a name for messages.
     checkpoints: &'s [(String, Head)],
     /// The root of the rebuilt tree at the size of each checkpoint; `None` until that size is reached.
     roots: Vec<Option<Node>>,
     broken: Option<String>,
+    /// Whether a leaf is missing, after which nothing can be compared.
+    is_stopped: bool,
 }
 
 impl<'s> LogRebuild<'s> {
-    /// Starts with the empty tree.
-    pub fn new(rows: &'s LogRows, checkpoints: &'s [(String, Head)]) -> LogRebuild<'s> {
-        let roots = vec![None; checkpoints.len()];
-        let mut tree = LogRebuild { rows, edge: Edge::default(), checkpoints, roots, broken: None };
-        record_roots(&tree.edge, checkpoints, &mut tree.roots);
-        tree
-    }
-
-    /// Adds those of the next events that are leaves.
-    pub fn take(&mut self, events: &[ScannedEvent<'_>], checks: &[EventCheck]) {
-        for (_, check) in events.iter().zip(checks).filter(|(event, _)| event.is_leaf) {
-            if self.broken.is_some() {
-                return;
-            }
-            let Some(leaf) = check.leaf else {
-                self.broken = Some(scan::missing_leaf(self.edge.size()));
-                return;
-            };
-            let (stored, broken) = (self.rows, &mut self.broken);
-            self.edge.push(leaf, |tile| {
-                // The first tile that differs names the leaves; the tiles above it differ as a consequence.
-                if broken.is_none() && !stored.has_tile(&tile) {
-                    let (from, to) = tile_leaves(tile.level, tile.index);
-                    *broken = Some(format!("an event of leaves {from} to {to} differs from the event that was logged"));
-                }
-            });
-            record_roots(&self.edge, self.checkpoints, &mut self.roots);
-        }
-    }
-
-    /// Returns the verdict. `progress` is the stored progress of the log, `leaves` how far its leaves could be read.
+    /// Starts with the empty tree of the log in `store`.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn finish(self, store: &Store, progress: &Progress, leaves: Leaves) -> Result<LogVerdict, StoreError> {
+    pub fn new(store: &'s Store, checkpoints: &'s [(String, Head)]) -> Result<LogRebuild<'s>, StoreError> {
+        let (tiles, roots) = (LogTiles::new(store)?, vec![None; checkpoints.len()]);
+        let (edge, faults) = (Edge::default(), Vec::new());
+        let mut tree = LogRebuild { tiles, faults, edge, checkpoints, roots, broken: None, is_stopped: false };
+        record_roots(&tree.edge, checkpoints, &mut tree.roots);
+        Ok(tree)
+    }
+
+    /// Adds those of the next events that are leaves.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn take(&mut self, events: &[ScannedEvent<'_>], checks: &[EventCheck]) -> Result<(), StoreError> {
+        for (_, check) in events.iter().zip(checks).filter(|(event, _)| event.is_leaf) {
+            if self.is_stopped {
+                return Ok(());
+            }
+            let Some(leaf) = check.leaf else {
+                self.broken.get_or_insert_with(|| scan::missing_leaf(self.edge.size()));
+                self.is_stopped = true;
+                return Ok(());
+            };
+            let mut compared = Ok(());
+            self.edge.push(leaf, |tile| {
+                if compared.is_ok() {
+                    compared = self.tiles.take(&tile).map(|faults| {
+                        // The first tile that differs names the leaves; the tiles above it differ as a consequence.
+                        if faults.iter().any(|fault| fault.kind != FaultKind::Unexpected) {
+                            let (from, to) = tile_leaves(tile.level, tile.index);
+                            self.broken.get_or_insert_with(|| {
+                                format!("an event of leaves {from} to {to} differs from the event that was logged")
+                            });
+                        }
+                        if self.faults.len() < MAX_FAULTS {
+                            self.faults.extend(faults);
+                        }
+                    });
+                }
+            });
+            compared?;
+            record_roots(&self.edge, self.checkpoints, &mut self.roots);
+        }
+        Ok(())
+    }
+
+    /// Returns the verdict, and reports the rows that differ. `progress` is the stored progress of the log, `leaves` how
+    /// far its leaves could be read.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn finish(
+        mut self,
+        store: &Store,
+        progress: &Progress,
+        leaves: Leaves,
+        report: &mut Report<'_>,
+    ) -> Result<LogVerdict, StoreError> {
         let size = self.edge.size();
+        let is_whole = leaves.broken.is_none();
+        leaves.faults.into_iter().for_each(|fault| report.row(fault));
+        // If a checkpoint signs the rebuilt tree, the tiles differ and not the events.
+        let checked = self.checkpoints.iter().zip(&self.roots);
+        let signed =
+            checked.filter(|((_, head), root)| **root == Some(head.root)).map(|((_, head), _)| head.size).max();
+        let is_signed = compare_checkpoints(size, self.checkpoints, &self.roots).is_none();
+        let signed = signed.filter(|_| is_signed).unwrap_or(0);
+        let is_row = |fault: &RowFault| fault.kind == FaultKind::Unexpected || last_leaf_of(&fault.key) < signed;
+        if self.faults.iter().all(is_row) {
+            self.broken = self.broken.filter(|_| self.is_stopped);
+        }
+        self.faults.into_iter().filter(is_row).for_each(|fault| report.row(fault));
+        if is_whole {
+            self.tiles.finish()?.into_iter().for_each(|fault| report.row(fault));
+        }
         // An error found in a leaf precedes the error at which reading ended.
         let mut broken = self.broken.or(leaves.broken);
         let mut unlogged = 0;
@@ -90,8 +157,14 @@ impl<'s> LogRebuild<'s> {
             }
         }
         let broken = broken.or_else(|| compare_checkpoints(size, self.checkpoints, &self.roots));
-        Ok(LogVerdict { size, unlogged, broken })
+        let wrong_rows = report.wrong_rows_of(Family::Log) + report.wrong_rows_of(Family::Tiles);
+        Ok(LogVerdict { size, unlogged, broken, wrong_rows })
     }
+}
+
+/// The last leaf under a tile, from its key.
+fn last_leaf_of(tile_key: &[u8]) -> u64 {
+    tile_key.first_chunk::<8>().map_or(u64::MAX, |last| u64::from_be_bytes(*last))
 }
 
 /// Records the current root for each checkpoint of this size.

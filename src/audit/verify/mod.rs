@@ -12,7 +12,7 @@
 //! | [`scan`] | reads every event once, in the order of the log |
 //! | [`chunk`], [`pool`] | hashes and checks events on all cores |
 //! | [`chains`] | follows the chains of the events that were read |
-//! | [`runs`] | checks the rows of `chain` |
+//! | [`rows`] | checks every row that follows from the events |
 //! | [`log`] | rebuilds the tree and compares it with the stored one |
 //! | [`report`] | collects the findings |
 
@@ -23,10 +23,12 @@ mod full;
 mod log;
 mod pool;
 mod report;
-mod runs;
+mod rows;
 mod scan;
 
 pub use agent::{ChainVerdict, agent};
 pub use full::{Summary, all};
 pub use log::LogVerdict;
 pub use report::Observer;
+pub use rows::fault::{FaultKind, Repair, RowFault};
+pub use rows::index::{IndexVerdict, check as index};

@@ -4,8 +4,9 @@
 use crossbeam_channel::{Receiver, Sender};
 
 use super::chunk::{Chunk, ScannedEvent};
+use super::rows::facts::{self, Digests, Facts, ReceiptTimes};
 use crate::tlog::leaf::RecordHasher;
-use cairn_proof::chain::walk::Checker;
+use cairn_proof::chain::walk::{Checker, FieldValues};
 use cairn_proof::chain::{AgentKey, Hash};
 use cairn_proof::tree::NodeHash;
 
@@ -16,8 +17,17 @@ pub struct Share {
     pub pass: u64,
     /// The number of passes.
     pub passes: u64,
+}
+
+/// What the pool computes of each event.
+#[derive(Clone)]
+pub struct Work {
+    /// The agents whose events are hashed and checked.
+    pub share: Share,
     /// Whether leaf hashes are computed: in the pass that verifies the log.
     pub with_leaves: bool,
+    /// How the facts of all events are computed, in the pass that checks the rows.
+    pub digests: Option<Digests>,
 }
 
 impl Share {
@@ -37,6 +47,8 @@ pub struct EventCheck {
     pub fault: Option<String>,
     /// The leaf hash, if the event is a leaf and leaf hashes are computed.
     pub leaf: Option<NodeHash>,
+    /// What other families hold of the event. Without digests only in the share.
+    pub facts: Facts,
 }
 
 /// A chunk with the results of its events.
@@ -45,6 +57,8 @@ pub struct CheckedChunk {
     pub chunk: Chunk,
     /// One entry for each event; default for an event that cannot be read.
     pub checks: Vec<EventCheck>,
+    /// The sum of the digests of the postings of its events.
+    pub postings: u128,
 }
 
 /// A chunk for the pool, and the channel for its result.
@@ -80,18 +94,25 @@ impl Iterator for Results {
 pub fn start<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     threads: usize,
-    share: Share,
+    work: &Work,
 ) -> (Dispatcher, Results) {
     let (jobs, queue) = crossbeam_channel::bounded::<Job>(threads);
     let (results, ordered) = crossbeam_channel::bounded(threads);
     for _ in 0..threads {
-        let queue = queue.clone();
+        let (queue, work) = (queue.clone(), work.clone());
         scope.spawn(move || {
-            let mut worker = Worker { share, checker: Checker::default(), leaves: RecordHasher::default() };
+            let mut worker = Worker {
+                work,
+                times: ReceiptTimes::default(),
+                postings: 0,
+                checker: Checker::default(),
+                leaves: RecordHasher::default(),
+            };
             for (chunk, reply) in queue {
                 let checks = chunk.events().iter().map(|event| worker.check(event)).collect();
+                let postings = std::mem::take(&mut worker.postings);
                 // Without a receiver the verification has ended.
-                let _ = reply.send(CheckedChunk { chunk, checks });
+                let _ = reply.send(CheckedChunk { chunk, checks, postings });
             }
         });
     }
@@ -100,20 +121,29 @@ pub fn start<'scope>(
 
 /// The state of one thread of the pool.
 struct Worker {
-    share: Share,
+    work: Work,
+    times: ReceiptTimes,
+    postings: u128,
     checker: Checker,
     leaves: RecordHasher,
 }
 
 impl Worker {
     fn check(&mut self, event: &ScannedEvent<'_>) -> EventCheck {
-        let Ok((_, record)) = event.record else { return EventCheck::default() };
+        let Ok((location, record)) = event.record else { return EventCheck::default() };
         let mut check = EventCheck::default();
-        if self.share.contains(record.agent()) {
+        let mut fields = FieldValues::default();
+        if self.work.share.contains(record.agent()) {
             check.hash = Hash::of_event(record.canonical(), &record.prev_hash());
-            check.fault = self.checker.check(record.canonical(), record.agent()).err();
+            check.fault = self.checker.check_fields(record.canonical(), record.agent(), &mut fields).err();
+        } else if self.work.digests.is_some() {
+            fields = FieldValues::of(record.canonical());
         }
-        if event.is_leaf && self.share.with_leaves {
+        check.facts = facts::facts(&fields, &mut self.times);
+        if let Some(digests) = &self.work.digests {
+            self.postings = self.postings.wrapping_add(digests.postings(location, &fields));
+        }
+        if event.is_leaf && self.work.with_leaves {
             check.leaf = Some(self.leaves.hash(record));
         }
         check

@@ -5,7 +5,12 @@ use std::collections::HashSet;
 use cairn_proof::chain::{AgentKey, Break, BreakKind, Sequence};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::rows::fault::RowFault;
 use crate::ledger::format::keys::Run;
+use crate::ledger::store::Family;
+
+/// The most rows that are named. Further ones are counted.
+const MAX_NAMED_ROWS: usize = 10_000;
 
 /// Receives the progress and the findings of a verification.
 pub trait Observer {
@@ -13,12 +18,17 @@ pub trait Observer {
     fn progress(&mut self, events: u64);
     /// A chain is broken. Called once per chain, with its first break.
     fn broken(&mut self, agent_id: &str, found: &Break);
+    /// A row differs from what the events give. Called once per row, for the first 10,000.
+    fn row(&mut self, fault: &RowFault);
 }
 
 /// The findings so far.
 pub struct Report<'o> {
     observer: &'o mut dyn Observer,
     broken: HashSet<AgentKey>,
+    /// The rows that were named: family and key.
+    rows: HashSet<(&'static str, Vec<u8>)>,
+    unnamed_rows: u64,
     events: u64,
     /// The sum of the digests of the runs that the verified events form. The stored runs must have the same sum, so
     /// they are compared without looking up each event.
@@ -30,7 +40,15 @@ pub struct Report<'o> {
 impl<'o> Report<'o> {
     /// An empty report.
     pub fn new(observer: &'o mut dyn Observer) -> Report<'o> {
-        Report { observer, broken: HashSet::new(), events: 0, run_digests: 0, seed: fastrand::u64(..) }
+        Report {
+            observer,
+            broken: HashSet::new(),
+            rows: HashSet::new(),
+            unnamed_rows: 0,
+            events: 0,
+            run_digests: 0,
+            seed: fastrand::u64(..),
+        }
     }
 }
 
@@ -45,9 +63,24 @@ impl Report<'_> {
         self.broken.len() as u64
     }
 
-    /// Whether no chain is broken.
+    /// The number of rows that differ from what the events give.
+    pub fn wrong_rows(&self) -> u64 {
+        self.rows.len() as u64 + self.unnamed_rows
+    }
+
+    /// The number of named rows of a family that differ.
+    pub fn wrong_rows_of(&self, family: Family) -> u64 {
+        self.rows.iter().filter(|(name, _)| *name == family.name()).count() as u64
+    }
+
+    /// Whether no chain is broken, and no row differs.
     pub fn is_clean(&self) -> bool {
-        self.broken.is_empty()
+        self.broken.is_empty() && self.wrong_rows() == 0
+    }
+
+    /// The agents whose chains are broken.
+    pub fn broken_agents(&self) -> &HashSet<AgentKey> {
+        &self.broken
     }
 
     /// The sum of the digests of the runs that the verified events form.
@@ -76,6 +109,15 @@ impl Report<'_> {
     /// Adds a run that verified events form.
     pub fn add_run(&mut self, agent: AgentKey, run: Run) {
         self.run_digests = self.run_digests.wrapping_add(self.digest(agent, run));
+    }
+
+    /// Reports a row to the observer, unless it was reported before.
+    pub fn row(&mut self, fault: RowFault) {
+        if self.rows.len() >= MAX_NAMED_ROWS {
+            self.unnamed_rows += 1;
+        } else if self.rows.insert((fault.family.name(), fault.key.clone())) {
+            self.observer.row(&fault);
+        }
     }
 
     /// Reports a break to the observer, unless the chain is already broken.

@@ -7,10 +7,12 @@ use crossbeam_channel::Receiver;
 
 use super::chunk::{Chunk, ChunkEvent};
 use super::pool::Dispatcher;
+use super::rows::fault::RowFault;
+use super::rows::log::LogRuns;
 use crate::ledger::format::keys::{Location, Position};
 use crate::ledger::read::events::{Event, Events};
 use crate::ledger::store::{Store, StoreError};
-use crate::tlog::rows::{LogRows, Progress, Run};
+use crate::tlog::rows::{LogRows, Progress};
 
 /// The size of a chunk, in bytes. Large enough that the cost of waking another thread does not matter.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -25,12 +27,13 @@ pub struct Leaves {
     pub next: Vec<Position>,
     /// Why not all leaves could be read; `None` if they were.
     pub broken: Option<String>,
+    /// The rows of the log that differ from what other rows of it show.
+    pub faults: Vec<RowFault>,
 }
 
 /// Reads events and sends them to the pool.
 pub struct Scan<'s> {
     store: &'s Store,
-    shards: u16,
     pool: Dispatcher,
     /// Verified chunks, to be reused.
     verified: Receiver<Chunk>,
@@ -38,19 +41,19 @@ pub struct Scan<'s> {
 }
 
 impl<'s> Scan<'s> {
-    /// Reads the events of `store`, which has `shards` shards, sends them to `pool`, and reuses the chunks from
+    /// Reads the events of `store`, sends them to `pool`, and reuses the chunks from
     /// `verified`.
-    pub fn new(store: &'s Store, shards: u16, pool: Dispatcher, verified: Receiver<Chunk>) -> Scan<'s> {
-        Scan { store, shards, pool, verified, chunk: Chunk::default() }
+    pub fn new(store: &'s Store, pool: Dispatcher, verified: Receiver<Chunk>) -> Scan<'s> {
+        Scan { store, pool, verified, chunk: Chunk::default() }
     }
 
     /// Reads every event; the leaves of `log` come first.
     ///
     /// # Errors
     /// When the database cannot be read, or the chunks are not received any more.
-    pub fn run(mut self, log: Option<(&LogRows, &Progress)>) -> Result<Leaves, StoreError> {
+    pub fn run(mut self, log: Option<&Progress>) -> Result<Leaves, StoreError> {
         let leaves = match log {
-            Some((rows, progress)) => self.scan_leaves(rows, progress)?,
+            Some(progress) => self.scan_leaves(progress)?,
             None => Leaves::default(),
         };
         self.scan_others(&leaves.next)?;
@@ -59,37 +62,40 @@ impl<'s> Scan<'s> {
     }
 
     /// Reads the leaves, run by run, until a run does not continue the one before.
-    fn scan_leaves(&mut self, rows: &LogRows, progress: &Progress) -> Result<Leaves, StoreError> {
+    fn scan_leaves(&mut self, progress: &Progress) -> Result<Leaves, StoreError> {
         let shards = progress.next.len();
-        if shards != usize::from(self.shards) {
-            return Ok(Leaves {
-                broken: Some("its row has a different number of shards".to_owned()),
-                ..Leaves::default()
-            });
-        }
-        let mut leaves = Leaves { count: 0, next: vec![Position(0); shards], broken: None };
+        let mut leaves = Leaves { next: vec![Position(0); shards], ..Leaves::default() };
         let mut events = Vec::new();
         for shard in LogRows::shards(&progress.next) {
             let mut shard_events = Events::scan(self.store, shards)?;
             shard_events.seek(Location { shard, position: Position(0) });
             events.push(shard_events);
         }
-        let mut runs = rows.runs()?;
-        let mut run = damaged_as_none(runs.take_next())?;
+        let mut runs = LogRuns::new(self.store, progress)?;
+        let mut shard = None;
         while leaves.count < progress.size {
-            let next_run = damaged_as_none(runs.take_next())?;
-            let end = next_run.map_or(progress.size, |run| run.leaf).min(progress.size);
-            leaves.broken = check_run(rows, run, end, &leaves);
-            let (None, Some(Run { location, .. })) = (&leaves.broken, run) else { return Ok(leaves) };
+            let Some((location, end)) = runs.next(leaves.count, &leaves.next, shard)? else {
+                leaves.broken = Some(format!("no run contains leaf {}", leaves.count));
+                break;
+            };
+            if end <= leaves.count {
+                leaves.broken = Some("its size does not match its runs".to_owned());
+                break;
+            }
             if !self.scan_run(&mut events[usize::from(location.shard.0)], location, end, &mut leaves)? {
                 leaves.broken = Some(missing_leaf(leaves.count));
-                return Ok(leaves);
+                break;
             }
-            run = next_run;
+            shard = Some(location.shard);
         }
-        if leaves.next != progress.next {
+        if leaves.broken.is_none() && leaves.next != progress.next {
             leaves.broken = Some("its size does not match its runs".to_owned());
         }
+        leaves.faults = match leaves.broken {
+            None => runs.finish()?,
+            // What follows is unknown, so the rows of it are not judged.
+            Some(_) => runs.faults,
+        };
         Ok(leaves)
     }
 
@@ -169,27 +175,4 @@ impl<'s> Scan<'s> {
 /// The message about a leaf without an event.
 pub fn missing_leaf(leaf: u64) -> String {
     format!("the event of leaf {leaf} is missing or cannot be read")
-}
-
-/// Why a run, which ends before leaf `end`, does not continue the one before it; `None` if it does.
-fn check_run(rows: &LogRows, run: Option<Run>, end: u64, leaves: &Leaves) -> Option<String> {
-    let Some(Run { leaf, location }) = run else {
-        return Some(format!("no run contains leaf {}", leaves.count));
-    };
-    let expected = leaves.next.get(usize::from(location.shard.0)).copied();
-    if leaf != leaves.count || expected != Some(location.position) || end <= leaf {
-        return Some(format!("the run of leaf {leaf} does not continue the run before it"));
-    }
-    if rows.leaf_of(location).ok() != Some(leaf) {
-        return Some(format!("the event of leaf {leaf} maps to a different leaf"));
-    }
-    None
-}
-
-/// Treats a damaged run as missing: the run before it then ends at the wrong leaf.
-fn damaged_as_none(run: Result<Option<Run>, StoreError>) -> Result<Option<Run>, StoreError> {
-    match run {
-        Err(StoreError::Damaged { .. }) => Ok(None),
-        run => run,
-    }
 }

@@ -37,11 +37,17 @@ pub enum Command {
                             --last 1000000 --json"
     )]
     Events(EventsArgs),
-    /// Verify chains, and with --all the log as well, also while the server runs
+    /// Verify chains, and with --all the log and all other rows as well, also while the server runs
     #[command(after_help = "Examples:\n  cairn verify --all\n  cairn verify --agent-id my-agent\n  \
                             cairn verify --agent-id my-agent --server http://localhost:7600\n  \
+                            cairn verify --index --server http://localhost:7600\n  \
                             cairn verify --log http://cairn:7600 --key cairn.vkey --state cairn.state")]
     Verify(VerifyArgs),
+    /// Derive rows again from the events, for rows that `cairn verify` finds wrong
+    #[command(after_help = "Examples:\n  cairn repair --dry-run\n  cairn repair --apply --data-dir /var/lib/cairn\n\n\
+                            Events are never changed. Nothing is repaired if the events themselves are damaged. \
+                            Exit status: 0 if every row is right or can be derived, 1 otherwise.")]
+    Repair(RepairArgs),
     /// Show the state of the log, and whether it can be signed
     #[command(after_help = "Example:\n  cairn status --data-dir /var/lib/cairn")]
     Status(LedgerStatusArgs),
@@ -121,14 +127,17 @@ pub struct EventsArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "log"])]
+#[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "index", "log"])]
 pub struct VerifyArgs {
     /// Verify the chain of this agent; with --log, print its last sequence in the log
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
-    /// Verify the chains of all agents, and the log
-    #[arg(long, conflicts_with_all = ["agent_id", "log"])]
+    /// Verify everything: the chains of all agents, the log, and every row that follows from the events
+    #[arg(long, conflicts_with_all = ["agent_id", "log", "index"])]
     pub all: bool,
+    /// Verify the index, by which events are found by type, status, session and label
+    #[arg(long, conflicts_with_all = ["agent_id", "log"])]
+    pub index: bool,
     /// Read every leaf of the log of a running server, and verify it
     #[arg(long, value_name = "URL", requires = "key")]
     pub log: Option<String>,
@@ -178,6 +187,22 @@ impl FollowArgs {
 fn pause(text: &str) -> Result<Duration, String> {
     let pause = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if pause < Duration::from_secs(1) { Err("expected 1s or more".to_owned()) } else { Ok(pause) }
+}
+
+#[derive(Debug, Args)]
+#[group(id = "mode", required = true, multiple = false, args = ["dry_run", "apply"])]
+pub struct RepairArgs {
+    /// Show the rows that would be repaired, also while the server runs
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Repair them, and record it in the ledger. The server must be stopped
+    #[arg(long)]
+    pub apply: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]

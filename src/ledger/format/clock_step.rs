@@ -1,6 +1,8 @@
 //! Steps of the clock, as rows of `meta`: where the time of receipt of a shard's events does not follow from the one
 //! before.
 
+use sha2::{Digest, Sha256};
+
 use super::keys::{Position, ShardId, join, take_u64};
 
 /// A step of the wall clock, as a shard found it when it received an event.
@@ -28,20 +30,26 @@ impl ClockStep {
         join(&[&ClockStep::prefix(shard), &self.position.encode()])
     }
 
-    /// Encodes the value of the row.
-    pub fn encode(&self) -> [u8; 24] {
-        join(&[&self.previous_ms.to_be_bytes(), &self.expected_ms.to_be_bytes(), &self.found_ms.to_be_bytes()])
+    /// Encodes the value of the row of `shard`: three times in ms u64, then the first 4 bytes of SHA-256 over the key and
+    /// these times, because no event shows `expected_ms`. Earlier versions leave these 4 bytes out.
+    pub fn encode(&self, shard: ShardId) -> [u8; 28] {
+        let times: [u8; 24] =
+            join(&[&self.previous_ms.to_be_bytes(), &self.expected_ms.to_be_bytes(), &self.found_ms.to_be_bytes()]);
+        join(&[&times, &check(&self.key(shard), &times)])
     }
 
     /// Decodes a row of `shard`; `None` if it is damaged.
     pub fn decode(shard: ShardId, key: &[u8], mut value: &[u8]) -> Option<ClockStep> {
         let position = Position::decode(key.strip_prefix(&ClockStep::prefix(shard))?)?;
-        Some(ClockStep {
+        let times = value.first_chunk::<24>();
+        let has_check = |check_bytes: &[u8]| times.is_some_and(|times| check(key, times) == check_bytes);
+        let step = ClockStep {
             position,
             previous_ms: take_u64(&mut value)?,
             expected_ms: take_u64(&mut value)?,
             found_ms: take_u64(&mut value)?,
-        })
+        };
+        (value.is_empty() || has_check(value)).then_some(step)
     }
 
     /// Whether times of receipt decrease at the step. They do not at a step forward, nor if the shard received no event
@@ -56,6 +64,11 @@ impl ClockStep {
     }
 }
 
+fn check(key: &[u8], times: &[u8]) -> [u8; 4] {
+    let digest = Sha256::new().chain_update(key).chain_update(times).finalize();
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,9 +77,16 @@ mod tests {
     fn a_row_reads_back_as_it_was_written() {
         let step = ClockStep { position: Position(7), previous_ms: 5, expected_ms: 6, found_ms: 4 };
         let key = step.key(ShardId(3));
-        assert_eq!(ClockStep::decode(ShardId(3), &key, &step.encode()), Some(step));
-        assert_eq!(ClockStep::decode(ShardId(2), &key, &step.encode()), None);
-        assert_eq!(ClockStep::decode(ShardId(3), &key, &step.encode()[1..]), None);
+        let value = step.encode(ShardId(3));
+        assert_eq!(ClockStep::decode(ShardId(3), &key, &value), Some(step));
+        assert_eq!(ClockStep::decode(ShardId(2), &key, &value), None);
+        assert_eq!(ClockStep::decode(ShardId(3), &key, &value[..24]), Some(step), "as an earlier version wrote it");
+        for at in 0..value.len() {
+            let mut damaged = value;
+            damaged[at] ^= 1;
+            assert_eq!(ClockStep::decode(ShardId(3), &key, &damaged), None, "byte {at}");
+            assert!(at == 24 || ClockStep::decode(ShardId(3), &key, &value[..at]).is_none(), "{at} bytes");
+        }
         assert!(step.decreases());
         assert_eq!(step.by_ms(), -2);
     }

@@ -147,6 +147,11 @@ impl Agent {
         value
     }
 
+    /// Decodes the row with this key; `None` if it is damaged, or belongs to an agent with another key.
+    pub fn decode_of(key: &[u8], value: &[u8]) -> Option<Agent> {
+        Agent::decode(value).filter(|agent| AgentKey::of(&agent.agent_id).0 == key)
+    }
+
     /// Decodes a value; `None` if it is damaged.
     pub fn decode(mut value: &[u8]) -> Option<Agent> {
         let sequence = Sequence(take_u64(&mut value)?);
@@ -193,6 +198,20 @@ impl Position {
     pub fn next(self) -> Position {
         Position(self.0 + 1)
     }
+}
+
+/// The keys of rows of `meta`.
+pub mod meta_keys {
+    /// The version of the on-disk format.
+    pub const FORMAT: &[u8] = b"format";
+    /// The number of shards.
+    pub const SHARDS: &[u8] = b"shards";
+    /// The instance.
+    pub const INSTANCE: &[u8] = b"instance";
+    /// The names of default labels, as a JSON array of strings.
+    pub const LABELS: &[u8] = b"labels";
+    /// What the keys of reports of repairs begin with. The time in ms u64 follows; the value is a JSON object.
+    pub const REPAIRED: &[u8] = b"repaired";
 }
 
 /// Ids that the server assigns: UUIDv7 (RFC 9562, section 5.7) that lead to their event without a row of their own. See

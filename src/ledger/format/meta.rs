@@ -6,7 +6,11 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::keys::ShardId;
+use super::checks::CheckedRows;
+use super::keys::meta_keys::{
+    FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED, SHARDS as SHARDS_KEY,
+};
+use super::keys::{ShardId, join};
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::DefaultLabels;
 
@@ -14,11 +18,39 @@ use cairn_proof::chain::DefaultLabels;
 /// read what older programs wrote.
 const FORMAT: u32 = 3;
 
-const FORMAT_KEY: &[u8] = b"format";
-const SHARDS_KEY: &[u8] = b"shards";
-const INSTANCE_KEY: &[u8] = b"instance";
-/// The value is a JSON array of strings.
-const LABELS_KEY: &[u8] = b"labels";
+/// The repairs of a ledger: the time in ms since 1970, and the report, a JSON object.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn repairs(store: &Store) -> Result<Vec<(u64, serde_json::Value)>, StoreError> {
+    let mut rows = store.rows(Family::Meta)?;
+    rows.seek(REPAIRED);
+    let mut repairs = Vec::new();
+    while let Some((key, report)) = rows.row()? {
+        let Some(ms) = key.strip_prefix(REPAIRED) else { break };
+        let ms = ms.try_into().map_or(0, u64::from_be_bytes);
+        repairs.push((ms, serde_json::from_slice(report).unwrap_or_default()));
+        rows.next();
+    }
+    Ok(repairs)
+}
+
+/// Whether the value of a row that is written once has the right form, in a ledger of `shards` shards; true for all other
+/// rows.
+pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
+    match key {
+        FORMAT_KEY => value == FORMAT.to_be_bytes(),
+        SHARDS_KEY => value == shards.to_be_bytes(),
+        INSTANCE_KEY => Uuid::from_slice(value).is_ok(),
+        LABELS_KEY => serde_json::from_slice::<BTreeSet<String>>(value).is_ok(),
+        _ => true,
+    }
+}
+
+/// The key of the report of a repair.
+pub fn repaired_key(ms: u64) -> [u8; 16] {
+    join(&[REPAIRED, &ms.to_be_bytes()])
+}
 
 /// The key in `meta` of the number of agents of a shard.
 pub fn agents_key(shard: ShardId) -> [u8; 8] {
@@ -102,7 +134,7 @@ pub fn label_names(store: &Store, current: &DefaultLabels) -> Result<BTreeSet<St
         let mut batch = store.batch(0);
         // Strings can always be serialized as JSON.
         let row = serde_json::to_vec(&all).unwrap_or_default();
-        store.put(&mut batch, Family::Meta, LABELS_KEY, &row)?;
+        CheckedRows::meta(LABELS_KEY).put_row(store, &mut batch, LABELS_KEY, &row)?;
         store.write_durable(batch).map_err(|error| store.failed(&error.to_string()))?;
     }
     Ok(all)

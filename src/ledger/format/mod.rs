@@ -1,5 +1,6 @@
 //! The on-disk format: keys and values of every column family. The table is in [`crate::ledger`].
 
+pub mod checks;
 pub mod clock_step;
 pub mod frame;
 pub mod keys;

@@ -30,7 +30,7 @@ impl Term {
 }
 
 /// The fields that are indexed.
-const FIELDS: [Field; 4] = [Field::ActionStatus, Field::ActionType, Field::Labels, Field::SessionId];
+pub const FIELDS: [Field; 4] = [Field::ActionStatus, Field::ActionType, Field::Labels, Field::SessionId];
 
 /// The terms of an event, from its canonical bytes.
 pub fn of_event(canonical: &[u8]) -> Terms {
@@ -57,18 +57,23 @@ pub fn of_content(content: &Content<'_>) -> Terms {
 }
 
 fn add(field: Field, value: &[u8], terms: &mut Terms) {
+    for_each(field, value, |term| terms.push(term));
+}
+
+/// Passes the terms of one of the indexed fields to `visit`, given its canonical value.
+pub fn for_each(field: Field, value: &[u8], mut visit: impl FnMut(Term)) {
     if field != Field::Labels {
         match value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
             // A string without escapes needs no decoding.
-            Some(text) if !text.contains(&b'\\') => terms.push(Term::of(field, text)),
-            _ => terms.extend(scan::text(value).map(|text| Term::field(field, &text))),
+            Some(text) if !text.contains(&b'\\') => visit(Term::of(field, text)),
+            _ => scan::text(value).into_iter().for_each(|text| visit(Term::field(field, &text))),
         }
         return;
     }
     for (key, value) in scan::members(value) {
         let key = std::str::from_utf8(key).ok().and_then(scan::unescape);
         if let (Some(key), Some(value)) = (key, scan::text_or_literal(value)) {
-            terms.push(Term::label(&key, &value));
+            visit(Term::label(&key, &value));
         }
     }
 }

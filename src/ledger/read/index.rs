@@ -156,15 +156,19 @@ fn add_batch(
     Ok(next)
 }
 
-fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
+/// The key of the row of a term in a shard whose offsets are added to `first`.
+pub fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
     let mut key = [0; 26];
     key[..16].copy_from_slice(&term.0.to_be_bytes());
     key[16..].copy_from_slice(&Location { shard, position: first }.encode());
     key
 }
 
-/// Shorter than the key of a row, so the two cannot collide.
-fn cursor_key(shard: ShardId) -> [u8; 8] {
+/// What the key of a cursor begins with.
+const CURSOR: &[u8] = b"cursor";
+
+/// The key of the cursor of a shard. Shorter than the key of a row of postings, so the two cannot collide.
+pub fn cursor_key(shard: ShardId) -> [u8; 8] {
     let [high, low] = shard.0.to_be_bytes();
     [b'c', b'u', b'r', b's', b'o', b'r', high, low]
 }
@@ -177,6 +181,36 @@ fn encode_cursor(next: Position) -> [u8; 10] {
 fn decode_cursor(row: &[u8]) -> Option<Position> {
     let cursor = Location::decode(row)?;
     (cursor.shard.0 == FORMAT).then_some(cursor.position)
+}
+
+/// A row of the index.
+pub enum IndexRow<'r> {
+    /// The cursor of a shard: the events before this position are in the index.
+    Cursor(ShardId, Position),
+    /// The events of a shard that have a term: the location to which the offsets are added, and the offsets.
+    Postings(Term, Location, &'r [[u8; 2]]),
+}
+
+impl<'r> IndexRow<'r> {
+    /// Decodes a row; `None` if it is damaged: if it is not one that this program writes.
+    pub fn decode(key: &[u8], value: &'r [u8]) -> Option<IndexRow<'r>> {
+        if let Some(shard) = key.strip_prefix(CURSOR) {
+            let shard = ShardId(u16::from_be_bytes(shard.try_into().ok()?));
+            return Some(IndexRow::Cursor(shard, decode_cursor(value)?));
+        }
+        let (term, first) = key.split_first_chunk::<16>()?;
+        let (offsets, rest) = value.as_chunks::<2>();
+        let in_order = !offsets.is_empty() && offsets.is_sorted_by(|a, b| a < b);
+        let is_whole = in_order && rest.is_empty() && u64::from(u16::from_be_bytes(*offsets.last()?)) < BATCH_EVENTS;
+        let row = IndexRow::Postings(Term(u128::from_be_bytes(*term)), Location::decode(first)?, offsets);
+        is_whole.then_some(row)
+    }
+
+    /// The locations of the events in a row of postings, ascending.
+    pub fn locations(first: Location, offsets: &[[u8; 2]]) -> impl DoubleEndedIterator<Item = Location> {
+        let at = move |offset: &[u8; 2]| Position(first.position.0 + u64::from(u16::from_be_bytes(*offset)));
+        offsets.iter().map(move |offset| Location { position: at(offset), ..first })
+    }
 }
 
 /// Iterates over the positions of one shard's events that have a term.

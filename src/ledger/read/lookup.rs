@@ -8,6 +8,9 @@ use crate::ledger::format::record::{Record, RecordRef};
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::{AgentKey, Field, scan};
 
+/// What the operator does about a row that can be derived again.
+const REPAIR: &str = "stop the server and run `cairn repair`";
+
 /// The record at `location`; `None` if there is none.
 ///
 /// # Errors
@@ -37,12 +40,14 @@ pub fn id(record: RecordRef<'_>) -> Option<Uuid> {
 /// The event with this id, assigned by a client or by the server, and its location.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// When the database cannot be read, or the row of the id does not lead to an event with the id. It is then unknown
+/// whether there is one.
 pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Location, Record)>, StoreError> {
     if let Some(location) = store.get(Family::ClientIds, id.as_bytes())? {
-        let location =
-            Location::decode(&location).ok_or_else(|| store.damaged(format!("the row of id {id} cannot be read")))?;
-        return Ok(record(store, location)?.map(|record| (location, record)));
+        let damaged = || store.damaged(format!("the row of the id {id} in `client_ids` is wrong: {REPAIR}"));
+        let location = Location::decode(&location).ok_or_else(damaged)?;
+        let found = record(store, location)?.filter(|record| self::id(record.as_ref()) == Some(id));
+        return found.map(|record| Some((location, record))).ok_or_else(damaged);
     }
     find_by_server_id(store, id, shards)
 }
@@ -83,8 +88,11 @@ pub fn agents(store: &Store, keys: &[AgentKey]) -> Result<Vec<Result<Option<Agen
     Ok(rows.map(|(row, &key)| row?.map(|row| decode_agent(store, key, &row)).transpose()).collect())
 }
 
+/// Decodes the row of an agent, and checks that it belongs to its key: the next event would otherwise become a leaf of
+/// another agent.
 fn decode_agent(store: &Store, key: AgentKey, row: &[u8]) -> Result<Agent, StoreError> {
-    Agent::decode(row).ok_or_else(|| store.damaged(format!("the row of agent {key:?} cannot be read")))
+    let agent = Agent::decode_of(&key.0, row);
+    agent.ok_or_else(|| store.damaged(format!("the row of agent {key:?} in `agents` is wrong: {REPAIR}")))
 }
 
 /// The name of an agent in reports of damage: its id, or its key if its row cannot be read.
@@ -105,4 +113,16 @@ pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
     let damaged = || store.damaged(format!("the key of a row in `events` is not a location: {key:02x?}"));
     let last = Location::decode(key).ok_or_else(damaged)?;
     Ok(if last.shard == shard { last.position.next() } else { Position(0) })
+}
+
+/// The position after the last event of a shard; `None` if the key of its last row is damaged.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn end_if_known(store: &Store, shard: ShardId) -> Result<Option<Position>, StoreError> {
+    match end(store, shard) {
+        Ok(end) => Ok(Some(end)),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

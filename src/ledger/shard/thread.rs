@@ -20,6 +20,7 @@ use super::queue::{Message, Refusal, Submission};
 use super::recover::{self, Tail};
 use super::seal::{ReceiptTime, seal};
 use super::wall_clock::Reading;
+use crate::ledger::format::checks::CheckedRows;
 use crate::ledger::format::clock_step::ClockStep;
 use crate::ledger::format::frame::FrameBuilder;
 use crate::ledger::format::keys::{Location, Position, Run, ShardId, time_key};
@@ -288,7 +289,8 @@ impl Shard {
             self.store.put(rows, Family::Times, &time_key(self.id, commit.tail.id_ms), &first)?;
         }
         if let Some(step) = commit.clock_step {
-            self.store.put(rows, Family::Meta, &step.key(self.id), &step.encode())?;
+            let steps = CheckedRows::all_of(&ClockStep::prefix(self.id));
+            steps.put_row(&self.store, rows, &step.key(self.id), &step.encode(self.id))?;
         }
         Ok(())
     }

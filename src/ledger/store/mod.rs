@@ -42,20 +42,8 @@ impl Family {
         Family::Meta,
     ];
 
-    /// The families that a secondary opens, which are those that it can verify. A secondary does not see rows that are
-    /// written without the write-ahead log. See `docs/adr/0011-read-a-live-database-as-a-secondary.md`.
-    pub const VERIFIABLE: [Family; 8] = [
-        Family::Events,
-        Family::Chain,
-        Family::Agents,
-        Family::Times,
-        Family::ClientIds,
-        Family::Log,
-        Family::Tiles,
-        Family::Meta,
-    ];
-
-    const fn name(self) -> &'static str {
+    /// The name of the family in the database, and in messages.
+    pub const fn name(self) -> &'static str {
         match self {
             Family::Events => "events",
             Family::Chain => "chain",

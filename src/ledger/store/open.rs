@@ -103,7 +103,7 @@ impl Store {
         // A database of an older version has fewer families.
         let existing_families = DB::list_cf(&options, path).map_err(failed)?;
         let families =
-            Family::VERIFIABLE.into_iter().filter(|family| existing_families.iter().any(|name| name == family.name()));
+            Family::ALL.into_iter().filter(|family| existing_families.iter().any(|name| name == family.name()));
         let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
         let db = DB::open_cf_descriptors_as_secondary(&options, path, private_dir, families).map_err(failed)?;
         let store = Store { db, path: path.to_owned(), sync: true };

@@ -141,6 +141,28 @@ impl Walk {
     }
 }
 
+/// The canonical values of the fields of an event.
+#[derive(Default)]
+pub struct FieldValues<'a>([Option<&'a [u8]>; Field::ALL.len()]);
+
+impl<'a> FieldValues<'a> {
+    /// The fields in canonical bytes.
+    pub fn of(canonical: &'a [u8]) -> FieldValues<'a> {
+        let mut values = FieldValues::default();
+        for (key, value) in scan::members(canonical) {
+            if let Some(field) = Field::from_name(key) {
+                values.0[field as usize] = Some(value);
+            }
+        }
+        values
+    }
+
+    /// The value of a field; `None` if the event does not have it.
+    pub fn get(&self, field: Field) -> Option<&'a [u8]> {
+        self.0[field as usize]
+    }
+}
+
 /// Checks that bytes are an event in canonical form. Its buffers are reused from event to event.
 #[derive(Default)]
 pub struct Checker {
@@ -159,16 +181,26 @@ impl Checker {
     /// # Errors
     /// When they are not. The text states why.
     pub fn check(&mut self, canonical: &[u8], agent: AgentKey) -> Result<(), String> {
+        self.check_fields(canonical, agent, &mut FieldValues::default())
+    }
+
+    /// Checks bytes like [`Checker::check`], and sets the value of each field in `values`. If the bytes are not an event,
+    /// some values may be missing.
+    ///
+    /// # Errors
+    /// As for [`Checker::check`].
+    pub fn check_fields<'a>(
+        &mut self,
+        canonical: &'a [u8],
+        agent: AgentKey,
+        values: &mut FieldValues<'a>,
+    ) -> Result<(), String> {
         let text = std::str::from_utf8(canonical).map_err(|error| error.to_string())?;
-        let mut agent_id = None;
-        let is_event = self.fast.is_canonical_event(text, |field, value| {
-            if field == Field::AgentId {
-                agent_id = Some(value);
-            }
-        });
-        if is_event && agent_id.is_some_and(|id| self.is_agent(id, agent)) {
+        let is_event = self.fast.is_canonical_event(text, |field, value| values.0[field as usize] = Some(value));
+        if is_event && values.get(Field::AgentId).is_some_and(|id| self.is_agent(id, agent)) {
             return Ok(());
         }
+        *values = FieldValues::of(canonical);
         self.check_slow_path(text, agent)
     }
 

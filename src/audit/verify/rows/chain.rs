@@ -1,6 +1,9 @@
 //! Verifies the rows of `chain`, which map the sequences of an agent to the locations of its events.
 
-use super::report::Report;
+use std::collections::{HashMap, HashSet};
+
+use super::super::report::Report;
+use super::fault::RowFault;
 use crate::ledger::format::keys::{Agent, Location, Position, Run};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -8,13 +11,89 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::{AgentKey, BreakKind, Sequence};
 
-/// Verifies that the runs of every agent cover its sequences from 1 to its head exactly once, and that there are no
-/// other runs. With `read_events`, also reads every event at the location that its run gives. Returns the sum of the
-/// digests of the runs.
+/// The most agents whose rows are compared one by one.
+const MAX_AFFECTED: usize = 10_000;
+
+/// Reports the rows that differ from the runs that the verified events form.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn check(store: &Store, report: &mut Report<'_>, read_events: bool) -> Result<u128, StoreError> {
+pub fn report_faults(store: &Store, report: &mut Report<'_>) -> Result<(), StoreError> {
+    // The events of these do not show which runs there should be.
+    let broken = report.broken_agents().clone();
+    let mut affected = HashSet::new();
+    if check(store, report, false, &mut affected)? == report.run_digests() && affected.is_empty() {
+        return Ok(());
+    }
+    // A chain is broken or a run has a wrong location. Only now is every event of every run looked up.
+    check(store, report, true, &mut affected)?;
+    affected.retain(|agent| !broken.contains(agent));
+    for (agent, expected) in expected_runs(store, &affected)? {
+        report_agent(store, agent, &expected, report)?;
+    }
+    if report.is_clean() {
+        return Err(
+            store.damaged("rows of `chain` do not match the events, but the affected chain could not be determined")
+        );
+    }
+    Ok(())
+}
+
+/// The runs that the events of these agents form, except for each agent's last one.
+fn expected_runs(store: &Store, agents: &HashSet<AgentKey>) -> Result<HashMap<AgentKey, Vec<Run>>, StoreError> {
+    let mut runs: HashMap<AgentKey, Vec<Run>> = agents.iter().map(|agent| (*agent, Vec::new())).collect();
+    if agents.is_empty() {
+        return Ok(runs);
+    }
+    let mut events = Events::scan(store, 1)?;
+    events.seek_first();
+    while let Some(event) = events.event()? {
+        let found = event.location.zip(RecordRef::parse(event.bytes).ok());
+        if let Some((location, record)) = found
+            && let Some(runs) = runs.get_mut(&record.agent())
+        {
+            match runs.last_mut() {
+                Some(last) if last.is_continued_at(location) => last.count += 1,
+                _ => runs.push(Run { first: record.sequence(), location, count: 1 }),
+            }
+        }
+        events.next();
+    }
+    runs.values_mut().for_each(|runs| {
+        runs.pop();
+    });
+    Ok(runs)
+}
+
+/// Compares the rows of one agent with its runs.
+fn report_agent(store: &Store, agent: AgentKey, expected: &[Run], report: &mut Report<'_>) -> Result<(), StoreError> {
+    let mut expected = expected.iter().map(|run| (Run::key(agent, run.first), run.encode())).peekable();
+    let mut rows = store.rows(Family::Chain)?;
+    rows.seek(&agent.0);
+    while let Some((key, value)) = rows.row()?.filter(|(key, _)| key.starts_with(&agent.0)) {
+        while let Some((key, value)) = expected.next_if(|(expected, _)| expected[..] < *key) {
+            report.row(RowFault::expected(Family::Chain, &key, false, &value));
+        }
+        match expected.next_if(|(expected, _)| expected[..] == *key) {
+            Some((_, expected)) if expected[..] == *value => {}
+            Some((key, value)) => report.row(RowFault::expected(Family::Chain, &key, true, &value)),
+            None => report.row(RowFault::unexpected(Family::Chain, key)),
+        }
+        rows.next();
+    }
+    expected.for_each(|(key, value)| report.row(RowFault::expected(Family::Chain, &key, false, &value)));
+    Ok(())
+}
+
+/// Verifies that the runs of every agent cover its sequences from 1 to its head exactly once, and that there are no
+/// other runs. With `read_events`, also reads every event at the location that its run gives. Adds the agents whose rows
+/// are wrong to `affected`. Returns the sum of the digests of the runs.
+fn check(
+    store: &Store,
+    report: &mut Report<'_>,
+    read_events: bool,
+    affected: &mut HashSet<AgentKey>,
+) -> Result<u128, StoreError> {
     let mut agents = store.scan(Family::Agents)?;
     let mut runs = store.scan(Family::Chain)?;
     agents.seek_first();
@@ -58,6 +137,9 @@ pub fn check(store: &Store, report: &mut Report<'_>, read_events: bool) -> Resul
         coverage.close_last();
         run_digests = run_digests.wrapping_add(coverage.run_digests);
         let wrong = coverage.first_wrong.or((coverage.covered != coverage.head).then_some(coverage.covered + 1));
+        if wrong.is_some() && affected.len() < MAX_AFFECTED {
+            affected.insert(agent);
+        }
         if let Some(sequence) = wrong {
             let kind = BreakKind::Unreadable("its row in `chain` is missing or wrong".to_owned());
             report.broken(agent, &lookup::agent_name(store, agent), Sequence(sequence), kind);
