@@ -1,18 +1,17 @@
 //! `cairn key`: prints and changes the keys of the log. `docs/verification.md` describes the rotation of keys.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use uuid::Uuid;
 
 use super::args::KeyAction;
 use super::exit::{CommandResult, Exit, Failure, print};
 use crate::config::Loaded;
 use crate::ledger::store::Store;
 use crate::tlog::keys::Keys;
+use crate::tlog::new_log::NewLog;
 use crate::tlog::rows::LogRows;
 
 /// Prints or changes the keys of the log.
@@ -70,35 +69,14 @@ fn rotate(loaded: &Loaded) -> Result<String, Failure> {
 }
 
 fn new_log(loaded: &Loaded) -> Result<String, Failure> {
-    let config = loaded.config.log.tree();
-    let data_dir = &loaded.config.storage.data_dir;
-    let (key, checkpoint) = (config.key_path(data_dir), config.checkpoint_path(data_dir));
     // Opening the store also ensures that no server is running.
     let store = Store::open(&loaded.config.storage)?;
     let rows = LogRows::new(store.into());
-    let old = std::fs::read_to_string(&checkpoint).unwrap_or_default();
-    let old = old.lines().next().unwrap_or_default();
-    let origin = config.origin.clone().unwrap_or_else(|| format!("cairn/{}", Uuid::new_v4()));
-    if origin == old {
-        return Err(format!("log.origin: {origin:?} is the name of the old log; set another name first").into());
-    }
-    let suffix = Uuid::new_v4().simple().to_string();
-    for path in [&key, &checkpoint] {
-        rename_old(path, &suffix)?;
-    }
-    rows.reset(&origin)?;
+    let new_log = NewLog::new(rows.clone(), &loaded.config.log.tree(), &loaded.config.storage.data_dir);
+    let origin =
+        new_log.and_then(|new_log| new_log.begin().map(|()| new_log.origin)).map_err(|error| error.to_string())?;
     rows.store().stop_background_work();
     Ok(format!(
         "The next start of the server begins the log {origin} with a new key, over all events stored by then.\n"
     ))
-}
-
-/// Renames a file to `.old-{suffix}`. A missing file is not an error.
-fn rename_old(path: &Path, suffix: &str) -> Result<(), Failure> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".old-{suffix}"));
-    match std::fs::rename(path, path.with_file_name(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display()).into()),
-        _ => Ok(()),
-    }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cairn_proof::files::replace;
+use cairn_proof::files;
 use cairn_proof::tree::note_keys;
 use rand_core::OsRng;
 use signed_note::{Note, NoteError, Signer, StandardSigner, generate_key};
@@ -86,7 +86,10 @@ impl Keys {
             let origin = origin.get_or_insert_with(|| signer.name().to_owned());
             if signer.name() != origin {
                 let name = signer.name();
-                return Err(invalid(format!("the key belongs to the log {name:?}, and this log is {origin:?}")));
+                return Err(invalid(format!(
+                    "the key belongs to the log {name:?}, and this log is {origin:?}; if `cairn key new-log` did not \
+                     finish, run it again"
+                )));
             }
             keys.verifiers.push(verifier_key(line, &signer).ok_or_else(|| invalid("malformed signer key".to_owned()))?);
             keys.signers.push(signer);
@@ -100,15 +103,12 @@ impl Keys {
     /// When the file exists already, or cannot be written.
     pub fn create(path: &Path, origin: &str) -> Result<Keys, KeyError> {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
-        if path.try_exists().map_err(failed)? {
-            return Err(failed(io::ErrorKind::AlreadyExists.into()));
-        }
         let (signer_key, _) = generate_key(&mut OsRng, origin);
-        replace(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
+        files::create(path, format!("{signer_key}\n").as_bytes()).map_err(failed)?;
         Keys::read(path, origin)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// Adds a new key to the key file, and returns its verifier key.
+    /// Adds a new key to the key file, to those that it has then, and returns its verifier key.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -116,8 +116,7 @@ impl Keys {
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let name = self.signers.first().map_or("", |signer| signer.name());
         let (signer_key, verifier_key) = generate_key(&mut OsRng, name);
-        let existing = std::fs::read_to_string(path).map_err(failed)?;
-        replace(path, format!("{}\n{signer_key}\n", existing.trim_end()).as_bytes()).map_err(failed)?;
+        files::change(path, |existing| format!("{}\n{signer_key}\n", existing.trim_end())).map_err(failed)?;
         Ok(verifier_key)
     }
 

@@ -10,6 +10,7 @@
 //! | [`rows`] | the log on disk |
 //! | [`keys`] | the signing keys and their file |
 //! | [`checkpoint`] | signs checkpoints; the file with the last one |
+//! | [`new_log`] | begins a new log |
 //! | [`sequencer`] | the consumer: makes every committed event a leaf, and signs the tree |
 //! | [`signed`] | a signed tree and its proofs |
 //! | [`prover`] | proofs of many events |
@@ -23,6 +24,7 @@ mod config;
 pub mod keys;
 pub mod leaf;
 mod log;
+pub mod new_log;
 mod prover;
 pub mod rows;
 mod sequencer;

@@ -199,14 +199,14 @@ impl LogRows {
         Ok(row.map(|row| String::from_utf8_lossy(&row).into_owned()))
     }
 
-    /// Removes the log and stores another origin. The next start derives the log again from the events.
+    /// Removes the log and stores another origin, at once. The next start derives the log again from the events.
     ///
     /// # Errors
     /// When the database cannot be written.
     pub fn reset(&self, origin: &str) -> Result<(), StoreError> {
-        self.store.clear(Family::Log)?;
-        self.store.clear(Family::Tiles)?;
-        let mut batch = self.store.batch(origin.len() + 64);
+        let mut batch = self.store.batch(origin.len() + 256);
+        self.store.delete_all(&mut batch, Family::Log)?;
+        self.store.delete_all(&mut batch, Family::Tiles)?;
         checks::origin().put_row(&self.store, &mut batch, ORIGIN, origin.as_bytes())?;
         self.store.write_synced(batch)
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::audit::oracle::{Oracle, SendResults, send};
@@ -283,6 +284,32 @@ async fn a_removed_data_directory_ends_the_server_and_one_of_another_user_is_ref
     let log = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{log}");
     assert!(log.contains("Permission denied") && log.contains("storage.data_dir"), "{log}");
+}
+
+/// A lock on a file protects nothing once the file is removed, so the directory is locked as well; and a server that was
+/// stopped for a while checks it before it writes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_is_refused_although_the_lock_file_was_removed_while_the_first_one_was_stopped() {
+    let data = TempDir::new().unwrap();
+    let mut first = Process::start(data.path(), &[]);
+    send(first.url.clone(), 1, 20).await;
+    let pid = Pid::from_child(&first.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    std::fs::remove_file(data.path().join("LOCK")).unwrap();
+    let mut second = cairn();
+    second.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
+    let second = second.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").output().unwrap();
+    let log = String::from_utf8_lossy(&second.stdout).into_owned() + &String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(3) && log.contains("in use by another process"), "{log}");
+    let client = reqwest::Client::new();
+    let event = client.post(format!("{}/v1/events", first.url)).header("content-type", "application/json");
+    let event = tokio::spawn(event.body(r#"{"agent_id":"late"}"#).send());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    kill_process(pid, Signal::CONT).unwrap();
+    let stored = event.await.unwrap().is_ok_and(|answer| answer.status() == 201);
+    assert!(!stored, "an event was stored after the lock was lost");
+    eventually("the exit", async || first.child.try_wait().unwrap().is_some()).await;
+    assert_eq!(first.child.wait().unwrap().code(), Some(3));
 }
 
 /// A ledger with a table file and a write-ahead log, and its acknowledged events.

@@ -1,5 +1,11 @@
 //! Keys of the log and their rotation, new logs, and receipts.
 
+use std::sync::Arc;
+
+use cairn::ledger::store::{StorageConfig, Store};
+use cairn::tlog::keys::Keys;
+use cairn::tlog::new_log::NewLog;
+use cairn::tlog::rows::LogRows;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -7,7 +13,7 @@ use crate::log::checkpoints::{
     assert_signing_stopped, frequent_checkpoints, open_checkpoint, store_events, verifier_keys, wait_until_signed,
 };
 use crate::log::merkle::{Node, leaf_hash, node, root_of_inclusion};
-use crate::support::harness::{TestServer, run_text};
+use crate::support::harness::{TestServer, cairn, run_text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_new_key_checkpoints_have_both_signatures_until_the_old_key_is_retired() {
@@ -128,4 +134,72 @@ async fn with_wait_checkpoint_the_answer_contains_a_receipt() {
     assert_eq!((answer.status.as_u16(), &answer.json()["receipt"]), (201, &json!(null)));
     assert!(answer.text.contains(r#","receipt":null}"#));
     server.stop().await.unwrap();
+}
+
+/// What a process leaves that was killed after each step of `cairn key new-log`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_log_that_was_interrupted_signs_nothing_under_the_old_name() {
+    for steps in 0..=NewLog::STEPS.len() {
+        let data = TempDir::new().unwrap();
+        let data_dir = data.path().to_str().unwrap();
+        let config = frequent_checkpoints(data.path());
+        let server = TestServer::start(&config).await;
+        store_events(&server, 300).await;
+        wait_until_signed(&server, 300).await;
+        server.stop().await.unwrap();
+        let old_key = verifier_keys(data.path()).remove(0);
+        let old_origin = old_key.split('+').next().unwrap();
+        {
+            let storage = StorageConfig { data_dir: data.path().to_owned(), ..StorageConfig::default() };
+            let rows = LogRows::new(Arc::new(Store::open(&storage).unwrap()));
+            let new_log = NewLog::new(rows, &config.log.tree(), data.path()).unwrap();
+            NewLog::STEPS.into_iter().take(steps).for_each(|step| step(&new_log).unwrap());
+        }
+        let is_interrupted = (1..NewLog::STEPS.len()).contains(&steps);
+        if is_interrupted {
+            assert_signing_stopped(&config, "cairn key new-log").await;
+            assert!(steps > 1 || verifier_keys(data.path()) == [old_key.clone()], "no key was created");
+            let (code, output, errors) = run_text(&["key", "new-log", "--data-dir", data_dir]);
+            assert_eq!(code, 0, "{output}{errors}");
+        }
+        let server = TestServer::start(&config).await;
+        store_events(&server, 5).await;
+        wait_until_signed(&server, 305 + u64::from(is_interrupted)).await;
+        server.stop().await.unwrap();
+        let key = verifier_keys(data.path()).remove(0);
+        assert_eq!(key.starts_with(&format!("{old_origin}+")), steps == 0, "after {steps} steps: {key}");
+        assert_eq!(key == old_key, steps == 0, "after {steps} steps");
+        let (code, output, _) = run_text(&["verify", "--all", "--data-dir", data_dir]);
+        assert_eq!(code, 0, "{output}");
+    }
+}
+
+#[test]
+fn rotations_at_the_same_time_lose_no_key() {
+    let data = TempDir::new().unwrap();
+    let path = data.path().join("log.key");
+    Keys::create(&path, "the/log").unwrap();
+    // Left by a process that was killed while it rotated.
+    std::fs::write(data.path().join("log.key.99-0.new"), "unfinished").unwrap();
+    for round in 1..=3 {
+        let rotations: Vec<_> = (0..6)
+            .map(|_| {
+                let mut command = cairn();
+                command.args(["key", "rotate", "--data-dir", data.path().to_str().unwrap()]);
+                command.stdout(std::process::Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut rotation in rotations {
+            assert!(rotation.wait().unwrap().success());
+        }
+        assert_eq!(verifier_keys(data.path()).len(), 1 + 6 * round);
+    }
+    let names: Vec<_> = std::fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["log.key"]);
+    let creations: Vec<bool> = std::thread::scope(|scope| {
+        let create = || Keys::create(&data.path().join("other.key"), "the/log").is_ok();
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(create)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(creations.iter().filter(|created| **created).count(), 1, "a key is created once");
 }

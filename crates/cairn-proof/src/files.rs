@@ -3,8 +3,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::evidence::follow::{LogError, LogSource};
@@ -19,12 +20,10 @@ use crate::tree::{WIDTH, note_keys};
 /// # Errors
 /// When the file cannot be written. It keeps its old content, unless only the sync of the directory failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // A fixed name, not a random one: the next write removes a file that a crash left behind.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
+    let new = with_suffix(path, "new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -36,6 +35,95 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)?;
     // The rename survives a power loss only after the directory is synced.
     File::open(folder)?.sync_all()
+}
+
+/// Creates a file with this content, atomically and durably, readable by its owner only. Missing directories are created.
+///
+/// # Errors
+/// When the file exists, whoever created it, or cannot be written.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = write_new(path, bytes)?;
+    // Unlike a rename, a link does not replace a file that another process has created in the meantime.
+    let linked = fs::hard_link(&new, path);
+    fs::remove_file(&new)?;
+    linked?;
+    File::open(folder)?.sync_all()
+}
+
+/// Replaces the content of a file by what `change` makes of it, atomically and durably. Processes that change a file at the
+/// same time do so one after the other, so that none overwrites what another has written.
+///
+/// # Errors
+/// When the file does not exist, or cannot be read or written. It keeps its content then.
+pub fn change(path: &Path, change: impl FnOnce(String) -> String) -> io::Result<()> {
+    // The lock is on the content that is replaced: whoever waited for it opens the new content and locks that.
+    let locked = loop {
+        let file = File::open(path)?;
+        file.lock()?;
+        let (own, present) = (file.metadata()?, fs::metadata(path)?);
+        if (own.dev(), own.ino()) == (present.dev(), present.ino()) {
+            break file;
+        }
+    };
+    remove_left_behind(path)?;
+    let mut text = String::new();
+    (&locked).read_to_string(&mut text)?;
+    let new = write_new(path, change(text).as_bytes())?;
+    fs::rename(&new, path)?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Renames a file by adding a suffix to its name, durably.
+///
+/// # Errors
+/// When the file does not exist or cannot be renamed.
+pub fn rename_to(path: &Path, suffix: &str) -> io::Result<()> {
+    fs::rename(path, with_suffix(path, suffix))?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Writes a file beside `path` whose name no other running process uses.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let new = with_suffix(path, &format!("{}-{count}.new", std::process::id()));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written.map(|()| new)
+}
+
+/// Removes the new content that killed processes left beside `path`. The caller holds the lock, so nobody else writes any.
+fn remove_left_behind(path: &Path) -> io::Result<()> {
+    let prefix = with_suffix(path, "");
+    let prefix = prefix.file_name().unwrap_or_default().as_encoded_bytes();
+    for entry in fs::read_dir(folder_of(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(prefix) && name.as_encoded_bytes().ends_with(b".new") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Returns the verifier keys of a command-line argument, which is a key or the path of a file with keys.

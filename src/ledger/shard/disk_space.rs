@@ -12,6 +12,9 @@ use crate::ledger::store::config::StorageConfig;
 /// The interval between measurements.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The age of the last check of the data directory above which the process was stopped.
+const MAX_CHECK_AGE: Duration = Duration::from_secs(3);
+
 /// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFull {
@@ -25,6 +28,10 @@ pub enum DiskFull {
 pub struct DiskSpace {
     /// Identifies the data directory that was opened.
     identity: (u64, u64),
+    /// The origin of `checked_ms`.
+    start: Instant,
+    /// When the identity was last checked, in ms since the start.
+    checked_ms: AtomicU64,
     min_free_bytes: AtomicU64,
     max_bytes: AtomicU64,
     free_bytes: AtomicU64,
@@ -51,6 +58,8 @@ impl DiskSpace {
     pub fn new(config: &StorageConfig) -> std::io::Result<DiskSpace> {
         let space = DiskSpace {
             identity: identity(&config.data_dir)?,
+            start: Instant::now(),
+            checked_ms: AtomicU64::new(0),
             min_free_bytes: AtomicU64::new(config.min_free_bytes.as_u64()),
             max_bytes: AtomicU64::new(config.max_bytes.as_u64()),
             free_bytes: AtomicU64::new(u64::MAX),
@@ -97,14 +106,25 @@ impl DiskSpace {
         Ok(())
     }
 
-    /// Whether the data directory was removed or replaced. Files that the database writes afterwards have no name, and
-    /// are lost when the process ends.
+    /// Whether the data directory was removed or replaced, or the file LOCK in it, which another server may have locked
+    /// anew. Files that the database writes afterwards have no name, and are lost when the process ends.
     pub fn is_data_dir_gone(&self, data_dir: &Path) -> bool {
-        match identity(data_dir) {
+        let is_gone = match identity(data_dir) {
             Ok(identity) => identity != self.identity,
             // Any other error may be temporary.
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if !is_gone {
+            self.checked_ms.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
+        is_gone
+    }
+
+    /// Whether the last check is so long ago that the process was stopped in between: then the directory must be checked
+    /// before the next write. `now` is the present time.
+    pub fn was_paused(&self, now: Instant) -> bool {
+        let now_ms = now.saturating_duration_since(self.start).as_millis() as u64;
+        now_ms.saturating_sub(self.checked_ms.load(Ordering::Relaxed)) > MAX_CHECK_AGE.as_millis() as u64
     }
 
     /// The limit that was reached; `None` while new events are accepted.

@@ -237,6 +237,11 @@ impl Shard {
             .and_then(|()| self.put_rows(commit, heads))
             .map_err(|error| CommitError::Failed(error.to_string()))?;
         let started = Instant::now();
+        if self.space.was_paused(started) && self.space.is_data_dir_gone(self.store.path()) {
+            return Err(CommitError::Failed(
+                "the data directory was removed or replaced while it was in use".to_owned(),
+            ));
+        }
         let rows = std::mem::replace(&mut commit.rows, self.store.batch(0));
         let recent = std::mem::replace(&mut commit.recent, CommittedBatch::new(commit.tail.next, 0));
         let result = self.commit.commit(rows);

@@ -5,6 +5,7 @@
 pub mod config;
 mod open;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
@@ -120,10 +121,15 @@ pub enum CommitError {
 /// An open database. Shared by all threads; RocksDB does its own locking.
 pub struct Store {
     db: DB,
+    /// Locks the data directory for writing, until the store is closed.
+    _lock: Option<File>,
     path: PathBuf,
     /// Whether a commit waits until it is on disk: `storage.sync`.
     sync: bool,
 }
+
+/// No key is that long.
+const AFTER_EVERY_KEY: [u8; 64] = [0xFF; 64];
 
 /// Rows that are written atomically.
 pub struct Batch {
@@ -203,6 +209,12 @@ impl Store {
         Ok(())
     }
 
+    /// Adds the removal of every row of a family to a batch.
+    pub fn delete_all(&self, batch: &mut Batch, family: Family) -> Result<(), StoreError> {
+        batch.rows.delete_range_cf(self.family(family)?, &[][..], &AFTER_EVERY_KEY[..]);
+        Ok(())
+    }
+
     /// Writes a batch atomically, and waits until it is on disk if `storage.sync` is set.
     ///
     /// # Errors
@@ -242,8 +254,7 @@ impl Store {
     /// Removes every row of a family.
     pub fn clear(&self, family: Family) -> Result<(), StoreError> {
         let handle = self.family(family)?;
-        let after_every_key = [0xFF; 64];
-        self.db.delete_range_cf(handle, &[][..], &after_every_key[..]).map_err(|error| self.failed(error.as_ref()))
+        self.db.delete_range_cf(handle, &[][..], &AFTER_EVERY_KEY[..]).map_err(|error| self.failed(error.as_ref()))
     }
 
     /// Stops flushes and compactions, so that closing does not wait for them.

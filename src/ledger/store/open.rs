@@ -1,7 +1,7 @@
 //! Opens the database. Its settings and their reasons are also in `docs/adr/0010-write-ahead-log-settings.md`,
 //! `docs/adr/0012-lz4-by-default.md` and `docs/adr/0013-database-settings-for-random-keys.md`.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -62,8 +62,9 @@ impl Store {
     pub fn open(config: &StorageConfig) -> Result<Store, StoreError> {
         let path = &config.data_dir;
         create_directory(path)?;
-        let memory = Memory::new(config.memory_bytes.as_u64());
         let deadline = Instant::now() + LOCK_WAIT;
+        let lock = lock_directory(path, deadline)?;
+        let memory = Memory::new(config.memory_bytes.as_u64());
         let db = loop {
             let families = Family::ALL.map(|family| descriptor(family, &memory, config.compression));
             match open_in_own_thread(|| DB::open_cf_descriptors(&database_options(&memory), path, families)) {
@@ -75,7 +76,7 @@ impl Store {
                 Err(error) => return Err(StoreError::Database { path: path.clone(), message: error.into() }),
             }
         };
-        Ok(Store { db, path: path.clone(), sync: config.sync })
+        Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync })
     }
 
     /// Opens the database for reading, even while another process writes to it. See
@@ -106,9 +107,24 @@ impl Store {
             Family::ALL.into_iter().filter(|family| existing_families.iter().any(|name| name == family.name()));
         let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
         let db = DB::open_cf_descriptors_as_secondary(&options, path, private_dir, families).map_err(failed)?;
-        let store = Store { db, path: path.to_owned(), sync: true };
+        let store = Store { db, _lock: None, path: path.to_owned(), sync: true };
         store.catch_up()?;
         Ok(store)
+    }
+}
+
+/// Locks the data directory itself, in addition to the database's lock on its file LOCK: a lock on a file protects nothing
+/// once somebody has removed that file. `None` if the file system cannot lock directories, as network file systems may.
+fn lock_directory(path: &Path, deadline: Instant) -> Result<Option<File>, StoreError> {
+    let failed = |source| StoreError::Directory { path: path.to_owned(), source };
+    let directory = File::open(path).map_err(failed)?;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_WAIT / 50),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
     }
 }
 
@@ -145,7 +161,7 @@ fn create_directory(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     // A new directory survives a power loss only if its entry in the parent is on disk, too.
     for parent in absolute.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&existing)) {
-        fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
     }
     Ok(())
 }
