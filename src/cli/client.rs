@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::blocking::{Client as HttpClient, RequestBuilder, Response};
-use reqwest::header::LINK;
+use reqwest::header::{LINK, LOCATION};
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, StatusCode};
 use serde_json::Value;
 
@@ -106,7 +107,8 @@ impl Client {
             return Err(Failure::usage(format!("{expected}, found {url:?}")));
         }
         let key = connect.api_key_file.as_deref().map(read_key).transpose()?;
-        let mut client = HttpClient::builder().timeout(REQUEST_TIMEOUT);
+        // A server that redirects would decide which other server gets the key, and whose log is verified.
+        let mut client = HttpClient::builder().timeout(REQUEST_TIMEOUT).redirect(Policy::none());
         if is_loopback(url) || socket.is_some() {
             // Requests to this machine must not go through a proxy.
             client = client.no_proxy();
@@ -166,7 +168,7 @@ impl Client {
             false => format!("http://{}", connect_address(address)),
         };
         // The address belongs to this machine, so requests must not go through a proxy.
-        let client = HttpClient::builder().no_proxy().build()?;
+        let client = HttpClient::builder().no_proxy().redirect(Policy::none()).build()?;
         Ok(Client { client, url, socket: None, key: None })
     }
 
@@ -245,7 +247,9 @@ impl Client {
             let answer = self.send(self.client.get(format!("{}{path}", self.url)), &path);
             Some(answer.map(|(page, link)| {
                 // <path>; rel="next"
-                next = link.and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+                let path = link.and_then(|link| Some(link.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+                // Anything else could name another server.
+                next = path.filter(|path| path.starts_with('/'));
                 page
             }))
         })
@@ -265,6 +269,15 @@ impl Client {
     /// The failure for an error response, with the beginning of its body, which is untrusted.
     fn error_response(&self, path: &str, response: Response) -> Failure {
         let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+            let to = sanitize(to.unwrap_or("another URL"));
+            return format!(
+                "{}{path} answered {status} to {to}, which is not followed: give that URL if you trust it",
+                self.url()
+            )
+            .into();
+        }
         let mut body = Vec::new();
         // If the body cannot be read, the part that was read is shown.
         let _ = response.take(SHOWN_BYTES).read_to_end(&mut body);

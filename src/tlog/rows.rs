@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use crate::ledger::format::checks;
 use crate::ledger::format::keys::{Location, Position, ShardId};
-use crate::ledger::format::record::Record;
+use crate::ledger::format::record::{Record, RecordRef};
+use crate::ledger::read::events::Events;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Batch, Family, Rows, Store, StoreError};
 
@@ -112,6 +113,38 @@ impl Runs<'_> {
         let run = run.ok_or_else(|| self.store.damaged("a run of the log cannot be read"))?;
         self.rows.next();
         Ok(Some(run))
+    }
+}
+
+/// Iterates over the events of consecutive leaves, with one iterator over the runs and one over the events. Looking up
+/// each leaf took 15 us.
+pub struct LeafEvents<'s> {
+    runs: Runs<'s>,
+    run: Run,
+    next_run: Option<Run>,
+    /// The next leaf.
+    leaf: u64,
+    events: Events<'s>,
+}
+
+impl LeafEvents<'_> {
+    /// The event of the next leaf. The leaf must be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the event is missing or damaged.
+    pub fn take_next(&mut self) -> Result<RecordRef<'_>, StoreError> {
+        let LeafEvents { runs, run, next_run, leaf, events } = self;
+        while let Some(next) = next_run.filter(|next| next.leaf <= *leaf) {
+            *run = next;
+            *next_run = runs.take_next()?;
+        }
+        let offset = leaf.saturating_sub(run.leaf);
+        let location = Location { position: Position(run.location.position.0.saturating_add(offset)), ..run.location };
+        let number = *leaf;
+        *leaf += 1;
+        let record = events.at(location)?;
+        let record = record.ok_or_else(|| runs.store.damaged(format!("the event of leaf {number} is missing")))?;
+        lookup::parse(runs.store, location, record)
     }
 }
 
@@ -284,6 +317,20 @@ impl LogRows {
     pub fn event_of(&self, leaf: u64) -> Result<Record, StoreError> {
         let record = lookup::record(&self.store, self.location_of(leaf)?)?;
         record.ok_or_else(|| self.store.damaged(format!("the event of leaf {leaf} is missing")))
+    }
+
+    /// Iterates over the events of leaves from `first` on, which must be in the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn events_from(&self, first: u64) -> Result<LeafEvents<'_>, StoreError> {
+        let mut rows = self.store.rows(Family::Log)?;
+        rows.seek_for_prev(&leaf_key(first));
+        let mut runs = Runs { store: &self.store, rows };
+        let run = runs.take_next()?.filter(|run| run.leaf <= first);
+        let run = run.ok_or_else(|| self.store.damaged(format!("leaf {first} has no event")))?;
+        let next_run = runs.take_next()?;
+        Ok(LeafEvents { runs, run, next_run, leaf: first, events: Events::new(&self.store)? })
     }
 
     /// The edge of the tree, computed from what is stored: leaves from events, the other levels from the tiles below

@@ -107,9 +107,10 @@ impl SignedTree {
         let first = index.checked_mul(WIDTH as u64).ok_or(Error::IndexesNotInTree)?;
         let end = first.checked_add(count as u64).filter(|&end| end <= self.size).ok_or(Error::IndexesNotInTree)?;
         let mut bundle = Vec::with_capacity(count * 192);
-        for leaf in first..end {
-            let record = self.rows.event_of(leaf).map_err(|error| Error::InvalidInput(error.to_string()))?;
-            let data = leaf::data(record.as_ref());
+        let failed = |error: StoreError| Error::InvalidInput(error.to_string());
+        let mut events = self.rows.events_from(first).map_err(failed)?;
+        for _ in first..end {
+            let data = leaf::data(events.take_next().map_err(failed)?);
             // An agent's id has at most 256 bytes, so the length fits.
             bundle.extend_from_slice(&(data.len() as u16).to_be_bytes());
             bundle.extend_from_slice(&data);

@@ -7,6 +7,7 @@ pub mod oracle;
 pub mod packages;
 pub mod partial_packages;
 pub mod query;
+pub mod readers;
 pub mod rows;
 pub mod vectors;
 pub mod verify;

@@ -167,6 +167,13 @@ impl Disk {
                     self.names.insert(to.to_owned(), file);
                 }
             }
+            ("linkat", _) => {
+                // Descriptors of the working directory are no strings.
+                let paths: Vec<String> = texts().collect();
+                if let (Some(from), Some(to)) = (self.name(&paths[0]), self.name(&paths[1])) {
+                    self.names.insert(to.to_owned(), self.names[from]);
+                }
+            }
             ("mmap", _) => {
                 let is_written = call.arguments.contains("MAP_SHARED") && call.arguments.contains("PROT_WRITE");
                 assert!(

@@ -82,6 +82,14 @@ pub enum StoreError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The directory for the temporary files of a reader cannot be used.
+    #[error("the directory for temporary files {path} cannot be used (environment variable TMPDIR): {source}")]
+    Temporary {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
     /// The directory contains no ledger.
     #[error("there is no ledger in {0}: has `cairn serve` run with this storage.data_dir?")]
     Missing(PathBuf),
