@@ -9,29 +9,29 @@ use tokio::net::TcpStream;
 
 use crate::support::harness::{Process, TestServer, config, eventually};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MIB: u64 = 1 << 20;
 
 /// A frame: RFC 9113, section 4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-const SETTINGS: u8 = 4;
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
-const END_HEADERS: u8 = 0x4;
+pub const SETTINGS: u8 = 4;
+pub const HEADERS: u8 = 1;
+pub const PING: u8 = 6;
+pub const END_HEADERS: u8 = 0x4;
 /// END_STREAM, too.
-const END: u8 = END_HEADERS | 0x1;
+pub const END: u8 = END_HEADERS | 0x1;
 
 /// The fields of a GET of `path`, in HPACK: indexed, and literal without indexing (RFC 7541, section 6.2.2).
-fn get(path: &str) -> Vec<u8> {
+pub fn get(path: &str) -> Vec<u8> {
     [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), &[0x01, 9], b"localhost"].concat()
 }
 
 /// The fields of a POST of JSON to `/v1/events`.
-fn post_of_events() -> Vec<u8> {
+pub fn post_of_events() -> Vec<u8> {
     let path = [&[0x83, 0x86, 0x04, 10], &b"/v1/events"[..]].concat();
     [&path[..], &[0x01, 9], b"localhost", &[0x0f, 0x10, 16], b"application/json"].concat()
 }

@@ -11,6 +11,7 @@ pub mod logging;
 pub mod pod;
 pub mod reload;
 pub mod scale;
+pub mod scale_hostile;
 pub mod scale_in_time;
 pub mod scale_memory;
 pub mod structure;
