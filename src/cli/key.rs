@@ -35,7 +35,7 @@ pub fn run(action: &KeyAction) -> CommandResult {
 
 /// Makes root act as the owner of `path` for the rest of the process, so that the server can read the files that are
 /// written. The files are readable by that user only.
-fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
+pub fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     // A missing path is reported by the code that needs it.
     let Ok(owner) = std::fs::metadata(path) else { return Ok(()) };

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::args::RepairArgs;
 use super::checkpoints;
 use super::exit::{CommandResult, Exit, Failure, print};
+use super::key::act_as_owner_of;
 use super::ledger::Reader;
 use super::progress::progress_bar;
 use crate::audit::repair::{Repaired, repair};
@@ -20,18 +21,27 @@ pub fn run(args: &RepairArgs) -> CommandResult {
     let loaded = args.config.load()?;
     let own = checkpoints::own(&loaded.config.log.tree(), &loaded.config.storage.data_dir)?;
     let repaired = match args.apply {
-        true => apply(&loaded, own)?,
-        false => {
-            let reader = Reader::open(&loaded.config.storage.data_dir)?;
-            run_on(&reader.store, reader.meta.shards, own, None)?
-        }
+        true => apply(&loaded, &own)?,
+        false => dry_run(&loaded, &own)?,
     };
     let is_whole = repaired.left.is_empty() && repaired.refused.is_none();
     let exit = if is_whole { Exit::Success } else { Exit::Invalid };
     print(if args.json { to_json(&repaired, args.apply) } else { to_text(&repaired, args.apply) }, exit)
 }
 
-fn apply(loaded: &Loaded, own: OwnCheckpoint) -> Result<Repaired, Failure> {
+fn dry_run(loaded: &Loaded, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
+    let reader = Reader::open(&loaded.config.storage.data_dir)?;
+    let find = || run_on(&reader.store, reader.meta.shards, own, None);
+    let found = find()?;
+    if found.rows.is_empty() && found.left.is_empty() && found.refused.is_none() {
+        return Ok(found);
+    }
+    reader.refresh()?;
+    find()
+}
+
+fn apply(loaded: &Loaded, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
+    act_as_owner_of(&loaded.config.storage.data_dir)?;
     // Opening the store also ensures that no server is running.
     let store = Arc::new(Store::open(&loaded.config.storage)?);
     let missing = || StoreError::Missing(loaded.config.storage.data_dir.clone());
@@ -44,13 +54,13 @@ fn apply(loaded: &Loaded, own: OwnCheckpoint) -> Result<Repaired, Failure> {
 /// The last checkpoint of the server, or why it is invalid.
 type OwnCheckpoint = Result<Option<checkpoints::VerifiedCheckpoint>, String>;
 
-fn run_on(store: &Arc<Store>, shards: u16, own: OwnCheckpoint, apply: Option<u64>) -> Result<Repaired, Failure> {
+fn run_on(store: &Arc<Store>, shards: u16, own: &OwnCheckpoint, apply: Option<u64>) -> Result<Repaired, Failure> {
     let own = match own {
         Ok(own) => own,
-        Err(why) => return Ok(Repaired { refused: Some(why), ..Repaired::default() }),
+        Err(why) => return Ok(Repaired { refused: Some(why.clone()), ..Repaired::default() }),
     };
     let checkpoints: Vec<_> =
-        own.into_iter().map(|own| ("the last checkpoint (log.checkpoint_file)".to_owned(), own.head)).collect();
+        own.iter().map(|own| ("the last checkpoint (log.checkpoint_file)".to_owned(), own.head.clone())).collect();
     let bar = progress_bar("events", None);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let shown = bar.clone();

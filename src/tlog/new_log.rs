@@ -39,6 +39,9 @@ pub enum NewLogError {
     Store(#[from] StoreError),
 }
 
+/// One step.
+pub type Step = fn(&NewLog) -> Result<(), NewLogError>;
+
 /// The steps to a new log, in their order. Each is atomic and on disk when it returns.
 pub struct NewLog {
     rows: LogRows,
@@ -75,8 +78,7 @@ impl NewLog {
     }
 
     /// The steps.
-    pub const STEPS: [fn(&NewLog) -> Result<(), NewLogError>; 3] =
-        [NewLog::reset_rows, NewLog::rename_key, NewLog::rename_checkpoint];
+    pub const STEPS: [Step; 3] = [NewLog::reset_rows, NewLog::rename_key, NewLog::rename_checkpoint];
 
     fn reset_rows(&self) -> Result<(), NewLogError> {
         Ok(self.rows.reset(&self.origin)?)

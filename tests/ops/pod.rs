@@ -306,7 +306,7 @@ fn files_that_root_writes_in_a_ledger_belong_to_its_owner() {
     let files = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
     files().for_each(|file| set(&file, 0o600, USER, USER));
     set(&data, 0o700, USER, USER);
-    for subcommand in [["key", "rotate"], ["key", "new-log"]] {
+    for subcommand in [["key", "rotate"], ["repair", "--apply"], ["key", "new-log"]] {
         succeeded(cairn().args(subcommand).arg("--data-dir").arg(&data).output().unwrap());
         for file in files() {
             let metadata = file.metadata().unwrap();

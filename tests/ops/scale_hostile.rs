@@ -146,8 +146,12 @@ async fn attack(url: &str, what: &str) {
         (0..count).flat_map(|number| frame(HEADERS, flags, 2 * number + 1, fields)).collect()
     };
     match what {
-        "batches of 512 events over 16 connections" => drop(send(url, Kind::Batch(512), 16, ATTACK).await),
-        "exports of 512 spans over 64 connections" => drop(send(url, Kind::Spans(512), 64, ATTACK).await),
+        "batches of 512 events over 16 connections" => {
+            send(url, Kind::Batch(512), 16, ATTACK).await;
+        }
+        "exports of 512 spans over 64 connections" => {
+            send(url, Kind::Spans(512), 64, ATTACK).await;
+        }
         "HTTP/2 reads with a window of zero" => {
             let first = [PREFACE, &zero_window, &requests(200, END, &get("/v1/events?limit=1000"))].concat();
             write_without_reading(url, 100, first, Vec::new()).await;
