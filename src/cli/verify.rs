@@ -126,7 +126,8 @@ fn verify_index(loaded: &Loaded, server: Option<&Client>, json: bool) -> Command
     if !json {
         let (events, wrong) = (&verdict["events_indexed"], &verdict["wrong_rows"]);
         let verdict = if is_valid { "valid".to_owned() } else { format!("{wrong} rows WRONG") };
-        lines.push(format!("index of {events} events: {verdict}"));
+        let on_disk = if server.is_some() { "" } else { " on disk" };
+        lines.push(format!("index of {events} events{on_disk}: {verdict}"));
     }
     print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
 }
