@@ -12,6 +12,8 @@ EXPECTED = [
     ("RejectedPositiveData", 400, r"cursor: expected a cursor from a Link header of this server"),
     # The limits depend on the size of the tree and on the other parameter.
     ("RejectedPositiveData", 400, r"expected 1 <= from <= to <= \d+"),
+    # Parameters that exclude each other.
+    ("RejectedPositiveData", 400, r"expected either agent_id, the id of an agent, or index=true"),
     # Until an event is under a checkpoint, its proof is answered with 503.
     ("ServerError", 503, r"not yet under a signed checkpoint"),
 ]
