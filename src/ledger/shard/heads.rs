@@ -159,7 +159,7 @@ mod tests {
         let store = Store::open(&config).unwrap();
         let mut heads = Heads::new(2, 4);
         let load = |heads: &mut Heads, n: usize| {
-            heads.load(&store, AgentKey([n as u8; 16]), || n.to_string().into()).unwrap();
+            heads.load(&store, AgentKey::of(&n.to_string()), || n.to_string().into()).unwrap();
             heads.evict();
         };
         (0..100).for_each(|n| load(&mut heads, n));
@@ -169,7 +169,7 @@ mod tests {
         for n in 0..100 {
             let mut head = Head::new(n.to_string().into());
             head.advance(Location { shard: ShardId(0), position: Position(n) }, 1, Hash::GENESIS);
-            store.put(&mut batch, Family::Agents, &[n as u8; 16], &head.agent.encode()).unwrap();
+            store.put(&mut batch, Family::Agents, &AgentKey::of(&n.to_string()).0, &head.agent.encode()).unwrap();
         }
         store.write(batch).unwrap();
         load(&mut heads, 0);
