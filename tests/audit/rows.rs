@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn::audit::verify::{self, Observer, RowFault, Summary};
+use cairn::ledger::format::keys::Agent;
 use cairn::ledger::store::{Family, StorageConfig, Store};
 use cairn::tlog::{checkpoint, keys::Keys};
 use cairn_proof::chain::{AgentKey, Break};
@@ -330,6 +331,32 @@ async fn nothing_is_repaired_if_events_are_missing() {
     let (code, output) = cairn(&["repair", "--apply"], data.path());
     assert!(code == 1 && output.contains("because the events are not whole"), "{output}");
     assert_eq!(cairn(&["verify", "--all"], data.path()), before);
+}
+
+/// A head that is longer than its chain, and an agent without events: as if events had been removed before they were leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_repaired_if_a_head_shows_that_events_are_missing() {
+    for without_events in [false, true] {
+        let data = ledger().await;
+        {
+            let ledger = Ledger::open(data.path());
+            let (mut key, row) = ledger.rows(Family::Agents)[2].clone();
+            let mut agent = Agent::decode(&row).unwrap();
+            (agent.sequence, agent.hash.0[0], agent.run.count) =
+                (agent.sequence.next(), !agent.hash.0[0], agent.run.count + 1);
+            if without_events {
+                agent.agent_id = "gone".into();
+                key = AgentKey::of("gone").0.to_vec();
+            }
+            ledger.write(Family::Agents, &[(key, Some(agent.encode()))]);
+            let id = ledger.rows(Family::ClientIds)[3].0.clone();
+            ledger.write(Family::ClientIds, &[(id, None)]);
+        }
+        let before = cairn(&["verify", "--all"], data.path());
+        let (code, output) = cairn(&["repair", "--apply"], data.path());
+        assert!(code == 1 && output.contains("because the events are not whole"), "{output}");
+        assert_eq!(cairn(&["verify", "--all"], data.path()), before);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,8 @@ pub struct Chains<'s> {
     chains: AgentMap<Option<ChainState>>,
     /// The number of agents with events in each shard. Set by [`Chains::compare_heads`].
     pub agents: Vec<u64>,
-    /// Whether no event broke its chain.
+    /// Whether no event broke its chain, and no head shows that events are missing. Heads are read by
+    /// [`Chains::compare_heads`].
     pub are_events_whole: bool,
 }
 
@@ -181,7 +182,7 @@ impl<'s> Chains<'s> {
 
     /// Compares a row of `agents` with the events, unless the chain is broken.
     fn compare_row(
-        &self,
+        &mut self,
         key: &[u8],
         row: &[u8],
         chain: Option<&ChainState>,
@@ -189,6 +190,8 @@ impl<'s> Chains<'s> {
     ) -> Result<(), StoreError> {
         let Some(chain) = chain else { return Ok(()) };
         let (Some(run), true) = (chain.run, key.len() == 16) else {
+            // The row of an agent may be the last trace of its events; one with the key of another agent is not.
+            self.are_events_whole &= Agent::decode_of(key, row).is_none();
             report.row(RowFault::unexpected(Family::Agents, key));
             return Ok(());
         };
@@ -201,6 +204,7 @@ impl<'s> Chains<'s> {
         let was_longer =
             stored.is_some_and(|agent| agent.sequence > chain.walk.sequence && agent.hash != chain.walk.hash);
         if was_longer {
+            self.are_events_whole = false;
             report.row(RowFault::new(Family::Agents, key, FaultKind::Wrong, Repair::Impossible));
         } else if !is_right && let Some(expected) = self.expected_row(chain)? {
             report.row(RowFault::expected(Family::Agents, key, true, &expected));

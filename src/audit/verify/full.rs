@@ -28,7 +28,7 @@ pub struct Summary {
     pub broken: u64,
     /// The number of rows that differ from what the events give.
     pub wrong_rows: u64,
-    /// Whether no event broke its chain; rows of other families may differ nevertheless.
+    /// Whether no event broke its chain, and no head shows that events are missing. Other rows may differ nevertheless.
     pub events_whole: bool,
     /// The verdict on the log; `None` if there is no log.
     pub log: Option<LogVerdict>,

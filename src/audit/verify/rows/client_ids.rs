@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::super::report::Report;
 use super::facts::{Digests, ReceiptTimes, facts};
-use super::fault::RowFault;
+use super::fault::{FaultKind, Repair, RowFault};
 use super::times::IdTime;
 use crate::ledger::format::keys::{Location, ShardId};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
+use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::walk::FieldValues;
 
@@ -50,7 +51,15 @@ pub fn report_faults(store: &Store, shards: u16, report: &mut Report<'_>) -> Res
         let found = record.and_then(|record| facts(&FieldValues::of(record.canonical()), &mut times).id());
         // A row that has been reported as wrong is not reported again.
         if found.is_none_or(|id| id.as_bytes() != key) {
-            report.row(RowFault::unexpected(Family::ClientIds, key));
+            let is_last_trace = match location {
+                Some(location) => {
+                    lookup::end_if_known(store, location.shard)?.is_none_or(|end| location.position >= end)
+                }
+                None => false,
+            };
+            // After the last event there may have been another one.
+            let repair = if is_last_trace { Repair::Impossible } else { Repair::Delete };
+            report.row(RowFault::new(Family::ClientIds, key, FaultKind::Unexpected, repair));
         }
         rows.next();
     }

@@ -43,7 +43,7 @@ pub fn facts(fields: &FieldValues<'_>, times: &mut ReceiptTimes) -> Facts {
 }
 
 /// The terms of an event with these fields, each once.
-pub fn terms(fields: &FieldValues<'_>) -> Terms {
+fn terms(fields: &FieldValues<'_>) -> Terms {
     let mut found = Terms::new();
     for field in terms::FIELDS {
         fields.get(field).into_iter().for_each(|value| terms::for_each(field, value, |term| found.push(term)));
@@ -98,7 +98,7 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Digests under new keys, for an index that has the events before these positions.
+    /// Digests under new seeds, for an index that has the events before these positions.
     pub fn new(indexed: &[Position]) -> Digests {
         Digests { seeds: [fastrand::u64(..), fastrand::u64(..)], indexed: indexed.into() }
     }

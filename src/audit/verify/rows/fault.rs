@@ -48,8 +48,7 @@ pub enum Repair {
 }
 
 impl RowFault {
-    /// A row without which the events cannot be found, or that counts or describes them wrongly: it must have `expected`
-    /// as its value.
+    /// A fault of the row with this key.
     pub fn new(family: Family, key: &[u8], kind: FaultKind, repair: Repair) -> RowFault {
         RowFault { family, key: key.to_vec(), kind, repair }
     }

@@ -5,11 +5,11 @@
 use serde_json::{Value, json};
 
 use super::super::report::{Observer, Report};
-use super::facts::{self, Digests};
+use super::facts::Digests;
 use super::fault::{FaultKind, Repair, RowFault};
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::RecordRef;
-use crate::ledger::format::terms::Term;
+use crate::ledger::format::terms::{self, Term};
 use crate::ledger::read::events::Events;
 use crate::ledger::read::index::{IndexRow, Postings, cursor_key, row_key};
 use crate::ledger::read::lookup;
@@ -149,7 +149,7 @@ impl<'s> IndexSnapshot<'s> {
         while let Some(event) = events.event()? {
             let found = event.location.zip(RecordRef::parse(event.bytes).ok());
             if let Some((location, record)) = found.filter(|(location, _)| digests.is_indexed(*location)) {
-                for term in facts::terms(&FieldValues::of(record.canonical())) {
+                for term in terms::of_event(record.canonical()) {
                     let found = Postings::new(self.store, term, location.shard)?.at_or_after(location.position)?;
                     if found != Some(location.position) {
                         let key = row_key(term, location.shard, location.position);
@@ -244,9 +244,7 @@ fn posted_wrongly(
     let mut right = 0;
     for location in IndexRow::locations(first, offsets) {
         let record = events.at(location)?.and_then(|bytes| RecordRef::parse(bytes).ok());
-        right += usize::from(
-            record.is_some_and(|record| facts::terms(&FieldValues::of(record.canonical())).contains(&term)),
-        );
+        right += usize::from(record.is_some_and(|record| terms::of_event(record.canonical()).contains(&term)));
     }
     Ok(match right {
         0 => Some(FaultKind::Unexpected),

@@ -41,7 +41,7 @@ pub struct RowCheck<'s> {
 }
 
 /// The sums of the digests of the stored rows; `None` if a row cannot be decoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct StoredSums {
     ids: Option<u128>,
     postings: Option<u128>,
