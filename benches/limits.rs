@@ -80,7 +80,7 @@ fn rocksdb(
     let agents: Vec<(AgentKey, Box<str>)> =
         (0..agents).map(|n| format!("agent-{n}")).map(|id| (AgentKey::of(&id), id.into())).collect();
     let shard = ShardId(0);
-    let mut frame = frame::FrameBuilder::default();
+    let mut frame = frame::FrameBuilder::new(Compression::Lz4);
     let unset = Location { shard, position: Position(0) };
     let mut runs = vec![Run { first: Sequence(1), location: unset, count: 0 }; agents.len()];
     let mut touched = HashSet::new();

@@ -28,6 +28,12 @@ def limit(*arguments):
     return [float(number) for number in output.split()]
 
 
+def model():
+    """The model of the processor, as the kernel names it."""
+    found = re.search(r"^model name\s*: (.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+    return found[1].strip() if found else "unknown"
+
+
 @contextlib.contextmanager
 def folder():
     """A temporary directory on the measured disk, because /tmp may be in memory."""
@@ -76,12 +82,12 @@ class Echo(Process):
 class Cairn(Process):
     """`cairn serve` with default settings, except for its addresses and the given settings."""
 
-    def __init__(self, data, **settings):
+    def __init__(self, data, binary=CAIRN, **settings):
         started = time.perf_counter()
         environment = {**os.environ, "CAIRN_LISTEN": "127.0.0.1:0", "CAIRN_ADMIN__LISTEN": "127.0.0.1:0",
                        "CAIRN_LOG__FORMAT": "json", "CAIRN_STORAGE__MAX_BYTES": "100GiB", **settings}
         self.data = data
-        self.child = subprocess.Popen([CAIRN, "serve", "--data-dir", data], stdout=subprocess.PIPE, text=True, env=environment)
+        self.child = subprocess.Popen([binary, "serve", "--data-dir", data], stdout=subprocess.PIPE, text=True, env=environment)
         line = next(line for line in map(json.loads, self.child.stdout) if line["message"] == "cairn is ready")
         self.listen, self.admin = line["listen"], line["admin"]
         assert urllib.request.urlopen(f"http://{self.admin}/readyz").status == 200

@@ -3,6 +3,7 @@
 use metrics::{Gauge, Unit, describe_gauge, gauge};
 
 use super::format::keys::ShardId;
+use super::ids::ClientIds;
 use super::read::committed::Committed;
 use super::read::follower::LagGauge;
 use super::read::index::Index;
@@ -17,6 +18,8 @@ pub struct LedgerMetrics {
     store_limit_bytes: Gauge,
     disk_free_bytes: Gauge,
     disk_reserve_bytes: Gauge,
+    recent_ids: Gauge,
+    recent_ids_bytes: Gauge,
     index_lag: LagGauge,
 }
 
@@ -37,6 +40,8 @@ impl LedgerMetrics {
         describe_gauge!("cairn_store_limit_bytes", Unit::Bytes, "Largest size of the ledger: storage.max_bytes.");
         describe_gauge!("cairn_disk_free_bytes", Unit::Bytes, "Free space on the disk.");
         describe_gauge!("cairn_disk_reserve_bytes", Unit::Bytes, "Least free space: storage.min_free_bytes.");
+        describe_gauge!("cairn_recent_ids", "Ids of clients that are only in memory and in the events.");
+        describe_gauge!("cairn_recent_ids_bytes", Unit::Bytes, "Memory of these ids.");
         let queue = |shard: ShardId| {
             let shard = shard.0.to_string();
             QueueGauges {
@@ -52,12 +57,14 @@ impl LedgerMetrics {
             store_limit_bytes: gauge!("cairn_store_limit_bytes"),
             disk_free_bytes: gauge!("cairn_disk_free_bytes"),
             disk_reserve_bytes: gauge!("cairn_disk_reserve_bytes"),
+            recent_ids: gauge!("cairn_recent_ids"),
+            recent_ids_bytes: gauge!("cairn_recent_ids_bytes"),
             index_lag: LagGauge::register("index"),
         }
     }
 
     /// Sets the gauges from the state of a running ledger.
-    pub fn observe(&self, queues: &[Queue], committed: &Committed, index: &Index, space: &DiskSpace) {
+    pub fn observe(&self, queues: &[Queue], committed: &Committed, ids: &ClientIds, index: &Index, space: &DiskSpace) {
         for (gauges, queue) in self.queues.iter().zip(queues) {
             let (events, bytes) = queue.used();
             gauges.events.set(events as f64);
@@ -69,6 +76,9 @@ impl LedgerMetrics {
         self.store_limit_bytes.set(space.limit_bytes() as f64);
         self.disk_free_bytes.set(space.free_bytes() as f64);
         self.disk_reserve_bytes.set(space.min_free_bytes() as f64);
+        let (bytes, recent) = ids.used();
+        self.recent_ids.set(recent as f64);
+        self.recent_ids_bytes.set(bytes as f64);
         self.index_lag.set(index.lag(committed));
     }
 }

@@ -39,6 +39,7 @@
 //! | [`shard`] | the write path: queue, seal, commit, recovery | `read` |
 
 pub mod format;
+pub mod ids;
 mod metrics;
 pub mod read;
 mod running;

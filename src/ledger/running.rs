@@ -10,6 +10,7 @@ use super::format::frame::FrameBuilder;
 use super::format::keys::{Location, ShardId, shard_of};
 use super::format::meta::{self, Meta};
 use super::format::record::Record;
+use super::ids::ClientIds;
 use super::metrics::LedgerMetrics;
 use super::read::committed::Committed;
 use super::read::index::Index;
@@ -33,6 +34,7 @@ pub struct Ledger {
     meta: Meta,
     queues: Vec<Queue>,
     committed: Arc<Committed>,
+    ids: Arc<ClientIds>,
     index: Arc<Index>,
     space: Arc<DiskSpace>,
     labels: Arc<DefaultLabels>,
@@ -72,11 +74,17 @@ impl Ledger {
         let space = Arc::new(DiskSpace::new(storage).map_err(directory)?);
         let committed = Arc::new(Committed::new(shards));
         let in_flight = IdsInFlight::default();
+        let ends = (0..shards).map(|shard| lookup::end(&store, ShardId(shard))).collect::<Result<Vec<_>, _>>()?;
+        if meta.is_former {
+            meta::upgrade(&store, &ends)?;
+        }
+        let ids = Arc::new(ClientIds::open(&store, &ends)?);
         let (mut queues, mut recovered) = (Vec::new(), Vec::new());
+        let recovery = Recovery { store: &store, hooks: &hooks, space: &space, committed: &committed, shards };
         for id in (0..shards).map(ShardId) {
             let (queue, receiver) = Queue::new(queue);
-            let dedup = Dedup::new(in_flight.clone(), shards, Arc::clone(&labels));
-            recovered.push((recover_shard(id, shards, &store, &hooks, &space, &committed, dedup)?, receiver));
+            let dedup = Dedup::new(Arc::clone(&ids), in_flight.clone(), shards, Arc::clone(&labels));
+            recovered.push((recovery.shard(id, dedup, FrameBuilder::new(storage.compression))?, receiver));
             queues.push(queue);
         }
         let index = Arc::new(Index::open(&store, &committed)?);
@@ -85,9 +93,10 @@ impl Ledger {
         for (shard, receiver) in recovered {
             threads.start_shard(shard, receiver).map_err(directory)?;
         }
+        threads.start_client_ids(&ids, &store).map_err(directory)?;
         threads.start_index(&index, &store, &committed).map_err(directory)?;
         threads.start_disk_watch(&space, store.path()).map_err(directory)?;
-        Ok((Ledger { store, meta, queues, committed, index, space, labels, metrics }, threads))
+        Ok((Ledger { store, meta, queues, committed, ids, index, space, labels, metrics }, threads))
     }
 
     /// Whether the data directory was removed or replaced while the ledger was open.
@@ -140,7 +149,7 @@ impl Ledger {
     /// # Errors
     /// When the database cannot be read.
     pub fn find(&self, id: Uuid) -> Result<Option<(Location, Record)>, StoreError> {
-        lookup::find(&self.store, id, self.meta.shards)
+        self.ids.find(&self.store, id)
     }
 
     /// Closes the queues for new events. The shards commit the events that are already in them.
@@ -150,7 +159,7 @@ impl Ledger {
 
     /// Sets the gauges of the ledger.
     pub fn observe(&self) {
-        self.metrics.observe(&self.queues, &self.committed, &self.index, &self.space);
+        self.metrics.observe(&self.queues, &self.committed, &self.ids, &self.index, &self.space);
     }
 }
 
@@ -160,32 +169,35 @@ fn labels_with_former_names(store: &Store, hooks: &LedgerHooks) -> Result<Defaul
     Ok(hooks.labels.clone().with_former_names(former.iter().map(String::as_str)))
 }
 
-/// Reads the position at which a shard continues, and fails if its last events or heads are inconsistent.
-fn recover_shard(
-    id: ShardId,
+/// What the shards of a ledger are recovered from and share.
+struct Recovery<'a> {
+    store: &'a Arc<Store>,
+    hooks: &'a LedgerHooks,
+    space: &'a Arc<DiskSpace>,
+    committed: &'a Arc<Committed>,
     shards: u16,
-    store: &Arc<Store>,
-    hooks: &LedgerHooks,
-    space: &Arc<DiskSpace>,
-    committed: &Arc<Committed>,
-    dedup: Dedup,
-) -> Result<Shard, StoreError> {
-    let tail = recover::tail(store, id)?;
-    recover::check(store, id, &tail)?;
-    committed.publish(id, tail.next, tail.agents, None);
-    Ok(Shard {
-        id,
-        shards,
-        store: Arc::clone(store),
-        commit: Arc::clone(&hooks.commit),
-        runtime: Handle::current(),
-        clock: Arc::clone(&hooks.clock),
-        space: Arc::clone(space),
-        committed: Arc::clone(committed),
-        metrics: ShardMetrics::register(),
-        dedup,
-        frame: FrameBuilder::default(),
-        tail,
-        last_reading: None,
-    })
+}
+
+impl Recovery<'_> {
+    /// Reads the position at which a shard continues, and fails if its last events or heads are inconsistent.
+    fn shard(&self, id: ShardId, dedup: Dedup, frame: FrameBuilder) -> Result<Shard, StoreError> {
+        let tail = recover::tail(self.store, id)?;
+        recover::check(self.store, id, &tail)?;
+        self.committed.publish(id, tail.next, tail.agents, None);
+        Ok(Shard {
+            id,
+            shards: self.shards,
+            store: Arc::clone(self.store),
+            commit: Arc::clone(&self.hooks.commit),
+            runtime: Handle::current(),
+            clock: Arc::clone(&self.hooks.clock),
+            space: Arc::clone(self.space),
+            committed: Arc::clone(self.committed),
+            metrics: ShardMetrics::register(),
+            dedup,
+            frame,
+            tail,
+            last_reading: None,
+        })
+    }
 }

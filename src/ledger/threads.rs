@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::ids::ClientIds;
 use super::read::committed::Committed;
 use super::read::index::Index;
 use super::shard::disk_space::{self, DiskSpace};
@@ -38,6 +39,15 @@ impl Threads {
         let name = format!("cairn-shard-{}", shard.id.0);
         self.shards.push(spawn(name, &self.on_failure, move || shard.run(&queue))?);
         Ok(())
+    }
+
+    /// Starts the thread that writes the ids of clients.
+    ///
+    /// # Errors
+    /// When the system cannot start a thread.
+    pub fn start_client_ids(&mut self, ids: &Arc<ClientIds>, store: &Arc<Store>) -> io::Result<()> {
+        let (ids, store) = (Arc::clone(ids), Arc::clone(store));
+        self.start_other("cairn-ids", move |stop| ids.follow(&store, stop).map_err(|error| error.to_string()))
     }
 
     /// Starts the thread that writes the index.

@@ -5,6 +5,7 @@ use std::path::Path;
 use cairn::ledger::format::frame::{self, Frame};
 use cairn::ledger::format::keys::{Agent, Run};
 use cairn::ledger::format::record::RecordRef;
+use cairn::ledger::store::Compression;
 use cairn_proof::chain::Sequence;
 use rocksdb::{DB, Options};
 use serde_json::{Value, json};
@@ -19,11 +20,10 @@ const FAMILIES: [&str; 10] =
 pub fn edit(data_dir: &Path, change: impl FnOnce(&DB)) {
     edit_frames(data_dir, |db| {
         replace_events(db, |key, value| {
-            let frame = Frame::decode(key, value);
-            let records = |frame: Frame<'_>| {
-                (0..frame.count()).map(|at| (frame.location(at).encode().to_vec(), frame.record(at).to_vec())).collect()
-            };
-            frame.map_or_else(|| vec![(key.to_vec(), value.to_vec())], records)
+            let mut unpacked = Vec::new();
+            let frame = frame::unpack(value, &mut unpacked).and_then(|()| Frame::decode(key, value, &unpacked));
+            let Some(frame) = frame else { return vec![(key.to_vec(), value.to_vec())] };
+            (0..frame.count()).map(|at| (frame.location(at).encode().to_vec(), frame.record(at).to_vec())).collect()
         });
         change(db);
         replace_events(db, |key, record| vec![(key.to_vec(), framed(&[record]))]);
@@ -46,7 +46,7 @@ fn replace_events(db: &DB, rows: impl Fn(&[u8], &[u8]) -> Vec<(Vec<u8>, Vec<u8>)
 
 /// A frame with these records.
 fn framed(records: &[&[u8]]) -> Vec<u8> {
-    let mut frame = frame::FrameBuilder::default();
+    let mut frame = frame::FrameBuilder::new(Compression::Lz4);
     records.iter().for_each(|record| frame.add(record));
     frame.finish().unwrap().to_vec()
 }

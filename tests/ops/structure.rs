@@ -12,7 +12,7 @@ use crate::support::modules::{Modules, SourceFile};
 
 /// The modules that each top-level module, and each submodule of the ledger, may import. Every module may also import
 /// `cairn_proof`, `text` and `runtime`.
-const IMPORTS: [(&str, &[&str]); 16] = [
+const IMPORTS: [(&str, &[&str]); 17] = [
     ("text", &[]),
     ("runtime", &[]),
     ("http", &[]),
@@ -20,7 +20,8 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     ("ledger::store", &[]),
     ("ledger::format", &["ledger::store"]),
     ("ledger::read", &["ledger::format", "ledger::store"]),
-    ("ledger::shard", &["ledger::read", "ledger::format", "ledger::store"]),
+    ("ledger::ids", &["ledger::read", "ledger::format", "ledger::store"]),
+    ("ledger::shard", &["ledger::ids", "ledger::read", "ledger::format", "ledger::store"]),
     ("ledger", &[]),
     ("ingest", &["auth", "http", "ledger"]),
     ("tlog", &["ledger"]),
@@ -36,7 +37,7 @@ const BANNED_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "manager"
 
 /// The entry of [`IMPORTS`] that a file belongs to.
 fn layer(module: &[String]) -> String {
-    let submodules = ["store", "format", "read", "shard"];
+    let submodules = ["store", "format", "read", "ids", "shard"];
     match module {
         [first, second, ..] if first == "ledger" && submodules.contains(&&**second) => format!("{first}::{second}"),
         [first, ..] => first.clone(),

@@ -7,8 +7,7 @@ use super::log::{LogRebuild, LogVerdict};
 use super::pool::{self, CheckedChunk, Share, Work};
 use super::report::{Observer, Report};
 use super::rows::facts::Digests;
-use super::rows::index::IndexSnapshot;
-use super::rows::{self, RowCheck, StoredSums, chain};
+use super::rows::{self, RowCheck, Snapshots, StoredSums, chain};
 use super::scan::{Leaves, Scan};
 use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::rows::Progress;
@@ -66,21 +65,21 @@ pub fn all(
         Err(error) => return Err(error),
     };
     let mut tree = progress.as_ref().map(|_| LogRebuild::new(store, checkpoints)).transpose()?;
-    let index = IndexSnapshot::take(store, shards)?;
-    let digests = Digests::new(index.cursors());
+    let snapshots = Snapshots::take(store, shards)?;
+    let digests = Digests::new(snapshots.index.cursors());
     // Rows and log are verified in the first pass.
-    let mut row_check = Some((RowCheck::new(store, shards, digests.clone())?, index));
+    let mut row_check = Some((RowCheck::new(store, shards, digests.clone(), &snapshots.ids)?, snapshots));
     let (mut first, mut events_whole) = (None, true);
     let mut agents_of_shards = vec![0; usize::from(shards)];
     for pass in 0..passes {
         let share = Share { pass, passes };
         let mut chains = Chains::new(store, shards, share);
-        let (mut check, index) = row_check.take().unzip();
+        let (mut check, snapshots) = row_check.take().unzip();
         let mut tree = tree.take();
         let work = Work { share, with_leaves: tree.is_some(), digests: check.as_ref().map(|_| digests.clone()) };
         let pass = Pass { store, jobs, work };
         let log = progress.as_ref().filter(|_| tree.is_some());
-        let (leaves, sums) = pass.run(log, index, &mut chains, tree.as_mut(), check.as_mut(), &mut report)?;
+        let (leaves, sums) = pass.run(log, snapshots, &mut chains, tree.as_mut(), check.as_mut(), &mut report)?;
         if let (Some(tree), Some(progress)) = (tree, &progress) {
             verdict = Some(tree.finish(store, progress, leaves, &mut report)?);
         }
@@ -111,7 +110,7 @@ impl Pass<'_> {
     fn run(
         &self,
         log: Option<&Progress>,
-        index: Option<IndexSnapshot<'_>>,
+        snapshots: Option<Snapshots<'_>>,
         chains: &mut Chains<'_>,
         mut tree: Option<&mut LogRebuild<'_>>,
         mut rows: Option<&mut RowCheck<'_>>,
@@ -121,8 +120,8 @@ impl Pass<'_> {
         let (verified, empty) = crossbeam_channel::bounded(2 * jobs + 2);
         std::thread::scope(|scope| {
             let (pool, results) = pool::start(scope, jobs, &self.work);
-            let sums = index.zip(self.work.digests.as_ref());
-            let sums = sums.map(|(index, digests)| scope.spawn(move || StoredSums::read(self.store, index, digests)));
+            let sums = snapshots.zip(self.work.digests.as_ref());
+            let sums = sums.map(|(snapshots, digests)| scope.spawn(move || StoredSums::read(snapshots, digests)));
             let reader = scope.spawn(|| Scan::new(self.store, pool, empty).run(log));
             for CheckedChunk { chunk, checks, postings } in results {
                 let events = chunk.events();

@@ -129,7 +129,8 @@ impl CheckedRows {
     }
 }
 
-fn own_check(key: &[u8], numbers: &[u8]) -> [u8; 4] {
+/// The check of a row by itself: the first bytes of SHA-256 over its key and its value.
+pub(super) fn own_check(key: &[u8], numbers: &[u8]) -> [u8; 4] {
     let digest = Sha256::new().chain_update(key).chain_update(numbers).finalize();
     digest.first_chunk().copied().unwrap_or_default()
 }

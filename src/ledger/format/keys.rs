@@ -171,6 +171,14 @@ pub fn shard_of(agent: AgentKey, shards: u16) -> ShardId {
     ShardId((u32::from_be_bytes([a, b, c, d]) % u32::from(shards.max(1))) as u16)
 }
 
+/// What the key of a cursor begins with.
+pub const CURSOR: &[u8] = b"cursor";
+
+/// The key of the cursor of a consumer in a shard, in the family of its rows. No other key there has this length.
+pub fn cursor_key(shard: ShardId) -> [u8; 8] {
+    join(&[CURSOR, &shard.0.to_be_bytes()])
+}
+
 /// The key in `times` of the first event of `shard` with the id time `ms`: see [`server_id`]. The value is the position
 /// of that event, as [`Position::encode`] writes it.
 pub fn time_key(shard: ShardId, ms: u64) -> [u8; 10] {

@@ -7,16 +7,21 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::checks::CheckedRows;
+use super::id_cursor;
 use super::keys::meta_keys::{
     FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED, SHARDS as SHARDS_KEY,
 };
-use super::keys::{ShardId, join};
+use super::keys::{Position, ShardId, join};
 use crate::ledger::store::{Family, Store, StoreError};
 use cairn_proof::chain::DefaultLabels;
 
 /// The version of the on-disk format. Raised when older programs cannot read what this one writes, or this one cannot
 /// read what older programs wrote.
-const FORMAT: u32 = 3;
+///
+/// Format 4 compresses frames before the commit, and writes the ids of clients behind it.
+const FORMAT: u32 = 4;
+/// The format before, which [`upgrade`] turns into the current one.
+const FORMER_FORMAT: u32 = 3;
 
 /// The repairs of a ledger: the time in ms since 1970, and the report, a JSON object.
 ///
@@ -39,7 +44,7 @@ pub fn repairs(store: &Store) -> Result<Vec<(u64, serde_json::Value)>, StoreErro
 /// rows.
 pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
     match key {
-        FORMAT_KEY => value == FORMAT.to_be_bytes(),
+        FORMAT_KEY => [FORMER_FORMAT, FORMAT].iter().any(|format| value == format.to_be_bytes()),
         SHARDS_KEY => value == shards.to_be_bytes(),
         INSTANCE_KEY => Uuid::from_slice(value).is_ok(),
         LABELS_KEY => serde_json::from_slice::<BTreeSet<String>>(value).is_ok(),
@@ -65,6 +70,8 @@ pub struct Meta {
     pub shards: u16,
     /// A random id that distinguishes this ledger from all others.
     pub instance: Uuid,
+    /// Whether the ledger has the format of an earlier version.
+    pub is_former: bool,
 }
 
 impl Meta {
@@ -76,10 +83,12 @@ impl Meta {
         let Some(format) = store.get(Family::Meta, FORMAT_KEY)? else { return Ok(None) };
         let format = format[..].try_into().map(u32::from_be_bytes);
         let format = format.map_err(|_| store.damaged("its format cannot be read"))?;
-        if format != FORMAT {
+        if ![FORMER_FORMAT, FORMAT].contains(&format) {
             return Err(StoreError::Mismatch {
                 path: store.path().to_owned(),
-                message: format!("its format is {format}, and this program supports format {FORMAT}"),
+                message: format!(
+                    "its format is {format}, and this program supports formats {FORMER_FORMAT} and {FORMAT}"
+                ),
             });
         }
         let damaged = || store.damaged("its metadata cannot be read");
@@ -88,6 +97,7 @@ impl Meta {
         Ok(Some(Meta {
             shards: shards[..].try_into().map(u16::from_be_bytes).map_err(|_| damaged())?,
             instance: Uuid::from_slice(&instance).map_err(|_| damaged())?,
+            is_former: format == FORMER_FORMAT,
         }))
     }
 
@@ -108,7 +118,7 @@ impl Meta {
             }
             return Ok(meta);
         }
-        let meta = Meta { shards, instance: Uuid::new_v4() };
+        let meta = Meta { shards, instance: Uuid::new_v4(), is_former: false };
         let mut batch = store.batch(0);
         store.put(&mut batch, Family::Meta, FORMAT_KEY, &FORMAT.to_be_bytes())?;
         store.put(&mut batch, Family::Meta, SHARDS_KEY, &shards.to_be_bytes())?;
@@ -116,6 +126,26 @@ impl Meta {
         store.write_durable(batch).map_err(|error| store.failed(&error.to_string()))?;
         Ok(meta)
     }
+}
+
+/// Gives a ledger of the former format the current one. `ends` are the positions after the last events of its shards: in the
+/// former format, all ids before them are in the database.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub fn upgrade(store: &Store, ends: &[Position]) -> Result<(), StoreError> {
+    let mut batch = store.batch(0);
+    for (shard, end) in ends.iter().enumerate() {
+        // The number of shards has 16 bits.
+        let (key, value) = id_cursor::row(ShardId(shard as u16), *end);
+        store.put(&mut batch, Family::ClientIds, &key, &value)?;
+    }
+    CheckedRows::meta(FORMAT_KEY).put_row(store, &mut batch, FORMAT_KEY, &FORMAT.to_be_bytes())?;
+    store.write_synced(batch)?;
+    tracing::info!(
+        "the ledger had format {FORMER_FORMAT} and has format {FORMAT} now: earlier versions cannot open it"
+    );
+    Ok(())
 }
 
 /// Returns the names of all current and former default labels, and stores those of `current`. The names distinguish

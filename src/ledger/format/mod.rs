@@ -3,7 +3,9 @@
 pub mod checks;
 pub mod clock_step;
 pub mod frame;
+pub mod id_cursor;
 pub mod keys;
 pub mod meta;
+pub mod packing;
 pub mod record;
 pub mod terms;

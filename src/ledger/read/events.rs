@@ -1,6 +1,6 @@
 //! Iterates over stored events, across the frames that contain them.
 
-use crate::ledger::format::frame::Frame;
+use crate::ledger::format::frame::{self, Frame};
 use crate::ledger::format::keys::Location;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
@@ -26,6 +26,8 @@ impl<'r> Event<'r> {
 pub struct Events<'s> {
     rows: Rows<'s>,
     at: At,
+    /// The contents of the current row, if they are compressed there.
+    unpacked: Vec<u8>,
 }
 
 /// The position of the iterator within the current row.
@@ -45,7 +47,7 @@ impl<'s> Events<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub fn new(store: &'s Store) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.rows(Family::Events)?, at: At::Unpositioned })
+        Ok(Events { rows: store.rows(Family::Events)?, at: At::Unpositioned, unpacked: Vec::new() })
     }
 
     /// Iterates once over a snapshot of the events, as one of `readers` parallel readers. Must be positioned with a
@@ -54,7 +56,7 @@ impl<'s> Events<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub fn scan(store: &'s Store, readers: usize) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.scan_shared(Family::Events, readers)?, at: At::Unpositioned })
+        Ok(Events { rows: store.scan_shared(Family::Events, readers)?, at: At::Unpositioned, unpacked: Vec::new() })
     }
 
     /// Moves to the event at `location`, or to the first event after it. Moving within a frame, or to an adjacent one,
@@ -110,12 +112,14 @@ impl<'s> Events<'s> {
         self.load_frame(previous_last);
     }
 
-    /// Decodes the current row. A frame that begins at or before `previous_last`, the last location of the row that was
+    /// Decompresses and decodes the current row. A frame that begins at or before `previous_last`, the last location of the row that was
     /// read before it, is damaged, because an event is stored in one frame only.
     fn load_frame(&mut self, previous_last: Option<Location>) {
         // A read error is reported by `event`.
         self.at = match self.rows.row() {
-            Ok(Some((key, value))) => match Frame::decode(key, value) {
+            Ok(Some((key, value))) => match frame::unpack(value, &mut self.unpacked)
+                .and_then(|()| Frame::decode(key, value, &self.unpacked))
+            {
                 Some(frame) if previous_last.is_none_or(|previous_last| previous_last < frame.first) => {
                     At::Frame { first: frame.first, last: frame.last(), index: 0 }
                 }
@@ -132,7 +136,7 @@ impl<'s> Events<'s> {
     pub fn event(&self) -> Result<Option<Event<'_>>, StoreError> {
         let Some((key, value)) = self.rows.row()? else { return Ok(None) };
         let decoded = match self.at {
-            At::Frame { index, .. } => Frame::decode(key, value).map(|frame| (frame, index)),
+            At::Frame { index, .. } => Frame::decode(key, value, &self.unpacked).map(|frame| (frame, index)),
             At::Damaged(_) | At::Unpositioned => None,
         };
         Ok(Some(match decoded {
@@ -152,7 +156,7 @@ impl<'s> Events<'s> {
         mut visit: impl FnMut(Event<'_>) -> Result<(), StoreError>,
     ) -> Result<usize, StoreError> {
         let (At::Frame { index, .. }, Some((key, value))) = (self.at, self.rows.row()?) else { return Ok(0) };
-        let Some(frame) = Frame::decode(key, value) else { return Ok(0) };
+        let Some(frame) = Frame::decode(key, value, &self.unpacked) else { return Ok(0) };
         let (count, end) = (frame.count(), frame.count().min(index.saturating_add(max_events)));
         for index in index..end {
             visit(Event { key, location: Some(frame.location(index)), bytes: frame.record(index) })?;

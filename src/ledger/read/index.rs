@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::committed::Committed;
 use super::follower::{Cursor, FollowedEvent, Follower, Wake};
-use crate::ledger::format::keys::{Location, Position, ShardId};
+use crate::ledger::format::keys::{CURSOR, Location, Position, ShardId, cursor_key};
 use crate::ledger::format::terms::{self, Term};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
@@ -162,15 +162,6 @@ pub fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
     key[..16].copy_from_slice(&term.0.to_be_bytes());
     key[16..].copy_from_slice(&Location { shard, position: first }.encode());
     key
-}
-
-/// What the key of a cursor begins with.
-const CURSOR: &[u8] = b"cursor";
-
-/// The key of the cursor of a shard. Shorter than the key of a row of postings, so the two cannot collide.
-pub fn cursor_key(shard: ShardId) -> [u8; 8] {
-    let [high, low] = shard.0.to_be_bytes();
-    [b'c', b'u', b'r', b's', b'o', b'r', high, low]
 }
 
 fn encode_cursor(next: Position) -> [u8; 10] {

@@ -37,19 +37,18 @@ pub fn id(record: RecordRef<'_>) -> Option<Uuid> {
     Uuid::try_parse(&text).ok()
 }
 
-/// The event with this id, assigned by a client or by the server, and its location.
+/// The event with this id at the location that the ids of clients lead to.
 ///
 /// # Errors
-/// When the database cannot be read, or the row of the id does not lead to an event with the id. It is then unknown
-/// whether there is one.
-pub fn find(store: &Store, id: Uuid, shards: u16) -> Result<Option<(Location, Record)>, StoreError> {
-    if let Some(location) = store.get(Family::ClientIds, id.as_bytes())? {
-        let damaged = || store.damaged(format!("the row of the id {id} in `client_ids` is wrong: {REPAIR}"));
-        let location = Location::decode(&location).ok_or_else(damaged)?;
-        let found = record(store, location)?.filter(|record| self::id(record.as_ref()) == Some(id));
-        return found.map(|record| Some((location, record))).ok_or_else(damaged);
-    }
-    find_by_server_id(store, id, shards)
+/// When the database cannot be read, or there is no event with the id.
+pub fn at(store: &Store, id: Uuid, location: Location) -> Result<(Location, Record), StoreError> {
+    let found = record(store, location)?.filter(|record| self::id(record.as_ref()) == Some(id));
+    found.map(|record| (location, record)).ok_or_else(|| wrong_id_row(store, id))
+}
+
+/// The error about a row of `client_ids` that cannot be decoded, or leads to another event.
+pub fn wrong_id_row(store: &Store, id: Uuid) -> StoreError {
+    store.damaged(format!("the row of the id {id} in `client_ids` is wrong: {REPAIR}"))
 }
 
 /// The event with this id, if the server assigned it, and its location.

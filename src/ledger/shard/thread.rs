@@ -135,7 +135,7 @@ impl Shard {
     ) -> Result<(), Fatal> {
         let now = Instant::now();
         let mut commit = self.begin_commit(waiting, Reading::take(&self.clock, now));
-        self.dedup.prefetch(&self.store, batch::drafts(waiting))?;
+        self.dedup.begin(&self.store, batch::drafts(waiting))?;
         heads.prefetch(&self.store, batch::drafts(waiting))?;
         for submission in waiting.iter_mut() {
             self.metrics.queue_wait.record(now.saturating_duration_since(submission.admitted));
@@ -146,7 +146,10 @@ impl Shard {
             }
         }
         let result = self.commit(&mut commit, heads);
-        self.dedup.release();
+        if result.is_ok() {
+            // Before the answers: the same id may come again at once, in an event of another shard.
+            self.dedup.release();
+        }
         let refusal = result.as_ref().err().map(|error| match error {
             CommitError::NoSpace(_) => Refusal::NoSpace,
             CommitError::Failed(_) => Refusal::CommitFailed,
@@ -156,7 +159,9 @@ impl Shard {
             Ok(()) => Ok(()),
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "commit failed: its events are refused with 503");
-                self.resume(error, heads)
+                let resumed = self.resume(error, heads);
+                self.dedup.release();
+                resumed
             }
         }
     }
@@ -165,7 +170,7 @@ impl Shard {
         let events = waiting.iter().map(|submission| submission.drafts.len()).sum();
         let tail = self.tail.at(reading.wall_ms, events);
         CommitBatch {
-            rows: self.store.batch(batch::drafts(waiting).map(Draft::memory_bytes).sum()),
+            rows: self.store.batch(batch::drafts(waiting).map(Draft::memory_bytes).sum::<usize>() / 4),
             records: Vec::with_capacity(events),
             dispositions: Vec::with_capacity(events),
             counts: Vec::with_capacity(waiting.len()),
@@ -207,7 +212,7 @@ impl Shard {
         let head = match heads.load(&self.store, agent, || draft.agent_id()) {
             Ok(head) => head,
             Err(error) => {
-                client_id.into_iter().for_each(|id| self.dedup.forget(id));
+                client_id.into_iter().for_each(|_| self.dedup.forget_last());
                 return Ok(refuse_unreadable(&error));
             }
         };
@@ -220,9 +225,6 @@ impl Shard {
         let sealed = seal(draft, head, &commit.receipt_time, location, random.u64(..));
         commit.recent.push(agent, &head.agent.agent_id, head.agent.sequence, head.agent.hash, &terms);
         commit.finished_runs.extend(sealed.finished_run.map(|run| (agent, run)));
-        if let Some(id) = client_id {
-            self.store.put(&mut commit.rows, Family::ClientIds, id.as_bytes(), &location.encode())?;
-        }
         commit.tail.next = location.position.next();
         commit.records.push(sealed.record);
         Ok(Disposition::New)
@@ -233,9 +235,13 @@ impl Shard {
         if commit.records.is_empty() {
             return Ok(());
         }
-        self.put_frames(commit)
-            .and_then(|()| self.put_rows(commit, heads))
+        let bytes = self
+            .put_frames(commit)
+            .and_then(|bytes| self.put_rows(commit, heads).map(|()| bytes))
             .map_err(|error| CommitError::Failed(error.to_string()))?;
+        if !self.dedup.wait_for_room() {
+            return Err(CommitError::NoSpace("the ids of earlier events are not written yet".to_owned()));
+        }
         let started = Instant::now();
         if self.space.was_paused(started) && self.space.is_data_dir_gone(self.store.path()) {
             return Err(CommitError::Failed(
@@ -247,6 +253,7 @@ impl Shard {
         let result = self.commit.commit(rows);
         self.metrics.committed(commit.records.len(), started.elapsed(), result.is_ok());
         result?;
+        self.dedup.committed(self.id, self.tail.next, commit.tail.next, bytes);
         self.tail = commit.tail;
         self.last_reading = Some(commit.reading);
         if let Some(step) = commit.clock_step {
@@ -258,17 +265,19 @@ impl Shard {
         Ok(())
     }
 
-    /// Adds the frames of the events to the batch.
-    fn put_frames(&mut self, commit: &mut CommitBatch) -> Result<(), StoreError> {
+    /// Adds the frames of the events to the batch. Returns the length of the records, in bytes.
+    fn put_frames(&mut self, commit: &mut CommitBatch) -> Result<usize, StoreError> {
+        let mut bytes = 0;
         let mut location = Location { shard: self.id, position: self.tail.next };
         for record in &commit.records {
+            bytes += record.as_ref().bytes().len();
             self.frame.add(record.as_ref().bytes());
             if self.frame.is_full() || location.position.next() == commit.tail.next {
                 self.frame.put(&self.store, &mut commit.rows, location)?;
             }
             location.position = location.position.next();
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Adds the rows of runs, heads, agent count and time to the batch.
@@ -325,7 +334,10 @@ impl Shard {
             }
             CommitError::NoSpace(_) => {}
         }
+        let known = self.tail.next;
         self.tail = recover::tail(&self.store, self.id)?;
+        // The commit may have been stored nevertheless.
+        self.dedup.stored().read_back(&self.store, self.id, known, self.tail.next)?;
         self.committed.publish(self.id, self.tail.next, self.tail.agents, None);
         Ok(())
     }

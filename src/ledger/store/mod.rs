@@ -4,11 +4,12 @@
 
 pub mod config;
 mod open;
+pub mod tables;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options, ReadOptions, WriteBatch, WriteOptions};
 
 pub use config::{Compression, StorageConfig, open_files};
 
@@ -134,6 +135,8 @@ pub struct Store {
     path: PathBuf,
     /// Whether a commit waits until it is on disk: `storage.sync`.
     sync: bool,
+    /// The options of the tables of `client_ids`, the only family to which tables are added.
+    table_options: Options,
 }
 
 /// No key is that long.
@@ -230,15 +233,7 @@ impl Store {
     pub fn write_durable(&self, batch: Batch) -> Result<(), CommitError> {
         let mut options = WriteOptions::default();
         options.set_sync(self.sync);
-        self.db.write_opt(batch.rows, &options).map_err(|error| {
-            // The binding has no sub-codes: the message is all there is.
-            let message = String::from(error);
-            if message.contains("No space left") || message.contains("Disk quota exceeded") {
-                CommitError::NoSpace(message)
-            } else {
-                CommitError::Failed(message)
-            }
-        })
+        Ok(self.db.write_opt(batch.rows, &options)?)
     }
 
     /// Writes a batch and waits until it and everything written before it is on disk, whatever `storage.sync` is.
@@ -246,6 +241,14 @@ impl Store {
         let mut options = WriteOptions::default();
         options.set_sync(true);
         self.db.write_opt(batch.rows, &options).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// Waits until everything that was written is on disk. With `storage.sync` it is already.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        match self.sync {
+            true => Ok(()),
+            false => self.db.flush_wal(true).map_err(|error| self.failed(error.as_ref())),
+        }
     }
 
     /// Writes a batch without waiting for the disk: its rows survive a crash of the process, but a power loss may lose
@@ -273,6 +276,18 @@ impl Store {
     /// Reads what the primary has written since. For secondaries only.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))
+    }
+}
+
+/// Distinguishes a lack of space. The binding has no sub-codes: the message is all there is.
+impl From<rocksdb::Error> for CommitError {
+    fn from(error: rocksdb::Error) -> CommitError {
+        let message = String::from(error);
+        if message.contains("No space left") || message.contains("Disk quota exceeded") {
+            CommitError::NoSpace(message)
+        } else {
+            CommitError::Failed(message)
+        }
     }
 }
 

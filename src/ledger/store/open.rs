@@ -8,14 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, LruCacheOptions, Options,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, LogLevel,
+    LruCacheOptions, Options, WriteBufferManager,
 };
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use super::config::{Compression, StorageConfig, open_files};
-use super::{Family, Store, StoreError};
+use super::{Family, Store, StoreError, tables};
 
 /// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -33,11 +33,8 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// first level rewrites all of that level; with this setting it runs half as often as by default. With this setting and
 /// [`CACHE_SHARD_BITS`], a million new agents took 3 times as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
-/// The size of level 1 of the client ids, which is no larger than what is compacted into it. By default it is 256 MiB,
-/// all of which was rewritten for a few MiB of new rows: with 6 million client ids stored, and agents and chains
-/// configured in the same way, a span took 28 us of CPU time instead of 23. For agents and chains it made a million new
-/// agents slower.
-const CLIENT_IDS_LEVEL_BYTES: u64 = 8 << 20;
+/// Bits per id in the filters of client ids. Every new id is looked up in every table, and is usually in none.
+const CLIENT_IDS_FILTER_BITS: f64 = 14.0;
 
 /// The number of write buffers of families with small rows that every commit writes. The cap of the write-ahead log
 /// flushes all families together, and these may have to be flushed again before the first flush is done. With two
@@ -76,7 +73,9 @@ impl Store {
                 Err(error) => return Err(StoreError::Database { path: path.clone(), message: error.into() }),
             }
         };
-        Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync })
+        tables::remove_left(path);
+        let table_options = options(Family::ClientIds, &memory, config.compression);
+        Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync, table_options })
     }
 
     /// Opens the database for reading, even while another process writes to it. See
@@ -107,7 +106,8 @@ impl Store {
             Family::ALL.into_iter().filter(|family| existing_families.iter().any(|name| name == family.name()));
         let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
         let db = DB::open_cf_descriptors_as_secondary(&options, path, private_dir, families).map_err(failed)?;
-        let store = Store { db, _lock: None, path: path.to_owned(), sync: true };
+        let table_options = Options::default();
+        let store = Store { db, _lock: None, path: path.to_owned(), sync: true, table_options };
         store.catch_up()?;
         Ok(store)
     }
@@ -218,6 +218,10 @@ fn optimize_for_misses(options: &mut Options, table: &mut BlockBasedOptions) {
 }
 
 fn descriptor(family: Family, memory: &Memory, event_compression: Compression) -> ColumnFamilyDescriptor {
+    ColumnFamilyDescriptor::new(family.name(), options(family, memory, event_compression))
+}
+
+fn options(family: Family, memory: &Memory, event_compression: Compression) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);
     table.set_cache_index_and_filter_blocks(true);
@@ -240,10 +244,13 @@ fn descriptor(family: Family, memory: &Memory, event_compression: Compression) -
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
             options.set_max_write_buffer_number(WRITE_BUFFERS);
         }
+        // Written as large tables, of which those of about the same size are merged: an id is rewritten a few times in all.
         Family::ClientIds => {
-            optimize_for_misses(&mut options, &mut table);
+            table.set_bloom_filter(CLIENT_IDS_FILTER_BITS, false);
+            options.set_compaction_style(DBCompactionStyle::Universal);
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
-            options.set_max_bytes_for_level_base(CLIENT_IDS_LEVEL_BYTES);
+            options.set_level_zero_slowdown_writes_trigger(4 * RANDOM_KEYS_TRIGGER);
+            options.set_level_zero_stop_writes_trigger(8 * RANDOM_KEYS_TRIGGER);
         }
         Family::Chain => {
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
@@ -260,5 +267,5 @@ fn descriptor(family: Family, memory: &Memory, event_compression: Compression) -
     options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
     // The same on every level, so that a table whose keys are in order moves down without being rewritten.
     options.set_compression_type(compression);
-    ColumnFamilyDescriptor::new(family.name(), options)
+    options
 }

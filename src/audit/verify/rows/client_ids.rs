@@ -1,4 +1,5 @@
-//! Checks `client_ids`: every event that came with an id has a row that leads from the id to the event.
+//! Checks `client_ids`: every event before the cursor of its shard that came with an id has a row that leads from the id to
+//! the event, and no later event has one.
 //!
 //! An event does not show whether its id came with it. An id that leads to its event through `times` was assigned by the
 //! server, and needs no row; if a client sent the same id, the row does no harm.
@@ -9,67 +10,155 @@ use super::super::report::Report;
 use super::facts::{Digests, ReceiptTimes, facts};
 use super::fault::{FaultKind, Repair, RowFault};
 use super::times::IdTime;
-use crate::ledger::format::keys::{Location, ShardId};
+use crate::ledger::format::id_cursor;
+use crate::ledger::format::keys::{CURSOR, Location, Position, ShardId, cursor_key};
+use crate::ledger::format::meta::Meta;
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
 use crate::ledger::read::lookup;
-use crate::ledger::store::{Family, Store, StoreError};
+use crate::ledger::store::{Family, Rows, Store, StoreError};
 use cairn_proof::chain::walk::FieldValues;
 
-/// The sum of the digests of all rows; `None` if a row cannot be decoded.
-///
-/// # Errors
-/// When the database cannot be read.
-pub fn stored_sum(store: &Store, digests: &Digests) -> Result<Option<u128>, StoreError> {
-    let mut rows = store.scan(Family::ClientIds)?;
-    rows.seek_first();
-    let mut sum = 0u128;
-    while let Some((key, value)) = rows.row()? {
-        let (Ok(id), Some(location)) = (Uuid::from_slice(key), Location::decode(value)) else { return Ok(None) };
-        sum = sum.wrapping_add(digests.id(id, location));
-        rows.next();
-    }
-    Ok(Some(sum))
+/// The rows at one moment. Events that are committed later have none in it.
+pub struct IdsSnapshot<'s> {
+    store: &'s Store,
+    rows: Rows<'s>,
+    /// The cursors of the shards; `None` for one that is damaged.
+    cursors: Vec<Option<Position>>,
+    /// Whether the ledger has the former format, in which every event has its row and there are no cursors.
+    is_former: bool,
 }
 
-/// Reports the rows that differ, of a ledger of `shards` shards: compares each row with its event, and looks up the row
-/// of each event.
-///
-/// # Errors
-/// When the database cannot be read.
-pub fn report_faults(store: &Store, shards: u16, report: &mut Report<'_>) -> Result<(), StoreError> {
-    report_missing(store, shards, report)?;
-    let mut rows = store.scan(Family::ClientIds)?;
-    let (mut events, mut times) = (Events::new(store)?, ReceiptTimes::default());
-    rows.seek_first();
-    while let Some((key, value)) = rows.row()? {
-        let location = Location::decode(value);
-        let record = match location {
-            Some(location) => events.at(location)?.and_then(|bytes| RecordRef::parse(bytes).ok()),
-            None => None,
-        };
-        let found = record.and_then(|record| facts(&FieldValues::of(record.canonical()), &mut times).id());
-        // A row that has been reported as wrong is not reported again.
-        if found.is_none_or(|id| id.as_bytes() != key) {
-            let is_last_trace = match location {
-                Some(location) => {
-                    lookup::end_if_known(store, location.shard)?.is_none_or(|end| location.position >= end)
-                }
-                None => false,
-            };
-            // After the last event there may have been another one.
-            let repair = if is_last_trace { Repair::Impossible } else { Repair::Delete };
-            report.row(RowFault::new(Family::ClientIds, key, FaultKind::Unexpected, repair));
+impl<'s> IdsSnapshot<'s> {
+    /// Takes the rows of a ledger of `shards` shards as they are now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn take(store: &'s Store, shards: u16) -> Result<IdsSnapshot<'s>, StoreError> {
+        let is_former = Meta::read(store).ok().flatten().is_some_and(|meta| meta.is_former);
+        let mut rows = store.scan(Family::ClientIds)?;
+        let mut cursors = Vec::new();
+        for shard in (0..shards).map(ShardId) {
+            let key = cursor_key(shard);
+            rows.seek(&key);
+            cursors.push(match rows.row()?.filter(|(found, _)| *found == key) {
+                Some((_, value)) => id_cursor::decode(shard, value),
+                None if is_former => Some(Position(u64::MAX)),
+                None => Some(Position(0)),
+            });
         }
-        rows.next();
+        Ok(IdsSnapshot { store, rows, cursors, is_former })
     }
-    Ok(())
+
+    /// The position of the first event of each shard that has no row yet.
+    pub fn cursors(&self) -> Vec<Position> {
+        self.cursors.iter().map(|cursor| cursor.unwrap_or(Position(0))).collect()
+    }
+
+    /// The sum of the digests of all rows except for cursors; `None` if a row cannot be decoded.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn stored_sum(mut self, digests: &Digests) -> Result<Option<u128>, StoreError> {
+        for (shard, cursor) in (0..).map(ShardId).zip(&self.cursors) {
+            if !self.is_cursor_possible(*cursor, lookup::end_if_known(self.store, shard)?) {
+                return Ok(None);
+            }
+        }
+        let (mut sum, mut cursors) = (0u128, 0);
+        self.rows.seek_first();
+        while let Some((key, value)) = self.rows.row()? {
+            if key.starts_with(CURSOR) && key.len() == cursor_key(ShardId(0)).len() {
+                cursors += 1;
+            } else {
+                let (Ok(id), Some(location)) = (Uuid::from_slice(key), Location::decode(value)) else {
+                    return Ok(None);
+                };
+                sum = sum.wrapping_add(digests.id(id, location));
+            }
+            self.rows.next();
+        }
+        let expected = if self.is_former || (cursors == 0 && sum == 0) { 0 } else { self.cursors.len() };
+        Ok((cursors == expected).then_some(sum))
+    }
+
+    /// Whether the cursor of a shard that ends at `end` is whole and not after the last event.
+    fn is_cursor_possible(&self, cursor: Option<Position>, end: Option<Position>) -> bool {
+        cursor.is_some_and(|cursor| self.is_former || end.is_some_and(|end| cursor <= end))
+    }
+
+    /// Reports the rows that differ: compares each row with its event, and looks up the row of each event.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn report_faults(mut self, report: &mut Report<'_>) -> Result<(), StoreError> {
+        let store = self.store;
+        let is_beyond = self.report_unexpected(report)?;
+        let has_rows = !self.is_former && {
+            self.rows.seek_first();
+            self.rows.row()?.is_some()
+        };
+        for (shard, (cursor, is_beyond)) in (0..).map(ShardId).zip(self.cursors.iter().zip(is_beyond)) {
+            let end = lookup::end_if_known(store, shard)?;
+            let (key, expected) = id_cursor::row(shard, end.unwrap_or(Position(0)));
+            let is_stored = store.get(Family::ClientIds, &key)?.is_some();
+            if cursor.is_some() && !self.is_cursor_possible(*cursor, end) {
+                // After the last event there may have been others.
+                report.row(RowFault::new(Family::ClientIds, &key, FaultKind::Wrong, Repair::Impossible));
+            } else if cursor.is_none() || is_beyond || has_rows && !is_stored {
+                report.row(RowFault::expected(Family::ClientIds, &key, is_stored, &expected));
+            }
+        }
+        report_missing(store, &self.cursors(), report)
+    }
+
+    /// Reports the rows that lead to no event with their id. Returns for each shard whether a row leads to an event behind
+    /// its cursor.
+    fn report_unexpected(&mut self, report: &mut Report<'_>) -> Result<Vec<bool>, StoreError> {
+        let (mut events, mut times) = (Events::new(self.store)?, ReceiptTimes::default());
+        let mut is_beyond = vec![false; self.cursors.len()];
+        let shards = self.cursors.len() as u16;
+        let is_cursor = |key: &[u8]| (0..shards).any(|shard| key == cursor_key(ShardId(shard)));
+        self.rows.seek_first();
+        while let Some((key, value)) = self.rows.row()? {
+            if !self.is_former && key.len() < 16 && is_cursor(key) {
+                self.rows.next();
+                continue;
+            }
+            let location = Location::decode(value);
+            let record = match location {
+                Some(location) => events.at(location)?.and_then(|bytes| RecordRef::parse(bytes).ok()),
+                None => None,
+            };
+            let found = record.and_then(|record| facts(&FieldValues::of(record.canonical()), &mut times).id());
+            if found.is_some_and(|id| id.as_bytes() == key) {
+                let shard = location.map_or(0, |location| usize::from(location.shard.0));
+                let cursor = self.cursors.get(shard).copied().flatten();
+                let is_behind = location.zip(cursor).is_some_and(|(location, cursor)| location.position >= cursor);
+                is_beyond[shard] |= is_behind;
+            } else {
+                report.row(RowFault::new(Family::ClientIds, key, FaultKind::Unexpected, repair(self.store, location)?));
+            }
+            self.rows.next();
+        }
+        Ok(is_beyond)
+    }
 }
 
-fn report_missing(store: &Store, shards: u16, report: &mut Report<'_>) -> Result<(), StoreError> {
+/// How a row is repaired that leads to no event with its id.
+fn repair(store: &Store, location: Option<Location>) -> Result<Repair, StoreError> {
+    let is_last_trace = match location {
+        Some(location) => lookup::end_if_known(store, location.shard)?.is_none_or(|end| location.position >= end),
+        None => false,
+    };
+    // After the last event there may have been another one.
+    Ok(if is_last_trace { Repair::Impossible } else { Repair::Delete })
+}
+
+fn report_missing(store: &Store, cursors: &[Position], report: &mut Report<'_>) -> Result<(), StoreError> {
     let mut events = Events::scan(store, 1)?;
     let mut times = ReceiptTimes::default();
-    let mut id_times = vec![IdTime::START; usize::from(shards)];
+    let mut id_times = vec![IdTime::START; cursors.len()];
     events.seek_first();
     while let Some(event) = events.event()? {
         let found = event.location.zip(RecordRef::parse(event.bytes).ok());
@@ -80,7 +169,8 @@ fn report_missing(store: &Store, shards: u16, report: &mut Report<'_>) -> Result
             if let Some(ms) = facts.received_ms() {
                 *id_time = id_time.at(location.position, ms, |next| has_row(store, location.shard, next))?;
             }
-            if let Some(id) = facts.id().filter(|id| !id_time.leads_to(location.position, *id)) {
+            let is_before = location.position < cursors[usize::from(location.shard.0)];
+            if let Some(id) = facts.id().filter(|id| is_before && !id_time.leads_to(location.position, *id)) {
                 let stored = store.get(Family::ClientIds, id.as_bytes())?;
                 if stored.as_deref() != Some(&location.encode()[..]) {
                     let fault =

@@ -73,7 +73,7 @@ impl RowFault {
     pub fn row(&self) -> String {
         match self.family {
             Family::ClientIds if self.key.len() == 16 => Uuid::from_slice(&self.key).unwrap_or_default().to_string(),
-            Family::Meta | Family::Relay | Family::Log => self.key.escape_ascii().to_string(),
+            Family::ClientIds | Family::Meta | Family::Relay | Family::Log => self.key.escape_ascii().to_string(),
             _ => hex::encode(&self.key),
         }
     }

@@ -21,12 +21,13 @@ pub mod log;
 pub mod meta;
 pub mod times;
 
+use client_ids::IdsSnapshot;
 use facts::{Digests, Facts};
 use index::IndexSnapshot;
 use times::ShardTimes;
 
 use super::report::Report;
-use crate::ledger::format::keys::{Location, ShardId};
+use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::store::{Store, StoreError};
 
 /// Compares the rows of a ledger with its events, which it is given in the order of their positions in each shard.
@@ -34,10 +35,30 @@ pub struct RowCheck<'s> {
     store: &'s Store,
     shards: Vec<ShardTimes<'s>>,
     digests: Digests,
+    /// The position of the first event of each shard that has no row in `client_ids` yet.
+    id_cursors: Vec<Position>,
     /// The sum of the digests of the rows of `client_ids` that the events give.
     ids: u128,
     /// The sum of the digests of their postings.
     postings: u128,
+}
+
+/// The rows that are compared by sums, as they are before the events are read: they have the events before their cursors.
+pub struct Snapshots<'s> {
+    /// `client_ids`
+    pub ids: IdsSnapshot<'s>,
+    /// `index`
+    pub index: IndexSnapshot<'s>,
+}
+
+impl<'s> Snapshots<'s> {
+    /// Takes the rows of a ledger of `shards` shards as they are now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn take(store: &'s Store, shards: u16) -> Result<Snapshots<'s>, StoreError> {
+        Ok(Snapshots { ids: IdsSnapshot::take(store, shards)?, index: IndexSnapshot::take(store, shards)? })
+    }
 }
 
 /// The sums of the digests of the stored rows; `None` if a row cannot be decoded.
@@ -52,9 +73,9 @@ impl StoredSums {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn read(store: &Store, mut index: IndexSnapshot<'_>, digests: &Digests) -> Result<StoredSums, StoreError> {
-        let ids = client_ids::stored_sum(store, digests)?;
-        Ok(StoredSums { ids, postings: index.stored_sum(digests, || false)? })
+    pub fn read(snapshots: Snapshots<'_>, digests: &Digests) -> Result<StoredSums, StoreError> {
+        let Snapshots { ids, mut index } = snapshots;
+        Ok(StoredSums { ids: ids.stored_sum(digests)?, postings: index.stored_sum(digests, || false)? })
     }
 }
 
@@ -63,10 +84,15 @@ impl<'s> RowCheck<'s> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn new(store: &'s Store, shards: u16, digests: Digests) -> Result<RowCheck<'s>, StoreError> {
+    pub fn new(
+        store: &'s Store,
+        shards: u16,
+        digests: Digests,
+        ids: &IdsSnapshot<'s>,
+    ) -> Result<RowCheck<'s>, StoreError> {
         let times =
             (0..shards).map(|shard| ShardTimes::new(store, ShardId(shard), shards)).collect::<Result<_, _>>()?;
-        Ok(RowCheck { store, shards: times, digests, ids: 0, postings: 0 })
+        Ok(RowCheck { store, shards: times, digests, id_cursors: ids.cursors(), ids: 0, postings: 0 })
     }
 
     /// Takes the next event.
@@ -77,7 +103,8 @@ impl<'s> RowCheck<'s> {
         // An event in a shard that does not exist breaks its chain.
         let Some(times) = self.shards.get_mut(usize::from(location.shard.0)) else { return Ok(()) };
         times.take(location.position, facts.received_ms(), report)?;
-        if let Some(id) = facts.id().filter(|id| !times.id_time.leads_to(location.position, *id)) {
+        let has_row = location.position < self.id_cursors[usize::from(location.shard.0)];
+        if let Some(id) = facts.id().filter(|id| has_row && !times.id_time.leads_to(location.position, *id)) {
             self.ids = self.ids.wrapping_add(self.digests.id(id, location));
         }
         Ok(())
@@ -98,7 +125,7 @@ impl<'s> RowCheck<'s> {
             times.finish(report)?;
         }
         if stored.ids != Some(self.ids) {
-            client_ids::report_faults(self.store, shards, report)?;
+            IdsSnapshot::take(self.store, shards)?.report_faults(report)?;
         }
         if stored.postings != Some(self.postings) {
             IndexSnapshot::take(self.store, shards)?.report_faults(report, || false)?;
