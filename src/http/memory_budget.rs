@@ -174,6 +174,11 @@ impl Reserved {
         Ok(())
     }
 
+    /// Ends the turn of one that will not wait for more.
+    pub fn end_turn(&mut self) {
+        self.turn = None;
+    }
+
     /// Reserves what is missing for `bytes` bytes in total.
     ///
     /// # Errors

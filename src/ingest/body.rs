@@ -70,7 +70,11 @@ pub async fn read(
         let mut reserved = memory.admit(content_length, !matches!(encoding, Encoding::Identity)).await?;
         let sent =
             with_timeout(limits.body_timeout, collect(&mut body, (limit, content_length), &mut reserved, memory));
-        Ok((sent.await?, reserved))
+        let sent = sent.await?;
+        if matches!(encoding, Encoding::Identity) {
+            reserved.end_turn();
+        }
+        Ok((sent, reserved))
     };
     let collected: Result<_, ApiError> = collected.await;
     if let Err(error) = &collected
@@ -91,6 +95,7 @@ pub async fn read(
     let decompressed = Bytes::from(decompressed?);
     reserved.shrink(sent.len());
     memory.settle(&mut reserved, decompressed.len() as u64).await?;
+    reserved.end_turn();
     Ok((decompressed, reserved))
 }
 

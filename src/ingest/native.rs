@@ -19,6 +19,7 @@ use super::stage::Ingest;
 use crate::auth::Client;
 use crate::http::{ApiError, Reserved, json_response, set_retry_after};
 use crate::ledger::format::record::Draft;
+use crate::ledger::format::terms::LastLabels;
 use cairn_proof::chain::EventError;
 use cairn_proof::chain::event::skip;
 use cairn_proof::chain::json::Fault;
@@ -127,6 +128,7 @@ fn read_array(
     let mut scanner = ArrayScanner { text, offset: 0 };
     scanner.require(b'[', "an array of events")?;
     let (max_events, max_event_bytes) = (ingest.limits().batch_events, event_limit(ingest));
+    let mut labels = LastLabels::default();
     if !scanner.accept(b']') {
         loop {
             if entries.len() == max_events {
@@ -135,7 +137,7 @@ fn read_array(
             }
             match reader.read(text, scanner.offset, source(ingest), max_event_bytes) {
                 Ok((content, end)) => {
-                    let draft = Draft::new(&content);
+                    let draft = Draft::next(&content, &[], &mut labels);
                     if drafts.is_empty() {
                         // Estimates the number of events from the length of the first one.
                         let count = (text.len() / (end - scanner.offset).max(1)).min(max_events);

@@ -18,16 +18,27 @@ pub struct Attribute<'a> {
 impl<'a> Attribute<'a> {
     /// Decodes a `KeyValue`.
     pub fn read(message: &'a [u8]) -> Result<Attribute<'a>, DecodeError> {
-        let mut attribute = Attribute { key: Cow::Borrowed(""), value: &[] };
+        Attribute::read_after(message, None).map(|(attribute, _)| attribute)
+    }
+
+    /// Decodes a `KeyValue`. Also returns whether its name is `last`, which is then not checked for UTF-8 again.
+    pub fn read_after(
+        message: &'a [u8],
+        last: Option<&Cow<'a, str>>,
+    ) -> Result<(Attribute<'a>, bool), DecodeError> {
+        let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
         for field in Fields::of(message) {
             let field = field?;
             match field.number() {
-                1 => attribute.key = field.text()?,
-                2 => attribute.value = field.bytes()?,
+                1 => name = field.bytes()?,
+                2 => value = field.bytes()?,
                 _ => {}
             }
         }
-        Ok(attribute)
+        Ok(match last {
+            Some(last) if last.as_bytes() == name => (Attribute { key: last.clone(), value }, true),
+            _ => (Attribute { key: text(name), value }, false),
+        })
     }
 }
 

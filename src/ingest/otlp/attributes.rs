@@ -11,8 +11,13 @@ use super::value::{Fault, Json, METADATA_MEMBER_LEVEL, scalar_text, too_many};
 #[derive(Debug, Default)]
 pub struct Attributes<'a> {
     list: Vec<Attribute<'a>>,
+    /// Per element of `list`, the number of its name, if the mapping names it.
+    keys: Vec<Option<KeyId>>,
     /// Per element of `list`, whether it became a field of the event. Such attributes are not repeated in `metadata`.
     used: Vec<bool>,
+    /// The attributes of the last message, and the numbers of their names. Most messages of a request have attributes with
+    /// the same names in the same order, so the name at the same place is compared before it is looked up.
+    last: (Vec<Attribute<'a>>, Vec<Option<KeyId>>),
     /// Per [`KeyId`], its index in `list` plus one; 0 if it is absent.
     positions: Vec<u32>,
     /// The rows of the mapping whose attribute is there.
@@ -22,19 +27,23 @@ pub struct Attributes<'a> {
 impl<'a> Attributes<'a> {
     /// Removes all attributes, and keeps the memory for the next message.
     pub fn clear(&mut self) {
+        std::mem::swap(&mut self.list, &mut self.last.0);
+        std::mem::swap(&mut self.keys, &mut self.last.1);
         self.list.clear();
+        self.keys.clear();
         self.used.clear();
         self.positions.fill(0);
         self.present.fill(0);
     }
 
-    /// Adds an attribute. Of several with the same name, the last one applies and the others are dropped.
+    /// Adds an attribute, an encoded `KeyValue`. Of several with the same name, the last one applies and the others are
+    /// dropped.
     ///
     /// # Errors
-    /// When there are `max` attributes already.
+    /// When it is malformed, or there are `max` attributes already.
     pub fn push(
         &mut self,
-        attribute: Attribute<'a>,
+        message: &'a [u8],
         mapping: &Mapping,
         signal: Signal,
         max: usize,
@@ -42,13 +51,18 @@ impl<'a> Attributes<'a> {
         if self.list.len() == max {
             return Err(too_many(max));
         }
-        if let Some(key) = mapping.find_key(&attribute.key) {
+        let at = self.list.len();
+        let last = self.last.0.get(at).map(|last| &last.key);
+        let (attribute, is_same) = Attribute::read_after(message, last)?;
+        let key = if is_same { self.last.1[at] } else { mapping.find_key(&attribute.key) };
+        if let Some(key) = key {
             self.mark_used(key);
             self.positions.resize(mapping.key_count(), 0);
             self.positions[usize::from(key.0)] = self.list.len() as u32 + 1;
             mapping.note(signal, key, &mut self.present);
         }
         self.list.push(attribute);
+        self.keys.push(key);
         self.used.push(false);
         Ok(())
     }

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use super::any_value::is_scalar;
-use super::attributes::Attributes;
 use super::facts::{Context, Facts};
 use super::found::Found;
 use super::mapping::row::Target;
@@ -72,30 +70,6 @@ pub fn write_text<'a>(
     facts.mark_used(taken);
     json.str(&text);
     Some(text)
-}
-
-/// Writes `labels`.
-pub fn write_labels(json: &mut Json, context: &Context<'_, '_>, attributes: &mut Attributes<'_>) -> Result<(), Fault> {
-    let mut is_first = true;
-    for label in context.mapping.labels() {
-        let value =
-            if label.is_of_resource { context.shared.resource.any(label.key) } else { attributes.any(label.key) };
-        let Some(value) = value.filter(|value| is_scalar(value)) else { continue };
-        if is_first {
-            json.field(Field::Labels);
-            json.raw(b"{");
-            is_first = false;
-        }
-        json.key(label.name);
-        json.any(value, 2)?;
-        if !label.is_of_resource {
-            attributes.mark_used(label.key);
-        }
-    }
-    if !is_first {
-        json.raw(b"}");
-    }
-    Ok(())
 }
 
 /// Writes `action_input` or `action_output`: the first value that the rows of `target` give. A string that contains a

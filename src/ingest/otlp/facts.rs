@@ -93,11 +93,12 @@ enum Used {
 }
 
 impl<'a> Facts<'a> {
-    /// Removes everything, and keeps the memory of the attributes for the next record.
+    /// Removes everything, and keeps the memory of the attributes and span events for the next record.
     pub fn clear(&mut self) {
-        self.attributes.clear();
-        let attributes = std::mem::take(&mut self.attributes);
-        *self = Facts { attributes, ..Facts::default() };
+        let (mut attributes, mut events) = (std::mem::take(&mut self.attributes), std::mem::take(&mut self.events));
+        attributes.clear();
+        events.clear();
+        *self = Facts { attributes, events, ..Facts::default() };
     }
 
     /// The first text that the rows of a field give. `event` is what was written of the event so far.

@@ -199,6 +199,12 @@ struct MappedItem<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// A part with room for the items of a request, or for those of a full part.
+    fn with_room_for(items: usize) -> Part<'a> {
+        let room = items.min(PART_EVENTS);
+        Part { drafts: Vec::with_capacity(room), items: Vec::with_capacity(room), ..Part::default() }
+    }
+
     fn push(&mut self, item: MappedItem<'a>, draft: Draft, reserved: &mut Reserved) -> Result<(), Refused> {
         reserved.grow(draft.memory_bytes()).map_err(busy)?;
         self.bytes += draft.memory_bytes();
@@ -239,7 +245,7 @@ impl<'a> Export<'a> {
 
     /// Maps the events of the next part; `None` at the end of the request.
     fn next_part(&mut self, reserved: &mut Reserved) -> Result<Option<Part<'a>>, Refused> {
-        let mut part = Part::default();
+        let mut part = Part::with_room_for(self.mapper.items());
         while !part.is_full() {
             let Some((index, item)) = self.items.next() else { break };
             // `Mapper::new` has checked the request, so this does not fail.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::ancestors::{Ancestors, Unread};
 use super::event::agent_id;
 use super::facts::{Context, Facts};
+use super::labels;
 use super::ids::uuid_v5;
 use super::mapping::compiled::Mapping;
 use super::mapping::row::Target;
@@ -20,8 +21,9 @@ use super::stored::{SpanIdentity, StoredEvents};
 use super::value::{Fault, Json};
 use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::format::record::Draft;
+use crate::ledger::format::terms::LastLabels;
 use cairn_proof::chain::json::{Fault as JsonFault, ParserScratch};
-use cairn_proof::chain::{Content, DefaultLabels, EventSource, Field, LastAgent};
+use cairn_proof::chain::{Content, DefaultLabels, EventSource, Field, LastValues};
 
 /// The maximum ratio of the protobuf form of a value to its JSON form: an array element `0,` takes eleven bytes as a
 /// double.
@@ -116,7 +118,10 @@ pub struct Mapper<'a> {
     scratch: ParserScratch,
     json: Json,
     warnings: Vec<String>,
-    last_agent: LastAgent,
+    labels: labels::LastLabels<'a>,
+    last_values: LastValues,
+    /// The terms of the labels of the last event.
+    last_labels: LastLabels,
 }
 
 impl<'a> Mapper<'a> {
@@ -141,7 +146,9 @@ impl<'a> Mapper<'a> {
             scratch: ParserScratch::default(),
             json: Json::new(max_members).with_long_texts(around.limits.event, replacement_of_text),
             warnings: Vec::new(),
-            last_agent: LastAgent::default(),
+            labels: labels::LastLabels::default(),
+            last_values: LastValues::default(),
+            last_labels: LastLabels::default(),
         };
         mapper.check_request(request)?;
         Ok(mapper)
@@ -223,7 +230,7 @@ impl<'a> Mapper<'a> {
         is_timed: bool,
         span: Option<Uuid>,
     ) -> Result<Mapped, Fault> {
-        let canonical = self.with_content(EventSource::OTLP, |content, _| {
+        let canonical = self.with_content(EventSource::OTLP, None, |content, _, _| {
             let mut canonical = Vec::with_capacity(content.canonical_len());
             content.write(&mut canonical);
             canonical
@@ -312,7 +319,7 @@ impl<'a> Mapper<'a> {
                 let key = span.key()?;
                 span.warn_of_ids(&key, warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
-                span.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                span.write(json, facts, &mut context, agent, &mut self.labels, &mut self.scratch)?;
                 keep_short(json, limits.event, warnings);
                 Ok(Written::Span(key.event_id()))
             }
@@ -320,7 +327,7 @@ impl<'a> Mapper<'a> {
                 let record = Record::read(item.message, facts, mapping, limits.members())?;
                 record.warn_of_ids(warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
-                record.write(json, facts, &mut context, agent, &mut self.scratch)?;
+                record.write(json, facts, &mut context, agent, &mut self.labels, &mut self.scratch)?;
                 keep_short(json, limits.event, warnings);
                 let span = record.span().map(|span| span.event_id());
                 Ok(Written::Record { is_timed: record.is_timed(), span })
@@ -336,23 +343,26 @@ impl<'a> Mapper<'a> {
             self.json.has_replacements = false;
             self.warnings.push("text that was not UTF-8 was replaced by U+FFFD".to_owned());
         }
-        self.with_content(source, Draft::with_warnings)
+        self.with_content(source, Some(id), Draft::next)
     }
 
-    /// Checks that what was written is the content of an event, and passes it to `work`. What was written is canonical
+    /// Passes what was written, with its `id`, to `work` as the content of an event. What was written is valid, and canonical
     /// already: names are in order, numbers and strings in their canonical form.
     fn with_content<T>(
         &mut self,
         source: EventSource<'_>,
-        work: impl FnOnce(&Content<'_>, &[String]) -> T,
+        id: Option<Uuid>,
+        work: impl FnOnce(&Content<'_>, &[String], &mut LastLabels) -> T,
     ) -> Result<T, Fault> {
         let (mut slots, written) = (self.json.fields(), self.json.bytes.len());
         let added_labels = source.add_labels(&mut self.json.bytes, &mut slots);
         let (limit, mut own_warnings) = (self.around.limits.event, Vec::new());
-        let content = Content::of(&self.json.bytes, slots, &mut own_warnings, source, limit, &mut self.last_agent);
+        let values = &self.json.bytes;
+        let content =
+            Content::of_valid(values, slots, id, &mut own_warnings, source, limit, &mut self.last_values);
         let result = content.map(|mut content| {
             content.added_labels = added_labels;
-            work(&content, &self.warnings)
+            work(&content, &self.warnings, &mut self.last_labels)
         });
         self.json.bytes.truncate(written);
         result.map_err(|error| match error.fault {

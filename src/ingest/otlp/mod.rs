@@ -20,6 +20,7 @@ mod http;
 mod ids;
 mod json;
 mod json_request;
+mod labels;
 mod map;
 pub mod mapping;
 mod notes;

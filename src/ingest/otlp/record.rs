@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::any_value::Attribute;
-use super::event::{write_content, write_labels, write_text};
+use super::event::{write_content, write_text};
 use super::facts::{Context, Facts};
 use super::ids::{SpanId, SpanKey, TraceId, uuid_v5};
+use super::labels::LastLabels;
 use super::mapping::compiled::Mapping;
 use super::mapping::row::Target;
 use super::request::Signal;
@@ -88,7 +88,7 @@ impl<'a> Record<'a> {
                 2 => facts.severity = field.varint()?,
                 3 => record.severity = field.text()?,
                 5 => facts.body = Some(field.bytes()?),
-                6 => facts.attributes.push(Attribute::read(field.bytes()?)?, mapping, Signal::Logs, max)?,
+                6 => facts.attributes.push(field.bytes()?, mapping, Signal::Logs, max)?,
                 7 => record.dropped = field.varint()?,
                 8 => record.flags = field.fixed32()?,
                 9 => record.trace_id = field.bytes()?,
@@ -140,6 +140,7 @@ impl<'a> Record<'a> {
         facts: &mut Facts<'a>,
         context: &mut Context<'_, 'a>,
         agent: Cow<'a, str>,
+        labels: &mut LastLabels<'a>,
         scratch: &mut ParserScratch,
     ) -> Result<(), Fault> {
         json.field(Field::AgentId);
@@ -159,7 +160,7 @@ impl<'a> Record<'a> {
             json.field(Field::Timestamp);
             json.quoted(&time::format_ns(time_ns));
         }
-        write_labels(json, context, &mut facts.attributes)?;
+        labels.write(json, context, &mut facts.attributes)?;
         let user = take_user(facts, context, json);
         json.field(Field::Metadata);
         json.raw(b"{");

@@ -41,14 +41,14 @@ impl<'a> ResourceScope<'a> {
         let resource = item.resource;
         self.resource_json.clear();
         self.resource.clear();
-        attributes(resource, 1)
-            .try_for_each(|attribute| self.resource.push(attribute?, mapping, Signal::Traces, max))?;
         self.resource_schema_url = text(item.resource_schema_url);
         self.resource_dropped = 0;
         for field in Fields::of(resource) {
             let field = field?;
-            if field.number() == 2 {
-                self.resource_dropped = field.varint()?;
+            match field.number() {
+                1 => self.resource.push(field.bytes()?, mapping, Signal::Traces, max)?,
+                2 => self.resource_dropped = field.varint()?,
+                _ => {}
             }
         }
         self.resource.write_unused(&mut self.resource_json)

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::any_value::Attribute;
-use super::event::{write_content, write_labels, write_text};
+use super::event::{write_content, write_text};
 use super::facts::{Context, Facts};
 use super::ids::{SpanKey, TraceId};
+use super::labels::LastLabels;
 use super::mapping::compiled::Mapping;
 use super::mapping::row::Target;
 use super::request::Signal;
@@ -61,7 +61,7 @@ impl<'a> Span<'a> {
                 6 => span.kind = field.varint()?,
                 7 => span.start_ns = field.fixed64()?,
                 8 => span.end_ns = field.fixed64()?,
-                9 => facts.attributes.push(Attribute::read(field.bytes()?)?, mapping, Signal::Traces, max)?,
+                9 => facts.attributes.push(field.bytes()?, mapping, Signal::Traces, max)?,
                 10 => span.dropped[0] = field.varint()?,
                 11 | 13 if facts.events.len() + span.links.len() >= max => return Err(too_many(max)),
                 11 => facts.events.push(field.bytes()?),
@@ -117,6 +117,7 @@ impl<'a> Span<'a> {
         facts: &mut Facts<'a>,
         context: &mut Context<'_, 'a>,
         agent: Cow<'a, str>,
+        labels: &mut LastLabels<'a>,
         scratch: &mut ParserScratch,
     ) -> Result<(), Fault> {
         json.field(Field::AgentId);
@@ -138,7 +139,7 @@ impl<'a> Span<'a> {
             json.field(Field::DurationMs);
             json.raw(itoa::Buffer::new().format(duration_ns / 1_000_000).as_bytes());
         }
-        write_labels(json, context, &mut facts.attributes)?;
+        labels.write(json, context, &mut facts.attributes)?;
         let user = take_user(facts, context, json);
         json.field(Field::Metadata);
         json.raw(b"{");

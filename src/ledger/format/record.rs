@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::keys::{Position, server_id};
-use super::terms::{self, Term, Terms};
+use super::terms::{self, LastLabels, Term, Terms};
 use cairn_proof::chain::fields::{FieldType, UUID_LEN};
 use cairn_proof::chain::{AgentKey, Content, DefaultLabels, Field, Hash, Link, Placeholders, Sequence, scan, time};
 
@@ -69,11 +69,20 @@ pub struct Stamp {
 impl Draft {
     /// Builds the record of an event.
     pub fn new(content: &Content<'_>) -> Draft {
-        Draft::with_warnings(content, &[])
+        Draft::with(content, &[], terms::of_content(content))
     }
 
     /// Builds the record of an event with further warnings.
     pub fn with_warnings(content: &Content<'_>, more_warnings: &[String]) -> Draft {
+        Draft::with(content, more_warnings, terms::of_content(content))
+    }
+
+    /// Builds the record of an event of many.
+    pub fn next(content: &Content<'_>, more_warnings: &[String], last: &mut LastLabels) -> Draft {
+        Draft::with(content, more_warnings, terms::of_next(content, last))
+    }
+
+    fn with(content: &Content<'_>, more_warnings: &[String], terms: Terms) -> Draft {
         let has_no_warnings = content.warnings.is_empty() && more_warnings.is_empty();
         let warnings =
             if has_no_warnings { Vec::new() } else { warnings_section(content.warnings.iter().chain(more_warnings)) };
@@ -87,7 +96,6 @@ impl Draft {
         bytes[WARNINGS_LEN..WARNINGS].copy_from_slice(&(warnings.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&warnings);
         let placeholders = content.write(&mut bytes);
-        let terms = terms::of_content(content);
         let (agent, client_id, added_labels) = (content.agent, content.client_id, content.added_labels);
         Draft { bytes, canonical_at, placeholders, terms, added_labels, agent, client_id }
     }

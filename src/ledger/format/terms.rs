@@ -43,11 +43,45 @@ pub fn of_event(canonical: &[u8]) -> Terms {
     terms
 }
 
+/// Caches the terms of the labels of the previous event, which are usually those of the next event, too.
+#[derive(Default)]
+pub struct LastLabels {
+    /// The labels, as a canonical value.
+    labels: Vec<u8>,
+    terms: Terms,
+}
+
+impl LastLabels {
+    fn terms_of(&mut self, labels: &[u8]) -> &[Term] {
+        if self.labels != labels {
+            self.labels.clear();
+            self.labels.extend_from_slice(labels);
+            self.terms.clear();
+            add(Field::Labels, labels, &mut self.terms);
+        }
+        &self.terms
+    }
+}
+
 /// The terms of an event, from content that has not been written as canonical bytes. The same as [`of_event`].
 pub fn of_content(content: &Content<'_>) -> Terms {
-    let mut terms = Terms::new();
+    terms_of(content, |labels, terms| add(Field::Labels, labels, terms))
+}
+
+/// The terms of an event of many.
+pub fn of_next(content: &Content<'_>, last: &mut LastLabels) -> Terms {
+    terms_of(content, |labels, terms| terms.extend_from_slice(last.terms_of(labels)))
+}
+
+fn terms_of(content: &Content<'_>, add_labels: impl FnOnce(&[u8], &mut Terms)) -> Terms {
+    let (mut terms, mut add_labels) = (Terms::new(), Some(add_labels));
     for field in FIELDS {
         match content.value(field) {
+            Some(value) if field == Field::Labels => {
+                if let Some(add_labels) = add_labels.take() {
+                    add_labels(value, &mut terms);
+                }
+            }
             Some(value) => add(field, value, &mut terms),
             None if field == Field::ActionType => terms.push(Term::field(field, DEFAULT_ACTION_TYPE)),
             None => {}
@@ -101,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_same_terms_before_and_after_it_is_written() {
-        let mut reader = EventReader::default();
+        let (mut reader, mut last) = (EventReader::default(), LastLabels::default());
         for event in [
             r#"{"agent_id":"a"}"#,
             r#"{"session_id":"s \u00e9","agent_id":"a","labels":{"b":true,"a\n":"x","c":-0.5},"action_type":"LLM_CALL"}"#,
@@ -111,6 +145,8 @@ mod tests {
             let (before, mut canonical) = (of_content(&content), Vec::new());
             content.write(&mut canonical);
             assert_eq!(before, of_event(&canonical), "{event}");
+            assert_eq!(before, of_next(&content, &mut last), "{event}");
+            assert_eq!(before, of_next(&content, &mut last), "{event}");
             assert!(!before.is_empty());
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The rules are specified in `docs/events.md`: what is refused, what is ignored, and how unknown fields are stored.
 
-use super::content::{Content, LastAgent};
+use super::content::{Content, LastValues};
 use super::error::EventError;
 use super::fields::{Field, FieldType, OUTSIDE_CONTENT, UNKNOWN};
 use super::json::{self, Parser, ParserScratch};
@@ -21,7 +21,7 @@ pub struct EventReader {
     /// The key and the value of each field that is not in the schema.
     unknown: Vec<(Slot, Slot)>,
     warnings: Vec<String>,
-    last_agent: LastAgent,
+    last_values: LastValues,
 }
 
 impl EventReader {
@@ -63,7 +63,7 @@ impl EventReader {
         self.store_unknown(limit)?;
         let added_labels = source.add_labels(&mut self.values, &mut self.slots);
         let mut content =
-            Content::of(&self.values, self.slots, &mut self.warnings, source, limit, &mut self.last_agent)?;
+            Content::of(&self.values, self.slots, &mut self.warnings, source, limit, &mut self.last_values)?;
         content.added_labels = added_labels;
         Ok((content, end))
     }

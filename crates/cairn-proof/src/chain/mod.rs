@@ -37,7 +37,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub use content::{Content, LastAgent, Placeholders};
+pub use content::{Content, LastValues, Placeholders};
 pub use error::EventError;
 pub use event::EventReader;
 pub use fields::{DEFAULT_ACTION_TYPE, Field};
