@@ -78,7 +78,7 @@ impl Ledger {
         if meta.is_former {
             meta::upgrade(&store, &ends)?;
         }
-        let ids = Arc::new(ClientIds::open(&store, &ends)?);
+        let ids = Arc::new(ClientIds::open(&store, storage.ids_bytes(), &ends)?);
         let (mut queues, mut recovered) = (Vec::new(), Vec::new());
         let recovery = Recovery { store: &store, hooks: &hooks, space: &space, committed: &committed, shards };
         for id in (0..shards).map(ShardId) {

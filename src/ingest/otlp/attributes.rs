@@ -71,9 +71,14 @@ impl<'a> Attributes<'a> {
         (*self.positions.get(usize::from(key.0))? as usize).checked_sub(1)
     }
 
-    /// The rows of the mapping whose attribute is there.
+    /// The rows of the mapping whose attribute is there, and those that were noted.
     pub fn present(&self) -> &Present {
         &self.present
+    }
+
+    /// For noting further rows.
+    pub fn present_mut(&mut self) -> &mut Present {
+        &mut self.present
     }
 
     /// Whether an attribute is there.

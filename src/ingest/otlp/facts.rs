@@ -8,7 +8,7 @@ use super::assembled::{event_attributes, event_messages, indexed, member_of};
 use super::attributes::Attributes;
 use super::found::Found;
 use super::ids::{SpanKey, TraceId};
-use super::mapping::compiled::{CompiledRow, Condition, From, Gift, Guard, KeyId, Mapping};
+use super::mapping::compiled::{CompiledRow, Condition, From, Gift, Guard, KeyId, LastName, Mapping};
 use super::mapping::row::{Source, Target, Test};
 use super::request::Signal;
 use super::resource::ResourceScope;
@@ -45,6 +45,7 @@ pub struct Facts<'a> {
     /// The attributes of span events that became part of the event's content: the index of the span event, and the
     /// name of the attribute; all its attributes if there is no name.
     pub used_events: Vec<(usize, Option<Box<str>>)>,
+    last_name: LastName,
 }
 
 /// The other spans of the request.
@@ -98,7 +99,17 @@ impl<'a> Facts<'a> {
         let (mut attributes, mut events) = (std::mem::take(&mut self.attributes), std::mem::take(&mut self.events));
         attributes.clear();
         events.clear();
-        *self = Facts { attributes, events, ..Facts::default() };
+        let last_name = std::mem::take(&mut self.last_name);
+        *self = Facts { attributes, events, last_name, ..Facts::default() };
+    }
+
+    /// Notes the rows for the name and the span events, once the record is read.
+    pub fn note_rows(&mut self, mapping: &Mapping, signal: Signal) {
+        let present = self.attributes.present_mut();
+        mapping.note_name(signal, &self.name, &mut self.last_name, present);
+        if !self.events.is_empty() {
+            mapping.note_events(signal, present);
+        }
     }
 
     /// The first text that the rows of a field give. `event` is what was written of the event so far.

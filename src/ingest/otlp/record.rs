@@ -107,6 +107,7 @@ impl<'a> Record<'a> {
             }
             None => facts.name = std::mem::take(&mut record.event_name),
         }
+        facts.note_rows(mapping, Signal::Logs);
         Ok(record)
     }
 

@@ -74,6 +74,7 @@ impl<'a> Span<'a> {
             }
         }
         facts.trace = TraceId::of(span.trace_id);
+        facts.note_rows(mapping, Signal::Traces);
         Ok(span)
     }
 

@@ -24,7 +24,7 @@ use crate::ledger::store::{Batch, Compression, Family, Store, StoreError};
 const FRAME_BYTES: usize = 60 << 10;
 /// The shortest contents that are compressed, in bytes. The database compresses shorter ones better, in blocks of
 /// 32 KiB.
-const MIN_PACKED_BYTES: usize = 16 << 10;
+const MIN_PACKED_BYTES: usize = 32 << 10;
 /// The longest contents that are compressed, in bytes, so that a damaged length costs little memory.
 const MAX_PACKED_BYTES: usize = 1 << 20;
 

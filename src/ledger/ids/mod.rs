@@ -1,13 +1,15 @@
 //! The ids that clients sent, and the events that have them.
 //!
-//! A commit does not write them to the database: they follow from its events. The ids of the newest events are in memory.
-//! A thread writes older ones to the family `client_ids`, many at a time and in order, with a cursor in the same table: see
+//! A commit does not write them to the database: they follow from its events. The ids of the newest events are in memory,
+//! together with a filter of all ids that answers for nearly every new one: see [`memory`] and [`filter`]. A thread writes
+//! older ids to the family `client_ids`, many at a time and in order, with a cursor in the same table: see
 //! [`writer`]. At a start, the ids of the events behind the cursor are read from the events: see [`recovery`]. See
 //! `docs/adr/0043-client-ids-are-written-behind-the-commit.md`.
 //!
 //! The rows of `client_ids` are the id and the location of its event. An id that leads to its event by itself has no row:
 //! see [`crate::ledger::format::keys::server_id`].
 
+mod filter;
 mod memory;
 mod recovery;
 mod writer;
@@ -15,17 +17,17 @@ mod writer;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use uuid::Uuid;
 
-use self::memory::Memory;
+use self::memory::{Known, Memory, Sizes};
 use super::format::keys::{Location, Position, ShardId};
 use super::format::record::Record;
 use super::read::lookup;
 use super::store::{CommitError, Family, Store, StoreError};
 
-pub use memory::MAX_BYTES;
-
+/// The number of ids that are added to the filter at a time.
+const FILTER_STEP: usize = 4096;
 /// How long to wait before a segment that did not fit on the disk is written again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -43,11 +45,11 @@ pub struct ClientIds {
 
 impl ClientIds {
     /// The ids of a ledger whose shards end at `ends`, in the order of the shards. Reads those that are not in the
-    /// database.
+    /// database. `bytes` is the memory for ids.
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn open(store: &Store, ends: &[Position]) -> Result<ClientIds, StoreError> {
+    pub fn open(store: &Store, bytes: u64, ends: &[Position]) -> Result<ClientIds, StoreError> {
         let shards = ends.len() as u16;
         let mut next = Vec::with_capacity(ends.len());
         for shard in (0..shards).map(ShardId) {
@@ -57,7 +59,7 @@ impl ClientIds {
         let (filled, is_filled) = crossbeam_channel::bounded(1);
         let ids = ClientIds {
             shards,
-            memory: Mutex::new(Memory::new(next.clone())),
+            memory: Mutex::new(Memory::new(Sizes::of(bytes), next.clone())),
             room: Condvar::new(),
             filled,
             is_filled,
@@ -112,18 +114,26 @@ impl ClientIds {
     /// # Errors
     /// When the column family is missing. A row that cannot be read is an error in the place of its location.
     pub fn find_many(&self, store: &Store, ids: &[Uuid]) -> Result<Vec<FoundId>, StoreError> {
-        let mut found: Vec<FoundId> = Vec::with_capacity(ids.len());
+        let (mut found, mut unknown): (Vec<FoundId>, _) = (Vec::with_capacity(ids.len()), Vec::new());
         {
             let memory = self.memory();
-            found.extend(ids.iter().map(|id| Ok(memory.find(*id))));
+            for (index, id) in ids.iter().enumerate() {
+                found.push(Ok(match memory.find(*id) {
+                    Known::At(location) => Some(location),
+                    Known::Absent => None,
+                    Known::Unknown => {
+                        unknown.push((index, *id));
+                        None
+                    }
+                }));
+            }
         }
         // After memory: what has left it is in the database.
-        let missing = |found: &FoundId| matches!(found, Ok(None));
-        let keys: Vec<Uuid> = ids.iter().zip(&found).filter(|(_, found)| missing(found)).map(|(id, _)| *id).collect();
-        let mut rows = keys.iter().zip(store.get_many(Family::ClientIds, &keys)?);
-        for found in found.iter_mut().filter(|found| missing(found)) {
-            let Some((id, row)) = rows.next() else { break };
-            *found = row.and_then(|row| row.map(|row| decode(store, *id, &row)).transpose());
+        let keys: Vec<Uuid> = unknown.iter().map(|(_, id)| *id).collect();
+        if !keys.is_empty() {
+            for ((index, id), row) in unknown.into_iter().zip(store.get_many(Family::ClientIds, &keys)?) {
+                found[index] = row.and_then(|row| row.map(|row| decode(store, id, &row)).transpose());
+            }
         }
         Ok(found)
     }
@@ -134,10 +144,11 @@ impl ClientIds {
     /// When the database cannot be read, or the row of the id does not lead to an event with the id. It is then unknown
     /// whether there is one.
     pub fn find(&self, store: &Store, id: Uuid) -> Result<Option<(Location, Record)>, StoreError> {
-        let in_memory = self.memory().find(id);
-        let location = match in_memory {
-            Some(location) => Some(location),
-            None => store.get(Family::ClientIds, id.as_bytes())?.map(|row| decode(store, id, &row)).transpose()?,
+        let known = self.memory().find(id);
+        let location = match known {
+            Known::At(location) => Some(location),
+            Known::Absent => None,
+            Known::Unknown => store.get(Family::ClientIds, id.as_bytes())?.map(|row| decode(store, id, &row)).transpose()?,
         };
         match location {
             Some(location) => lookup::at(store, id, location).map(Some),
@@ -145,12 +156,15 @@ impl ClientIds {
         }
     }
 
-    /// Writes segments as they fill, until the sender of `stop` is dropped, and then the last one, so that the next start
-    /// has no ids to read.
+    /// Completes the filter. Writes segments as they fill, until the sender of `stop` is dropped, and then the last one, so
+    /// that the next start has no ids to read.
     ///
     /// # Errors
     /// When a segment cannot be written for another reason than a lack of space.
     pub fn follow(&self, store: &Store, stop: &Receiver<()>) -> Result<(), CommitError> {
+        if let Err(error) = self.complete_filter(store, stop) {
+            tracing::error!(%error, "ids of clients cannot be read: every new id is looked up in the database");
+        }
         loop {
             let is_stopped = crossbeam_channel::select! {
                 recv(self.is_filled) -> _ => false,
@@ -172,6 +186,31 @@ impl ClientIds {
                 return Ok(());
             }
         }
+    }
+
+    /// Adds the ids in the database to the filter. Writes the segments that fill meanwhile.
+    fn complete_filter(&self, store: &Store, stop: &Receiver<()>) -> Result<(), StoreError> {
+        let mut rows = store.scan(Family::ClientIds)?;
+        rows.seek_first();
+        let mut ids = Vec::with_capacity(FILTER_STEP);
+        while let Some((key, _)) = rows.row()? {
+            // A cursor has a shorter key.
+            ids.extend(Uuid::from_slice(key));
+            rows.next();
+            if ids.len() == FILTER_STEP {
+                self.memory().add_stored(ids.drain(..));
+                let is_stopped = stop.try_recv() == Err(TryRecvError::Disconnected);
+                // A failure is repeated and reported by `follow`.
+                if is_stopped || self.write_full(store).is_err() {
+                    let _ = self.filled.try_send(());
+                    return Ok(());
+                }
+            }
+        }
+        let mut memory = self.memory();
+        memory.add_stored(ids.drain(..));
+        memory.complete();
+        Ok(())
     }
 
     /// Writes the segments that are full.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::committed::Committed;
 use super::follower::{Cursor, FollowedEvent, Follower, Wake};
+use super::term_groups::TermGroups;
 use crate::ledger::format::keys::{CURSOR, Location, Position, ShardId, cursor_key};
 use crate::ledger::format::terms::{self, Term};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
@@ -100,7 +101,7 @@ impl Index {
 
     /// Adds the committed events that are not in the index.
     fn pass(&self, store: &Store, follower: &Follower, stop: &Receiver<()>) -> Result<(), StoreError> {
-        let mut terms = Vec::new();
+        let mut terms = TermGroups::default();
         // One batch of each shard in turn, so that no shard waits for another.
         while follower.lag() > 0 {
             for shard in follower.committed().shards() {
@@ -124,7 +125,7 @@ fn add_batch(
     store: &Store,
     follower: &Follower,
     shard: ShardId,
-    terms: &mut Vec<(Term, u16)>,
+    terms: &mut TermGroups,
 ) -> Result<Position, StoreError> {
     terms.clear();
     let first = follower.cursor().next(shard);
@@ -132,9 +133,9 @@ fn add_batch(
         // Less than 4096, the bound of a batch.
         let offset = (location.position.0 - first.0) as u16;
         match event {
-            Ok(FollowedEvent::Recent(event)) => terms.extend(event.terms.iter().map(|&term| (term, offset))),
+            Ok(FollowedEvent::Recent(event)) => event.terms.iter().for_each(|&term| terms.add(term, offset)),
             Ok(FollowedEvent::Stored(record)) => {
-                terms.extend(terms::of_event(record.canonical()).into_iter().map(|term| (term, offset)));
+                terms::of_event(record.canonical()).into_iter().for_each(|term| terms.add(term, offset));
             }
             // The index continues without the event, which `cairn verify` reports.
             Err(error) => tracing::error!(%error, "event cannot be indexed: run `cairn verify --all`"),
@@ -142,14 +143,9 @@ fn add_batch(
         let is_full = terms.len() >= BATCH_TERMS;
         Ok::<_, StoreError>(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    terms.sort_unstable();
-    terms.dedup();
     let mut batch = store.batch(terms.len() * 12 + 64);
-    let mut offsets = Vec::new();
-    for postings in terms.chunk_by(|a, b| a.0 == b.0) {
-        offsets.clear();
-        postings.iter().for_each(|(_, offset)| offsets.extend_from_slice(&offset.to_be_bytes()));
-        store.put(&mut batch, Family::Index, &row_key(postings[0].0, shard, first), &offsets)?;
+    for (term, offsets) in terms.sorted() {
+        store.put(&mut batch, Family::Index, &row_key(term, shard, first), offsets)?;
     }
     store.put(&mut batch, Family::Index, &cursor_key(shard), &encode_cursor(next))?;
     store.write_derived(batch)?;

@@ -10,3 +10,4 @@ pub mod merge;
 pub mod received;
 pub mod recent;
 pub mod runs;
+mod term_groups;

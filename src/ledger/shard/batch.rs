@@ -35,6 +35,8 @@ pub struct CommitBatch {
     pub rows: Batch,
     /// The new events, in the order of their positions.
     pub records: Vec<Record>,
+    /// The length of the new records, in bytes.
+    pub record_bytes: usize,
     /// The disposition of each submitted event, in the order of submission.
     pub dispositions: Vec<Disposition>,
     /// The number of dispositions of each submission.

@@ -172,6 +172,7 @@ impl Shard {
         CommitBatch {
             rows: self.store.batch(batch::drafts(waiting).map(Draft::memory_bytes).sum::<usize>() / 4),
             records: Vec::with_capacity(events),
+            record_bytes: 0,
             dispositions: Vec::with_capacity(events),
             counts: Vec::with_capacity(waiting.len()),
             touched: Vec::new(),
@@ -226,6 +227,12 @@ impl Shard {
         commit.recent.push(agent, &head.agent.agent_id, head.agent.sequence, head.agent.hash, &terms);
         commit.finished_runs.extend(sealed.finished_run.map(|run| (agent, run)));
         commit.tail.next = location.position.next();
+        // While the record is in the processor's cache.
+        commit.record_bytes += sealed.record.as_ref().bytes().len();
+        self.frame.add(sealed.record.as_ref().bytes());
+        if self.frame.is_full() {
+            self.frame.put(&self.store, &mut commit.rows, location)?;
+        }
         commit.records.push(sealed.record);
         Ok(Disposition::New)
     }
@@ -235,9 +242,8 @@ impl Shard {
         if commit.records.is_empty() {
             return Ok(());
         }
-        let bytes = self
-            .put_frames(commit)
-            .and_then(|bytes| self.put_rows(commit, heads).map(|()| bytes))
+        self.put_last_frame(commit)
+            .and_then(|()| self.put_rows(commit, heads))
             .map_err(|error| CommitError::Failed(error.to_string()))?;
         if !self.dedup.wait_for_room() {
             return Err(CommitError::NoSpace("the ids of earlier events are not written yet".to_owned()));
@@ -253,7 +259,7 @@ impl Shard {
         let result = self.commit.commit(rows);
         self.metrics.committed(commit.records.len(), started.elapsed(), result.is_ok());
         result?;
-        self.dedup.committed(self.id, self.tail.next, commit.tail.next, bytes);
+        self.dedup.committed(self.id, self.tail.next, commit.tail.next, commit.record_bytes);
         self.tail = commit.tail;
         self.last_reading = Some(commit.reading);
         if let Some(step) = commit.clock_step {
@@ -265,19 +271,10 @@ impl Shard {
         Ok(())
     }
 
-    /// Adds the frames of the events to the batch. Returns the length of the records, in bytes.
-    fn put_frames(&mut self, commit: &mut CommitBatch) -> Result<usize, StoreError> {
-        let mut bytes = 0;
-        let mut location = Location { shard: self.id, position: self.tail.next };
-        for record in &commit.records {
-            bytes += record.as_ref().bytes().len();
-            self.frame.add(record.as_ref().bytes());
-            if self.frame.is_full() || location.position.next() == commit.tail.next {
-                self.frame.put(&self.store, &mut commit.rows, location)?;
-            }
-            location.position = location.position.next();
-        }
-        Ok(bytes)
+    /// Adds the frame with the last events to the batch.
+    fn put_last_frame(&mut self, commit: &mut CommitBatch) -> Result<(), StoreError> {
+        let last = Position(commit.tail.next.0.saturating_sub(1));
+        self.frame.put(&self.store, &mut commit.rows, Location { shard: self.id, position: last })
     }
 
     /// Adds the rows of runs, heads, agent count and time to the batch.

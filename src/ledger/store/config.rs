@@ -16,7 +16,7 @@ pub struct StorageConfig {
     pub data_dir: PathBuf,
     /// Whether a commit waits until it is on disk.
     pub sync: bool,
-    /// The most memory that the database may use for blocks and write buffers.
+    /// The most memory for blocks, write buffers and ids of clients.
     #[serde(with = "units::size")]
     pub memory_bytes: ByteSize,
     /// How events are compressed on disk. Can be changed at any time: stored events stay as they are, and readable.
@@ -43,6 +43,16 @@ impl Default for StorageConfig {
 }
 
 impl StorageConfig {
+    /// The part of `storage.memory_bytes` for the ids of clients: see [`crate::ledger::ids`].
+    pub fn ids_bytes(&self) -> u64 {
+        self.memory_bytes.as_u64() / IDS_SHARE
+    }
+
+    /// The part of `storage.memory_bytes` for blocks and write buffers.
+    pub fn database_bytes(&self) -> u64 {
+        self.memory_bytes.as_u64() - self.ids_bytes()
+    }
+
     /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("storage", Expected::Section),
@@ -62,6 +72,9 @@ impl StorageConfig {
         checks.finish()
     }
 }
+
+/// The part of `storage.memory_bytes` for the ids of clients.
+const IDS_SHARE: u64 = 4;
 
 /// The most files that the database has open.
 const OPEN_FILES: u16 = 512;

@@ -33,7 +33,10 @@ const CACHE_SHARD_BITS: i32 = 2;
 /// first level rewrites all of that level; with this setting it runs half as often as by default. With this setting and
 /// [`CACHE_SHARD_BITS`], a million new agents took 3 times as long as a million events of one, and 5 times without.
 const RANDOM_KEYS_TRIGGER: i32 = 8;
-/// Bits per id in the filters of client ids. Every new id is looked up in every table, and is usually in none.
+/// The number of tables of client ids of about the same size that are merged. Few ids are looked up there, so many tables
+/// cost little: see `docs/adr/0043-client-ids-are-written-behind-the-commit.md`.
+const CLIENT_IDS_TRIGGER: i32 = 16;
+/// Bits per id in the filters of these tables. An id is looked up in every table, and is usually in none.
 const CLIENT_IDS_FILTER_BITS: f64 = 14.0;
 
 /// The number of write buffers of families with small rows that every commit writes. The cap of the write-ahead log
@@ -61,7 +64,7 @@ impl Store {
         create_directory(path)?;
         let deadline = Instant::now() + LOCK_WAIT;
         let lock = lock_directory(path, deadline)?;
-        let memory = Memory::new(config.memory_bytes.as_u64());
+        let memory = Memory::new(config.database_bytes());
         let db = loop {
             let families = Family::ALL.map(|family| descriptor(family, &memory, config.compression));
             match open_in_own_thread(|| DB::open_cf_descriptors(&database_options(&memory), path, families)) {
@@ -248,9 +251,10 @@ fn options(family: Family, memory: &Memory, event_compression: Compression) -> O
         Family::ClientIds => {
             table.set_bloom_filter(CLIENT_IDS_FILTER_BITS, false);
             options.set_compaction_style(DBCompactionStyle::Universal);
-            options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);
-            options.set_level_zero_slowdown_writes_trigger(4 * RANDOM_KEYS_TRIGGER);
-            options.set_level_zero_stop_writes_trigger(8 * RANDOM_KEYS_TRIGGER);
+            options.set_level_zero_file_num_compaction_trigger(CLIENT_IDS_TRIGGER);
+            // Commits do not wait until ids are merged.
+            options.set_level_zero_slowdown_writes_trigger(4 * CLIENT_IDS_TRIGGER);
+            options.set_level_zero_stop_writes_trigger(8 * CLIENT_IDS_TRIGGER);
         }
         Family::Chain => {
             options.set_level_zero_file_num_compaction_trigger(RANDOM_KEYS_TRIGGER);

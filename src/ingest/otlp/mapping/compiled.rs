@@ -115,8 +115,12 @@ struct SignalRows {
     rows: Vec<CompiledRow>,
     /// The end of the rows of each field in `rows`.
     ends: [usize; Target::ALL.len()],
-    /// A bit for each row that may apply although none of the attributes that rows name is there.
+    /// A bit for each row that may apply whatever the record has.
     always: Vec<u64>,
+    /// A bit for each row whose source is in span events.
+    of_events: Vec<u64>,
+    /// The numbers of the rows that apply to records with some names.
+    of_names: Vec<u16>,
     /// Per [`KeyId`], the numbers of the rows whose source is that attribute.
     rows_of_key: Vec<Vec<u16>>,
 }
@@ -130,25 +134,46 @@ impl SignalRows {
 
     /// Prepares the lookup, once all rows are added.
     fn finish(&mut self, keys: usize) {
-        self.always = vec![0; self.rows.len().div_ceil(BITS)];
+        let words = self.rows.len().div_ceil(BITS);
+        (self.always, self.of_events) = (vec![0; words], vec![0; words]);
         self.rows_of_key = vec![Vec::new(); keys];
         for (number, row) in self.rows.iter().enumerate() {
-            match row.from {
-                From::Attribute(key) | From::Member(key, _) => {
-                    self.rows_of_key[usize::from(key.0)].push(u16::try_from(number).unwrap_or(u16::MAX));
+            let short = u16::try_from(number).unwrap_or(u16::MAX);
+            match (&row.from, &row.condition) {
+                (From::Attribute(key) | From::Member(key, _), _) => self.rows_of_key[usize::from(key.0)].push(short),
+                (From::EventAttribute(..) | From::EventMessages(_) | From::Event(_), _) => {
+                    set(&mut self.of_events, number);
                 }
-                _ => self.always[number / BITS] |= 1 << (number % BITS),
+                (From::Plain(Source::Name), Condition::OneOf(_)) => self.of_names.push(short),
+                _ => set(&mut self.always, number),
             }
         }
     }
 }
 
+fn set(bits: &mut Present, number: usize) {
+    bits[number / BITS] |= 1 << (number % BITS);
+}
+
+/// Adds the rows of `more`.
+fn add(present: &mut Present, more: &Present) {
+    present.resize(more.len(), 0);
+    present.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
+}
+
 /// The number of rows of an element of [`Present`].
 const BITS: usize = u64::BITS as usize;
 
-/// A bit for each row whose attribute is there. Most rows name an attribute that a record does not have, so a lookup that
-/// visits the others only takes a fraction of the time.
+/// A bit for each row whose attribute, name or span event is there. Most rows name one that a record does not have, so a
+/// lookup that visits the others only takes a fraction of the time.
 pub type Present = Vec<u64>;
+
+/// Caches the rows for the name of the last record, which is often that of the next one, too.
+#[derive(Debug, Default)]
+pub struct LastName {
+    name: String,
+    rows: Present,
+}
 
 /// An attribute that becomes a label.
 #[derive(Debug, Clone, Copy)]
@@ -218,9 +243,30 @@ impl Mapping {
     pub fn note(&self, signal: Signal, key: KeyId, present: &mut Present) {
         let rows = self.of(signal);
         present.resize(rows.always.len(), 0);
-        for number in &rows.rows_of_key[usize::from(key.0)] {
-            present[usize::from(*number) / BITS] |= 1 << (usize::from(*number) % BITS);
+        rows.rows_of_key[usize::from(key.0)].iter().for_each(|number| set(present, usize::from(*number)));
+    }
+
+    /// Notes the name of the record.
+    pub fn note_name(&self, signal: Signal, name: &str, last: &mut LastName, present: &mut Present) {
+        let rows = self.of(signal);
+        if last.rows.len() != rows.always.len() || last.name != name {
+            last.name.clear();
+            last.name.push_str(name);
+            last.rows.clear();
+            last.rows.resize(rows.always.len(), 0);
+            for number in rows.of_names.iter().map(|number| usize::from(*number)) {
+                let Some(Condition::OneOf(patterns)) = rows.rows.get(number).map(|row| &row.condition) else { continue };
+                if patterns.iter().any(|pattern| pattern.matches(name)) {
+                    set(&mut last.rows, number);
+                }
+            }
         }
+        add(present, &last.rows);
+    }
+
+    /// Notes that the record has span events.
+    pub fn note_events(&self, signal: Signal, present: &mut Present) {
+        add(present, &self.of(signal).of_events);
     }
 
     /// Adds a row after the others of its field. `compile` prepares it.
@@ -315,8 +361,7 @@ impl Mapping {
         self.log_keys[1]
     }
 
-    /// The rows of a field that may apply, in order of preference: those whose attribute is there, and those without an
-    /// attribute.
+    /// The rows of a field that may apply, in order of preference: those that were noted, and those that need not be.
     pub fn candidates<'m>(
         &'m self,
         signal: Signal,
