@@ -3,8 +3,8 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp interop openapi deploy-check release \
-	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check release \
+	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench setup-peers
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -71,6 +71,15 @@ bench-otlp: setup-build setup-bench setup-interop
 	sh tests/interop/install.sh $(INTEROP)
 	$(INTEROP)/python/bin/python benches/otlp.py $(RELEASE)/cairn
 
+# Cairn beside the OpenTelemetry Collector, which is built from its modules: spans in exports of 1, 20, 512 and 2,000, interleaved in one
+# run of ten minutes, as the table of docs/performance.md. Needs 20 GB of disk. The configurations are in benches/peers.
+PEERS ?= $(HOME)/.cache/cairn/peers
+bench-peers: setup-build setup-bench setup-interop setup-peers
+	cargo build --release --locked --bin cairn
+	sh tests/interop/install.sh $(INTEROP)
+	sh benches/peers/build.sh $(PEERS)
+	$(INTEROP)/python/bin/python benches/peers/peers.py $(PEERS)/otelcol --rounds $(ROUNDS) --write docs/performance.md
+
 # What may take long: 500 kills under load, 160 power losses, and ten minutes of full load that watch memory and files.
 # A part of it: make soak KILLS=100 POWER_LOSSES=0 SOAK_SECONDS=60.
 KILLS ?= 500
@@ -133,3 +142,6 @@ setup-release:
 
 setup-bench:
 	@sh deploy/setup.sh bench
+
+setup-peers:
+	@sh deploy/setup.sh peers

@@ -1,11 +1,10 @@
 //! Limits for `bench.py`: what this machine achieves with programs that do nothing else.
 //!
 //! - `limits sha256 BYTES SECONDS` hashes texts of BYTES bytes on one core; prints bytes per second.
-//! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS [ids]` commits batches of EVENTS events with records of
+//! - `limits rocksdb DIRECTORY EVENTS BYTES AGENTS RUN SECONDS` commits batches of EVENTS events with records of
 //!   BYTES bytes, of AGENTS agents in turn, RUN consecutive events of each; prints events per second. The rows are
 //!   those of a commit of the ledger, in the same order and with the ledger's database settings, and each batch is
-//!   synced before the next. Nothing is parsed, hashed, indexed or answered. With `ids`, each event has a client-given
-//!   id, which is looked up and gets its row.
+//!   synced before the next. Nothing is parsed, hashed, indexed or answered.
 //! - `limits fsync DIRECTORY BYTES SECONDS` repeatedly appends BYTES bytes to a file and syncs it; prints the median
 //!   and the 99th percentile in seconds.
 
@@ -18,8 +17,7 @@ use std::time::{Duration, Instant};
 use cairn::ledger::format::frame;
 use cairn::ledger::format::keys::{Agent, Location, Position, Run, ShardId, time_key};
 use cairn::ledger::shard::commit::Commit;
-use cairn::ledger::store::StorageConfig;
-use cairn::ledger::store::{Family, Store};
+use cairn::ledger::store::{Compression, Family, StorageConfig, Store};
 use cairn_proof::chain::{AgentKey, Hash, Sequence};
 use sha2::{Digest, Sha256};
 
@@ -35,8 +33,7 @@ fn main() -> Outcome {
     match arguments.first().map(String::as_str) {
         Some("sha256") => sha256(number(1)? as usize, seconds(2)?),
         Some("rocksdb") => {
-            let has_ids = arguments.get(7).is_some_and(|ids| ids == "ids");
-            rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?, has_ids)?;
+            rocksdb(directory()?, number(2)?, number(3)? as usize, number(4)?, number(5)?, seconds(6)?)?;
         }
         Some("fsync") => fsync(directory()?, number(2)? as usize, seconds(3)?)?,
         // Exit status 0, so that `cargo bench` without arguments succeeds.
@@ -62,15 +59,7 @@ fn text(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     (0..len).map(|_| if random.u8(..7) == 0 { b' ' } else { b"etaoinshrdlu"[random.usize(..12)] }).collect()
 }
 
-fn rocksdb(
-    data_dir: PathBuf,
-    events: u64,
-    len: usize,
-    agents: u64,
-    run: u64,
-    time: Duration,
-    has_ids: bool,
-) -> Outcome {
+fn rocksdb(data_dir: PathBuf, events: u64, len: usize, agents: u64, run: u64, time: Duration) -> Outcome {
     const ROWS: usize = 4096;
     let store = Store::open(&StorageConfig { data_dir, ..StorageConfig::default() })?;
     let mut random = fastrand::Rng::with_seed(1);
@@ -89,11 +78,6 @@ fn rocksdb(
         let mut batch = store.batch(events as usize * (len + 32));
         for position in next..next + events {
             let location = Location { shard, position: Position(position) };
-            if has_ids {
-                let id = random.u128(..).to_be_bytes();
-                std::hint::black_box(store.get(Family::ClientIds, &id)?);
-                store.put(&mut batch, Family::ClientIds, &id, &location.encode())?;
-            }
             frame.add(&rows[position as usize % ROWS]);
             if frame.is_full() || position + 1 == next + events {
                 frame.put(&store, &mut batch, location)?;

@@ -11,7 +11,8 @@
 //! | `agents` | agent key | head sequence u64, head hash, first and last time in ms u64, first location and count u32 of the run that ends at the head, agent id | commit, a row per agent touched |
 //! | `chain` | agent key · first sequence u64 | first location, count u32: a run of the agent's events, except its last run | commit, when a new event of the agent does not continue the run |
 //! | `times` | shard u16 · id time ms u64 | position u64 of the first event with that id time | commit, at most one row |
-//! | `client_ids` | UUID that a client sent | location | commit, for events that came with an id |
+//! | `client_ids` | UUID that a client sent | location | [`ids`], for events that came with an id, some time after their commit |
+//! | | cursor of a shard: see [`format::id_cursor`] | position u64 of the first event without a row, check | [`ids`], with the rows |
 //! | `index` | term, 16 bytes · first location | offsets u16 of the events that have the term: see [`read::index`] | index, not in the write-ahead log |
 //! | `log` | kind · ... | the progress of the log, and the order of leaves: see `tlog::rows` | log |
 //! | `tiles` | last leaf u64 · level u8 | a full tile of the log: 256 hashes | log |
@@ -19,8 +20,8 @@
 //! | `meta` | name | format, number of shards, instance, names of all current and former default labels, number of agents per shard, steps of the clock: see [`format::clock_step`] | start, and commit for new agents and steps |
 //!
 //! The events of a commit are a few large puts with ascending keys. In addition a commit has small rows per run, per
-//! agent, per client id and per commit. Ids that the server assigns need no row, because they lead to their event
-//! through `times`: see [`format::keys::server_id`]. `docs/adr/0003-events-are-keyed-by-position-and-share-rows.md`
+//! agent and per commit. Ids that the server assigns need no row, because they lead to their event through `times`: see
+//! [`format::keys::server_id`]. `docs/adr/0003-events-are-keyed-by-position-and-share-rows.md`
 //! gives the reasons.
 //!
 //! # Ownership
@@ -36,7 +37,8 @@
 //! | [`store`] | RocksDB: the only files that import it | |
 //! | [`format`] | the on-disk format: keys, records, frames, terms, meta | `store` |
 //! | [`read`] | lookups, the index, and the follower that consumers use | `format` |
-//! | [`shard`] | the write path: queue, seal, commit, recovery | `read` |
+//! | [`ids`] | the ids of clients: in memory, in tables, and the writer of these | `read` |
+//! | [`shard`] | the write path: queue, seal, commit, recovery | `ids` |
 
 pub mod format;
 pub mod ids;

@@ -22,10 +22,7 @@ impl<'a> Attribute<'a> {
     }
 
     /// Decodes a `KeyValue`. Also returns whether its name is `last`, which is then not checked for UTF-8 again.
-    pub fn read_after(
-        message: &'a [u8],
-        last: Option<&Cow<'a, str>>,
-    ) -> Result<(Attribute<'a>, bool), DecodeError> {
+    pub fn read_after(message: &'a [u8], last: Option<&Cow<'a, str>>) -> Result<(Attribute<'a>, bool), DecodeError> {
         let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
         for field in Fields::of(message) {
             let field = field?;

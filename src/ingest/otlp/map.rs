@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::ancestors::{Ancestors, Unread};
 use super::event::agent_id;
 use super::facts::{Context, Facts};
-use super::labels;
 use super::ids::uuid_v5;
+use super::labels;
 use super::mapping::compiled::Mapping;
 use super::mapping::row::Target;
 use super::notes::Note;
@@ -358,8 +358,7 @@ impl<'a> Mapper<'a> {
         let added_labels = source.add_labels(&mut self.json.bytes, &mut slots);
         let (limit, mut own_warnings) = (self.around.limits.event, Vec::new());
         let values = &self.json.bytes;
-        let content =
-            Content::of_valid(values, slots, id, &mut own_warnings, source, limit, &mut self.last_values);
+        let content = Content::of_valid(values, slots, id, &mut own_warnings, source, limit, &mut self.last_values);
         let result = content.map(|mut content| {
             content.added_labels = added_labels;
             work(&content, &self.warnings, &mut self.last_labels)

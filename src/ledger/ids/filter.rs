@@ -47,9 +47,9 @@ impl Filter {
     fn place(&self, id: Uuid) -> (usize, [u64; WORDS]) {
         let hash = self.hasher.hash_one(id);
         // The high part selects the block, without a division; it is less than the number of blocks.
-        let block = (u128::from(hash) * self.blocks.len() as u128 >> 64) as usize;
+        let block = ((u128::from(hash) * self.blocks.len() as u128) >> 64) as usize;
         let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (block, std::array::from_fn(|word| 1 << (mixed >> (6 * word + 10) & 63)))
+        (block, std::array::from_fn(|word| 1 << ((mixed >> (6 * word + 10)) & 63)))
     }
 }
 

@@ -148,7 +148,9 @@ impl ClientIds {
         let location = match known {
             Known::At(location) => Some(location),
             Known::Absent => None,
-            Known::Unknown => store.get(Family::ClientIds, id.as_bytes())?.map(|row| decode(store, id, &row)).transpose()?,
+            Known::Unknown => {
+                store.get(Family::ClientIds, id.as_bytes())?.map(|row| decode(store, id, &row)).transpose()?
+            }
         };
         match location {
             Some(location) => lookup::at(store, id, location).map(Some),

@@ -255,7 +255,9 @@ impl Mapping {
             last.rows.clear();
             last.rows.resize(rows.always.len(), 0);
             for number in rows.of_names.iter().map(|number| usize::from(*number)) {
-                let Some(Condition::OneOf(patterns)) = rows.rows.get(number).map(|row| &row.condition) else { continue };
+                let Some(Condition::OneOf(patterns)) = rows.rows.get(number).map(|row| &row.condition) else {
+                    continue;
+                };
                 if patterns.iter().any(|pattern| pattern.matches(name)) {
                     set(&mut last.rows, number);
                 }

@@ -1,0 +1,151 @@
+//! The ids of clients: at any age, across restarts, kills and shards, an id leads to its event, as in a model that only
+//! knows the events.
+
+use std::collections::HashMap;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::durability::faults::seed;
+use crate::support::harness::{Answer, Process, metric, run_text};
+
+/// The number of events in a batch.
+const BATCH: usize = 500;
+/// The number of batches between two ends of the server.
+const BATCHES: usize = 50;
+
+/// What is known about an id: its event was stored with this hash, or the end of the server left that open.
+enum Known {
+    Stored(Value),
+    Open,
+}
+
+#[derive(Default)]
+struct Model {
+    ids: Vec<Uuid>,
+    known: HashMap<Uuid, Known>,
+    repeated: usize,
+    refused: usize,
+}
+
+/// The event with an id. `other` makes it a different one.
+fn event(id: Uuid, other: bool) -> Value {
+    json!({"id": id.to_string(), "agent_id": format!("agent-{}", id.as_u128() % 7), "action_input": other})
+}
+
+impl Model {
+    /// A batch of new ids, of known ids of any age, and of known ids with another content.
+    fn batch(&mut self, random: &mut fastrand::Rng) -> Vec<(Uuid, bool)> {
+        let mut batch: Vec<(Uuid, bool)> = Vec::new();
+        for _ in 0..BATCH {
+            let old = (!self.ids.is_empty()).then(|| self.ids[random.usize(..self.ids.len())]);
+            batch.push(match (random.u8(..10), old, batch.last()) {
+                (0, Some(old), _) => (old, false),
+                (1, Some(old), _) if matches!(self.known[&old], Known::Stored(_)) => (old, true),
+                // Twice in one batch.
+                (2, _, Some((last, false))) => (*last, false),
+                _ => (Uuid::from_u128(random.u128(..) & !(0xF << 76) | 4 << 76), false),
+            });
+        }
+        batch
+    }
+
+    /// Compares the answer with the model.
+    fn check(&mut self, batch: &[(Uuid, bool)], answer: &Value) {
+        let entries = answer.as_array().unwrap();
+        assert_eq!(entries.len(), batch.len());
+        for ((id, other), entry) in batch.iter().zip(entries) {
+            let stored = entry.get("event").map(|event| event["hash"].clone());
+            match (self.known.get(id), stored) {
+                (Some(Known::Stored(hash)), Some(stored)) if !other => {
+                    assert_eq!(*hash, stored, "{id} was stored twice");
+                    self.repeated += 1;
+                }
+                (Some(Known::Stored(_)), None) if *other => {
+                    assert_eq!(entry["retryable"], false, "{entry}");
+                    self.refused += 1;
+                }
+                (None | Some(Known::Open), Some(stored)) if !other => {
+                    self.know(*id, Known::Stored(stored));
+                }
+                (_, found) => panic!("{id} {other}: {found:?} {entry}"),
+            }
+        }
+    }
+
+    /// The end of the server left open whether the new ids of a batch are stored.
+    fn leave_open(&mut self, batch: &[(Uuid, bool)]) {
+        for (id, _) in batch {
+            if !self.known.contains_key(id) {
+                self.know(*id, Known::Open);
+            }
+        }
+    }
+
+    fn know(&mut self, id: Uuid, known: Known) {
+        if self.known.insert(id, known).is_none() {
+            self.ids.push(id);
+        }
+    }
+}
+
+async fn post(client: &reqwest::Client, url: &str, batch: &[(Uuid, bool)]) -> Option<Answer> {
+    let events: Vec<Value> = batch.iter().map(|(id, other)| event(*id, *other)).collect();
+    let sent = client
+        .post(format!("{url}/v1/batch"))
+        .header("content-type", "application/json")
+        .body(json!(events).to_string())
+        .send()
+        .await;
+    Some(Answer::of(sent.ok()?).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_leads_to_its_event_at_any_age() {
+    let (mut random, mut model) = (fastrand::Rng::with_seed(seed()), Model::default());
+    let (data, client) = (TempDir::new().unwrap(), reqwest::Client::new());
+    // A segment has about 10,000 ids.
+    let environment = [("CAIRN_SHARDS", "2"), ("CAIRN_STORAGE__MEMORY_BYTES", "8MiB")];
+    let mut server = Process::start(data.path(), &environment);
+    for round in 0..6 {
+        for _ in 0..BATCHES {
+            let batch = model.batch(&mut random);
+            let answer = post(&client, &server.url, &batch).await.unwrap();
+            model.check(&batch, &answer.json());
+        }
+        let text = client.get(format!("{}/metrics", server.admin_url)).send().await.unwrap().text().await.unwrap();
+        let recent = metric(&text, "cairn_recent_ids").unwrap();
+        assert!(recent <= 22_000.0 && metric(&text, "cairn_recent_ids_bytes").unwrap() <= (2 << 20) as f64, "{recent}");
+        if round % 2 == 0 {
+            // While a batch is on its way: what it stored is open.
+            let batch = model.batch(&mut random);
+            let sent = tokio::spawn({
+                let (client, url, batch) = (client.clone(), server.url.clone(), batch.clone());
+                async move { post(&client, &url, &batch).await.map(|answer| answer.json()) }
+            });
+            tokio::time::sleep(std::time::Duration::from_millis(random.u64(..15))).await;
+            server.kill();
+            match sent.await.unwrap() {
+                Some(answer) => model.check(&batch, &answer),
+                None => model.leave_open(&batch),
+            }
+        } else {
+            kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
+            server.child.wait().unwrap();
+        }
+        let (code, output, _) = run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
+        assert_eq!(code, 0, "{output}");
+        server = Process::start(data.path(), &environment);
+    }
+    // Every id once more, whatever its age.
+    for ids in model.ids.clone().chunks(BATCH) {
+        let batch: Vec<(Uuid, bool)> = ids.iter().map(|id| (*id, false)).collect();
+        let answer = post(&client, &server.url, &batch).await.unwrap();
+        model.check(&batch, &answer.json());
+    }
+    let events = Answer::of(client.get(format!("{}/v1/stats", server.url)).send().await.unwrap()).await.json();
+    assert_eq!(events["total_events"], json!(model.ids.len()), "{events}");
+    assert!(model.ids.len() > 80_000 && model.repeated > 80_000 && model.refused > 5000);
+}
