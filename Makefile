@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
 .PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check release \
-	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench setup-peers
+	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -72,9 +72,10 @@ bench-otlp: setup-build setup-bench setup-interop
 	$(INTEROP)/python/bin/python benches/otlp.py $(RELEASE)/cairn
 
 # Cairn beside the OpenTelemetry Collector, which is built from its modules: spans in exports of 1, 20, 512 and 2,000, interleaved in one
-# run of ten minutes, as the table of docs/performance.md. Needs 20 GB of disk. The configurations are in benches/peers.
+# run of ten minutes, as the table of docs/performance.md. Needs Go 1.26 or later, and 20 GB of disk. The configurations are in
+# benches/peers.
 PEERS ?= $(HOME)/.cache/cairn/peers
-bench-peers: setup-build setup-bench setup-interop setup-peers
+bench-peers: setup-build setup-bench setup-interop
 	cargo build --release --locked --bin cairn
 	sh tests/interop/install.sh $(INTEROP)
 	sh benches/peers/build.sh $(PEERS)
@@ -142,6 +143,3 @@ setup-release:
 
 setup-bench:
 	@sh deploy/setup.sh bench
-
-setup-peers:
-	@sh deploy/setup.sh peers

@@ -52,9 +52,6 @@ for group in "$@"; do
         need wrk wrk
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
-    peers)
-        need go golang-go
-        ;;
     *)
         echo "setup.sh: unknown group $group" >&2
         exit 2

@@ -6,6 +6,10 @@ set -eu
 folder=$1
 manifest=$(dirname "$0")/collector.yaml
 version=$(sed -n 's/^ *version: //p' "$manifest")
+if ! command -v go >/dev/null 2>&1; then
+    echo "build.sh: please install Go 1.26 or later" >&2
+    exit 1
+fi
 if ! cmp -s "$manifest" "$folder/built.yaml"; then
     mkdir -p "$folder"
     cp "$manifest" "$folder/collector.yaml"

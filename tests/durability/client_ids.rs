@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 
+use cairn::ledger::format::id_cursor;
+use cairn::ledger::format::keys::{Position, ShardId, cursor_key};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::audit::verify::edit_frames;
 use crate::durability::faults::seed;
-use crate::support::harness::{Answer, Process, metric, run_text};
+use crate::support::harness::{Answer, Process, TestServer, config, metric, run_text};
 
 /// The number of events in a batch.
 const BATCH: usize = 500;
@@ -148,4 +151,69 @@ async fn an_id_leads_to_its_event_at_any_age() {
     let events = Answer::of(client.get(format!("{}/v1/stats", server.url)).send().await.unwrap()).await.json();
     assert_eq!(events["total_events"], json!(model.ids.len()), "{events}");
     assert!(model.ids.len() > 80_000 && model.repeated > 80_000 && model.refused > 5000);
+}
+
+/// Changes the cursor of the first shard in a closed ledger; `None` removes it.
+fn change_cursor(data: &TempDir, value: Option<&[u8]>) -> Vec<u8> {
+    let mut stored = Vec::new();
+    edit_frames(data.path(), |db| {
+        let (family, key) = (db.cf_handle("client_ids").unwrap(), cursor_key(ShardId(0)));
+        stored = db.get_cf(family, key).unwrap().unwrap_or_default();
+        match value {
+            Some(value) => db.put_cf(family, key, value).unwrap(),
+            None => db.delete_cf(family, key).unwrap(),
+        }
+    });
+    stored
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_cursor_is_named_refused_or_harmless_and_repaired() {
+    let (data, client) = (TempDir::new().unwrap(), reqwest::Client::new());
+    let batch: Vec<(Uuid, bool)> = (0..BATCH as u128).map(|n| (Uuid::from_u128(n << 90 | 4 << 76), false)).collect();
+    let stop = |mut server: Process| {
+        kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
+        server.child.wait().unwrap();
+    };
+    let server = Process::start(data.path(), &[]);
+    let first = post(&client, &server.url, &batch).await.unwrap().json();
+    stop(server);
+    let cairn = |arguments: &[&str]| {
+        let (code, out, err) = run_text(&[arguments, &["--data-dir", data.path().to_str().unwrap()]].concat());
+        (code, out + &err)
+    };
+    assert_eq!(cairn(&["verify", "--all"]).0, 0);
+    let (_, too_far) = id_cursor::row(ShardId(0), Position(BATCH as u64 + 1));
+    let (_, behind) = id_cursor::row(ShardId(0), Position(7));
+    let damaged = [&[1][..], &behind[1..]].concat();
+    for (value, starts, is_repaired) in [
+        (Some(&damaged[..]), false, true),
+        (Some(&behind[..]), true, true),
+        (None, true, true),
+        // There may have been another event.
+        (Some(&too_far[..]), false, false),
+    ] {
+        let right = change_cursor(&data, value);
+        let (code, output) = cairn(&["verify", "--all"]);
+        assert!(code == 1 && output.contains("client_ids: row cursor"), "{value:?}: {output}");
+        match starts {
+            true => {
+                // The ids behind the cursor are read again.
+                let server = Process::start(data.path(), &[]);
+                assert_eq!(post(&client, &server.url, &batch).await.unwrap().json(), first, "{value:?}");
+                drop(server);
+            }
+            false => {
+                let error = TestServer::start_with(&config(data.path()), |store| store).await.err().unwrap();
+                assert!(error.to_string().contains("the cursor of shard 0 in `client_ids` is wrong"), "{error}");
+            }
+        }
+        let repaired = cairn(&["repair", "--apply"]);
+        assert_eq!(repaired.0 == 0, is_repaired, "{value:?}: {}", repaired.1);
+        if !is_repaired {
+            change_cursor(&data, Some(&right));
+        }
+        let (code, output) = cairn(&["verify", "--all"]);
+        assert!(code == 0 && output.contains("500 events verified: all valid"), "{value:?}: {output}");
+    }
 }

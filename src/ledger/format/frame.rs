@@ -231,7 +231,7 @@ mod tests {
         assert!(Frame::decode(&key[..9], &value, &[]).is_none(), "a key that is not a location");
         assert!(Frame::decode(&location(1).encode(), &value, &[]).is_none(), "more events than locations before it");
         assert!(Frame::decode(&key, &[0; 4], &[]).is_none(), "no events");
-        let records = long(20_000);
+        let records = long(40_000);
         let slices: Vec<&[u8]> = records.iter().map(|record| &record[..]).collect();
         let lz4 = framed(Compression::Lz4, &slices);
         let zstd = framed(Compression::Zstd, &slices);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_damaged_length_takes_no_memory() {
-        let records = long(20_000);
+        let records = long(40_000);
         let slices: Vec<&[u8]> = records.iter().map(|record| &record[..]).collect();
         let (_, mut value) = framed(Compression::Lz4, &slices);
         let len_at = value.len() - 8;

@@ -6,9 +6,7 @@ use lz4_flex::block::{
 use zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::ledger::store::Compression;
-
-/// The level of Zstandard: see `docs/adr/0012-lz4-by-default.md`.
-const ZSTD_LEVEL: i32 = 1;
+use crate::ledger::store::config::ZSTD_LEVEL;
 
 /// The compression of a frame, as the frame names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

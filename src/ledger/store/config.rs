@@ -84,6 +84,11 @@ pub fn open_files(limit: u64) -> u16 {
     u16::try_from(limit / 4).map_or(OPEN_FILES, |quarter| quarter.min(OPEN_FILES))
 }
 
+/// The level of Zstandard. With events of 250 bytes, level 1 takes 1 % more space than RocksDB's default, 3, and 9 %
+/// less of an event's whole CPU time; with events of 2 KiB, 7 % more and 5 to 9 % less. Levels below 0 take as much
+/// space as LZ4 before they are as fast.
+pub const ZSTD_LEVEL: i32 = 1;
+
 /// The compression of events on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

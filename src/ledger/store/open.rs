@@ -14,7 +14,7 @@ use rocksdb::{
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
-use super::config::{Compression, StorageConfig, open_files};
+use super::config::{Compression, StorageConfig, ZSTD_LEVEL, open_files};
 use super::{Family, Store, StoreError, tables};
 
 /// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
@@ -45,10 +45,6 @@ const CLIENT_IDS_FILTER_BITS: f64 = 14.0;
 /// themselves have two, because buffers are memory.
 const WRITE_BUFFERS: i32 = 3;
 
-/// The compression level. With events of 250 bytes, level 1 takes 1 % more space than RocksDB's default, 3, and 9 %
-/// less of an event's whole CPU time; with events of 2 KiB, 7 % more and 5 to 9 % less. Levels below 0 take as much
-/// space as LZ4 before they are as fast.
-const ZSTD_LEVEL: i32 = 1;
 /// The size of a block: two frames of events. Reading one event decompresses one block.
 const EVENT_BLOCK_BYTES: usize = 32 << 10;
 /// RocksDB's default. Zstandard does not use it.
