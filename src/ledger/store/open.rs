@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType, LogLevel,
-    LruCacheOptions, Options, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    LogLevel, LruCacheOptions, Options, WriteBufferManager,
 };
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
@@ -37,7 +37,7 @@ const RANDOM_KEYS_TRIGGER: i32 = 8;
 /// cost little: see `docs/adr/0043-client-ids-are-written-behind-the-commit.md`.
 const CLIENT_IDS_TRIGGER: i32 = 16;
 /// Bits per id in the filters of these tables. An id is looked up in every table, and is usually in none.
-const CLIENT_IDS_FILTER_BITS: f64 = 14.0;
+const CLIENT_IDS_FILTER_BITS: f64 = 10.0;
 
 /// The number of write buffers of families with small rows that every commit writes. The cap of the write-ahead log
 /// flushes all families together, and these may have to be flushed again before the first flush is done. With two
@@ -246,6 +246,10 @@ fn options(family: Family, memory: &Memory, event_compression: Compression) -> O
         // Written as large tables, of which those of about the same size are merged: an id is rewritten a few times in all.
         Family::ClientIds => {
             table.set_bloom_filter(CLIENT_IDS_FILTER_BITS, false);
+            // In blocks of 4 KiB: as a whole, the filters of some ten million ids would push each other out of the cache.
+            table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+            table.set_partition_filters(true);
+            table.set_pin_top_level_index_and_filter(true);
             options.set_compaction_style(DBCompactionStyle::Universal);
             options.set_level_zero_file_num_compaction_trigger(CLIENT_IDS_TRIGGER);
             // Commits do not wait until ids are merged.
