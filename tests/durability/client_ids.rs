@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use cairn::ledger::format::id_cursor;
-use cairn::ledger::format::keys::{Position, ShardId, cursor_key};
+use cairn::ledger::format::keys::{Location, Position, ShardId, cursor_key};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -131,6 +131,7 @@ async fn an_id_leads_to_its_event_at_any_age() {
                 let (client, url, batch) = (client.clone(), server.url.clone(), batch.clone());
                 async move { post(&client, &url, &batch).await.map(|answer| answer.json()) }
             });
+            // The pause is the subject: it chooses the moment of the kill.
             tokio::time::sleep(std::time::Duration::from_millis(random.u64(..15))).await;
             server.kill();
             match sent.await.unwrap() {
@@ -154,6 +155,24 @@ async fn an_id_leads_to_its_event_at_any_age() {
     let events = Answer::of(client.get(format!("{}/v1/stats", server.url)).send().await.unwrap()).await.json();
     assert_eq!(events["total_events"], json!(model.ids.len()), "{events}");
     assert!(model.ids.len() > 80_000 && model.repeated > 80_000 && model.refused > 5000);
+}
+
+/// An id that leads to an event in a shard that does not exist is a finding, not a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_an_event_in_a_shard_that_does_not_exist_is_a_finding() {
+    let (data, id) = (TempDir::new().unwrap(), Uuid::from_u128(4 << 76 | 9));
+    let server = TestServer::start(&config(data.path())).await;
+    server.store(&event(id, false)).await;
+    server.stop().await.unwrap();
+    edit_frames(data.path(), |db| {
+        let (events, ids) = (db.cf_handle("events").unwrap(), db.cf_handle("client_ids").unwrap());
+        let frame = db.get_cf(events, [0; 10]).unwrap().unwrap();
+        let elsewhere = Location { shard: ShardId(5), position: Position(0) }.encode();
+        db.put_cf(events, elsewhere, frame).unwrap();
+        db.put_cf(ids, id.as_bytes(), elsewhere).unwrap();
+    });
+    let (code, output, errors) = run_text(&["verify", "--all", "--data-dir", data.path().to_str().unwrap()]);
+    assert!(code == 1 && output.contains("BROKEN"), "{code} {output} {errors}");
 }
 
 /// Changes the cursor of the first shard in a closed ledger; `None` removes it.

@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_id_is_found_and_nearly_no_other() {
-        for (bits_per_id, most_errors) in [(10, 200), (5, 2000), (1, 10_000)] {
+        for (bits_per_id, most_errors) in [(10, 200), (5, 2000)] {
             let mut random = fastrand::Rng::with_seed(1);
             let mut ids = || Uuid::from_u128(random.u128(..));
             let inserted: Vec<Uuid> = (0..100_000).map(|_| ids()).collect();

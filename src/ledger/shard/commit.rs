@@ -5,7 +5,7 @@
 //! 1. events are drained and sealed in memory: none of them is stored, and no sender was answered;
 //! 2. the batch is written: the events may be stored or not, and no sender was answered; a sender that retries with an
 //!    id finds out;
-//! 3. the write returned: they are on disk, all or none of them, with their runs, heads and ids;
+//! 3. the write returned: they are on disk, all or none of them, with their runs and heads, from which their ids follow;
 //! 4. the senders are answered: an acknowledged event is on disk.
 
 use crate::ledger::store::{Batch, CommitError, Store};

@@ -71,7 +71,7 @@ struct CommitId {
 
 /// What is known about an id before its events are added to the commit.
 enum Found {
-    /// Its row leads nowhere: no client has used the id.
+    /// No event is stored under the id, unless the server assigned it.
     Nothing,
     /// The event at this location has the id.
     At(Location),

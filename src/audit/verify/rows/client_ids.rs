@@ -132,10 +132,12 @@ impl<'s> IdsSnapshot<'s> {
             };
             let found = record.and_then(|record| facts(&FieldValues::of(record.canonical()), &mut times).id());
             if found.is_some_and(|id| id.as_bytes() == key) {
-                let shard = location.map_or(0, |location| usize::from(location.shard.0));
+                // A shard that does not exist has no cursor; its events break their chains.
+                let shard = location.map_or(usize::MAX, |location| usize::from(location.shard.0));
                 let cursor = self.cursors.get(shard).copied().flatten();
-                let is_behind = location.zip(cursor).is_some_and(|(location, cursor)| location.position >= cursor);
-                is_beyond[shard] |= is_behind;
+                if location.zip(cursor).is_some_and(|(location, cursor)| location.position >= cursor) {
+                    is_beyond[shard] = true;
+                }
             } else {
                 report.row(RowFault::new(Family::ClientIds, key, FaultKind::Unexpected, repair(self.store, location)?));
             }
