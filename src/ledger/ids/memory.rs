@@ -30,11 +30,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes for `bytes` bytes in total: two thirds for the filter, one third for the open segment, a full one, and the
-    /// rows of that.
+    /// The sizes for `bytes` bytes in total: three quarters for the filter, one quarter for the open segment, a full
+    /// one, and the rows of that.
     pub fn of(bytes: u64) -> Sizes {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Sizes { filter_bytes: bytes / 3 * 2, segment_ids: bytes / 3 / (2 * ID_BYTES + ROW_BYTES) }
+        Sizes { filter_bytes: bytes / 4 * 3, segment_ids: bytes / 4 / (2 * ID_BYTES + ROW_BYTES) }
     }
 }
 

@@ -74,7 +74,7 @@ impl StorageConfig {
 }
 
 /// The part of `storage.memory_bytes` for the ids of clients.
-const IDS_SHARE: u64 = 3;
+const IDS_SHARE: u64 = 2;
 
 /// The most files that the database has open.
 const OPEN_FILES: u16 = 512;

@@ -36,6 +36,8 @@ const RANDOM_KEYS_TRIGGER: i32 = 8;
 /// The number of tables of client ids of about the same size that are merged. Few ids are looked up there, so many tables
 /// cost little: see `docs/adr/0043-client-ids-are-written-behind-the-commit.md`.
 const CLIENT_IDS_TRIGGER: i32 = 16;
+/// The same for the index. A query reads a term in every table.
+const INDEX_TRIGGER: i32 = 8;
 /// Bits per id in the filters of these tables. An id is looked up in every table, and is usually in none.
 const CLIENT_IDS_FILTER_BITS: f64 = 10.0;
 
@@ -263,7 +265,12 @@ fn options(family: Family, memory: &Memory, event_compression: Compression) -> O
         Family::Times | Family::Meta => options.set_max_write_buffer_number(WRITE_BUFFERS),
         // Hashes cannot be compressed.
         Family::Tiles => compression = DBCompressionType::None,
-        Family::Index | Family::Log | Family::Relay => {}
+        // Rows of hashes: with levels, each compaction into the first one rewrites all of it.
+        Family::Index => {
+            options.set_compaction_style(DBCompactionStyle::Universal);
+            options.set_level_zero_file_num_compaction_trigger(INDEX_TRIGGER);
+        }
+        Family::Log | Family::Relay => {}
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
