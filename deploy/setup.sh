@@ -23,6 +23,8 @@ for group in "$@"; do
         need jq jq
         need openssl openssl
         need python3 python3
+        # A terminal for a program.
+        need script bsdutils
         need sha256sum coreutils
         need strace strace
         need strip binutils

@@ -12,7 +12,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, StatusCode};
 use serde_json::Value;
 
-use super::args::{ConfigArgs, ConnectArgs, ServerArgs};
+use super::args::{ConnectArgs, ServerArgs};
 use super::exit::Failure;
 use crate::auth::plain_key;
 use crate::config::Config;
@@ -143,7 +143,7 @@ impl Client {
         if let Some(url) = &args.server {
             return Client::at(url, connect);
         }
-        let config = ConfigArgs { config: args.config.clone(), ..ConfigArgs::default() }.load()?.config;
+        let config = args.file.load()?.config;
         let mut server = Client::at(&url_of(&config), connect)?;
         if server.key.is_none() {
             // A user who can read the keys of the server may use one of them.
@@ -160,7 +160,8 @@ impl Client {
     /// # Errors
     /// When the HTTP client cannot be created.
     pub fn for_admin_port(config: &Config) -> Result<Client, Failure> {
-        let address = config.admin.listen;
+        // The configuration allows only TCP.
+        let address = config.admin.listen.tcp().ok_or("admin.listen: expected an address of TCP")?;
         let is_any_v6 = address.is_ipv6() && address.ip().is_unspecified();
         // On a machine without IPv6, such a server listens on IPv4. `localhost` makes the client try both.
         let url = match is_any_v6 {

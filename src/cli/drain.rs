@@ -14,7 +14,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until no requests with events have arrived for `--after`, but not longer than `--within`.
 pub fn run(args: &DrainArgs) -> CommandResult {
-    let client = Client::for_admin_port(&args.config.load()?.config)?;
+    let client = Client::for_admin_port(&args.file.load()?.config)?;
     wait(&client, args)?;
     Ok(Exit::Success)
 }

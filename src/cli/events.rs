@@ -24,7 +24,7 @@ const FOLLOW_EVENTS: usize = 4096;
 
 /// Prints stored events, the oldest first.
 pub fn run(args: &EventsArgs) -> CommandResult {
-    let reader = Reader::open(&args.config.load()?.config.storage.data_dir)?;
+    let reader = Reader::open(&args.ledger.load()?.config.storage.data_dir)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     // Read before the events are listed, so that an event committed in between is printed once, by `follow`.
     let ends = ends(&reader)?;

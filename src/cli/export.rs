@@ -35,7 +35,7 @@ impl Request {
             return Err(Failure::usage("--since must be before --until"));
         }
         Ok(Request {
-            loaded: args.config.load()?,
+            loaded: args.ledger.load()?,
             server: args.server.as_ref().map(|url| Client::at(url, &args.connect)).transpose()?,
             range: ExportRange { agent_id: args.agent_id, since_ms, until_ms },
             since: args.since,

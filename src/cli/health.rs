@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Requests `/healthz`, or `/readyz` with `--ready`, and prints the response.
 pub fn run(args: &HealthArgs) -> CommandResult {
-    let client = Client::for_admin_port(&args.config.load()?.config)?;
+    let client = Client::for_admin_port(&args.file.load()?.config)?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
     print_line(client.text(path, TIMEOUT)?.trim_end(), Exit::Success)
 }

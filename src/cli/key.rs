@@ -1,15 +1,14 @@
 //! `cairn key`: prints and changes the keys of the log. `docs/verification.md` describes the rotation of keys.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-use rustix::fs::{Gid, Mode, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-
 use super::args::KeyAction;
 use super::exit::{CommandResult, Exit, Failure, print};
-use crate::config::Loaded;
-use crate::ledger::store::Store;
+use super::owner::Opened;
+use crate::config::Config;
+use crate::ledger::format::keys::ShardId;
+use crate::ledger::format::meta::Meta;
+use crate::ledger::read::lookup;
+use crate::ledger::store::{Store, StoreError};
+use crate::text::plural;
 use crate::tlog::keys::Keys;
 use crate::tlog::new_log::NewLog;
 use crate::tlog::rows::LogRows;
@@ -17,66 +16,58 @@ use crate::tlog::rows::LogRows;
 /// Prints or changes the keys of the log.
 pub fn run(action: &KeyAction) -> CommandResult {
     let (KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args)) = action;
-    let loaded = args.load()?;
-    let (log, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
-    let text = match action {
-        KeyAction::Show(_) => show(&loaded)?,
-        KeyAction::Rotate(_) => {
-            act_as_owner_of(&log.key_path(data_dir))?;
-            rotate(&loaded)?
-        }
-        KeyAction::NewLog(_) => {
-            act_as_owner_of(data_dir)?;
-            new_log(&loaded)?
-        }
+    let mut config = args.load()?.config;
+    let change = match action {
+        KeyAction::Show(_) => return print(show(&config)?, Exit::Success),
+        KeyAction::Rotate(_) => rotate,
+        KeyAction::NewLog(_) => new_log,
     };
-    print(text, Exit::Success)
+    let data_dir = config.storage.data_dir.clone();
+    let changed_file = match action {
+        KeyAction::Rotate(_) => config.log.tree().key_path(&data_dir),
+        _ => data_dir,
+    };
+    let opened = Opened::as_owner_of(&changed_file, &mut config)?;
+    let text = change(&config).map_err(|failure| opened.name_paths(&failure.to_string()))?;
+    print(opened.name_paths(&text), Exit::Success)
 }
 
-/// Makes root act as the owner of `path` for the rest of the process, so that the server can read the files that are
-/// written. The files are readable by that user only.
-pub fn act_as_owner_of(path: &Path) -> Result<(), Failure> {
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // A missing path is reported by the code that needs it.
-    let Ok(owner) = std::fs::metadata(path) else { return Ok(()) };
-    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
-        return Ok(());
-    }
-    let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
-    let become_owner = || {
-        // These calls change only this thread. No other thread exists yet, and later threads inherit from this one.
-        set_thread_groups(&[])?;
-        set_thread_res_gid(group, group, group)?;
-        set_thread_res_uid(user, user, user)
-    };
-    become_owner().map_err(|error| format!("cannot act as the owner of {}: {error}", path.display()).into())
-}
-
-fn show(loaded: &Loaded) -> Result<String, Failure> {
-    let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
+fn show(config: &Config) -> Result<String, Failure> {
+    let path = config.log.tree().key_path(&config.storage.data_dir);
     let missing =
         || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
     let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
     Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
 }
 
-fn rotate(loaded: &Loaded) -> Result<String, Failure> {
-    let path = loaded.config.log.tree().key_path(&loaded.config.storage.data_dir);
+fn rotate(config: &Config) -> Result<String, Failure> {
+    let path = config.log.tree().key_path(&config.storage.data_dir);
     let missing =
         || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
     let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
     Ok(format!("{key}\n\nThis is the new verifier key. From its next start, the server also signs with this key.\n"))
 }
 
-fn new_log(loaded: &Loaded) -> Result<String, Failure> {
+fn new_log(config: &Config) -> Result<String, Failure> {
+    let data_dir = &config.storage.data_dir;
     // Opening the store also ensures that no server is running.
-    let store = Store::open(&loaded.config.storage)?;
+    let store = Store::open_existing(&config.storage)?;
+    let events = events(&store)?;
     let rows = LogRows::new(store.into());
-    let new_log = NewLog::new(rows.clone(), &loaded.config.log.tree(), &loaded.config.storage.data_dir);
+    let new_log = NewLog::new(rows.clone(), &config.log.tree(), data_dir);
     let origin =
         new_log.and_then(|new_log| new_log.begin().map(|()| new_log.origin)).map_err(|error| error.to_string())?;
     rows.store().stop_background_work();
     Ok(format!(
-        "The next start of the server begins the log {origin} with a new key, over all events stored by then.\n"
+        "{}: a ledger of {}.\nThe next start of the server begins the log {origin} with a new key, over all events \
+         stored by then.\n",
+        data_dir.display(),
+        plural(events, "event")
     ))
+}
+
+/// The number of events of a ledger.
+fn events(store: &Store) -> Result<u64, StoreError> {
+    let meta = Meta::read(store)?.ok_or_else(|| StoreError::Missing(store.path().to_owned()))?;
+    (0..meta.shards).map(|shard| Ok(lookup::end(store, ShardId(shard))?.0)).sum()
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::config::{self, LogConfig, LogFormat};
-use crate::runtime::{OnFailure, spawn};
+use crate::runtime::{FOR_COLLECTOR, FOR_TERMINAL, OnFailure, spawn};
 
 /// The most lines that wait for standard output. Further ones are dropped and counted.
 const WAITING_LINES: usize = 2048;
@@ -29,6 +29,11 @@ pub fn is_text(config: &LogConfig) -> bool {
         LogFormat::Json => false,
         LogFormat::Text => true,
     }
+}
+
+/// Whether a person reads the log lines as they are written.
+pub fn is_terminal(config: &LogConfig) -> bool {
+    is_text(config) && io::stdout().is_terminal()
 }
 
 /// Handle to change the log level while the process runs.
@@ -120,10 +125,15 @@ impl ProcessLog {
         let layer = tracing_subscriber::fmt::layer().with_target(false).log_internal_errors(false);
         let layer = layer.with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(filter);
+        let hidden = if is_terminal(config) { FOR_COLLECTOR } else { FOR_TERMINAL };
+        let is_shown = filter_fn(move |line| line.target() != hidden);
         if is_text(config) {
-            subscriber.with(layer.with_ansi(io::stdout().is_terminal())).init();
+            subscriber
+                .with(layer.with_ansi(io::stdout().is_terminal() && config::allows_colors()).with_filter(is_shown))
+                .init();
         } else {
-            subscriber.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
+            let layer = layer.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            subscriber.with(layer.with_filter(is_shown)).init();
         }
         Ok(ProcessLog { level: LogLevel(level), lines })
     }

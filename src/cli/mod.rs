@@ -14,6 +14,7 @@ mod key;
 mod ledger;
 mod logging;
 mod manual;
+mod owner;
 mod progress;
 mod relay;
 mod reload;

@@ -11,20 +11,24 @@ use super::exit::{CommandResult, Exit, Failure, print_line};
 /// Signals a server on this machine to reload its configuration. The container image has no other program that can send
 /// signals.
 pub fn run(args: &ReloadArgs) -> CommandResult {
-    let pid = args.pid.map_or_else(only_server, Ok)?;
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = process.ok_or_else(|| Failure::usage(format!("--pid {pid}: expected a process id")))?;
+    let found = servers().map_err(|error| format!("/proc: {error}"))?;
+    let pid = match args.pid {
+        Some(pid) if found.contains(&pid) => pid,
+        // SIGHUP ends most other programs.
+        Some(pid) => return Err(Failure::usage(format!("--pid {pid}: this process does not run `cairn serve`"))),
+        None => only(&found)?,
+    };
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("expected a process id")?;
     kill_process(process, Signal::HUP).map_err(|error| format!("failed to send SIGHUP to process {pid}: {error}"))?;
     print_line(format_args!("sent SIGHUP to process {pid}; the result is in its log"), Exit::Success)
 }
 
-/// The process id of the only server on this machine.
-fn only_server() -> Result<u32, String> {
-    let found = servers().map_err(|error| format!("/proc: {error}"))?;
-    match found[..] {
-        [pid] => Ok(pid),
+/// The only one of these processes.
+fn only(servers: &[u32]) -> Result<u32, String> {
+    match servers {
+        [pid] => Ok(*pid),
         [] => Err("no running server found; set its process id with --pid".to_owned()),
-        _ => Err(format!("several servers are running with the process ids {found:?}; choose one with --pid")),
+        _ => Err(format!("several servers are running with the process ids {servers:?}; choose one with --pid")),
     }
 }
 

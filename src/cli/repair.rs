@@ -7,30 +7,31 @@ use serde_json::json;
 use super::args::RepairArgs;
 use super::checkpoints;
 use super::exit::{CommandResult, Exit, Failure, print};
-use super::key::act_as_owner_of;
 use super::ledger::Reader;
+use super::owner::Opened;
 use super::progress::progress_bar;
 use crate::audit::repair::{Repaired, repair};
-use crate::config::Loaded;
+use crate::config::Config;
 use crate::ledger::format::meta::Meta;
 use crate::ledger::store::{Store, StoreError};
 use crate::runtime::now_ms;
+use crate::text::plural;
 
 /// Shows the rows that differ from what the events give, or writes them anew.
 pub fn run(args: &RepairArgs) -> CommandResult {
-    let loaded = args.config.load()?;
-    let own = checkpoints::own(&loaded.config.log.tree(), &loaded.config.storage.data_dir)?;
+    let config = args.ledger.load()?.config;
+    let own = checkpoints::own(&config.log.tree(), &config.storage.data_dir)?;
     let repaired = match args.apply {
-        true => apply(&loaded, &own)?,
-        false => dry_run(&loaded, &own)?,
+        true => apply(config, &own)?,
+        false => dry_run(&config, &own)?,
     };
     let is_whole = repaired.left.is_empty() && repaired.refused.is_none();
     let exit = if is_whole { Exit::Success } else { Exit::Invalid };
     print(if args.json { to_json(&repaired, args.apply) } else { to_text(&repaired, args.apply) }, exit)
 }
 
-fn dry_run(loaded: &Loaded, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
-    let reader = Reader::open(&loaded.config.storage.data_dir)?;
+fn dry_run(config: &Config, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
+    let reader = Reader::open(&config.storage.data_dir)?;
     let find = || run_on(&reader.store, reader.meta.shards, own, None);
     let found = find()?;
     if found.rows.is_empty() && found.left.is_empty() && found.refused.is_none() {
@@ -40,15 +41,18 @@ fn dry_run(loaded: &Loaded, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
     find()
 }
 
-fn apply(loaded: &Loaded, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
-    act_as_owner_of(&loaded.config.storage.data_dir)?;
-    // Opening the store also ensures that no server is running.
-    let store = Arc::new(Store::open(&loaded.config.storage)?);
-    let missing = || StoreError::Missing(loaded.config.storage.data_dir.clone());
-    let meta = Meta::read(&store)?.ok_or_else(missing)?;
-    let repaired = run_on(&store, meta.shards, own, Some(now_ms()))?;
-    store.stop_background_work();
-    Ok(repaired)
+fn apply(mut config: Config, own: &OwnCheckpoint) -> Result<Repaired, Failure> {
+    let data_dir = config.storage.data_dir.clone();
+    let opened = Opened::as_owner_of(&data_dir, &mut config)?;
+    let apply = || {
+        // Opening the store also ensures that no server is running.
+        let store = Arc::new(Store::open_existing(&config.storage)?);
+        let meta = Meta::read(&store)?.ok_or(StoreError::Missing(data_dir))?;
+        let repaired = run_on(&store, meta.shards, own, Some(now_ms()))?;
+        store.stop_background_work();
+        Ok(repaired)
+    };
+    apply().map_err(|failure: Failure| opened.name_paths(&failure.to_string()).into())
 }
 
 /// The last checkpoint of the server, or why it is invalid.
@@ -81,8 +85,8 @@ fn to_text(repaired: &Repaired, is_applied: bool) -> String {
     let count = repaired.rows.len();
     line(match (is_applied, count) {
         (_, 0) => "no row to repair".to_owned(),
-        (true, _) => format!("{count} rows repaired"),
-        (false, _) => format!("{count} rows to repair: stop the server and run `cairn repair --apply`"),
+        (true, _) => format!("{} repaired", plural(count, "row")),
+        (false, _) => format!("{} to repair: stop the server and run `cairn repair --apply`", plural(count, "row")),
     });
     text
 }

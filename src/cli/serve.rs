@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::Mode;
@@ -10,11 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::ConfigArgs;
 use super::exit::{CommandResult, Exit};
-use super::logging::{LogLevel, ProcessLog, is_text};
-use crate::config::Loaded;
+use super::logging::{LogLevel, ProcessLog, is_terminal};
+use crate::config::{Loaded, is_lone_container};
 use crate::http::{Address, Addresses};
-use crate::runtime::system_clock;
+use crate::runtime::{FOR_COLLECTOR, system_clock};
 use crate::serve::{Changed, Live, Server};
+use crate::text::plural;
 
 /// The most threads for reads and for long work on requests. Each holds memory; with 256 connections that sent exports of 512
 /// spans there were up to 178, for two cores. Eight reads run at once at most, so requests always get some.
@@ -115,38 +117,66 @@ async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>
 
 /// Logs that the server is ready, with version and addresses. On a terminal, also prints how to send a first event.
 fn announce(loaded: &Loaded, server: &Server, log: &ProcessLog) -> io::Result<()> {
-    let addresses = Addresses(server.addresses()?);
+    let addresses = Addresses(server.addresses());
     let admin = server.admin_address()?;
-    let otlp = server.otlp_address()?;
+    let otlp = server.otlp_address();
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
+        target: FOR_COLLECTOR,
         version = env!("CARGO_PKG_VERSION"),
         config_file = loaded.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string()),
         instance = %server.ledger().instance(),
         listen = addresses.0.iter().map(Address::to_string).collect::<Vec<_>>().join(","),
         tls = server.is_tls(),
         admin = %admin,
-        otlp = otlp.map(tracing::field::display),
+        otlp = otlp.as_ref().map(tracing::field::display),
         data_dir = %data_dir.display(),
         events = server.ledger().committed().events(),
         "cairn is ready"
     );
-    warn_of_exposed_secrets(loaded, &addresses, server.is_tls());
-    if let Some(address) = addresses.0.iter().find_map(Address::tcp).filter(|_| is_text(&loaded.config.log)) {
-        let scheme = if server.is_tls() { "https" } else { "http" };
-        log.print(&format!(
-            "\n  events   {scheme}://{address}\n  metrics  http://{admin}/metrics\n  data     {}\n\n",
-            data_dir.display()
-        ));
-        if !server.is_tls() && !loaded.config.auth.has_keys() {
-            log.print(&format!(
-                "  Try it:\n  curl -X POST http://{address}/v1/events -H \"Content-Type: application/json\" \
-                 -d '{{\"agent_id\": \"my-agent\", \"action_type\": \"TOOL_CALL\", \
-                 \"action_name\": \"search_database\", \"action_status\": \"success\"}}'\n\n"
-            ));
-        }
+    if is_terminal(&loaded.config.log) {
+        log.print(&greeting(loaded, server, &admin, &data_dir));
     }
+    warn_of_exposed_secrets(loaded, &addresses, server.is_tls());
+    warn_if_unreachable(&addresses);
     Ok(())
+}
+
+/// What a person at a terminal gets instead of the line about the ready server.
+fn greeting(loaded: &Loaded, server: &Server, admin: &Address, data_dir: &Path) -> String {
+    let scheme = if server.is_tls() { "https" } else { "http" };
+    let urls: Vec<String> = server
+        .addresses()
+        .iter()
+        .map(|address| if address.tcp().is_some() { format!("{scheme}://{address}") } else { address.to_string() })
+        .collect();
+    let otlp = server.otlp_address().map(|address| format!("  OTLP     {scheme}://{address}\n")).unwrap_or_default();
+    let config = loaded.file.as_ref().map_or("none, only defaults".to_owned(), |file| file.display().to_string());
+    let mut text = format!(
+        "\n  cairn {} is listening on {}\n{otlp}  metrics  http://{admin}/metrics\n  data     {}, {}\n  config   {config}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        urls.join(" and "),
+        data_dir.display(),
+        plural(server.ledger().committed().events(), "event"),
+    );
+    if !server.is_tls() && !loaded.config.auth.has_keys() && server.addresses().iter().any(|it| it.tcp().is_some()) {
+        text += &format!(
+            "  Try it:\n  curl {}/v1/events -H \"Content-Type: application/json\" -d '{{\"agent_id\": \"my-agent\", \
+             \"action_type\": \"TOOL_CALL\", \"action_name\": \"search_database\", \"action_status\": \"success\"}}'\n\n",
+            urls[0]
+        );
+    }
+    text
+}
+
+/// Warns if nothing outside of a container can reach the server. The containers of a pod share their loopback interface.
+fn warn_if_unreachable(addresses: &Addresses) {
+    if is_lone_container() && addresses.0.iter().all(Address::is_local) {
+        tracing::warn!(
+            "only programs in this container can send events: to publish the port, set CAIRN_LISTEN=0.0.0.0:7600, and \
+             CAIRN_AUTH__API_KEYS or CAIRN_AUTH__ALLOW_ANONYMOUS=true"
+        );
+    }
 }
 
 /// Warns if keys are sent unencrypted, or if files with secrets are readable by every user. Neither prevents the start.

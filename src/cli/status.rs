@@ -15,6 +15,7 @@ use crate::ledger::format::keys::ShardId;
 use crate::ledger::format::meta;
 use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
+use crate::text::plural;
 use crate::tlog::rows::LogRows;
 use cairn_proof::chain::time;
 
@@ -36,7 +37,7 @@ struct Status {
 
 /// Prints the state of the log, and whether it can be signed. Reads the data directory, also while the server runs.
 pub fn run(args: &LedgerStatusArgs) -> CommandResult {
-    let status = status(&args.config.load()?)?;
+    let status = status(&args.ledger.load()?)?;
     let text = if args.json { status.to_json().to_string() } else { status.to_text() };
     print_line(text, if status.stopped.is_none() { Exit::Success } else { Exit::Invalid })
 }
@@ -117,7 +118,9 @@ impl Status {
 
     fn to_text(&self) -> String {
         let checkpoint = match &self.checkpoint {
-            Some((size, root, origin, age)) => format!("{size} events of {origin}, signed {age} s ago, root {root}"),
+            Some((size, root, origin, age)) => {
+                format!("{} of {origin}, signed {age} s ago, root {root}", plural(size, "event"))
+            }
             None => "none".to_owned(),
         };
         let signing = match &self.stopped {
@@ -135,7 +138,7 @@ impl Status {
             Some((ms, report)) => {
                 let rows = report["rows"].as_object().into_iter().flatten();
                 let rows: u64 = rows.filter_map(|(_, count)| count.as_u64()).sum();
-                format!("{}, the last at {}: {rows} rows derived again", self.repairs.len(), text(*ms))
+                format!("{}, the last at {}: {} derived again", self.repairs.len(), text(*ms), plural(rows, "row"))
             }
         };
         let Status { events, tree_size, .. } = self;
@@ -143,7 +146,7 @@ impl Status {
             "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
              not yet signed:   {}\nsigning:          {signing}\nclock steps:      {clock}\n\
              repairs:          {repairs}",
-            self.unsigned().map_or("unknown".to_owned(), |events| format!("{events} events"))
+            self.unsigned().map_or("unknown".to_owned(), |events| plural(events, "event"))
         )
     }
 }

@@ -8,7 +8,7 @@ use cairn_proof::tree::Head;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::args::{ConfigArgs, VerifyArgs};
+use super::args::{LedgerArgs, VerifyArgs};
 use super::checkpoints;
 use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure, print, print_line};
@@ -17,6 +17,7 @@ use super::progress::progress_bar;
 use super::verify_log::{self, LogVerification};
 use crate::audit::verify::{self, LogVerdict, Observer, RowFault, Summary};
 use crate::config::Loaded;
+use crate::text::plural;
 
 /// What to verify: the validated arguments.
 enum Verification {
@@ -34,7 +35,7 @@ enum Verification {
 
 impl Verification {
     fn new(args: VerifyArgs) -> Result<Verification, Failure> {
-        let VerifyArgs { agent_id, index, log, follow, checkpoint, server, connect, json, config, jobs, all: _ } = args;
+        let VerifyArgs { agent_id, index, log, follow, checkpoint, server, connect, json, ledger, jobs, all: _ } = args;
         if let Some(url) = log {
             let (keys, state, every) = (follow.key, follow.state, follow.every);
             let log = LogVerification { url, connect, keys, state, every, checkpoint, agent_id, json };
@@ -43,7 +44,7 @@ impl Verification {
         if follow.is_used() {
             return Err(Failure::usage("--key, --state and --every require --log URL"));
         }
-        let loaded = load(&config)?;
+        let loaded = load(&ledger)?;
         if index {
             let server = server.map(|url| Client::at(&url, &connect)).transpose()?;
             return Ok(Verification::Index { loaded, server, json });
@@ -64,8 +65,8 @@ impl Verification {
     }
 }
 
-fn load(config: &ConfigArgs) -> Result<Box<Loaded>, Failure> {
-    config.load().map(Box::new)
+fn load(ledger: &LedgerArgs) -> Result<Box<Loaded>, Failure> {
+    ledger.load().map(Box::new)
 }
 
 /// Verifies chains and the log.
@@ -125,9 +126,9 @@ fn verify_index(loaded: &Loaded, server: Option<&Client>, json: bool) -> Command
     };
     if !json {
         let (events, wrong) = (&verdict["events_indexed"], &verdict["wrong_rows"]);
-        let verdict = if is_valid { "valid".to_owned() } else { format!("{wrong} rows WRONG") };
+        let verdict = if is_valid { "valid".to_owned() } else { format!("{} WRONG", plural(wrong, "row")) };
         let on_disk = if server.is_some() { "" } else { " on disk" };
-        lines.push(format!("index of {events} events{on_disk}: {verdict}"));
+        lines.push(format!("index of {}{on_disk}: {verdict}", plural(events, "event")));
     }
     print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
 }
@@ -144,7 +145,7 @@ fn report(verdict: &Value, json: bool) -> CommandResult {
         verdict.to_string()
     } else if is_valid {
         let head = verdict["head_hash"].as_str().unwrap_or("?");
-        format!("{agent}: valid, {} events, head {head}", verdict["events_verified"])
+        format!("{agent}: valid, {}, head {head}", plural(&verdict["events_verified"], "event"))
     } else {
         format!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"))
     };
@@ -192,19 +193,20 @@ fn describe(summary: Summary, is_valid: bool, checkpoints: usize, json: bool) ->
         return vec![summary.to_string()];
     }
     let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
-    let mut lines = vec![format!("{agents} agents, {events} events verified: {verdict}")];
+    let mut lines = vec![format!("{}, {} verified: {verdict}", plural(agents, "agent"), plural(events, "event"))];
     if wrong_rows > 0 {
         lines.push(format!(
-            "{wrong_rows} rows differ from what the events give: `cairn repair --dry-run` shows what can be repaired"
+            "{} not what the events give: `cairn repair --dry-run` shows what can be repaired",
+            if wrong_rows == 1 { "1 row is".to_owned() } else { format!("{wrong_rows} rows are") }
         ));
     }
     lines.extend(log.map(|log| match log.error() {
         Some(broken) => format!("log: BROKEN: {broken}"),
-        None if log.unlogged > 0 => {
-            let (size, unlogged) = (log.size, log.unlogged);
-            format!("log: {size} events, {checkpoints} checkpoints verified: valid; {unlogged} not yet in the log")
+        None => {
+            let not_yet = (log.unlogged > 0).then(|| format!("; {} not yet in the log", log.unlogged));
+            let (size, checkpoints) = (plural(log.size, "event"), plural(checkpoints, "checkpoint"));
+            format!("log: {size}, {checkpoints} verified: valid{}", not_yet.unwrap_or_default())
         }
-        None => format!("log: {} events, {checkpoints} checkpoints verified: valid", log.size),
     }));
     lines
 }

@@ -2,30 +2,33 @@
 
 use std::time::Duration;
 
+use super::input::Scope;
 use super::log_level::parse_levels;
 use super::memory::Division;
 use super::settings::Config;
 use crate::auth;
-use crate::http::Address;
 use crate::text::settings::{Checks, InvalidSetting};
 
 /// The maximum of `shutdown.grace`.
 const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Checks a configuration and returns the invalid settings. Reads the files with keys and certificates that it names,
-/// and starts nothing.
-pub fn check(config: &Config) -> Vec<InvalidSetting> {
+/// Checks what `scope` needs of a configuration, and returns the invalid settings. For a server, reads the files with keys
+/// and certificates that it names. Starts nothing.
+pub fn check(config: &Config, scope: Scope) -> Vec<InvalidSetting> {
     let mut checks = Checks::default();
+    checks.extend(config.storage.check());
+    checks.extend(config.log.tree().check());
+    if scope == Scope::Ledger {
+        return checks.finish();
+    }
     checks.number(Config::OWN, "shards", u64::from(config.shards));
     checks.extend(config.queue.check());
-    checks.extend(config.storage.check());
     checks.extend(config.limits.check());
     checks.extend(Division::of(config).check());
     let grace = config.shutdown.grace;
     checks.require(grace <= GRACE_MAX, "shutdown.grace", "at most 1day", humantime::format_duration(grace));
     let level = &config.log.level;
     checks.require(parse_levels(level).is_some(), "log.level", "error, warn, info, debug or trace", level);
-    checks.extend(config.log.tree().check());
     check_addresses(config, &mut checks);
     checks.extend(config.ingest.check(&config.limits));
     checks.extend(config.relay.check());
@@ -46,14 +49,15 @@ fn check_addresses(config: &Config, checks: &mut Checks) {
         checks.require(address.is_local() || may_be_remote, key, expected, address);
     }
     checks.require(!config.listen.0.is_empty(), "listen", "at least one address", "nothing");
-    let admin = Address::Tcp(config.admin.listen);
+    let admin = &config.admin.listen;
+    checks.require(admin.tcp().is_some(), "admin.listen", "an address of TCP", admin);
     for (index, address) in config.listen.0.iter().enumerate() {
-        checks.require(admin.can_coexist_with(address), "admin.listen", "an address other than listen", &admin);
+        checks.require(admin.can_coexist_with(address), "admin.listen", "an address other than listen", admin);
         let is_unique = config.listen.0[..index].iter().all(|other| address.can_coexist_with(other));
         checks.require(is_unique, "listen", "each address once", address);
     }
     if let Some(otlp) = otlp {
-        let is_free = config.listen.0.iter().chain([&admin]).all(|other| otlp.can_coexist_with(other));
+        let is_free = config.listen.0.iter().chain([admin]).all(|other| otlp.can_coexist_with(other));
         checks.require(is_free, "ingest.otlp.listen", "an address other than listen and admin.listen", otlp);
     }
 }

@@ -18,8 +18,8 @@ pub fn explain(sources: &Figment, errors: figment::Error) -> Vec<String> {
             path.push(field.clone());
         }
         let key = key_of(&path);
-        let source = error.metadata.clone().or_else(|| metadata_of(sources, &key).cloned());
-        let source = source.map(|metadata| format!(" (in {})", source_name(&metadata, &key))).unwrap_or_default();
+        let source = metadata_of(sources, &key);
+        let source = source.map(|metadata| format!(" (in {})", source_name(metadata, &key))).unwrap_or_default();
         let message = match &error.kind {
             Kind::UnknownField(field, valid) => unknown_key(field, valid),
             // A file that is not a configuration may contain anything, even a secret.

@@ -1,58 +1,21 @@
 //! Loads the configuration: defaults < file < environment < flags.
 //!
-//! This is the only code that reads settings from the environment. Loading and checking a configuration starts nothing.
-//! `docs/configuration.md` specifies sources and precedence.
+//! Loading and checking a configuration starts nothing. `docs/configuration.md` specifies sources and precedence.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use figment::providers::{Env, Format, Serialized, Yaml};
-use figment::value::{Dict, Map, UncasedStr, Value};
-use figment::{Figment, Metadata, Profile, Provider};
-use serde::Serialize;
+use figment::Figment;
+use figment::providers::{Format, Serialized, Yaml};
 
+use super::input::{ConfigError, Flags, Scope};
 use super::memory::{self, Division};
-use super::provenance::{self, ENV_PREFIX};
+use super::provenance;
 use super::settings::Config;
-use super::{checks, diagnostics, duplicate_keys};
-use crate::http::Addresses;
+use super::sources::{self, Merged};
+use super::{checks, extract, placeholders};
 use crate::ingest::LimitsConfig;
 use crate::text::settings::InvalidSetting;
-
-/// The prefix of the environment variables for default labels, after [`ENV_PREFIX`].
-const LABEL_PREFIX: &str = "INGEST__DEFAULT_LABELS__";
-
-/// Settings that command-line flags override.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Flags {
-    /// `--listen`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<Addresses>,
-    /// `--data-dir`
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage: Option<StorageFlags>,
-}
-
-/// Settings of the ledger that command-line flags override.
-#[derive(Debug, Clone, Serialize)]
-pub struct StorageFlags {
-    /// `--data-dir`
-    pub data_dir: PathBuf,
-}
-
-/// All errors that were found in a configuration, one message each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<String>);
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// A valid configuration and the sources of its values.
 #[derive(Debug)]
@@ -61,124 +24,41 @@ pub struct Loaded {
     pub config: Config,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
+    /// Whether the file sets nothing, because there are only comments in it.
+    pub is_file_blank: bool,
     sources: Figment,
 }
 
 /// Loads and checks the configuration.
 ///
 /// # Errors
-/// When a value cannot be read or is invalid. Each message names the key, its value, its source, and the expected
-/// value.
-pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, ConfigError> {
-    let mut sources = Figment::new();
-    if let Some(file) = file {
-        let failed = |error| ConfigError(vec![format!("{}: {error}", file.display())]);
-        let text = std::fs::read_to_string(file).map_err(failed)?;
-        let duplicates = duplicate_keys::find(&text).into_iter();
-        let message = |key: String| format!("{key}: expected once, found more than once (in {})", file.display());
-        let messages: Vec<String> = duplicates.map(message).collect();
-        if !messages.is_empty() {
-            return Err(ConfigError(messages));
-        }
-        sources = sources.merge(Yaml::file_exact(file));
-    }
-    let is_setting = |key: &UncasedStr| !is_kubernetes_service_variable(key.as_str()) && !key.starts_with(LABEL_PREFIX);
-    let env = Env::prefixed(ENV_PREFIX).filter(is_setting).split("__");
-    sources = EnvText::all().fold(sources.merge(env), Figment::merge);
-    sources = sources.merge(EnvLabels).merge(Serialized::defaults(flags));
-    let extract = |defaults: &Config| {
-        let sources = Figment::from(Serialized::defaults(defaults)).merge(&sources);
-        let config = sources.extract::<Config>();
-        config
-            .map(|config| (config, sources.clone()))
-            .map_err(|error| ConfigError(diagnostics::explain(&sources, error)))
-    };
+/// When values cannot be read or are invalid: all of them. Each message names the key, its value, its source, and the
+/// expected value.
+pub fn load(file: Option<&Path>, flags: &Flags, scope: Scope) -> Result<Loaded, ConfigError> {
+    let Merged { sources, mut errors, is_file_blank } = sources::merged(file, flags, scope)?;
+    errors.extend(placeholders::find(&sources));
     // The defaults of some settings depend on others.
     let mut defaults = Config::default();
     defaults.limits.memory = ByteSize(memory::default_bytes());
-    let (mut divided, _) = extract(&defaults)?;
+    let mut divided = extract::config(&sources, &defaults)?.config;
     memory::set_defaults(&mut divided, |key| provenance::value_of(&sources, key).is_some());
     (defaults.storage.memory_bytes, defaults.queue, defaults.limits) = (
         divided.storage.memory_bytes,
         divided.queue,
         LimitsConfig { memory: defaults.limits.memory, ..divided.limits },
     );
-    let (config, sources) = extract(&defaults)?;
-    let loaded = Loaded { config, file: file.map(Path::to_owned), sources };
-    let with_source = |invalid: InvalidSetting| {
+    let extracted = extract::config(&sources, &defaults)?;
+    let invalid = checks::check(&extracted.config, scope);
+    let invalid: Vec<InvalidSetting> =
+        invalid.into_iter().filter(|invalid| !extracted.explains(&invalid.key)).collect();
+    errors.extend(extracted.errors);
+    let sources = Figment::from(Serialized::defaults(&defaults)).merge(&sources);
+    let loaded = Loaded { config: extracted.config, file: file.map(Path::to_owned), is_file_blank, sources };
+    errors.extend(invalid.into_iter().map(|invalid| {
         let limit = invalid.limited_by.map(|key| format!("; {key} in {}", loaded.source_of(key))).unwrap_or_default();
         format!("{invalid} (in {}{limit})", loaded.source_of(&invalid.key))
-    };
-    let invalid: Vec<String> = checks::check(&loaded.config).into_iter().map(with_source).collect();
-    if invalid.is_empty() { Ok(loaded) } else { Err(ConfigError(invalid)) }
-}
-
-/// Whether a variable has the prefix of a setting but is one that Kubernetes injects for a Service, such as `cairn` or
-/// `cairn-central`. `key` is the name without [`ENV_PREFIX`].
-fn is_kubernetes_service_variable(key: &str) -> bool {
-    let name = key.to_ascii_uppercase();
-    let key = format!("_{name}_");
-    // Such as PORT_7600_TCP_ADDR, or CENTRAL_PORT_7600_TCP_ADDR.
-    let protocols = ["TCP", "UDP", "SCTP"];
-    let is_address = || protocols.iter().any(|protocol| key.contains(&format!("_{protocol}_")));
-    if key.contains("_SERVICE_PORT_") || key.ends_with("_SERVICE_HOST_") || (key.contains("_PORT_") && is_address()) {
-        return true;
-    }
-    // CAIRN_PORT may also be a mistake for CAIRN_LISTEN; only the value distinguishes the two.
-    let value = || std::env::var(format!("{ENV_PREFIX}{name}")).unwrap_or_default();
-    key.ends_with("_PORT_")
-        && protocols.iter().any(|protocol| value().starts_with(&format!("{}://", protocol.to_ascii_lowercase())))
-}
-
-/// Provides a setting that is a text from the environment, where its value looks like another type: a log origin `007` is
-/// not the number 7, and `1.10` is not 1.1.
-struct EnvText {
-    key: &'static str,
-    text: String,
-}
-
-impl EnvText {
-    /// All such settings.
-    fn all() -> impl Iterator<Item = EnvText> {
-        let texts = Config::EXPECTED.into_iter().flatten().filter(|(_, expected)| expected.is_text());
-        texts.filter_map(|(key, _)| {
-            let variable = format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"));
-            let text = std::env::var(variable).ok()?;
-            let Ok(parsed) = text.parse::<Value>();
-            let is_other = matches!(parsed, Value::Num(..) | Value::Bool(..) | Value::Char(..));
-            is_other.then_some(EnvText { key, text })
-        })
-    }
-}
-
-impl Provider for EnvText {
-    fn metadata(&self) -> Metadata {
-        Metadata::named("environment variable(s)")
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Serialized::default(self.key, &self.text).data()
-    }
-}
-
-/// Provides default labels from the environment. Their values are always text: a namespace named 007 is not the number
-/// 7.
-struct EnvLabels;
-
-impl Provider for EnvLabels {
-    fn metadata(&self) -> Metadata {
-        Metadata::named("environment variable(s)")
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let prefix = format!("{ENV_PREFIX}{LABEL_PREFIX}");
-        let labels: BTreeMap<_, _> =
-            Env::prefixed(&prefix).iter().map(|(name, text)| (name.to_string(), text)).collect();
-        match labels.is_empty() {
-            true => Ok(Map::new()),
-            false => Serialized::default("ingest.default_labels", labels).data(),
-        }
-    }
+    }));
+    if errors.is_empty() { Ok(loaded) } else { Err(ConfigError(errors)) }
 }
 
 impl Loaded {

@@ -226,7 +226,11 @@ mod tests {
             for shards in [1, 2] {
                 let config = divided(memory * MIB, |config| config.shards = shards, &[]);
                 assert_eq!(Division::of(&config).check(), None, "{memory} {shards}");
-                assert_eq!(crate::config::checks::check(&config), [], "{memory} {shards}");
+                assert_eq!(
+                    crate::config::checks::check(&config, crate::config::Scope::Server),
+                    [],
+                    "{memory} {shards}"
+                );
                 assert!(config.limits.inflight_bytes.as_u64() >= working_bytes(config.limits.body_bytes.as_u64()));
             }
         }

@@ -6,12 +6,19 @@
 mod checks;
 mod diagnostics;
 mod duplicate_keys;
+mod environment;
+mod extract;
+mod input;
 mod load;
 mod log_level;
 mod memory;
+mod placeholders;
 mod provenance;
 mod settings;
+mod sources;
 
-pub use load::{ConfigError, Flags, Loaded, StorageFlags, load};
+pub use environment::{allows_colors, is_lone_container};
+pub use input::{ConfigError, Flags, Scope, StorageFlags};
+pub use load::{Loaded, load};
 pub use log_level::parse_levels;
 pub use settings::{AdminConfig, Config, LogConfig, LogFormat, ShutdownConfig, differences};

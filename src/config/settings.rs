@@ -1,7 +1,7 @@
 //! The whole configuration, composed of the settings of the stages.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct AdminConfig {
     /// The address that serves metrics and probes.
-    pub listen: SocketAddr,
+    pub listen: Address,
 }
 
 /// `shutdown.*`
@@ -122,7 +122,7 @@ impl Default for Config {
             socket_mode: 0o660,
             tls: TlsConfig::default(),
             http: HttpConfig::default(),
-            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)) },
+            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)).into() },
             storage: StorageConfig::default(),
             shards: 1,
             queue: QueueConfig::default(),
@@ -150,7 +150,7 @@ impl Config {
         ("listen", Address::EXPECTED),
         ("socket_mode", Expected::Text("permissions in octal digits such as \"0660\"")),
         ("admin", Expected::Section),
-        ("admin.listen", Expected::Text("an address such as 127.0.0.1:7601")),
+        ("admin.listen", Expected::Text("an address such as 127.0.0.1:7601 or localhost:7601")),
         ("shards", Expected::Number(1..=256)),
         ("shutdown", Expected::Section),
         ("shutdown.grace", Expected::Duration),
@@ -172,6 +172,13 @@ impl Config {
         RelayConfig::EXPECTED,
         tlog::LogConfig::EXPECTED,
     ];
+
+    /// The files with keys and certificates that the settings name.
+    pub fn secret_files(&self) -> Vec<&Path> {
+        let relay = self.relay.all().flat_map(|(_, destination)| [&destination.org_id_file, &destination.ca_file]);
+        let others = self.auth.api_keys_file.as_deref().into_iter().chain(relay.flatten().map(PathBuf::as_path));
+        self.tls.files().chain(others).collect()
+    }
 
     /// The valid values of a setting; `None` if there is no such setting. Every destination of the relay has the
     /// settings of `relay.agnost`.

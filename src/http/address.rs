@@ -1,7 +1,7 @@
 //! The address of a listener: TCP or a Unix socket.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,24 +11,30 @@ use crate::text::settings::Expected;
 
 /// The prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
+/// What precedes the port of a loopback address of both families.
+const LOCALHOST: &str = "localhost:";
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),
+    /// A port of this machine's loopback interface, of IPv4 and, where the machine has it, of IPv6: `localhost:7600`.
+    Localhost(u16),
     /// The path of a Unix socket. The permissions of the file decide who may connect.
     Unix(PathBuf),
 }
 
 impl Address {
     /// The expected value of a setting with an address.
-    pub const EXPECTED: Expected = Expected::Text("an address such as 127.0.0.1:7600 or unix:/run/cairn.sock");
+    pub const EXPECTED: Expected =
+        Expected::Text("an address such as 127.0.0.1:7600, localhost:7600 or unix:/run/cairn.sock");
 
-    /// The TCP address; `None` for a Unix socket.
+    /// The TCP address, the one of IPv4 for `localhost`; `None` for a Unix socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Address::Tcp(address) => Some(*address),
+            Address::Localhost(port) => Some((Ipv4Addr::LOCALHOST, *port).into()),
             Address::Unix(_) => None,
         }
     }
@@ -36,7 +42,7 @@ impl Address {
     /// The path of the Unix socket; `None` for a TCP address.
     pub fn unix(&self) -> Option<&Path> {
         match self {
-            Address::Tcp(_) => None,
+            Address::Tcp(_) | Address::Localhost(_) => None,
             Address::Unix(path) => Some(path),
         }
     }
@@ -48,7 +54,15 @@ impl Address {
 
     /// Whether both addresses can be bound at the same time: they differ, or the system chooses the port.
     pub fn can_coexist_with(&self, other: &Address) -> bool {
-        self != other || self.tcp().is_some_and(|address| address.port() == 0)
+        let is_within = |localhost: &Address, other: &Address| match (localhost, other) {
+            (Address::Localhost(port), Address::Tcp(other)) => {
+                other.port() == *port
+                    && [Ipv4Addr::LOCALHOST.into(), IpAddr::from(Ipv6Addr::LOCALHOST)].contains(&other.ip())
+            }
+            _ => false,
+        };
+        let is_same = self == other || is_within(self, other) || is_within(other, self);
+        !is_same || self.tcp().is_some_and(|address| address.port() == 0)
     }
 }
 
@@ -59,7 +73,10 @@ impl FromStr for Address {
         match text.strip_prefix(UNIX) {
             Some("") => Err(()),
             Some(path) => Ok(Address::Unix(path.into())),
-            None => text.parse().map(Address::Tcp).map_err(|_| ()),
+            None => match text.strip_prefix(LOCALHOST) {
+                Some(port) => port.parse().map(Address::Localhost).map_err(|_| ()),
+                None => text.parse().map(Address::Tcp).map_err(|_| ()),
+            },
         }
     }
 }
@@ -68,6 +85,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
+            Address::Localhost(port) => write!(f, "{LOCALHOST}{port}"),
             Address::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
     }

@@ -14,7 +14,7 @@ use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{HeaderMap, Response, StatusCode, Uri, Version, header};
 
 use super::protocols::MAX_FIELDS;
-use super::response::ApiError;
+use super::response::{ApiError, Logged};
 use crate::runtime::LogThrottle;
 
 /// The minimum interval between log lines about refused requests of one route.
@@ -97,6 +97,9 @@ impl Front {
         }
         let Some((route, log)) = self.route_of(uri.path()) else { return };
         on_refusal(status, route);
+        if response.extensions().get::<Logged>().is_some() {
+            return;
+        }
         if let Some(suppressed) = log.allow() {
             let error = error.map_or("", |error| &*error.message);
             tracing::warn!(route, status = status.as_u16(), error, suppressed, "request refused");

@@ -1,8 +1,9 @@
 //! Listeners and the streams of their connections: TCP, TCP with TLS, and Unix sockets.
 
 use std::fs::Permissions;
+use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -22,7 +23,8 @@ pub struct Listener {
 }
 
 enum Socket {
-    Tcp(TcpListener),
+    /// One, or for `localhost` one for each family of addresses.
+    Tcp(Vec<TcpListener>, Address),
     Unix(UnixListener, SocketFile),
 }
 
@@ -55,7 +57,14 @@ impl Listener {
     pub async fn bind(address: &Address, mode: u32, tls: Option<&Tls>) -> io::Result<Listener> {
         match address {
             Address::Tcp(address) => {
-                Ok(Listener { socket: Socket::Tcp(TcpListener::bind(address).await?), tls: tls.cloned() })
+                let listener = TcpListener::bind(address).await?;
+                let bound = Address::Tcp(listener.local_addr()?);
+                Ok(Listener { socket: Socket::Tcp(vec![listener], bound), tls: tls.cloned() })
+            }
+            Address::Localhost(port) => {
+                let listeners = bind_localhost(*port).await?;
+                let bound = listeners[0].local_addr()?;
+                Ok(Listener { socket: Socket::Tcp(listeners, Address::Localhost(bound.port())), tls: tls.cloned() })
             }
             Address::Unix(path) => {
                 remove_stale_socket(path).await?;
@@ -68,22 +77,17 @@ impl Listener {
     }
 
     /// The bound address.
-    ///
-    /// # Errors
-    /// When the system cannot report the address.
-    pub fn address(&self) -> io::Result<Address> {
+    pub fn address(&self) -> Address {
         match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Socket::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+            Socket::Tcp(_, address) => address.clone(),
+            Socket::Unix(_, file) => Address::Unix(file.path.clone()),
         }
     }
 
     /// Whether only programs of this machine can connect over the network: the address is one of the loopback interface.
     pub fn is_loopback(&self) -> bool {
         match &self.socket {
-            Socket::Tcp(listener) => {
-                listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
-            }
+            Socket::Tcp(_, address) => address.tcp().is_some_and(|address| address.ip().to_canonical().is_loopback()),
             Socket::Unix(..) => false,
         }
     }
@@ -99,8 +103,8 @@ impl Listener {
     /// When the system cannot accept a connection.
     pub async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.socket {
-            Socket::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
+            Socket::Tcp(listeners, _) => {
+                let (stream, address) = accept_any(listeners).await?;
                 // Responses are small and complete: waiting for more data only delays them.
                 let _ = stream.set_nodelay(true);
                 Ok((Accepted { stream: Stream::Tcp(stream), tls: self.tls.clone() }, Peer::from_ip(address.ip())))
@@ -111,6 +115,27 @@ impl Listener {
             }
         }
     }
+}
+
+/// Binds a port of the loopback interface, of IPv4 and of IPv6 if the machine has it. If the system chooses the port, both
+/// have the same.
+async fn bind_localhost(port: u16) -> io::Result<Vec<TcpListener>> {
+    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    match TcpListener::bind((Ipv6Addr::LOCALHOST, first.local_addr()?.port())).await {
+        Ok(second) => Ok(vec![first, second]),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        // A machine without IPv6: its error differs with the reason.
+        Err(_) => Ok(vec![first]),
+    }
+}
+
+/// Accepts the next connection of any of these listeners.
+async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 /// Removes the socket file that a killed server left, because it would prevent binding. A socket that a process listens

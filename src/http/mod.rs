@@ -28,6 +28,6 @@ pub use memory_budget::{MemoryBudget, Reserved};
 pub use protocols::Protocols;
 pub use query::{PathSegments, QueryParams, parse_number};
 pub use readers::{Read, Readers, Turn};
-pub use response::{ApiError, json_response, set_retry_after};
+pub use response::{ApiError, Logged, json_response, set_retry_after};
 pub use timeouts::Timeouts;
 pub use tls::{PreparedTls, Tls, TlsConfig, TlsError};

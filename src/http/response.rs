@@ -21,6 +21,10 @@ pub fn json_response(status: StatusCode, body: impl Into<Bytes>) -> Response<Bod
     response
 }
 
+/// Marks a response whose refusal is already in the process log: the front does not log it a second time.
+#[derive(Debug, Clone, Copy)]
+pub struct Logged;
+
 /// An error response: `{"error":"..."}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {

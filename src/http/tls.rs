@@ -124,8 +124,9 @@ fn server_config(config: &TlsConfig) -> Result<Option<ServerConfig>, TlsError> {
     let (cert_file, key_file) = match (&config.cert_file, &config.key_file) {
         (Some(cert_file), Some(key_file)) => (cert_file, key_file),
         (None, None) if config.client_ca_file.is_none() => return Ok(None),
-        (None, _) => return Err(invalid("tls.cert_file", "expected a path")),
-        (_, None) => return Err(invalid("tls.key_file", "expected a path")),
+        (None, Some(_)) => return Err(invalid("tls.cert_file", "required with tls.key_file")),
+        (None, None) => return Err(invalid("tls.cert_file", "required with tls.client_ca_file")),
+        (Some(_), None) => return Err(invalid("tls.key_file", "required with tls.cert_file")),
     };
     let chain = certificates("tls.cert_file", cert_file)?;
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| unreadable("tls.key_file", key_file, &error))?;

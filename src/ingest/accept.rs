@@ -46,7 +46,6 @@ pub async fn receive_any(
     let (parts, body) = request.into_parts();
     ingest.rates.admit(client).map_err(|wait| {
         let message = "this client exceeds its rate limit (limits.events_per_second)";
-        metrics.log_refusal(parts.uri.path(), message);
         (ApiError::too_many(message, wait), Reason::RateLimited)
     })?;
     if let Some(why) = ingest.ledger.space().disk_full() {

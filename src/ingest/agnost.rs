@@ -11,7 +11,6 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode};
-use axum::response::IntoResponse;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -68,10 +67,7 @@ async fn handle(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: (C
             metrics.accepted.increment(u64::from(!stored.is_duplicate));
             answer(kind, &stored)
         }
-        Err((error, reason)) => {
-            metrics.refused(reason);
-            error.into_response()
-        }
+        Err(refused) => metrics.refuse(refused, 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response

@@ -4,9 +4,12 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
 
+use crate::http::{ApiError, Logged};
 use crate::runtime::LogThrottle;
 
 /// The minimum interval between log lines about refusals of one route.
@@ -64,6 +67,7 @@ impl Reason {
 
 /// The metrics of one route.
 pub struct RouteMetrics {
+    route: &'static str,
     requests: [Counter; CODES.len()],
     refused: [Counter; Reason::ALL.len()],
     duration: Histogram,
@@ -92,6 +96,7 @@ impl RouteMetrics {
             "Time from the head of a request to its response."
         );
         RouteMetrics {
+            route,
             requests: CODES.map(
                 |code| counter!("cairn_ingest_requests_total", "route" => route, "code" => code.as_str().to_owned()),
             ),
@@ -113,15 +118,27 @@ impl RouteMetrics {
         self.duration.record(duration);
     }
 
-    /// Logs the reason of a refusal, at most once every ten seconds.
-    pub fn log_refusal(&self, route: &str, reason: &str) {
+    /// Counts and logs a refused request with this number of events, and returns its response.
+    pub fn refuse(&self, (error, reason): (ApiError, Reason), events: u64) -> Response<Body> {
+        self.refused_many(reason, events);
+        // Most exporters do not print the response.
+        self.log_refusal(&error.message);
+        let mut response = error.into_response();
+        response.extensions_mut().insert(Logged);
+        response
+    }
+
+    /// Logs why events were refused, at most once every ten seconds.
+    pub fn log_refusal(&self, reason: &str) {
+        let route = self.route;
         if let Some(suppressed) = self.refusal_log.allow() {
             tracing::warn!(route, reason, suppressed, "events refused, see cairn_ingest_refused_events_total");
         }
     }
 
     /// Logs the first warning about events of a request that were stored, at most once every ten seconds.
-    pub fn log_warning(&self, route: &str, warning: &str) {
+    pub fn log_warning(&self, warning: &str) {
+        let route = self.route;
         if let Some(suppressed) = self.warning_log.allow() {
             tracing::warn!(route, warning, suppressed, "events stored with a warning, see their validation_warnings");
         }

@@ -8,7 +8,6 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
-use axum::response::IntoResponse;
 
 use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
 use super::body;
@@ -35,10 +34,7 @@ pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Res
             metrics.accepted.increment(u64::from(!stored.is_duplicate));
             json_response(status, reserved.hold(stored.record.into_answer()))
         }
-        Err((error, reason)) => {
-            metrics.refused(reason);
-            error.into_response()
-        }
+        Err(refused) => metrics.refuse(refused, 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response
@@ -85,10 +81,7 @@ pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Res
     let metrics = &ingest.batch_metrics;
     let response = match take_batch(&ingest, client, request).await {
         Ok(response) => response,
-        Err((error, reason)) => {
-            metrics.refused(reason);
-            error.into_response()
-        }
+        Err(refused) => metrics.refuse(refused, 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response
@@ -195,6 +188,9 @@ fn answer_batch(ingest: &Ingest, entries: Vec<Entry>, answers: Vec<Answer>, rese
             }
             Err((error, reason)) => {
                 metrics.refused(reason);
+                if is_whole {
+                    metrics.log_refusal(&error.message);
+                }
                 is_whole = false;
                 is_retryable |= error.is_retryable();
                 let message = serde_json::Value::from(error.message.as_ref());

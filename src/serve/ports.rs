@@ -29,7 +29,7 @@ impl Ports {
         for address in &config.listen.0 {
             public.push(bind("listen", address, tls).await?);
         }
-        let admin = bind("admin.listen", &Address::Tcp(config.admin.listen), None).await?;
+        let admin = bind("admin.listen", &config.admin.listen, None).await?;
         let otlp = match config.ingest.otlp.listen.as_ref().filter(|_| config.ingest.otlp.enabled) {
             Some(address) => Some(bind("ingest.otlp.listen", address, tls).await?),
             None => None,
@@ -39,6 +39,6 @@ impl Ports {
 
     /// All addresses that receive events.
     pub fn receiving(&self) -> Vec<Address> {
-        self.public.iter().chain(&self.otlp).filter_map(|listener| listener.address().ok()).collect()
+        self.public.iter().chain(&self.otlp).map(Listener::address).collect()
     }
 }

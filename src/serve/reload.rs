@@ -171,9 +171,7 @@ impl Live {
 
 /// The current contents of the files that a configuration names.
 pub fn contents(config: &Config) -> Contents {
-    let relay =
-        config.relay.all().flat_map(|(_, destination)| [&destination.org_id_file, &destination.ca_file]).flatten();
-    let files = config.tls.files().chain(config.auth.api_keys_file.as_deref()).chain(relay.map(PathBuf::as_path));
+    let files = config.secret_files().into_iter();
     files.map(|file| (file.to_owned(), std::fs::read(file).map_err(|error| error.kind()))).collect()
 }
 

@@ -20,6 +20,14 @@ use crate::text::did_you_mean;
 /// The OpenAPI 3.1 description of all calls.
 const OPENAPI: &str = include_str!("openapi.json");
 
+/// What a person gets who opens the address of the server.
+const INDEX: &str = concat!(
+    "Cairn ",
+    env!("CARGO_PKG_VERSION"),
+    ": a verifiable record of what AI agents did.\n\n",
+    include_str!("index.txt")
+);
+
 /// The routes of the public addresses. If keys are configured, every request needs one, even to a path that does not
 /// exist.
 pub fn public(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, guard: &Arc<Guard>) -> Router {
@@ -30,8 +38,10 @@ pub fn public(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, guard: 
     let reads = require_scopes(audit::routes(audit).merge(relay::read_routes(Arc::clone(&relay))), guard, Scopes::READ);
     // These calls change what is sent, and their responses contain events.
     let repairs = require_scopes(relay::dead_letter_routes(relay), guard, Scopes::ALL);
-    let openapi = Router::new().route("/openapi.json", get(|| async { json_response(StatusCode::OK, OPENAPI) }));
-    let all = with_fallbacks(openapi.merge(events).merge(reads).merge(repairs));
+    let about = Router::new()
+        .route("/", get(|| async { INDEX }))
+        .route("/openapi.json", get(|| async { json_response(StatusCode::OK, OPENAPI) }));
+    let all = with_fallbacks(about.merge(events).merge(reads).merge(repairs));
     all.layer(from_fn_with_state(Arc::clone(guard), auth::identify)).merge(otlp)
 }
 

@@ -96,10 +96,7 @@ impl Server {
     }
 
     /// The addresses that receive events and serve reads.
-    ///
-    /// # Errors
-    /// When the system cannot report an address.
-    pub fn addresses(&self) -> io::Result<Vec<Address>> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.ports.public.iter().map(Listener::address).collect()
     }
 
@@ -111,17 +108,14 @@ impl Server {
     /// The address of metrics and probes.
     ///
     /// # Errors
-    /// When the system cannot report the address, or the server is already running.
+    /// When the server is already running.
     pub fn admin_address(&self) -> io::Result<Address> {
-        self.ports.admin.as_ref().ok_or(io::ErrorKind::NotConnected)?.address()
+        Ok(self.ports.admin.as_ref().ok_or(io::ErrorKind::NotConnected)?.address())
     }
 
     /// The separate address for OpenTelemetry exporters, if configured.
-    ///
-    /// # Errors
-    /// When the system cannot report the address.
-    pub fn otlp_address(&self) -> io::Result<Option<Address>> {
-        self.ports.otlp.as_ref().map(Listener::address).transpose()
+    pub fn otlp_address(&self) -> Option<Address> {
+        self.ports.otlp.as_ref().map(Listener::address)
     }
 
     /// The settings that can be changed while the server runs.

@@ -1,5 +1,6 @@
 //! The stages of a server, started in the order of the data flow.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_proof::chain::DefaultLabels;
@@ -9,10 +10,11 @@ use super::error::ServeError;
 use crate::audit::Audit;
 use crate::auth::{Guard, Keys};
 use crate::config::Config;
-use crate::http::Readers;
+use crate::http::{Address, Readers};
 use crate::ingest::Ingest;
 use crate::ledger::shard::commit::Commit;
 use crate::ledger::store::Store;
+use crate::ledger::store::directory::require_ledger_or_empty;
 use crate::ledger::{Ledger, LedgerHooks, Threads};
 use crate::relay::Relay;
 use crate::runtime::{Clock, OnFailure};
@@ -55,6 +57,7 @@ impl Stages {
         let guard = Guard::new(Keys::load(&config.auth)?);
         let readers = Readers::new(config.limits.response_bytes.as_u64(), config.limits.read_timeout);
         let (on_failure, failed) = failure_channel();
+        require_ledger_or_empty(&config.storage.data_dir, &own_files(config))?;
         let store = Arc::new(Store::open(&config.storage)?);
         let labels = DefaultLabels::new(&config.ingest.default_labels);
         let hooks = LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
@@ -66,6 +69,14 @@ impl Stages {
         let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), Arc::clone(&readers));
         Ok(Stages { guard, readers, ledger, threads, ingest, relay, log, log_thread, audit, failed })
     }
+}
+
+/// The files of the configuration, which may be in the data directory.
+fn own_files(config: &Config) -> Vec<PathBuf> {
+    let (log, data_dir) = (config.log.tree(), &config.storage.data_dir);
+    let log = [log.key_path(data_dir), log.checkpoint_path(data_dir)];
+    let sockets = config.listen.0.iter().chain(&config.ingest.otlp.listen).filter_map(Address::unix);
+    log.into_iter().chain(sockets.chain(config.secret_files()).map(Path::to_owned)).collect()
 }
 
 /// The callback with which threads report that they failed, and the receiver of their reports.

@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::ledger::format::keys::Position;
 use crate::ledger::read::follower::{Cursor, Follower, LagGauge};
 use crate::ledger::store::StoreError;
-use crate::runtime::{now_ms, supervise};
+use crate::runtime::{FOR_COLLECTOR, now_ms, supervise};
 
 /// How long to wait before the thread is restarted after a failure.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -161,7 +161,9 @@ impl Log {
             State::Signed(signed) => {
                 let checkpoint = String::from_utf8_lossy(&signed.note);
                 let keys = self.verifier_keys().join(" ");
-                tracing::info!(size = signed.size, %checkpoint, verifier_keys = keys, "the log's checkpoint");
+                tracing::info!(
+                    target: FOR_COLLECTOR, size = signed.size, %checkpoint, verifier_keys = keys, "the log's checkpoint"
+                );
             }
             State::Stopped(reason) => tracing::error!(%reason, "checkpoints are not signed"),
             State::Starting => {}

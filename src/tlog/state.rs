@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::signed::SignedTree;
-use crate::runtime::now_ms;
+use crate::runtime::{FOR_TERMINAL, now_ms};
+use crate::text::plural;
 
 /// The shared state. Written by the log thread; [`super::Log::observe`] also advances `signed_ms`.
 pub struct Shared {
@@ -35,8 +36,12 @@ pub enum State {
 
 impl Shared {
     pub fn publish(&self, state: State) {
-        if matches!(state, State::Signed(_)) {
+        if let State::Signed(signed) = &state {
             self.signed_ms.store(now_ms(), Ordering::Relaxed);
+            // Not repeated, as the announcements for a collector are.
+            if !matches!(&*self.state.borrow(), State::Signed(last) if last.size == signed.size) {
+                tracing::info!(target: FOR_TERMINAL, "checkpoint of {} signed", plural(signed.size, "event"));
+            }
         }
         self.state.send_replace(state);
     }

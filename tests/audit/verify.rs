@@ -109,7 +109,7 @@ async fn an_untouched_ledger_is_valid() {
     let (code, out) = verify(&data, &["--all"]);
     assert_eq!(
         (code, out.as_str()),
-        (0, "2 agents, 15 events verified: all valid\nlog: 15 events, 1 checkpoints verified: valid\n")
+        (0, "2 agents, 15 events verified: all valid\nlog: 15 events, 1 checkpoint verified: valid\n")
     );
     let (code, out) = verify(&data, &["--agent-id", "a", "--json"]);
     let verdict: Value = serde_json::from_str(&out).unwrap();

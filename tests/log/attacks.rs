@@ -100,7 +100,7 @@ async fn every_change_to_the_rows_of_the_log_is_found() {
     for (what, attack, found) in attacks {
         let data = ledger("same").await;
         let (code, output) = verify(data.path(), &[]);
-        assert!(code == 0 && output.contains("log: 600 events, 1 checkpoints verified: valid"), "{output}");
+        assert!(code == 0 && output.contains("log: 600 events, 1 checkpoint verified: valid"), "{output}");
         edit(data.path(), attack);
         let (code, output) = verify(data.path(), &[]);
         assert_eq!(code, 1, "{what}: {output}");
@@ -197,7 +197,7 @@ async fn a_rewritten_history_with_matching_hashes_contradicts_the_signed_checkpo
     assert_eq!(server.send("/v1/events", &json!({"agent_id": "a0"})).await.status, 201);
     server.stop().await.unwrap();
     let (code, output) = verify(shorter.path(), &[]);
-    assert!(code == 0 && output.contains("log: 1 events, 1 checkpoints verified: valid"), "{output}");
+    assert!(code == 0 && output.contains("log: 1 event, 1 checkpoint verified: valid"), "{output}");
     let (code, output) = verify(shorter.path(), &checkpoint);
     assert!(
         code == 1 && output.contains("was signed over 600 events, but the ledger has 1: it was rolled back"),

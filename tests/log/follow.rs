@@ -119,7 +119,7 @@ impl Fake {
         }
         let any = "127.0.0.1:0".parse().unwrap();
         let listener = cairn::http::Listener::bind(&any, 0o600, None).await.unwrap();
-        let url = format!("http://{}", listener.address().unwrap());
+        let url = format!("http://{}", listener.address());
         let fake = Fake { shown: Arc::default(), leaf_requests: Arc::default(), url };
         let routes = Router::new()
             .route("/log/checkpoint", get(checkpoint))

@@ -76,7 +76,7 @@ async fn after_the_loss_of_its_key_only_a_new_log_with_another_origin_can_be_sig
     wait_until_signed(&server, 302).await;
     server.stop().await.unwrap();
     let (code, output, _) = run_text(&["verify", "--all", "--data-dir", data_dir]);
-    assert!(code == 0 && output.contains("log: 302 events, 1 checkpoints verified: valid"), "{output}");
+    assert!(code == 0 && output.contains("log: 302 events, 1 checkpoint verified: valid"), "{output}");
     let kept = std::fs::read_dir(data.path())
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().contains("log.checkpoint.old-"));

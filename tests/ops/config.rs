@@ -64,6 +64,11 @@ fn the_relay_example_documents_every_key_of_a_destination_with_its_default() {
 
 /// Runs `cairn config validate` with a file and environment variables; returns exit status and output.
 fn validate(file: &str, environment: &[(&str, &str)]) -> (i32, String) {
+    validate_exactly(if file.is_empty() { "{}" } else { file }, environment)
+}
+
+/// The same with this content, even none.
+pub fn validate_exactly(file: &str, environment: &[(&str, &str)]) -> (i32, String) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("my.yaml");
     std::fs::write(&path, file).unwrap();
@@ -142,7 +147,11 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
         (
             "listen: here\n",
             &[],
-            &["listen: expected an address such as 127.0.0.1:7600 or unix:", "found \"here\"", "my.yaml"],
+            &[
+                "listen: expected an address such as 127.0.0.1:7600, localhost:7600 or unix:",
+                "found \"here\"",
+                "my.yaml",
+            ],
         ),
         ("log:\n  level: loud=nonsense=1\n", &[], &["log.level: expected error, warn", "my.yaml"]),
         ("log:\n  level: 'info,'\n", &[], &["log.level: expected error, warn"]),
@@ -157,7 +166,49 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
             &["auth.api_keys: expected a list of strings", "CAIRN_AUTH__API_KEYS"],
         ),
         ("limits:\n  idle_timeout: 0s\n", &[], &["limits.idle_timeout: expected more than 0s", "my.yaml"]),
-        ("shards: [\n", &[], &["my.yaml"]),
+        ("shards: [\n", &[], &["my.yaml: not valid YAML: ", " at line 2 column 1"]),
+        ("storage:\n  sync: true\n sync: hush\n", &[], &["my.yaml: not valid YAML: ", "line 3 column"]),
+        ("listen:\n\t- 127.0.0.1:1\n", &[], &["my.yaml: not valid YAML: ", "line 2 column"]),
+        ("hush\n", &[], &["my.yaml: expected settings, one on each line"]),
+        ("- listen: hush\n", &[], &["my.yaml: expected settings, one on each line"]),
+        ("null\n", &[], &["my.yaml: expected settings, one on each line"]),
+        ("tls:\n  cert_file: /c.pem\n", &[], &["tls.key_file: required with tls.cert_file"]),
+        ("tls:\n  key_file: /k.pem\n", &[], &["tls.cert_file: required with tls.key_file"]),
+        ("tls:\n  client_ca_file: /ca.pem\n", &[], &["tls.cert_file: required with tls.client_ca_file"]),
+        (
+            "storage:\n  data_dir: ~/cairn\nlisten: unix:~/c.sock\nlog: {key_file: /k/$(POD)/k}\n",
+            &[("CAIRN_AUTH__API_KEYS_FILE", "${HOME}/keys")],
+            &[
+                "storage.data_dir: expected a path without ~, which only a shell replaces by the home directory (in ",
+                "listen: expected a path without ~",
+                "log.key_file: expected a value, found $(POD), which nothing has replaced (in ",
+                "auth.api_keys_file: expected a value, found ${HOME}, which nothing has replaced (in CAIRN_AUTH__API_KEYS_FILE",
+            ],
+        ),
+        (
+            "listen: localhost:7601\n",
+            &[],
+            &["admin.listen: expected an address other than listen, found 127.0.0.1:7601"],
+        ),
+        ("admin:\n  listen: unix:/a.sock\n", &[], &["admin.listen: expected an address of TCP, found unix:/a.sock"]),
+        // Everything that is wrong, of every kind and in every place.
+        (
+            "lisen: x\nshards: few\nqueue: {max_wait: soon, evnts: 1}\nlimits: {batch_events: 0}\n\
+             relay: {destinations: [{nam: a, type: kafka}]}\nshutdown: {grace: 2days}\n",
+            &[("CAIRN_STORAGE__SYNC", "maybe"), ("CAIRN_NONSENSE", "1")],
+            &[
+                "lisen: unknown key; did you mean listen? (in ",
+                "shards: expected a number from 1 to 256, found \"few\" (in ",
+                "queue.max_wait: expected a duration",
+                "queue.evnts: unknown key; did you mean events? (in ",
+                "limits.batch_events: expected a number",
+                "relay.destinations[0].nam: unknown key; did you mean name? (in ",
+                "relay.destinations[0].type: expected agnost, found \"kafka\"",
+                "shutdown.grace: expected at most 1day",
+                "storage.sync: expected true or false, found \"maybe\" (in CAIRN_STORAGE__SYNC)",
+                "nonsense: unknown key",
+            ],
+        ),
         (
             "auth:\n  api_keys: [hush]\nshards: 1\nauth: {}\n",
             &[],
@@ -233,6 +284,9 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
         missing.extend(absent.map(|part| format!("{file}{environment:?} printed\n{output}\nnot {part}")));
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+    // A part that cannot be read is not reported a second time as missing.
+    let (_, output) = validate("listen: 0.0.0.0:7600\nauth:\n  api_keys: hush\n", &[]);
+    assert_eq!(output.lines().count(), 1, "{output}");
     let (code, output) = validate("shards: 0\nlimits:\n  batch_events: 0\n", &[]);
     assert_eq!((code, output.lines().count()), (2, 2), "both mistakes are reported: {output}");
 }

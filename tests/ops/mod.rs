@@ -1,7 +1,9 @@
 //! Operation: configuration, authentication, transport, pods, documents, load, and the structure of the sources.
 
 pub mod auth;
+pub mod commands;
 pub mod config;
+pub mod config_file;
 pub mod documents;
 pub mod fairness;
 pub mod front;

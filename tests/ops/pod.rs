@@ -182,7 +182,7 @@ async fn a_pod_serves_and_the_next_pod_continues_on_its_volume() {
     assert_eq!(succeeded(exec(&server, &["health"])), "ok\n");
     assert_eq!(succeeded(exec(&server, &["health", "--ready"])), "ready\n");
     let output = succeeded(exec(&server, &["verify", "--all"]));
-    assert!(output.contains("1 agents, 400 events verified: all valid"), "{output}");
+    assert!(output.contains("1 agent, 400 events verified: all valid"), "{output}");
     let mode = |name: &str| node.path(name).metadata().unwrap().permissions().mode() & 0o7777;
     assert_eq!(
         (mode("volume/data") & 0o777, mode("volume/data/log.key")),

@@ -25,7 +25,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub fn config(data_dir: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config { listen: any.into(), ..Config::default() };
-    config.admin.listen = any;
+    config.admin.listen = any.into();
     config.storage.data_dir = data_dir.to_owned();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
     config
@@ -89,9 +89,9 @@ impl TestServer {
         clock: Clock,
     ) -> Result<TestServer, ServeError> {
         let server = Server::start(config, commit, clock).await?;
-        let url = format!("http://{}", server.addresses().unwrap()[0]);
+        let url = format!("http://{}", server.addresses()[0]);
         let admin_url = format!("http://{}", server.admin_address().unwrap());
-        let otlp_url = server.otlp_address().unwrap().map(|address| format!("http://{address}"));
+        let otlp_url = server.otlp_address().map(|address| format!("http://{address}"));
         let live = Arc::downgrade(server.live());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(server.run(async {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use config::{ConfigArgs, ConnectArgs};
+pub use config::{ConfigArgs, ConnectArgs, LedgerArgs};
 pub use server::*;
 
 /// Makes what AI agents did provable.
@@ -44,12 +44,14 @@ pub enum Command {
                             cairn verify --log http://cairn:7600 --key cairn.vkey --state cairn.state")]
     Verify(VerifyArgs),
     /// Derive rows again from the events, for rows that `cairn verify` finds wrong
-    #[command(after_help = "Examples:\n  cairn repair --dry-run\n  cairn repair --apply --data-dir /var/lib/cairn\n\n\
+    #[command(
+        after_help = "Examples:\n  cairn repair --dry-run\n  cairn repair --apply --config /etc/cairn/cairn.yaml\n\n\
                             Events are never changed. Nothing is repaired if the events themselves are damaged. \
-                            Exit status: 0 if every row is right or can be derived, 1 otherwise.")]
+                            Exit status: 0 if every row is right or can be derived, 1 otherwise."
+    )]
     Repair(RepairArgs),
     /// Show the state of the log, and whether it can be signed
-    #[command(after_help = "Example:\n  cairn status --data-dir /var/lib/cairn")]
+    #[command(after_help = "Example:\n  cairn status --config /etc/cairn/cairn.yaml")]
     Status(LedgerStatusArgs),
     /// Write an evidence package: the events of an agent with their proofs, in one file
     #[command(after_help = "Examples:\n  cairn export --agent-id my-agent -o evidence.json\n  \
@@ -123,7 +125,7 @@ pub struct EventsArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub ledger: LedgerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -159,7 +161,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub ledger: LedgerArgs,
 }
 
 /// How the log of a running server is read.
@@ -202,7 +204,7 @@ pub struct RepairArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub ledger: LedgerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -211,7 +213,7 @@ pub struct LedgerStatusArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub ledger: LedgerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -234,7 +236,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub connect: ConnectArgs,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub ledger: LedgerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -260,19 +262,21 @@ pub struct KeyCommand {
 #[derive(Debug, Subcommand)]
 pub enum KeyAction {
     /// Print the verifier keys, with which an auditor checks checkpoints
-    #[command(after_help = "Example:\n  cairn key show --data-dir /var/lib/cairn")]
-    Show(ConfigArgs),
+    #[command(after_help = "Example:\n  cairn key show --config /etc/cairn/cairn.yaml")]
+    Show(LedgerArgs),
     /// Add a key. From the next start, checkpoints have a signature of every key
-    #[command(after_help = "Example:\n  cairn key rotate --data-dir /var/lib/cairn\n\nOnce every auditor has the new \
-                            verifier key, remove the line of the old key from the key file.")]
-    Rotate(ConfigArgs),
+    #[command(
+        after_help = "Example:\n  cairn key rotate --config /etc/cairn/cairn.yaml\n\nOnce every auditor has the new \
+                            verifier key, remove the line of the old key from the key file."
+    )]
+    Rotate(LedgerArgs),
     /// Begin a new log over the present events, with a new name and key. The server must be stopped
     #[command(
-        after_help = "Example:\n  cairn key new-log --data-dir /var/lib/cairn\n\nThe new log does not prove what the \
+        after_help = "Example:\n  cairn key new-log --config /etc/cairn/cairn.yaml\n\nThe new log does not prove what the \
                             old one proved. The files of the old key and checkpoint are renamed to log.key.old-... \
                             and log.checkpoint.old-..."
     )]
-    NewLog(ConfigArgs),
+    NewLog(LedgerArgs),
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,11 @@
 //! The arguments of commands that access a running server.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::config::{ConfigArgs, ConnectArgs};
+use super::config::{ConnectArgs, FileArgs};
 
 #[derive(Debug, Args)]
 pub struct HealthArgs {
@@ -14,7 +13,7 @@ pub struct HealthArgs {
     #[arg(long)]
     pub ready: bool,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub file: FileArgs,
 }
 
 #[derive(Debug, Args)]
@@ -26,7 +25,7 @@ pub struct DrainArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub within: Duration,
     #[command(flatten)]
-    pub config: ConfigArgs,
+    pub file: FileArgs,
 }
 
 #[derive(Debug, Args)]
@@ -67,9 +66,8 @@ pub struct ServerArgs {
     pub server: Option<String>,
     #[command(flatten)]
     pub connect: ConnectArgs,
-    /// A YAML file with settings
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 #[derive(Debug, Args)]

@@ -103,17 +103,12 @@ async fn handle(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request
             let message = remarks.message(signal);
             match remarks.rejected() {
                 0 if message.is_empty() => {}
-                0 => metrics.log_warning(signal.path(), &message),
-                _ => metrics.log_refusal(signal.path(), &message),
+                0 => metrics.log_warning(&message),
+                _ => metrics.log_refusal(&message),
             }
             answer::success(encoding, signal, &remarks)
         }
-        Err((error, reason)) => {
-            metrics.refused_many(reason, open_items as u64);
-            // Most exporters do not print the response.
-            metrics.log_refusal(signal.path(), &error.message);
-            error.into_response()
-        }
+        Err(refused) => metrics.refuse(refused, open_items as u64),
     };
     metrics.answered(response.status(), started.elapsed());
     response

@@ -7,6 +7,8 @@ use crate::ledger::format::keys::{Agent, Location, Position, Run, ShardId};
 use crate::ledger::format::record::Draft;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
+use crate::runtime::FOR_TERMINAL;
+use crate::text::sanitize;
 use cairn_proof::chain::{AgentKey, Hash, Sequence};
 
 /// The head of an agent's chain, to which the next event is linked.
@@ -41,6 +43,7 @@ impl Head {
     pub fn advance(&mut self, location: Location, ms: u64, hash: Hash) -> Option<Run> {
         if self.is_new() {
             self.agent.first_ms = ms;
+            tracing::info!(target: FOR_TERMINAL, agent_id = sanitize(&self.agent.agent_id), "first event of an agent");
         }
         let agent = &mut self.agent;
         agent.sequence = agent.sequence.next();

@@ -3,6 +3,7 @@
 //! It provides rows by column family and key, and batches that are written atomically. It does not interpret rows.
 
 pub mod config;
+pub mod directory;
 mod open;
 pub mod tables;
 
@@ -94,6 +95,16 @@ pub enum StoreError {
     /// The directory contains no ledger.
     #[error("there is no ledger in {0}: has `cairn serve` run with this storage.data_dir?")]
     Missing(PathBuf),
+    /// The directory is neither empty nor that of a ledger.
+    #[error(
+        "{path} contains {file:?} and no ledger: set storage.data_dir to an empty directory, or to that of a ledger"
+    )]
+    NotALedger {
+        /// The data directory.
+        path: PathBuf,
+        /// A file in it that is not one of a ledger.
+        file: String,
+    },
     /// Stored data are damaged or missing.
     #[error("the ledger in {path} is damaged: {message}")]
     Damaged {

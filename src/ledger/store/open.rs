@@ -1,24 +1,18 @@
 //! Opens the database. Its settings and their reasons are also in `docs/adr/0010-write-ahead-log-settings.md`,
 //! `docs/adr/0012-lz4-by-default.md` and `docs/adr/0013-database-settings-for-random-keys.md`.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
     LogLevel, LruCacheOptions, Options, WriteBufferManager,
 };
-use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
 use super::config::{Compression, StorageConfig, ZSTD_LEVEL, open_files};
+use super::directory::{LOCK_WAIT, create_directory, has_database, lock_directory};
 use super::{Family, Store, StoreError, tables};
-
-/// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The maximum size of the write-ahead log, so that a start after a crash has little to replay.
 const WAL_BYTES: u64 = 32 << 20;
@@ -79,6 +73,18 @@ impl Store {
         Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync, table_options })
     }
 
+    /// Opens the ledger's database for writing, if it exists.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn open_existing(config: &StorageConfig) -> Result<Store, StoreError> {
+        if has_database(&config.data_dir)? {
+            Store::open(config)
+        } else {
+            Err(StoreError::Missing(config.data_dir.clone()))
+        }
+    }
+
     /// Opens the database for reading, even while another process writes to it. See
     /// `docs/adr/0011-read-a-live-database-as-a-secondary.md`.
     ///
@@ -88,10 +94,8 @@ impl Store {
     /// # Errors
     /// When there is no database, or it cannot be read.
     pub fn open_secondary(path: &Path, private_dir: &Path) -> Result<Store, StoreError> {
-        match fs::metadata(path.join("CURRENT")) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(path.to_owned())),
-            Err(source) => return Err(StoreError::Directory { path: path.to_owned(), source }),
+        if !has_database(path)? {
+            return Err(StoreError::Missing(path.to_owned()));
         }
         const READER_MEMORY_BYTES: u64 = 16 << 20;
         let memory = Memory::new(READER_MEMORY_BYTES);
@@ -114,21 +118,6 @@ impl Store {
     }
 }
 
-/// Locks the data directory itself, in addition to the database's lock on its file LOCK: a lock on a file protects nothing
-/// once somebody has removed that file. `None` if the file system cannot lock directories, as network file systems may.
-fn lock_directory(path: &Path, deadline: Instant) -> Result<Option<File>, StoreError> {
-    let failed = |source| StoreError::Directory { path: path.to_owned(), source };
-    let directory = File::open(path).map_err(failed)?;
-    loop {
-        match directory.try_lock() {
-            Ok(()) => return Ok(Some(directory)),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_WAIT / 50),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
-            Err(TryLockError::Error(_)) => return Ok(None),
-        }
-    }
-}
-
 /// Opens the database in a thread of its own. The allocator retains what replaying the write-ahead log allocates and
 /// frees for the thread that allocated it: 27 MiB after a kill, for as long as the process ran. It releases that memory
 /// when the thread ends. See `docs/adr/0030-replay-in-a-thread-of-its-own.md`.
@@ -139,32 +128,6 @@ fn open_in_own_thread(open: impl FnOnce() -> Result<DB, rocksdb::Error> + Send) 
 
 fn is_locked(message: &str) -> bool {
     message.contains("lock") && (message.contains("LOCK") || message.contains("unavailable"))
-}
-
-/// Checks the data directory, or creates it with access for its owner only, because it contains events in clear text.
-fn create_directory(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Directory { path: path.to_owned(), source };
-    if path.exists() {
-        if !path.is_dir() {
-            return Err(failed(io::ErrorKind::NotADirectory.into()));
-        }
-        let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
-        if mode & 0o007 != 0 {
-            let mode = format!("{:o}", mode & 0o777);
-            tracing::warn!(path = %path.display(), mode, "the data directory is accessible to other users");
-        }
-        // The database's error would not name the setting that is wrong.
-        return access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|error| failed(error.into()));
-    }
-    let absolute = std::path::absolute(path).map_err(failed)?;
-    let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned();
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    // A new directory survives a power loss only if its entry in the parent is on disk, too.
-    for parent in absolute.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(&existing)) {
-        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-    }
-    Ok(())
 }
 
 /// The memory that all families share. `storage.memory_bytes` bounds blocks and write buffers together.

@@ -1,0 +1,15 @@
+//! What the environment says beside settings.
+
+use std::env;
+use std::path::Path;
+
+/// Whether output may be coloured: `NO_COLOR` is not set, or is empty (no-color.org).
+pub fn allows_colors() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether this process is in a container that is not part of a pod, so that it has a loopback interface of its own.
+pub fn is_lone_container() -> bool {
+    let is_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
+    is_container && env::var_os("KUBERNETES_SERVICE_HOST").is_none()
+}
