@@ -45,9 +45,11 @@ def pins_image_and_arguments(cairn):
     version = image.split("@")[-1].split("/")[-1].partition(":")[2]
     cairn.require(version not in ("", "latest"), f"the image {image} must have a version or a digest")
     cairn.require("command" not in cairn.container, "the image defines the command")
+    # The variable is also there for `kubectl exec`.
     arguments = cairn.container.get("args", [])
-    has_file = arguments[-2:] == ["--config", "/etc/cairn/cairn.yaml"]
-    cairn.require(has_file, f"{arguments} must end with --config /etc/cairn/cairn.yaml")
+    cairn.require("--config" not in arguments, f"CAIRN_CONFIG names the file, not {arguments}")
+    named = [entry.get("value") for entry in cairn.container.get("env", []) if entry["name"] == "CAIRN_CONFIG"]
+    cairn.require(named == ["/etc/cairn/cairn.yaml"], f"CAIRN_CONFIG must be /etc/cairn/cairn.yaml, not {named}")
 
 
 def container_is_restricted(cairn):
@@ -326,7 +328,7 @@ def ends_after_app(cairn):
         is_job = cairn.pod.owner["kind"] in ("Job", "CronJob")
         cairn.require(not is_job, "in a Job it must be native, or the Job never completes")
         command = (hook or {}).get("preStop", {}).get("exec", {}).get("command", [])
-        cairn.require(_is_drain(command), f"preStop must run drain with --after, --within and --config, not {command}")
+        cairn.require(_is_drain(command), f"preStop must run drain with --after and --within, not {command}")
         after, within = manifests.seconds(command[3]), manifests.seconds(command[5])
         cairn.require(0 < after <= within, f"drain --after {after} s must be positive, and at most --within {within} s")
         needed += within
@@ -335,8 +337,8 @@ def ends_after_app(cairn):
 
 
 def _is_drain(command):
-    options = ["--after", *command[3:4], "--within", *command[5:6], "--config", "/etc/cairn/cairn.yaml"]
-    return len(command) == 8 and command == ["/cairn", "drain", *options]
+    options = ["--after", *command[3:4], "--within", *command[5:6]]
+    return len(command) == 6 and command == ["/cairn", "drain", *options]
 
 
 RULES = (

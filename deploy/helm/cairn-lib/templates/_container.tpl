@@ -15,7 +15,7 @@ lifecycle:
   preStop:
     exec:
       {{- $drain := include "cairn-lib.drain" . | fromYaml }}
-      command: [/cairn, drain, --after, {{ $drain.after }}, --within, {{ $drain.within }}, --config, /etc/cairn/cairn.yaml]
+      command: [/cairn, drain, --after, {{ $drain.after }}, --within, {{ $drain.within }}]
 {{- end -}}
 
 {{/* How long its preStop hook waits: {after, within}. */}}
@@ -34,7 +34,7 @@ lifecycle:
 name: cairn
 image: {{ include "cairn-lib.image" . }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
-args: [serve, --config, /etc/cairn/cairn.yaml]
+args: [serve]
 ports:
   {{- if .standalone }}
   - name: cairn
@@ -76,6 +76,8 @@ The names of the pod come first, because $(POD_NAME) is only replaced in variabl
 overrides the file, so a label that the user sets in `config` is left out here.
 */}}
 {{- define "cairn-lib.env" -}}
+- name: CAIRN_CONFIG
+  value: /etc/cairn/cairn.yaml
 {{- $fields := dict "POD_NAME" "metadata.name" "POD_NAMESPACE" "metadata.namespace" "NODE_NAME" "spec.nodeName" -}}
 {{- range $name, $field := $fields }}
 - name: {{ $name }}

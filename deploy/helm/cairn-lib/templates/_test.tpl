@@ -9,7 +9,7 @@ Besides root and values it takes
 {{- $spec := (.pod | default dict).spec | default dict -}}
 {{- $container := include "cairn-lib.base" $test | fromYaml -}}
 {{- $container = omit $container "ports" "startupProbe" "livenessProbe" "readinessProbe" -}}
-{{- $_ := set $container "args" (list "config" "validate" "--config" "/etc/cairn/cairn.yaml") -}}
+{{- $_ := set $container "args" (list "config" "validate") -}}
 {{- $volumes := include "cairn-lib.volumes" $test | fromYamlArray -}}
 {{- /* The configuration may name files of these. Not of claims: a claim on another node would block the test. */ -}}
 {{- $extra := list -}}
