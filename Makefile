@@ -97,11 +97,12 @@ interop: build setup-interop
 	sh tests/interop/install.sh $(INTEROP)
 	python3 tests/interop/check.py $(RELEASE)/cairn $(INTEROP)
 
-# Every call of openapi.json, in ways that it allows and in ways that it does not, against a running server.
+# Clients generated from openapi.json by three generators, and every call of it, in ways that it allows and in ways that it does not,
+# against a running server. The generator for Go needs Go 1.24 or later.
 OPENAPI ?= $(HOME)/.cache/cairn/openapi
 openapi: build setup-interop
 	sh deploy/venv.sh $(OPENAPI) tests/openapi/requirements.txt
-	sh tests/openapi/run.sh $(RELEASE)/cairn $(OPENAPI)/bin/schemathesis
+	sh tests/openapi/run.sh $(RELEASE)/cairn $(OPENAPI)
 
 # Every manifest as Kubernetes reads it, every alert as it fires, every metric as it is documented; without a cluster. A part of it:
 # make deploy-check PART=charts. Only installing the tools needs the network.

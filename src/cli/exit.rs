@@ -18,6 +18,8 @@ pub enum Exit {
     Usage,
     /// 3: operational error.
     Failed,
+    /// 4: the server ended cleanly, but events were not relayed, and `shutdown.fail_if_unsent` is true.
+    Unsent,
 }
 
 impl From<Exit> for ExitCode {
@@ -27,6 +29,7 @@ impl From<Exit> for ExitCode {
             Exit::Invalid => 1,
             Exit::Usage => 2,
             Exit::Failed => 3,
+            Exit::Unsent => 4,
         })
     }
 }

@@ -21,6 +21,7 @@ mod reload;
 mod repair;
 mod serve;
 mod status;
+mod termination;
 mod verify;
 mod verify_export;
 mod verify_log;

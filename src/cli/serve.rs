@@ -12,8 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::ConfigArgs;
 use super::exit::{CommandResult, Exit};
 use super::logging::{LogLevel, ProcessLog, is_terminal};
+use super::termination;
 use crate::config::{Loaded, is_lone_container};
 use crate::http::{Address, Addresses};
+use crate::relay::Unsent;
 use crate::runtime::{FOR_COLLECTOR, system_clock};
 use crate::serve::{Changed, Live, Server};
 use crate::text::plural;
@@ -34,11 +36,16 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
+    let fail_if_unsent = loaded.config.shutdown.fail_if_unsent;
     let result = runtime.block_on(serve(loaded, args, &log));
     // Blocking tasks of aborted requests must not delay the end of the process.
     runtime.shutdown_background();
     match result {
-        Ok(()) => Ok(Exit::Success),
+        Ok(unsent) if unsent.is_empty() => Ok(Exit::Success),
+        Ok(unsent) => {
+            termination::report(&unsent);
+            Ok(if fail_if_unsent { Exit::Unsent } else { Exit::Success })
+        }
         Err(error) => {
             // Written to the process log only, because log collectors read both standard output and standard error.
             tracing::error!("{error}");
@@ -56,7 +63,7 @@ fn workers() -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<Vec<Unsent>, Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;
@@ -83,9 +90,9 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<()
         // reported error.
         std::mem::forget(ledger);
     }
-    result?;
+    let unsent = result?;
     tracing::info!("shutdown complete");
-    Ok(())
+    Ok(unsent)
 }
 
 /// Reloads the configuration at each SIGHUP.

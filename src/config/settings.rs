@@ -66,6 +66,11 @@ pub struct ShutdownConfig {
     /// The maximum time to answer requests in flight and send the backlog of the relay.
     #[serde(with = "units::time")]
     pub grace: Duration,
+    /// How long of that the relay tries to send its backlog to an upstream that accepts nothing.
+    #[serde(with = "units::time")]
+    pub relay_time: Duration,
+    /// Whether the process ends with an exit status of its own if events were not relayed.
+    pub fail_if_unsent: bool,
 }
 
 /// `log.*`: the process log and the transparency log.
@@ -130,7 +135,11 @@ impl Default for Config {
             auth: AuthConfig::default(),
             ingest: IngestConfig::default(),
             relay: RelayConfig::default(),
-            shutdown: ShutdownConfig { grace: Duration::from_secs(20) },
+            shutdown: ShutdownConfig {
+                grace: Duration::from_secs(20),
+                relay_time: Duration::from_secs(20),
+                fail_if_unsent: false,
+            },
             log: LogConfig {
                 format: LogFormat::Auto,
                 level: "info".to_owned(),
@@ -154,6 +163,8 @@ impl Config {
         ("shards", Expected::Number(1..=256)),
         ("shutdown", Expected::Section),
         ("shutdown.grace", Expected::Duration),
+        ("shutdown.relay_time", Expected::Duration),
+        ("shutdown.fail_if_unsent", Expected::Bool),
         ("log", Expected::Section),
         ("log.format", Expected::Text("auto, json or text")),
         ("log.level", Expected::Text("error, warn, info, debug or trace")),

@@ -60,7 +60,7 @@ pub struct RelayContext {
     pub destination: Arc<dyn Destination>,
     /// Commands of operators.
     pub commands: Receiver<Command>,
-    /// Receives a message when the process is about to stop: everything in back-off is then retried once.
+    /// Receives a message while the process is about to stop: everything in back-off is then retried.
     pub retry_now: Receiver<()>,
     /// Receives the request to stop, with the deadline for requests in flight.
     pub stop: Receiver<Instant>,
@@ -184,7 +184,7 @@ impl<'o> Consumer<'o> {
         }
     }
 
-    /// Retries everything in back-off once: it is the last chance before the process stops.
+    /// Retries everything in back-off, because little time is left before the process stops.
     fn retry_now(&mut self) {
         self.circuit.retry_now(Instant::now());
         self.sessions.wake_all();

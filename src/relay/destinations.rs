@@ -1,5 +1,6 @@
 //! All destinations: starts, changes and stops them together.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::handle::{DestinationHandle, DestinationSpec, Prepared};
 use crate::http::Readers;
 use crate::ledger::Ledger;
 use crate::runtime::now_ms;
+use crate::text::plural;
 use crate::text::settings::InvalidSetting;
 
 /// How long to wait for requests in flight of a destination that is changed or removed.
@@ -18,6 +20,9 @@ const CHANGE_GRACE: Duration = Duration::from_secs(5);
 
 /// Most of the shutdown time that is reserved for requests in flight.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The interval at which everything in back-off is retried at shutdown.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often to check whether the backlog is sent.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -31,6 +36,21 @@ pub struct Relay {
     destinations: RwLock<Vec<Arc<DestinationHandle>>>,
     /// Whether destinations may not change any more. Locked while they change.
     is_stopped: Mutex<bool>,
+}
+
+/// What was not relayed to a destination when the process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsent {
+    /// The name of the destination.
+    pub destination: String,
+    /// The number of events.
+    pub events: u64,
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} not relayed to {}", plural(self.events, "event"), self.destination)
+    }
 }
 
 /// A prepared change of the destinations.
@@ -115,25 +135,33 @@ impl Relay {
         self.destinations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends the backlog at shutdown, as long as upstreams accept it and `deadline` permits: the disk may be lost with
-    /// the process, as that of a pod is. `is_complete` is set when no more events will be committed. Destinations
-    /// cannot change any more. Blocks.
-    pub fn send_backlog(&self, deadline: Instant, is_complete: &AtomicBool) {
+    /// Sends the backlog at shutdown until `deadline`, and gives up a destination that accepts nothing for `patience`. Until
+    /// then, everything is tried again and again: the disk may be lost with the process, as that of a pod is, and an
+    /// upstream that restarts is back within seconds. `is_complete` is set when no more events will be committed.
+    /// Destinations cannot change any more. Blocks.
+    pub fn send_backlog(&self, deadline: Instant, patience: Duration, is_complete: &AtomicBool) {
         self.close();
         let (started, started_ms) = (Instant::now(), now_ms());
         let left = deadline.saturating_duration_since(started);
         // The time after it is for requests in flight.
         let last = deadline - (left / 4).min(DRAIN_TIME);
-        let last_ms = started_ms + last.saturating_duration_since(started).as_millis() as u64;
         let committed = self.ledger.committed();
-        self.handles().iter().for_each(|handle| handle.retry_now());
-        let is_settled =
-            |handle: &Arc<DestinationHandle>| handle.shared.status().is_settled(committed, started_ms, last_ms);
+        let is_done = |handle: &Arc<DestinationHandle>| {
+            let status = handle.shared.status();
+            let accepted = started + Duration::from_millis(status.last_sent_ms.unwrap_or(0).saturating_sub(started_ms));
+            let is_given_up = accepted.elapsed() >= patience && status.in_flight == 0;
+            status.is_loaded && (is_given_up || status.is_sent(committed))
+        };
+        let mut retry_at = Instant::now();
         loop {
             let is_complete = is_complete.load(Ordering::Acquire);
             let end = if is_complete { last } else { deadline };
-            if Instant::now() >= end || is_complete && self.handles().iter().all(is_settled) {
+            if Instant::now() >= end || is_complete && self.handles().iter().all(is_done) {
                 return;
+            }
+            if Instant::now() >= retry_at {
+                self.handles().iter().for_each(|handle| handle.retry_now());
+                retry_at += RETRY_INTERVAL;
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -147,15 +175,13 @@ impl Relay {
         handles.iter().for_each(|handle| handle.join());
     }
 
-    /// Logs how many events were not relayed. Called when nothing is written any more.
-    pub fn report_unsent(&self) {
-        for handle in self.handles() {
-            let unsent = handle.shared.status().backlog(self.ledger.committed());
-            if unsent > 0 {
-                let destination = handle.spec.name();
-                tracing::warn!(destination, unsent, "events were not relayed; they wait on disk for the next start");
-            }
-        }
+    /// The destinations with events that were not relayed, and their numbers. Called when nothing is written any more.
+    pub fn unsent(&self) -> Vec<Unsent> {
+        let unsent = self.handles().into_iter().map(|handle| Unsent {
+            destination: handle.spec.name().to_owned(),
+            events: handle.shared.status().backlog(self.ledger.committed()),
+        });
+        unsent.filter(|unsent| unsent.events > 0).collect()
     }
 
     /// Prevents further changes of the destinations.

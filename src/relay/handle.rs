@@ -137,7 +137,7 @@ impl DestinationHandle {
         Ok(DestinationHandle { spec, shared, commands, retry_now, stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Lets it retry everything in back-off once.
+    /// Lets it retry everything in back-off now.
     pub fn retry_now(&self) {
         // A thread that has ended needs no message.
         let _ = self.retry_now.try_send(());

@@ -43,6 +43,6 @@ mod status;
 mod upstream;
 
 pub use config::{DestinationConfig, RelayConfig};
-pub use destinations::{PreparedChanges, Relay};
+pub use destinations::{PreparedChanges, Relay, Unsent};
 pub use error::RelayError;
 pub use routes::{dead_letter_routes, read_routes};

@@ -80,15 +80,9 @@ impl Status {
         self.waiting + committed.lag(&self.next)
     }
 
-    /// Whether nothing will be sent until `until_ms`, after everything was retried once at `since_ms` (both in ms since
-    /// 1970): everything is sent, the upstream is unavailable, or the remaining events are in back-off for longer.
-    pub fn is_settled(&self, committed: &Committed, since_ms: u64, until_ms: u64) -> bool {
-        let has_failed = self.last_error.as_ref().is_some_and(|error| error.at_ms > since_ms);
-        let is_unavailable = self.last_sent_ms.is_none_or(|sent_ms| sent_ms <= since_ms);
-        let is_due_later =
-            || committed.lag(&self.next) == 0 && self.next_try_ms.is_some_and(|next_try_ms| next_try_ms > until_ms);
-        let is_all_sent = self.backlog(committed) == 0;
-        self.is_loaded && self.in_flight == 0 && (is_all_sent || has_failed && (is_unavailable || is_due_later()))
+    /// Whether everything that is committed is acknowledged.
+    pub fn is_sent(&self, committed: &Committed) -> bool {
+        self.in_flight == 0 && self.backlog(committed) == 0
     }
 
     /// When the oldest event of the backlog was received, in ms since 1970.

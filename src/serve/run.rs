@@ -18,7 +18,7 @@ use super::routes;
 use super::server::Server;
 use crate::http::{self, Front, Listener, OnRefusal};
 use crate::ledger::{Ledger, Threads};
-use crate::relay::Relay;
+use crate::relay::{Relay, Unsent};
 use crate::tlog::{Log, LogThread, State};
 
 /// The interval at which the metrics recorder drains its histograms.
@@ -34,9 +34,11 @@ impl Server {
     /// Serves until `shutdown` completes or a thread fails. Then answers the requests in flight, commits, and closes
     /// the ledger.
     ///
+    /// Returns what was not relayed.
+    ///
     /// # Errors
     /// When a thread of the server failed.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Vec<Unsent>, ServeError> {
         let (stop, stopping) = watch::channel(false);
         let (stop_admin, admin_stopping) = watch::channel(false);
         let public = self.serve_public(stopping);
@@ -55,7 +57,9 @@ impl Server {
         let grace = if failure.is_some() { FAILURE_GRACE } else { self.grace };
         let deadline = Instant::now() + grace;
         let is_committed = Arc::new(AtomicBool::new(false));
-        let relayed = finish_relay(&self.stages.relay, deadline, failure.is_none(), &is_committed);
+        // After a failure, nothing more is sent.
+        let patience = failure.is_none().then_some(self.relay_time);
+        let relayed = finish_relay(&self.stages.relay, deadline, patience, &is_committed);
         answer_in_flight(public, deadline, grace).await;
         for task in [announcing, watching] {
             task.abort();
@@ -72,15 +76,16 @@ impl Server {
         let (mut failed, relay) = (stages.failed, stages.relay);
         let closed =
             close(stages.ledger, stages.threads, (stages.log, stages.log_thread), is_committed, (relay, relayed));
-        if tokio::time::timeout_at(deadline + CLOSE_GRACE, closed).await.is_err() {
+        let unsent = tokio::time::timeout_at(deadline + CLOSE_GRACE, closed).await.unwrap_or_else(|_| {
             tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers it");
-        }
+            Vec::new()
+        });
         stop_admin.send_replace(true);
         stop_within(admin_port, ADMIN_GRACE).await;
         upkeep.abort();
         match failure.or(failed.try_recv().ok()) {
             Some(reason) => Err(ServeError::Failed(reason)),
-            None => Ok(()),
+            None => Ok(unsent),
         }
     }
 
@@ -131,18 +136,18 @@ impl Server {
     }
 }
 
-/// Lets the relay send its backlog until `deadline`, and stops it. This runs while requests in flight are answered and
-/// does not delay them.
+/// Lets the relay send its backlog until `deadline`, unless an upstream accepts nothing for the time of `patience`, and stops
+/// it. This runs while requests in flight are answered and does not delay them.
 fn finish_relay(
     relay: &Arc<Relay>,
     deadline: Instant,
-    sends_backlog: bool,
+    patience: Option<Duration>,
     is_committed: &Arc<AtomicBool>,
 ) -> JoinHandle<()> {
     let (relay, is_committed) = (Arc::clone(relay), Arc::clone(is_committed));
     tokio::task::spawn_blocking(move || {
-        if sends_backlog {
-            relay.send_backlog(deadline.into_std(), &is_committed);
+        if let Some(patience) = patience {
+            relay.send_backlog(deadline.into_std(), patience, &is_committed);
         }
         relay.stop(deadline.into_std());
     })
@@ -155,14 +160,15 @@ async fn answer_in_flight(mut public: JoinHandle<()>, deadline: Instant, grace: 
     }
 }
 
-/// Commits the queued events, signs a last checkpoint, waits until the relay has stopped, and closes the database.
+/// Commits the queued events, signs a last checkpoint, waits until the relay has stopped, and closes the database. Returns
+/// what was not relayed.
 async fn close(
     ledger: Arc<Ledger>,
     threads: Threads,
     (log, log_thread): (Arc<Log>, LogThread),
     is_committed: Arc<AtomicBool>,
     (relay, relayed): (Arc<Relay>, JoinHandle<()>),
-) {
+) -> Vec<Unsent> {
     let committing = Arc::clone(&ledger);
     let committed = tokio::task::spawn_blocking(move || {
         committing.close();
@@ -175,8 +181,16 @@ async fn close(
     });
     // Every writer must stop before the database closes.
     let _ = tokio::join!(committed, relayed);
-    relay.report_unsent();
+    let unsent = relay.unsent();
+    for Unsent { destination, events } in &unsent {
+        tracing::warn!(
+            destination,
+            unsent = events,
+            "events were not relayed: they are lost with the volume unless it is kept for the next start"
+        );
+    }
     let _ = tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await;
+    unsent
 }
 
 async fn stop_within(mut task: JoinHandle<()>, grace: Duration) {

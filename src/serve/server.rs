@@ -40,6 +40,8 @@ pub struct Server {
     pub(super) announce_interval: Duration,
     /// The maximum duration of a shutdown.
     pub(super) grace: Duration,
+    /// How long the relay tries to send its backlog to an upstream that accepts nothing.
+    pub(super) relay_time: Duration,
 }
 
 impl Server {
@@ -80,6 +82,7 @@ impl Server {
             fast_path: IngestFastPath::new(Arc::clone(ingest), Arc::clone(guard)),
             announce_interval: config.log.announce_interval,
             grace: config.shutdown.grace,
+            relay_time: config.shutdown.relay_time,
             allowed_hosts: config.http.allowed_hosts.clone(),
             ports,
             stages,

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Sends requests that openapi.json permits, and requests that it does not, to a running server, and checks the answers
-# against openapi.json: no 500, no undocumented status, no undocumented body. Uses only the loopback interface.
-# Usage: run.sh CAIRN SCHEMATHESIS [SEED]
+# Uses generated clients with a running server, then sends requests that openapi.json permits, and requests that it does not,
+# and checks the answers against it: no 500, no undocumented status, no undocumented body. Uses only the loopback interface.
+# Usage: run.sh CAIRN DIRECTORY_OF_TOOLS [SEED]
 set -eu
 cairn=$1
-schemathesis=$2
+tools=$2
 seed=${3:-1}
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
@@ -35,10 +35,18 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 wait_for "$work/url"
+sh "$here/clients.sh" "http://$(cat "$work/url")" "$tools/bin" "$tools/clients"
+# The requests of OTLP are described there, in more detail than a generator of clients understands.
+"$tools/bin/python" - "$here/../../src/serve/openapi.json" "$here/otlp.json" > "$work/openapi.json" <<'PYTHON'
+import json, sys
+document, otlp = (json.load(open(path)) for path in sys.argv[1:])
+document["components"]["schemas"] |= otlp["components"]["schemas"]
+json.dump(document, sys.stdout)
+PYTHON
 # Schemathesis writes files to its working directory.
 cp "$here/schemathesis.toml" "$here/hooks.py" "$work"
 cd "$work"
-PYTHONPATH=. timeout 600 "$schemathesis" run "$here/../../src/serve/openapi.json" \
+PYTHONPATH=. timeout 600 "$tools/bin/schemathesis" run openapi.json \
     --url "http://$(cat "$work/url")" --checks all --phases examples,coverage,fuzzing,stateful --seed "$seed" --no-color
 if grep -q panicked "$work/log"; then
     grep panicked "$work/log"

@@ -92,6 +92,7 @@ impl Node {
             ("CAIRN_RELAY__AGNOST__RETRY__MAX", "100ms"),
             ("CAIRN_LOG__ANNOUNCE_INTERVAL", "1h"),
             ("CAIRN_SHUTDOWN__GRACE", "4s"),
+            ("CAIRN_SHUTDOWN__RELAY_TIME", "1s"),
         ];
         Process::start_with(command, Path::new("/var/lib/cairn/data"), &environment)
     }
@@ -194,7 +195,7 @@ async fn a_pod_serves_and_the_next_pod_continues_on_its_volume() {
     let keys = announced_keys(&server).await;
     let (took, log) = terminate(server);
     assert!(took < Duration::from_secs(4), "the shutdown does not wait for an upstream that is away: {took:?}");
-    assert!(log.contains("events were not relayed; they wait on disk"), "{log}");
+    assert!(log.contains("events were not relayed: they are lost with the volume unless it is kept"), "{log}");
 
     // The next pod, on the same volume.
     node.mount_again();

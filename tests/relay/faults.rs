@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::relay::delivery::{destination, start, start_with, status, wait_until_drained};
-use crate::support::harness::{Process, TestServer, eventually, run_text};
+use crate::support::harness::{Process, eventually, run_text};
 use crate::support::upstream::{EVENT, ORG, Reply, Upstream};
 
 /// Whether a request contains the event with this input.
-fn is_event(path: &str, body: &Value, args: &str) -> bool {
+pub fn is_event(path: &str, body: &Value, args: &str) -> bool {
     path == EVENT && body["args"] == args
 }
 
@@ -249,99 +249,4 @@ async fn when_the_upstream_refuses_the_organization_the_log_names_the_key_to_cha
         upstream.reply_with(|_, _| Reply::Accept);
         eventually("the event", async || upstream.event_count() == 1).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_waits_for_requests_in_flight_during_its_grace_and_loses_no_event() {
-    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    upstream.reply_with(|_, _| Reply::Hang);
-    let mut config = crate::support::harness::config(data.path());
-    config.relay.agnost = Some(destination(&upstream));
-    config.shutdown.grace = Duration::from_millis(300);
-    let server = TestServer::start(&config).await;
-    server.store(&json!({"agent_id": "a"})).await;
-    eventually("a request", async || status(&server).await["in_flight"] == 1).await;
-    let started = Instant::now();
-    server.stop().await.unwrap();
-    let took = started.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
-    upstream.reply_with(|_, _| Reply::Accept);
-    let server = TestServer::start(&config).await;
-    wait_until_drained(&server).await;
-    assert_eq!(upstream.event_count(), 1);
-    server.stop().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_sends_the_backlog_while_the_upstream_accepts_it() {
-    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    upstream.reply_with(|_, _| Reply::AcceptAfter(Duration::from_millis(10)));
-    let server = start(&data, &upstream).await;
-    // One session, so that the events are sent one after the other.
-    let events: Vec<_> =
-        (0..100).map(|number| json!({"agent_id": "a", "session_id": "s", "action_input": number})).collect();
-    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
-    assert!(upstream.event_count() < 100, "some events are in the backlog");
-    server.stop().await.unwrap();
-    assert_eq!(upstream.event_count(), 100, "the disk may be deleted with the pod");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_does_not_wait_for_an_upstream_that_is_away() {
-    for failure in [Reply::Status(503, None), Reply::Reset] {
-        let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-        upstream.reply_with(move |_, _| failure.clone());
-        let server = start(&data, &upstream).await;
-        server.store(&json!({"agent_id": "a"})).await;
-        eventually("a failure", async || !status(&server).await["last_error"].is_null()).await;
-        let started = Instant::now();
-        server.stop().await.unwrap();
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(4), "{took:?}, of a grace of 20 s");
-        upstream.reply_with(|_, _| Reply::Accept);
-        let server = start(&data, &upstream).await;
-        wait_until_drained(&server).await;
-        assert_eq!(upstream.event_count(), 1);
-        server.stop().await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_retries_every_waiting_event_once_before_its_next_retry_is_due() {
-    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    upstream.reply_with(|_, _| Reply::Status(503, None));
-    // Waits between retries that are longer than the grace of the shutdown.
-    let mut config = destination(&upstream);
-    (config.retry.initial, config.retry.max) = (Duration::from_secs(60), Duration::from_secs(60));
-    let server = start_with(&data, config).await;
-    let events: Vec<_> = (0..20).map(|number| json!({"agent_id": format!("agent-{number}")})).collect();
-    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
-    eventually("an open circuit", async || status(&server).await["circuit"] == "open").await;
-    upstream.reply_with(|_, _| Reply::Accept);
-    server.stop().await.unwrap();
-    assert_eq!(upstream.event_count(), 20);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_single_failure_or_a_stuck_session_does_not_end_a_shutdown_early() {
-    let (data, upstream) = (TempDir::new().unwrap(), Upstream::start().await);
-    let mut seen = 0;
-    upstream.reply_with(move |path, body| {
-        seen += usize::from(path == EVENT);
-        match () {
-            () if is_event(path, body, "stuck") => Reply::Status(429, Some("3600".to_owned())),
-            () if seen == 30 => Reply::Status(429, Some("1".to_owned())),
-            () => Reply::AcceptAfter(Duration::from_millis(5)),
-        }
-    });
-    let server = start(&data, &upstream).await;
-    server.store(&json!({"agent_id": "stuck", "action_input": "stuck"})).await;
-    eventually("a failure", async || !status(&server).await["last_error"].is_null()).await;
-    let events: Vec<_> =
-        (0..100).map(|number| json!({"agent_id": "a", "session_id": "s", "action_input": number})).collect();
-    assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
-    let started = Instant::now();
-    server.stop().await.unwrap();
-    assert_eq!(upstream.event_count(), 100);
-    assert!(started.elapsed() < Duration::from_secs(10), "the shutdown does not wait for the Retry-After of one hour");
 }

@@ -6,3 +6,4 @@ pub mod chaos;
 pub mod delivery;
 pub mod faults;
 pub mod isolation;
+pub mod shutdown;

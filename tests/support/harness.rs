@@ -28,6 +28,8 @@ pub fn config(data_dir: &Path) -> Config {
     config.admin.listen = any.into();
     config.storage.data_dir = data_dir.to_owned();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
+    // Most upstreams of tests that are away do not come back.
+    config.shutdown.relay_time = Duration::from_millis(300);
     config
 }
 
@@ -94,9 +96,12 @@ impl TestServer {
         let otlp_url = server.otlp_address().map(|address| format!("http://{address}"));
         let live = Arc::downgrade(server.live());
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.run(async {
-            let _ = stopped.await;
-        }));
+        let task = tokio::spawn(async {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            server.run(stopped).await.map(|_| ())
+        });
         Ok(TestServer { client: Client::new(), url, admin_url, otlp_url, live, stop: Some(stop), task })
     }
 

@@ -20,8 +20,8 @@ pub struct Arguments {
     pub command: Command,
 }
 
-const EXIT_HELP: &str =
-    "Exit status: 0 success, 1 verified and broken or not proven, 2 usage or configuration error, 3 operational error";
+const EXIT_HELP: &str = "Exit status: 0 success, 1 verified and broken or not proven, 2 usage or configuration error, 3 operational error, \
+     4 events were not relayed at the end of the server, if shutdown.fail_if_unsent is true";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
