@@ -8,6 +8,7 @@
 //! client has read the one before.
 
 mod agents;
+pub mod backup;
 mod context;
 mod events;
 pub mod export;
@@ -27,6 +28,11 @@ use axum::routing::get;
 
 pub use context::Audit;
 pub use receipt::receipts;
+
+/// The route of backups, which contain everything, even keys.
+pub fn backup_routes(audit: Arc<Audit>) -> Router {
+    Router::new().route("/v1/backup", get(backup::backup)).with_state(audit)
+}
 
 /// The routes of the read API.
 pub fn routes(audit: Arc<Audit>) -> Router {

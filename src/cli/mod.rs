@@ -1,6 +1,7 @@
 //! The command line. One file per command; each takes its arguments and returns the exit status or the failure.
 
 mod args;
+mod backup;
 mod checkpoints;
 mod client;
 mod config;
@@ -19,6 +20,7 @@ mod progress;
 mod relay;
 mod reload;
 mod repair;
+mod restore;
 mod serve;
 mod status;
 mod termination;
@@ -42,6 +44,8 @@ pub fn run() -> Exit {
         Command::Status(args) => status::run(&args),
         Command::Export(args) => export::run(args),
         Command::VerifyExport(args) => verify_export::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(args.action),
         Command::Key(args) => key::run(&args.action),

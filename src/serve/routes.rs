@@ -35,9 +35,10 @@ pub fn public(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, guard: 
     let otlp = otlp(Arc::clone(&ingest), guard);
     let native = ingest::routes(Arc::clone(&ingest)).layer(with_receipts);
     let events = require_scopes(native.merge(ingest::agnost_routes(ingest)), guard, Scopes::INGEST);
+    let backup = audit::backup_routes(Arc::clone(&audit));
     let reads = require_scopes(audit::routes(audit).merge(relay::read_routes(Arc::clone(&relay))), guard, Scopes::READ);
     // These calls change what is sent, and their responses contain events.
-    let repairs = require_scopes(relay::dead_letter_routes(relay), guard, Scopes::ALL);
+    let repairs = require_scopes(relay::dead_letter_routes(relay).merge(backup), guard, Scopes::ALL);
     let about = Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/openapi.json", get(|| async { json_response(StatusCode::OK, OPENAPI) }));
@@ -66,13 +67,14 @@ pub fn with_fallbacks(routes: Router) -> Router {
 }
 
 /// The paths of the public addresses, for the counts of refused requests and for suggestions.
-pub const PATHS: [&str; 18] = [
+pub const PATHS: [&str; 19] = [
     "/api/v1/capture-event",
     "/api/v1/capture-session",
     "/api/public/otel/v1/traces",
     "/log",
     "/openapi.json",
     "/v1/agents",
+    "/v1/backup",
     "/v1/batch",
     "/v1/consistency",
     "/v1/events",

@@ -1,6 +1,7 @@
 //! Reading and verification: queries, verification of a ledger, evidence packages, and the rules against independent
 //! implementations.
 
+pub mod backup;
 pub mod earlier_versions;
 pub mod export;
 pub mod oracle;

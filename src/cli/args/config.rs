@@ -70,6 +70,11 @@ impl LedgerArgs {
         config::load(self.file.path(), &self.flags(), Scope::Ledger).map_err(Failure::usage)
     }
 
+    /// The arguments that name the configuration file.
+    pub fn file(&self) -> &FileArgs {
+        &self.file
+    }
+
     fn flags(&self) -> Flags {
         Flags { listen: None, storage: self.data_dir.clone().map(|data_dir| StorageFlags { data_dir }) }
     }

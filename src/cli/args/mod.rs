@@ -1,5 +1,6 @@
 //! The command-line arguments as they are parsed, and their help texts.
 
+mod backup;
 mod config;
 mod server;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use backup::{BackupArgs, RestoreArgs};
 pub use config::{ConfigArgs, ConnectArgs, LedgerArgs};
 pub use server::*;
 
@@ -64,6 +66,17 @@ pub enum Command {
                             cairn verify-export evidence.json --key 'my/log+1a2b3c4d+AQ...'\n\nExit status: 0 only if \
                             every layer holds, under a key that you named.")]
     VerifyExport(VerifyExportArgs),
+    /// Copy the ledger, also while the server runs
+    #[command(after_help = "Examples:\n  cairn backup /backups/today --config /etc/cairn/cairn.yaml\n  \
+                            cairn backup - --keys | gpg --encrypt -r ops > cairn.tar.gpg\n  \
+                            kubectl exec POD -c cairn -- /cairn backup - > cairn.tar")]
+    Backup(BackupArgs),
+    /// Rebuild a ledger from a backup
+    #[command(after_help = "Examples:\n  cairn restore /backups/today --checkpoint last.checkpoint --config \
+                            /etc/cairn/cairn.yaml\n  cairn restore cairn.tar --new-log --data-dir /var/lib/cairn/data\n\n\
+                            The checkpoint tells whether anything was signed that the backup does not have. If so, a new \
+                            log begins, because a log must not have two histories.")]
+    Restore(RestoreArgs),
     /// Show the state of the relay
     Relay(RelayCommand),
     /// Manage dead letters: events that an upstream refused permanently

@@ -13,7 +13,7 @@ use super::StoreError;
 /// How long to wait for the lock of a data directory, which a process that is shutting down may still hold.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The file with which RocksDB completes the creation of a database.
-const CURRENT: &str = "CURRENT";
+pub const CURRENT: &str = "CURRENT";
 
 /// Whether there is a database in a directory.
 ///

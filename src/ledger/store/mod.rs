@@ -5,6 +5,7 @@
 pub mod config;
 pub mod directory;
 mod open;
+pub mod snapshot;
 pub mod tables;
 
 use std::fs::File;

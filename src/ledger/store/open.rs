@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::config::{Compression, StorageConfig, ZSTD_LEVEL, open_files};
 use super::directory::{LOCK_WAIT, create_directory, has_database, lock_directory};
-use super::{Family, Store, StoreError, tables};
+use super::{Family, Store, StoreError, snapshot, tables};
 
 /// The maximum size of the write-ahead log, so that a start after a crash has little to replay.
 const WAL_BYTES: u64 = 32 << 20;
@@ -69,6 +69,7 @@ impl Store {
             }
         };
         tables::remove_left(path);
+        snapshot::remove_left(path);
         let table_options = options(Family::ClientIds, &memory, config.compression);
         Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync, table_options })
     }

@@ -1,0 +1,214 @@
+//! `cairn restore`: rebuilds a ledger from a backup. `docs/backup.md` describes when and how.
+//!
+//! A log must never have two histories under one key. So nothing can be signed before it is known whether the backup has
+//! everything that the log signed: the key and the checkpoint are put in their places last.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_proof::files;
+use cairn_proof::tree::checkpoint;
+
+use super::args::RestoreArgs;
+use super::backup::{is_expected, unpack, with_manifest, write_file};
+use super::exit::{CommandResult, Exit, Failure, print};
+use crate::audit::backup::{CHECKPOINT, DATABASE, KEYS, MANIFEST};
+use crate::config::Config;
+use crate::ledger::format::keys::ShardId;
+use crate::ledger::format::meta::Meta;
+use crate::ledger::read::lookup;
+use crate::ledger::store::directory::{CURRENT, has_database, require_ledger_or_empty};
+use crate::ledger::store::{Store, StoreError};
+use crate::text::plural;
+use crate::tlog::keys::Keys;
+use crate::tlog::new_log::NewLog;
+use crate::tlog::rows::LogRows;
+use crate::tlog::{SignedTree, origin};
+
+/// Rebuilds a ledger, and continues its log or begins a new one.
+pub fn run(args: &RestoreArgs) -> CommandResult {
+    let config = args.ledger.load()?.config;
+    let data_dir = &config.storage.data_dir;
+    let log = config.log.tree();
+    let log_files = [log.key_path(data_dir), log.checkpoint_path(data_dir)];
+    if has_database(data_dir)? {
+        return Err(format!("{} contains a ledger: restore into an empty directory", data_dir.display()).into());
+    }
+    require_ledger_or_empty(data_dir, &log_files)?;
+    let named = |path: &PathBuf, error: io::Error| Failure::usage(format!("--checkpoint {}: {error}", path.display()));
+    let external =
+        args.checkpoint.as_ref().map(|path| fs::read(path).map_err(|error| named(path, error))).transpose()?;
+    let owner = owner_of_parent(data_dir)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    if owner.is_some() {
+        // Nobody else can put links into it while it is filled.
+        lchown(data_dir, Some(0), Some(0))?;
+        fs::set_permissions(data_dir, Permissions::from_mode(0o700))?;
+    }
+    let mut kept = KeptFiles::default();
+    read_source(&args.source, &mut |name, bytes| match name.strip_prefix(DATABASE) {
+        Some(name) if name != CURRENT => write_file(&data_dir.join(name), bytes),
+        _ => kept.take(name, bytes),
+    })?;
+    // Only a complete copy becomes a database.
+    write_file(&data_dir.join(CURRENT), &mut &*kept.current)?;
+    File::open(data_dir)?.sync_all()?;
+    let outcome = decide(&config, &kept, external)?;
+    give_to(owner, data_dir, &log_files)?;
+    let text = format!("{}: {outcome}\n`cairn verify --all` verifies it.\n", data_dir.display());
+    print(text, Exit::Success)
+}
+
+/// The files of a backup that are put in their places last.
+#[derive(Default)]
+struct KeptFiles {
+    /// The file that completes the database.
+    current: Vec<u8>,
+    checkpoint: Option<Vec<u8>>,
+    keys: Option<Vec<u8>>,
+}
+
+impl KeptFiles {
+    fn take(&mut self, name: &str, bytes: &mut dyn Read) -> io::Result<()> {
+        let mut content = Vec::new();
+        bytes.read_to_end(&mut content)?;
+        match name {
+            CHECKPOINT => self.checkpoint = Some(content),
+            KEYS => self.keys = Some(content),
+            MANIFEST => {}
+            _ => self.current = content,
+        }
+        Ok(())
+    }
+}
+
+/// Calls `place` with each file of a backup: a directory, or an archive in a file or on standard input.
+fn read_source(source: &Path, place: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>) -> Result<(), Failure> {
+    let named = |error: io::Error| Failure::from(format!("{}: {error}", source.display()));
+    if source.as_os_str() == "-" {
+        return unpack(with_manifest(io::stdin(), None)?.1, place);
+    }
+    if !fs::metadata(source).map_err(named)?.is_dir() {
+        return unpack(with_manifest(File::open(source).map_err(named)?, None)?.1, place);
+    }
+    if !source.join(MANIFEST).exists() || !source.join(DATABASE).join(CURRENT).exists() {
+        return Err(format!("{} is not a complete backup of Cairn", source.display()).into());
+    }
+    for folder in ["", DATABASE] {
+        for entry in fs::read_dir(source.join(folder)).map_err(named)? {
+            let entry = entry?;
+            let name = format!("{folder}{}", entry.file_name().to_string_lossy());
+            if is_expected(&name) && entry.file_type()?.is_file() {
+                place(&name, &mut File::open(entry.path())?).map_err(|error| format!("{name}: {error}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Continues the log with the checkpoint that was kept outside, or begins a new one. Returns what was done.
+fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Result<String, Failure> {
+    let (log, data_dir) = (config.log.tree(), &config.storage.data_dir);
+    let store = Arc::new(Store::open_existing(&config.storage)?);
+    let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.clone()))?;
+    let mut events = 0;
+    for shard in (0..meta.shards).map(ShardId) {
+        events += lookup::end(&store, shard)?.0;
+    }
+    let restored = format!("a ledger of {}", plural(events, "event"));
+    let rows = LogRows::new(Arc::clone(&store));
+    let (key_path, checkpoint_path) = (log.key_path(data_dir), log.checkpoint_path(data_dir));
+    let place_keys = || place_keys(&key_path, kept.keys.as_deref());
+    let Some(note) = external else {
+        place_keys()?;
+        if let Some(note) = &kept.checkpoint {
+            files::replace(&checkpoint_path, note)?;
+        }
+        return begin_new_log(&rows, config).map(|begun| format!("{restored}. {begun}"));
+    };
+    let keys = read_keys(&key_path, kept.keys.as_deref(), data_dir)?;
+    let (head, _) = checkpoint::open(&note, keys.verifiers()).map_err(|why| format!("--checkpoint: {why}"))?;
+    let own = origin(&log, &rows, meta.instance)?;
+    if head.origin != own {
+        return Err(
+            format!("--checkpoint: it is one of the log {}, and the backup has the log {own}", head.origin).into()
+        );
+    }
+    let size = rows.progress()?.map_or(0, |progress| progress.size);
+    if head.size > size {
+        place_keys()?;
+        files::replace(&checkpoint_path, &note)?;
+        let lost = plural(head.size - size, "event");
+        let begun = begin_new_log(&rows, config)?;
+        return Ok(format!("{restored}. The log had signed {lost} that the backup does not have. {begun}"));
+    }
+    let signed = SignedTree::of(rows.clone(), &head, note.clone());
+    signed.map_err(|error| format!("the backup contradicts the checkpoint, and nothing will be signed: {error}"))?;
+    // The backup may have been made after the checkpoint was kept.
+    let newest = kept.checkpoint.as_ref().filter(|own| {
+        checkpoint::open(own, keys.verifiers()).is_ok_and(|(own, _)| own.origin == head.origin && own.size > head.size)
+    });
+    files::replace(&checkpoint_path, newest.unwrap_or(&note))?;
+    place_keys()?;
+    rows.store().stop_background_work();
+    Ok(format!("{restored}. The log {own} continues."))
+}
+
+fn begin_new_log(rows: &LogRows, config: &Config) -> Result<String, Failure> {
+    let new_log = NewLog::new(rows.clone(), &config.log.tree(), &config.storage.data_dir);
+    let name =
+        new_log.and_then(|new_log| new_log.begin().map(|()| new_log.origin)).map_err(|error| error.to_string())?;
+    rows.store().stop_background_work();
+    Ok(format!("The next start of the server begins the log {name} with a new key: give auditors its verifier key."))
+}
+
+/// The keys that will be those of the log: the present ones, or those of the backup.
+fn read_keys(path: &Path, backed_up: Option<&[u8]>, data_dir: &Path) -> Result<Keys, Failure> {
+    if let Some(keys) = Keys::read_any(path)? {
+        return Ok(keys);
+    }
+    let missing = "there is no signing key, in the backup or in log.key_file: put it there, or use --new-log";
+    let draft = data_dir.join(".restored.key");
+    files::replace(&draft, backed_up.ok_or(missing)?)?;
+    let keys = Keys::read_any(&draft);
+    fs::remove_file(&draft)?;
+    keys?.ok_or_else(|| missing.into())
+}
+
+/// Puts the keys of the backup in their place. Keys that are there are kept, if they are the same.
+fn place_keys(path: &Path, backed_up: Option<&[u8]>) -> Result<(), Failure> {
+    match (fs::read(path), backed_up) {
+        (Ok(present), Some(backed_up)) if present != backed_up => {
+            Err(format!("log.key_file: {} has other keys than the backup: move one of them away", path.display())
+                .into())
+        }
+        (Ok(_), _) | (_, None) => Ok(()),
+        (Err(_), Some(backed_up)) => Ok(files::create(path, backed_up)?),
+    }
+}
+
+/// The user and the group that own the nearest existing directory, if the caller is root.
+fn owner_of_parent(path: &Path) -> Result<Option<(u32, u32)>, Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let absolute = std::path::absolute(path)?;
+    let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let metadata = fs::metadata(existing)?;
+    Ok(Some((metadata.uid(), metadata.gid())))
+}
+
+/// Gives everything that root wrote to its owner. Until then, the directory is accessible to root only.
+fn give_to(owner: Option<(u32, u32)>, data_dir: &Path, log_files: &[PathBuf]) -> io::Result<()> {
+    let Some((user, group)) = owner.filter(|(user, _)| *user != 0) else { return Ok(()) };
+    for entry in fs::read_dir(data_dir)? {
+        lchown(entry?.path(), Some(user), Some(group))?;
+    }
+    for file in log_files.iter().filter(|file| !file.starts_with(data_dir) && file.exists()) {
+        lchown(file, Some(user), Some(group))?;
+    }
+    lchown(data_dir, Some(user), Some(group))
+}
