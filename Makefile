@@ -116,6 +116,7 @@ deploy-check: build setup-deploy
 RELEASE_TOOLS ?= $(HOME)/.cache/cairn/release
 release: setup-build setup-release
 	sh deploy/cargo-tools.sh $(RELEASE_TOOLS) cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9 cargo-deb@3.8.0
+	sh deploy/venv.sh $(RELEASE_TOOLS)/python deploy/python/requirements.txt
 	sh deploy/release.sh $(RELEASE_TOOLS)
 
 # Each target of fuzz/ for a minute. They are compiled with the same compiler as everything else; what they find is kept in the folder of

@@ -1,23 +1,49 @@
-//! Sets linker options.
+//! Links the C++ library statically on Linux, so that the program runs on systems with older ones: those of RHEL 9 and Amazon
+//! Linux 2023 lack symbols of GCC 12. `make release` checks the result. GCC's own library remains a shared one, because the static
+//! one of GCC 12 needs glibc 2.35, and every system has the shared one.
 
 use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Packs relative relocations: 30 KB instead of 900. This requires glibc 2.36 at run time, so a binary that is built
-    // for older machines does not use it.
-    if env::var("HOST") == env::var("TARGET") && has_glibc(2, 36) {
-        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    println!("cargo:rerun-if-changed=src/startup.c");
+    println!("cargo:rerun-if-env-changed=CXX");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
+        || env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu")
+    {
+        return;
     }
+    let startup = cc::Build::new().file("src/startup.c").warnings_into_errors(true).compile_intermediates();
+    for object in startup {
+        println!("cargo:rustc-link-arg={}", object.display());
+    }
+    let Some(folder) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    // A compiler without the static library links the shared one.
+    let Some(library) = library("libstdc++.a") else {
+        println!("cargo:warning=libstdc++.a is missing: the program needs the C++ library of this system");
+        return;
+    };
+    // The linker searches this folder first, and finds only the static library there.
+    replace(&folder.join("libstdc++.a"), &format!("INPUT ( {} )\n", library.display()));
+    println!("cargo:rustc-link-search=native={}", folder.display());
 }
 
-/// Whether this machine has at least this version of glibc.
-fn has_glibc(major: u32, minor: u32) -> bool {
-    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    // The output is, for example, "glibc 2.36".
-    let version = output.trim().strip_prefix("glibc ").and_then(|version| version.split_once('.'));
-    let version = version.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    version.is_some_and(|version: (u32, u32)| version >= (major, minor))
+/// The path of a library of the C++ compiler.
+fn library(name: &str) -> Option<PathBuf> {
+    let target = env::var("TARGET").unwrap_or_default().replace('-', "_");
+    let compiler = env::var(format!("CXX_{target}")).or_else(|_| env::var("CXX")).unwrap_or_else(|_| "c++".to_owned());
+    let output = Command::new(compiler).arg(format!("-print-file-name={name}")).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    // A compiler that does not know the library prints the name.
+    (path.is_absolute() && path.exists()).then_some(path)
+}
+
+/// Writes a file if it has another content, so that nothing is linked again without need.
+fn replace(path: &Path, text: &str) {
+    if fs::read_to_string(path).unwrap_or_default() != text {
+        fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
 }

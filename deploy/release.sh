@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the release artifacts in dist/: an archive, a Debian package, an SBOM, checksums.
+# Builds the release artifacts in dist/: an archive, a Debian package, a Python wheel, an SBOM, checksums.
 # release.sh DIRECTORY_OF_TOOLS
 set -eu
 cd "$(dirname "$0")/.."
@@ -24,7 +24,29 @@ BUILD_REVISION=$revision cargo auditable build --release --locked -p cairn-proof
 for program in cairn cairn-verify; do
     install -m 755 "$target/release/$program" "$stage/$program"
     strip "$stage/$program"
+    # RHEL 9 and Amazon Linux 2023 have glibc 2.34, and an older C++ library than the one here.
+    newest=$(objdump -T "$stage/$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
+    if [ "$(printf '%s\n' GLIBC_2.34 "$newest" | sort -V | tail -n 1)" != GLIBC_2.34 ]; then
+        echo "$program needs $newest, later than 2.34: $(objdump -T "$stage/$program" | grep "$newest")" >&2
+        exit 1
+    fi
+    if objdump -p "$stage/$program" | grep -E 'NEEDED.*(stdc\+\+|c\+\+)|GLIBC_ABI_DT_RELR'; then
+        echo "$program needs more than glibc 2.34 and libgcc" >&2
+        exit 1
+    fi
 done
+
+# On a processor without SSE4.2 it says so.
+if [ "$(uname -m)" = x86_64 ]; then
+    status=0
+    qemu-x86_64 -cpu core2duo "$stage/cairn" --version 2> dist/startup || status=$?
+    if [ "$status" != 3 ] || ! grep -q 'this processor lacks SSE4.2' dist/startup; then
+        echo "an old processor gets status $status and: $(cat dist/startup)" >&2
+        exit 1
+    fi
+    rm dist/startup
+    qemu-x86_64 -cpu Westmere "$stage/cairn" --version
+fi
 
 "$stage/cairn" man --folder "$stage/man"
 "$stage/cairn" completions bash > "$stage/completions/cairn"
@@ -46,6 +68,18 @@ ln -sfn "$name" dist/staged
 SOURCE_DATE_EPOCH=$commit_time cargo deb --quiet --no-build --no-strip --output dist/
 rm dist/staged
 
+# The same program for `pip install`, because developers of agents have that.
+(
+    out=$PWD/dist
+    cd deploy/python
+    BUILD_REVISION=$revision "$1/python/bin/maturin" build --release --locked --strip --quiet \
+        --out "$out" --compatibility manylinux_2_34 --auditwheel check
+)
+python3 -m venv --clear dist/venv
+dist/venv/bin/pip install --quiet --disable-pip-version-check --no-index dist/*.whl
+[ "$(dist/venv/bin/cairn --version)" = "$("$stage/cairn" --version)" ]
+rm -r dist/venv
+
 cd dist
-sha256sum -- *.tar.gz *.deb *.cdx.json > SHA256SUMS
+sha256sum -- *.tar.gz *.deb *.whl *.cdx.json > SHA256SUMS
 ls -l

@@ -45,7 +45,12 @@ for group in "$@"; do
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
     release)
+        need objdump binutils
+        need python3 python3
+        # A processor without SSE4.2.
+        need qemu-x86_64 qemu-user
         need strip binutils
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
     bench)
         need curl curl

@@ -21,8 +21,11 @@ mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/var/lib/cairn"
 mkdir -p -m 1777 "$root/tmp"
 
 # The packages and licenses of these libraries, for vulnerability scanners.
-for package in libc6 libgcc-s1 libstdc++6 ca-certificates; do
+for package in libc6 libgcc-s1 ca-certificates; do
     mkdir -p "$root/var/lib/dpkg/status.d" "$root/usr/share/doc/$package"
     dpkg -s "$package" > "$root/var/lib/dpkg/status.d/$package"
     cp -L "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/"
 done
+# This library is a part of the program.
+mkdir -p "$root/usr/share/doc/libstdc++6"
+cp -L /usr/share/doc/libstdc++6/copyright "$root/usr/share/doc/libstdc++6/"

@@ -22,6 +22,7 @@ mod reload;
 mod repair;
 mod restore;
 mod serve;
+mod service;
 mod status;
 mod termination;
 mod verify;

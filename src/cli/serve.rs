@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::ConfigArgs;
 use super::exit::{CommandResult, Exit};
 use super::logging::{LogLevel, ProcessLog, is_terminal};
-use super::termination;
+use super::{service, termination};
 use crate::config::{Loaded, is_lone_container};
 use crate::http::{Address, Addresses};
 use crate::relay::Unsent;
@@ -70,6 +70,7 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<Ve
     let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
     server.count_dropped_lines(log.dropped_lines());
     announce(&loaded, &server, log)?;
+    let reporting = service::ready(server.ledger());
     // The configuration contains keys.
     drop(loaded);
     let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), log.level.clone()));
@@ -79,6 +80,8 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<Ve
             _ = interrupt.recv() => "SIGINT",
         };
         tracing::info!(signal = name, "shutting down, answering requests in flight");
+        reporting.abort();
+        service::stopping();
     };
     let ledger = Arc::clone(server.ledger());
     let result = server.run(shutdown).await;

@@ -16,5 +16,6 @@ pub mod scale;
 pub mod scale_hostile;
 pub mod scale_in_time;
 pub mod scale_memory;
+pub mod service;
 pub mod structure;
 pub mod transport;
