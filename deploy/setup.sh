@@ -7,6 +7,11 @@ missing=
 need() { # command package
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
+# promtool comes with the server of Prometheus, whose package starts a service on port 9090: only its program is taken.
+need_promtool() {
+    command -v promtool >/dev/null 2>&1 || promtool=missing
+}
+promtool=
 for group in "$@"; do
     case $group in
     build)
@@ -39,7 +44,7 @@ for group in "$@"; do
         ;;
     deploy)
         need curl curl
-        need promtool prometheus
+        need_promtool
         need python3 python3
         need systemd-analyze systemd
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
@@ -66,16 +71,25 @@ for group in "$@"; do
     esac
 done
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
-[ -n "${missing# }" ] || exit 0
+[ -n "${missing# }$promtool" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "please install: $missing" >&2
+    echo "please install: $missing${promtool:+promtool}" >&2
     exit 1
 fi
-echo "installing: $missing"
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
 $sudo apt-get update -qq
-# $missing is a list of packages.
-# shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
+if [ -n "${missing# }" ]; then
+    echo "installing: $missing"
+    # $missing is a list of packages.
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
+fi
+if [ -n "$promtool" ]; then
+    echo "installing: promtool"
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -qq prometheus && dpkg-deb --extract prometheus_*.deb .)
+    $sudo install -D -m 755 "$folder/usr/bin/promtool" /usr/local/bin/promtool
+    rm -r "$folder"
+fi

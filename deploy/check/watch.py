@@ -14,6 +14,7 @@ import urllib.request
 import yaml
 
 from context import CheckFailed, require
+from context import require
 from tools import run_tool
 
 CONFIG = """
@@ -62,6 +63,7 @@ def run(context):
     item("runbooks", check_runbooks, monitoring)
     item("dashboard", check_dashboard, context, monitoring / "dashboard.json", families)
     item("prometheus.yaml", check_prometheus, context, monitoring)
+    item("files of the chart", check_chart_files, context, monitoring)
 
 
 def scrape(context):
@@ -269,6 +271,15 @@ def check_expressions(context, queries):
     path = context.temp / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     run_tool(["promtool", "check", "rules", "--lint=none", path])
+
+
+def check_chart_files(context, monitoring):
+    """The library chart has copies, because helm reads no files outside of a chart and warns of links."""
+    copies = sorted((context.repository / "deploy/helm/cairn-lib/files").iterdir())
+    for copy in copies:
+        require(not copy.is_symlink(), f"{copy.name} is a link")
+        require(copy.read_bytes() == (monitoring / copy.name).read_bytes(), f"{copy} differs: cp {monitoring / copy.name} {copy}")
+    return f"{len(copies)} copies are equal to deploy/monitoring"
 
 
 def check_prometheus(context, monitoring):

@@ -240,6 +240,16 @@ impl Client {
         Ok(self.send(self.client.delete(format!("{}{path}", self.url)), path)?.0)
     }
 
+    /// A path with a query.
+    ///
+    /// # Errors
+    /// When the path is not one.
+    pub fn path(path: &str, query: &[(&str, &str)]) -> Result<String, Failure> {
+        let url = reqwest::Url::parse_with_params(&format!("http://server{path}"), query);
+        let url = url.map_err(|error| Failure::from(format!("{path}: {error}")))?;
+        Ok(format!("{}?{}", url.path(), url.query().unwrap_or_default()))
+    }
+
     /// Iterates over the pages of a list. `first` is the path of the first page.
     pub fn pages(&self, first: &str) -> impl Iterator<Item = Result<Value, Failure>> {
         let mut next = Some(first.to_owned());

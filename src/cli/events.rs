@@ -1,11 +1,15 @@
 //! `cairn events`: prints stored events, and with `--follow` waits for more.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use cairn_proof::chain::{AgentKey, Field, Sequence, scan};
 
+use serde_json::Value;
+
 use super::args::EventsArgs;
+use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure};
 use super::ledger::Reader;
 use crate::ledger::format::keys::{Location, Position, ShardId};
@@ -21,9 +25,14 @@ use crate::text::sanitize;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The maximum number of events that `--follow` prints per poll.
 const FOLLOW_EVENTS: usize = 4096;
+/// The maximum number of events in a list of a server.
+const PAGE_EVENTS: u64 = 1000;
 
 /// Prints stored events, the oldest first.
 pub fn run(args: &EventsArgs) -> CommandResult {
+    if let Some(url) = &args.server {
+        return from_server(&Client::at(url, &args.connect)?, args);
+    }
     let reader = Reader::open(&args.ledger.load()?.config.storage.data_dir)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     // Read before the events are listed, so that an event committed in between is printed once, by `follow`.
@@ -31,6 +40,37 @@ pub fn run(args: &EventsArgs) -> CommandResult {
     print_last(&reader, args, &ends, &mut out)?;
     out.flush()?;
     if args.follow { follow(&reader, args, ends, &mut out) } else { Ok(Exit::Success) }
+}
+
+/// Prints the last events of a running server, the oldest first.
+fn from_server(client: &Client, args: &EventsArgs) -> CommandResult {
+    let limit = args.last.min(PAGE_EVENTS).to_string();
+    let mut query = vec![("order", "desc"), ("limit", &limit)];
+    query.extend(args.agent_id.as_deref().map(|agent_id| ("agent_id", agent_id)));
+    let last = usize::try_from(args.last).unwrap_or(usize::MAX);
+    let mut events: Vec<Value> = Vec::new();
+    for page in client.pages(&Client::path("/v1/events", &query)?) {
+        events.extend(page?.as_array().into_iter().flatten().cloned());
+        if events.len() >= last {
+            break;
+        }
+    }
+    events.truncate(last);
+    let text = |event: &Value, field: Field| match &event[field.name()] {
+        Value::String(text) => sanitize(text),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for event in events.iter().rev() {
+        if args.json {
+            writeln!(out, "{event}")?;
+        } else {
+            write_line(&mut out, &event["sequence"], |field| text(event, field))?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Success)
 }
 
 /// The position after the last event of each shard.
@@ -130,13 +170,18 @@ fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<
         line.push(b'\n');
         return out.write_all(&line);
     }
-    let text = |field| sanitize(&record.value(field).and_then(scan::text_or_literal).unwrap_or_default());
+    write_line(out, &record.sequence(), |field| {
+        sanitize(&record.value(field).and_then(scan::text_or_literal).unwrap_or_default())
+    })
+}
+
+/// Writes the line of an event with these texts in its fields.
+fn write_line(out: &mut impl Write, sequence: &dyn Display, text: impl Fn(Field) -> String) -> io::Result<()> {
     writeln!(
         out,
-        "{}  {} #{}  {}  {}  {}",
+        "{}  {} #{sequence}  {}  {}  {}",
         text(Field::ReceivedAt),
         text(Field::AgentId),
-        record.sequence(),
         text(Field::ActionType),
         text(Field::ActionName),
         text(Field::ActionStatus),

@@ -14,6 +14,7 @@ use super::progress::progress_bar;
 use crate::audit::export::{Export, ExportRange};
 use crate::config::Loaded;
 use crate::http::ErrorChain;
+use crate::text::{plural, sanitize};
 use cairn_proof::chain::time;
 
 /// What to export: the validated arguments.
@@ -56,15 +57,21 @@ fn parse_time(argument: &str, text: Option<&str>) -> Result<Option<u64>, Failure
 pub fn run(args: ExportArgs) -> CommandResult {
     let request = Request::new(args)?;
     let mut target = Target::open(request.output.as_deref())?;
-    match &request.server {
-        Some(client) => from_server(client, &request, &mut target)?,
-        None => from_ledger(&request, &mut target)?,
-    }
+    let written = match &request.server {
+        Some(client) => plural(from_server(client, &request, &mut target)?, "byte"),
+        None => plural(from_ledger(&request, &mut target)?, "event"),
+    };
     target.finish()?;
+    // Standard output may be the package.
+    if let Some(path) = request.output.as_deref().filter(|path| path.as_os_str() != "-") {
+        let agent_id = sanitize(&request.range.agent_id);
+        eprintln!("cairn: {}: {written} of agent {agent_id}; `cairn verify-export` verifies it", path.display());
+    }
     Ok(Exit::Success)
 }
 
-fn from_ledger(request: &Request, target: &mut Target) -> Result<(), Failure> {
+/// Returns the number of events.
+fn from_ledger(request: &Request, target: &mut Target) -> Result<u64, Failure> {
     let Request { loaded, range, .. } = request;
     let (config, data_dir) = (loaded.config.log.tree(), &loaded.config.storage.data_dir);
     // The checkpoint is read before the database, so that the database contains everything it signs.
@@ -89,18 +96,20 @@ fn from_ledger(request: &Request, target: &mut Target) -> Result<(), Failure> {
     bar.finish_and_clear();
     if export.newer() > 0 {
         let newer = export.newer();
-        eprintln!("cairn: {newer} newer events are not covered by a checkpoint yet and are not in the package");
+        let newer = plural(newer, "newer event");
+        eprintln!("cairn: not in the package, because no checkpoint covers them yet: {newer}");
     }
-    Ok(())
+    Ok(export.events())
 }
 
-fn from_server(client: &Client, request: &Request, target: &mut Target) -> Result<(), Failure> {
+/// Returns the number of bytes.
+fn from_server(client: &Client, request: &Request, target: &mut Target) -> Result<u64, Failure> {
     let mut query = vec![("agent_id", request.range.agent_id.as_str())];
     query.extend(request.since.as_deref().map(|since| ("since", since)));
     query.extend(request.until.as_deref().map(|until| ("until", until)));
     let mut package = client.download("/v1/export", &query)?;
     let bar = progress_bar("bytes", None);
-    let mut chunk = vec![0; 1 << 16];
+    let (mut chunk, mut bytes) = (vec![0; 1 << 16], 0);
     loop {
         let length =
             package.read(&mut chunk).map_err(|error| format!("the response was truncated: {}", ErrorChain(&error)))?;
@@ -108,10 +117,11 @@ fn from_server(client: &Client, request: &Request, target: &mut Target) -> Resul
             break;
         }
         target.write_all(&chunk[..length])?;
+        bytes += length as u64;
         bar.inc(length as u64);
     }
     bar.finish_and_clear();
-    Ok(())
+    Ok(bytes)
 }
 
 /// The output. A file is written under another name and renamed when it is complete.

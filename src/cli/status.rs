@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::args::LedgerStatusArgs;
 use super::checkpoints;
+use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure, print_line};
 use super::ledger::{Reader, signed};
 use crate::config::Loaded;
@@ -15,7 +16,7 @@ use crate::ledger::format::keys::ShardId;
 use crate::ledger::format::meta;
 use crate::ledger::read::{lookup, received};
 use crate::ledger::store::StoreError;
-use crate::text::plural;
+use crate::text::{plural, sanitize};
 use crate::tlog::rows::LogRows;
 use cairn_proof::chain::time;
 
@@ -37,9 +38,40 @@ struct Status {
 
 /// Prints the state of the log, and whether it can be signed. Reads the data directory, also while the server runs.
 pub fn run(args: &LedgerStatusArgs) -> CommandResult {
+    if let Some(url) = &args.server {
+        return of_server(&Client::at(url, &args.connect)?, args.json);
+    }
     let status = status(&args.ledger.load()?)?;
     let text = if args.json { status.to_json().to_string() } else { status.to_text() };
     print_line(text, if status.stopped.is_none() { Exit::Success } else { Exit::Invalid })
+}
+
+/// Prints what a running server says of its log.
+fn of_server(client: &Client, json: bool) -> CommandResult {
+    let stats = client.get("/v1/stats", &[])?;
+    let root = client.get("/v1/merkle/root", &[]);
+    let (events, signed) = (&stats["total_events"], root.as_ref().ok());
+    let stopped = root.as_ref().err().map(Failure::to_string);
+    let exit = if stopped.is_none() { Exit::Success } else { Exit::Invalid };
+    let size = signed.map(|root| root["tree_size"].clone()).unwrap_or_default();
+    if json {
+        let checkpoint = signed.map(|root| json!({"tree_size": root["tree_size"], "root": root["root"]}));
+        return print_line(json!({"events": events, "checkpoint": checkpoint, "reason": stopped}), exit);
+    }
+    let checkpoint = signed.map_or("none".to_owned(), |root| {
+        let origin = root["checkpoint"].as_str().and_then(|note| note.lines().next()).unwrap_or("?");
+        format!(
+            "{} of {}, root {}",
+            plural(&size, "event"),
+            sanitize(origin),
+            sanitize(root["root"].as_str().unwrap_or("?"))
+        )
+    });
+    let signing = stopped.map_or("possible".to_owned(), |reason| format!("STOPPED: {}", sanitize(&reason)));
+    print_line(
+        format_args!("events:           {events}\nlast checkpoint:  {checkpoint}\nsigning:          {signing}"),
+        exit,
+    )
 }
 
 fn status(loaded: &Loaded) -> Result<Status, Failure> {

@@ -224,3 +224,47 @@ async fn localhost_is_the_loopback_address_of_both_families() {
     }
     server.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_commands_ask_a_server_as_they_read_a_directory() {
+    let data = TempDir::new().unwrap();
+    let server = TestServer::start(&config(data.path())).await;
+    for n in 0..30 {
+        server.store(&json!({"agent_id": format!("agent-{}", n % 3), "action_name": n.to_string()})).await;
+    }
+    eventually("a signed log", async || server.get("/v1/merkle/root").await.text.contains("\"tree_size\":30")).await;
+    let data_dir = data.path().to_str().unwrap();
+    for options in [&[][..], &["--last", "7"], &["--agent-id", "agent-1"], &["--last", "100", "--json"]] {
+        let local = run_text(&[&["events", "--data-dir", data_dir], options].concat());
+        let remote = run_text(&[&["events", "--server", &server.url], options].concat());
+        assert_eq!((local.0, remote.0), (0, 0), "{}", remote.2);
+        match options.contains(&"--json") {
+            // The server and the client write the members in different orders.
+            true => {
+                let read = |text: &str| -> Vec<serde_json::Value> {
+                    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+                };
+                assert_eq!(read(&local.1), read(&remote.1));
+            }
+            false => assert_eq!(local.1, remote.1),
+        }
+    }
+    let (code, output, error) = run_text(&["status", "--server", &server.url]);
+    assert!(
+        code == 0 && output.contains("events:           30\nlast checkpoint:  30 events of cairn/"),
+        "{output}{error}"
+    );
+    let (code, output, _) = run_text(&["status", "--server", &server.url, "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert!(code == 0 && status["events"] == 30 && status["checkpoint"]["tree_size"] == 30, "{output}");
+    // An export says what it wrote, but not into the package.
+    let file = data.path().join("package.json");
+    let (_, output, said) =
+        run_text(&["export", "--agent-id", "agent-1", "--data-dir", data_dir, "-o", file.to_str().unwrap()]);
+    assert!(
+        output.is_empty() && said.contains("package.json: 10 events of agent agent-1; `cairn verify-export`"),
+        "{said}"
+    );
+    let (_, output, said) = run_text(&["export", "--agent-id", "agent-1", "--data-dir", data_dir]);
+    assert!(output.starts_with('{') && said.is_empty(), "{said}");
+}

@@ -137,6 +137,11 @@ pub struct EventsArgs {
     /// Print one JSON object per line, as in GET /v1/events
     #[arg(long)]
     pub json: bool,
+    /// List the events of this running server, instead of reading the data directory
+    #[arg(long, value_name = "URL", conflicts_with = "follow")]
+    pub server: Option<String>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub ledger: LedgerArgs,
 }
@@ -225,6 +230,11 @@ pub struct LedgerStatusArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Ask this running server, instead of reading the data directory
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub ledger: LedgerArgs,
 }

@@ -43,6 +43,7 @@ spec:
       securityContext:
         runAsNonRoot: true
         runAsUser: 10002
+        runAsGroup: 10002
         allowPrivilegeEscalation: false
         capabilities:
           drop: [ALL]
