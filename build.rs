@@ -4,31 +4,33 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn main() {
+fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/startup.c");
     println!("cargo:rerun-if-env-changed=CXX");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux")
         || env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu")
     {
-        return;
+        return Ok(());
     }
     let startup = cc::Build::new().file("src/startup.c").warnings_into_errors(true).compile_intermediates();
     for object in startup {
         println!("cargo:rustc-link-arg={}", object.display());
     }
-    let Some(folder) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
+    let Some(folder) = env::var_os("OUT_DIR").map(PathBuf::from) else { return Ok(()) };
     // A compiler without the static library links the shared one.
     let Some(library) = library("libstdc++.a") else {
         println!("cargo:warning=libstdc++.a is missing: the program needs the C++ library of this system");
-        return;
+        return Ok(());
     };
     // The linker searches this folder first, and finds only the static library there.
-    replace(&folder.join("libstdc++.a"), &format!("INPUT ( {} )\n", library.display()));
+    replace(&folder.join("libstdc++.a"), &format!("INPUT ( {} )\n", library.display()))?;
     println!("cargo:rustc-link-search=native={}", folder.display());
+    Ok(())
 }
 
 /// The path of a library of the C++ compiler.
@@ -42,8 +44,6 @@ fn library(name: &str) -> Option<PathBuf> {
 }
 
 /// Writes a file if it has another content, so that nothing is linked again without need.
-fn replace(path: &Path, text: &str) {
-    if fs::read_to_string(path).unwrap_or_default() != text {
-        fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    }
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(path).unwrap_or_default() == text { Ok(()) } else { fs::write(path, text) }
 }

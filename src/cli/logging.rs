@@ -126,7 +126,7 @@ impl ProcessLog {
         let layer = layer.with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(filter);
         let hidden = if is_terminal(config) { FOR_COLLECTOR } else { FOR_TERMINAL };
-        let is_shown = filter_fn(move |line| line.target() != hidden);
+        let is_shown = filter_fn(move |line| line.name() != hidden);
         if is_text(config) {
             subscriber
                 .with(layer.with_ansi(io::stdout().is_terminal() && config::allows_colors()).with_filter(is_shown))

@@ -132,7 +132,7 @@ fn announce(loaded: &Loaded, server: &Server, log: &ProcessLog) -> io::Result<()
     let otlp = server.otlp_address();
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
-        target: FOR_COLLECTOR,
+        name: FOR_COLLECTOR,
         version = env!("CARGO_PKG_VERSION"),
         config_file = loaded.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string()),
         instance = %server.ledger().instance(),

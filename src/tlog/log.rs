@@ -162,7 +162,7 @@ impl Log {
                 let checkpoint = String::from_utf8_lossy(&signed.note);
                 let keys = self.verifier_keys().join(" ");
                 tracing::info!(
-                    target: FOR_COLLECTOR, size = signed.size, %checkpoint, verifier_keys = keys, "the log's checkpoint"
+                    name: FOR_COLLECTOR, size = signed.size, %checkpoint, verifier_keys = keys, "the log's checkpoint"
                 );
             }
             State::Stopped(reason) => tracing::error!(%reason, "checkpoints are not signed"),

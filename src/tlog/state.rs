@@ -40,7 +40,7 @@ impl Shared {
             self.signed_ms.store(now_ms(), Ordering::Relaxed);
             // Not repeated, as the announcements for a collector are.
             if !matches!(&*self.state.borrow(), State::Signed(last) if last.size == signed.size) {
-                tracing::info!(target: FOR_TERMINAL, "checkpoint of {} signed", plural(signed.size, "event"));
+                tracing::info!(name: FOR_TERMINAL, "checkpoint of {} signed", plural(signed.size, "event"));
             }
         }
         self.state.send_replace(state);

@@ -43,7 +43,7 @@ impl Head {
     pub fn advance(&mut self, location: Location, ms: u64, hash: Hash) -> Option<Run> {
         if self.is_new() {
             self.agent.first_ms = ms;
-            tracing::info!(target: FOR_TERMINAL, agent_id = sanitize(&self.agent.agent_id), "first event of an agent");
+            tracing::info!(name: FOR_TERMINAL, agent_id = sanitize(&self.agent.agent_id), "first event of an agent");
         }
         let agent = &mut self.agent;
         agent.sequence = agent.sequence.next();
