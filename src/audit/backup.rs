@@ -15,7 +15,6 @@ use serde_json::json;
 use super::context::{Audit, store_failed};
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
 use crate::http::{ApiError, QueryParams, Read};
-use crate::ledger::format::keys::ShardId;
 use crate::ledger::format::meta::Meta;
 use crate::ledger::read::lookup;
 use crate::ledger::store::snapshot::Snapshot;
@@ -49,16 +48,19 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// A backup of the ledger in `store`, of which `snapshot` was made.
+    /// A backup of the ledger in `store`, of which `snapshot` makes or has made a snapshot.
     ///
     /// # Errors
-    /// When the ledger or the snapshot cannot be read.
-    pub fn begin(store: &Store, snapshot: Snapshot, checkpoint: Option<Vec<u8>>) -> Result<Backup, StoreError> {
+    /// When the ledger cannot be read, or the snapshot cannot be made.
+    pub fn begin(
+        store: &Store,
+        snapshot: impl FnOnce(&Store) -> Result<Snapshot, StoreError>,
+        checkpoint: Option<Vec<u8>>,
+    ) -> Result<Backup, StoreError> {
         let meta = Meta::read(store)?.ok_or_else(|| StoreError::Missing(store.path().to_owned()))?;
-        let mut events = 0;
-        for shard in (0..meta.shards).map(ShardId) {
-            events += lookup::end(store, shard)?.0;
-        }
+        // Counted before: the snapshot has at least these.
+        let events = lookup::count(store, meta.shards)?;
+        let snapshot = snapshot(store)?;
         let manifest = json!({
             "backup": 1,
             "made_at": String::from_utf8_lossy(&time::format_ms(now_ms())),
@@ -147,9 +149,7 @@ pub async fn backup(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Respons
             LogState::Signed(signed) => Some(signed.note.clone()),
             LogState::Starting | LogState::Stopped(_) => None,
         };
-        let store = audit.ledger.store();
-        let snapshot = store.snapshot().map_err(store_failed)?;
-        let backup = Backup::begin(store, snapshot, checkpoint).map_err(store_failed)?;
+        let backup = Backup::begin(audit.ledger.store(), Store::snapshot, checkpoint).map_err(store_failed)?;
         streamed_response::begin(audit, backup)
     };
     let started = audit.read(Read::Scan, work).await?;

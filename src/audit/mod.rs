@@ -29,7 +29,7 @@ use axum::routing::get;
 pub use context::Audit;
 pub use receipt::receipts;
 
-/// The route of backups, which contain everything, even keys.
+/// The route of backups, which contain every event.
 pub fn backup_routes(audit: Arc<Audit>) -> Router {
     Router::new().route("/v1/backup", get(backup::backup)).with_state(audit)
 }

@@ -195,7 +195,7 @@ impl Made {
         let data_dir = &config.storage.data_dir;
         let reader = Reader::open(data_dir)?;
         let checkpoint = fs::read(config.log.tree().checkpoint_path(data_dir)).ok();
-        let backup = Backup::begin(&reader.store, snapshot, checkpoint)?;
+        let backup = Backup::begin(&reader.store, |_| Ok(snapshot), checkpoint)?;
         Ok(Made { backup, chunk: Cursor::default(), has_more: true })
     }
 }

@@ -4,7 +4,6 @@ use super::args::KeyAction;
 use super::exit::{CommandResult, Exit, Failure, print};
 use super::owner::Opened;
 use crate::config::Config;
-use crate::ledger::format::keys::ShardId;
 use crate::ledger::format::meta::Meta;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
@@ -52,7 +51,8 @@ fn new_log(config: &Config) -> Result<String, Failure> {
     let data_dir = &config.storage.data_dir;
     // Opening the store also ensures that no server is running.
     let store = Store::open_existing(&config.storage)?;
-    let events = events(&store)?;
+    let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.clone()))?;
+    let events = lookup::count(&store, meta.shards)?;
     let rows = LogRows::new(store.into());
     let new_log = NewLog::new(rows.clone(), &config.log.tree(), data_dir);
     let origin =
@@ -64,10 +64,4 @@ fn new_log(config: &Config) -> Result<String, Failure> {
         data_dir.display(),
         plural(events, "event")
     ))
-}
-
-/// The number of events of a ledger.
-fn events(store: &Store) -> Result<u64, StoreError> {
-    let meta = Meta::read(store)?.ok_or_else(|| StoreError::Missing(store.path().to_owned()))?;
-    (0..meta.shards).map(|shard| Ok(lookup::end(store, ShardId(shard))?.0)).sum()
 }

@@ -17,14 +17,13 @@ use super::backup::{is_expected, unpack, with_manifest, write_file};
 use super::exit::{CommandResult, Exit, Failure, print};
 use crate::audit::backup::{CHECKPOINT, DATABASE, KEYS, MANIFEST};
 use crate::config::Config;
-use crate::ledger::format::keys::ShardId;
 use crate::ledger::format::meta::Meta;
 use crate::ledger::read::lookup;
 use crate::ledger::store::directory::{CURRENT, has_database, require_ledger_or_empty};
 use crate::ledger::store::{Store, StoreError};
 use crate::text::plural;
 use crate::tlog::keys::Keys;
-use crate::tlog::new_log::NewLog;
+use crate::tlog::new_log::{NewLog, NewLogError};
 use crate::tlog::rows::LogRows;
 use crate::tlog::{SignedTree, origin};
 
@@ -114,20 +113,12 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
     let (log, data_dir) = (config.log.tree(), &config.storage.data_dir);
     let store = Arc::new(Store::open_existing(&config.storage)?);
     let meta = Meta::read(&store)?.ok_or_else(|| StoreError::Missing(data_dir.clone()))?;
-    let mut events = 0;
-    for shard in (0..meta.shards).map(ShardId) {
-        events += lookup::end(&store, shard)?.0;
-    }
+    let events = lookup::count(&store, meta.shards)?;
     let restored = format!("a ledger of {}", plural(events, "event"));
     let rows = LogRows::new(Arc::clone(&store));
     let (key_path, checkpoint_path) = (log.key_path(data_dir), log.checkpoint_path(data_dir));
-    let place_keys = || place_keys(&key_path, kept.keys.as_deref());
     let Some(note) = external else {
-        place_keys()?;
-        if let Some(note) = &kept.checkpoint {
-            files::replace(&checkpoint_path, note)?;
-        }
-        return begin_new_log(&rows, config).map(|begun| format!("{restored}. {begun}"));
+        return begin_new_log(&rows, config, kept.checkpoint.as_deref()).map(|begun| format!("{restored}. {begun}"));
     };
     let keys = read_keys(&key_path, kept.keys.as_deref(), data_dir)?;
     let (head, _) = checkpoint::open(&note, keys.verifiers()).map_err(|why| format!("--checkpoint: {why}"))?;
@@ -139,10 +130,8 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
     }
     let size = rows.progress()?.map_or(0, |progress| progress.size);
     if head.size > size {
-        place_keys()?;
-        files::replace(&checkpoint_path, &note)?;
         let lost = plural(head.size - size, "event");
-        let begun = begin_new_log(&rows, config)?;
+        let begun = begin_new_log(&rows, config, Some(&note))?;
         return Ok(format!("{restored}. The log had signed {lost} that the backup does not have. {begun}"));
     }
     let signed = SignedTree::of(rows.clone(), &head, note.clone());
@@ -152,12 +141,18 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
         checkpoint::open(own, keys.verifiers()).is_ok_and(|(own, _)| own.origin == head.origin && own.size > head.size)
     });
     files::replace(&checkpoint_path, newest.unwrap_or(&note))?;
-    place_keys()?;
+    place_keys(&key_path, kept.keys.as_deref())?;
     rows.store().stop_background_work();
     Ok(format!("{restored}. The log {own} continues."))
 }
 
-fn begin_new_log(rows: &LogRows, config: &Config) -> Result<String, Failure> {
+/// Begins a new log; `last` is a checkpoint of the old one. Neither that nor the old key is put in its place, so nothing can
+/// sign for the old log, whenever this is interrupted.
+fn begin_new_log(rows: &LogRows, config: &Config, last: Option<&[u8]>) -> Result<String, Failure> {
+    let old = last.and_then(|note| std::str::from_utf8(note).ok()?.lines().next());
+    if let Some(origin) = config.log.origin.as_ref().filter(|origin| Some(origin.as_str()) == old) {
+        return Err(NewLogError::SameOrigin(origin.clone()).to_string().into());
+    }
     let new_log = NewLog::new(rows.clone(), &config.log.tree(), &config.storage.data_dir);
     let name =
         new_log.and_then(|new_log| new_log.begin().map(|()| new_log.origin)).map_err(|error| error.to_string())?;

@@ -26,10 +26,10 @@ pub struct Extracted {
 impl Extracted {
     /// Whether the setting `key` may only seem to be invalid, because it, or one that it depends on, could not be read.
     pub fn explains(&self, key: &str) -> bool {
-        let first = |path: &str| path.split(['.', '[']).next().unwrap_or_default().to_owned();
-        self.unread.iter().filter_map(|path| path.first()).any(|section| {
-            let protects = matches!(section.as_str(), "auth" | "tls") && key.ends_with("listen");
-            protects || *section == first(key)
+        self.unread.iter().any(|path| {
+            let protects = matches!(path.first().map(String::as_str), Some("auth" | "tls")) && key.ends_with("listen");
+            let within = key.strip_prefix(&path.join("."));
+            protects || within.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::log::checkpoints::{frequent_checkpoints, store_events, verifier_keys, wait_until_signed};
-use crate::support::harness::{Process, TestServer, cairn, run, run_text};
+use crate::support::harness::{Process, TestServer, cairn, eventually, run, run_text};
 use crate::support::machine::is_root;
 
 /// A directory with the paths of one backup and its restored copy.
@@ -72,9 +72,7 @@ async fn a_backup_that_is_made_while_events_arrive_restores_what_was_committed()
         let text = reqwest::get(format!("{}/v1/stats", server.url)).await.unwrap().text().await.unwrap();
         serde_json::from_str::<Value>(&text).unwrap()["total_events"].as_u64().unwrap()
     };
-    while committed().await < 5000 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    eventually("events before the backup", async || committed().await >= 5000).await;
     let before = committed().await;
     let listen = server.url.trim_start_matches("http://").to_owned();
     let mut command = cairn();
@@ -91,7 +89,7 @@ async fn a_backup_that_is_made_while_events_arrive_restores_what_was_committed()
     // The checkpoint of the end: the backup lacks events that it signs.
     drop(server);
     let end = Process::start(Path::new(&data), &[]);
-    crate::support::harness::eventually("a signed end", async || {
+    eventually("a signed end", async || {
         reqwest::get(format!("{}/log/checkpoint", end.url))
             .await
             .unwrap()
@@ -109,7 +107,7 @@ async fn a_backup_that_is_made_while_events_arrive_restores_what_was_committed()
     let events: u64 = output.split("a ledger of ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!(events >= before && events <= sent, "{events}: of {before} to {sent}");
     let restored = Process::start(Path::new(&copy), &[]);
-    crate::support::harness::eventually("a signed copy", async || {
+    eventually("a signed copy", async || {
         let answer = reqwest::get(format!("{}/log/checkpoint", restored.url)).await.unwrap();
         answer.text().await.unwrap().contains(&format!("\n{events}\n"))
     })

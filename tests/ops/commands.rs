@@ -115,8 +115,12 @@ async fn a_second_server_on_a_directory_touches_no_file_of_the_first() {
     eventually("an answer", answers).await;
     // The first checkpoint is written soon after the start.
     eventually("a checkpoint", async || data.path().join("log.checkpoint").exists()).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    let before = files(data.path());
+    let mut before = BTreeMap::new();
+    let is_quiet = async || {
+        let last = std::mem::replace(&mut before, files(data.path()));
+        last == before
+    };
+    eventually("a directory in which nothing changes", is_quiet).await;
     for listen in [listen.as_str(), "127.0.0.1:0"] {
         let output = start(data.path()).env("CAIRN_LISTEN", listen).output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stdout));

@@ -193,7 +193,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
         ("admin:\n  listen: unix:/a.sock\n", &[], &["admin.listen: expected an address of TCP, found unix:/a.sock"]),
         // Everything that is wrong, of every kind and in every place.
         (
-            "lisen: x\nshards: few\nqueue: {max_wait: soon, evnts: 1}\nlimits: {batch_events: 0}\n\
+            "lisen: x\nshards: few\nqueue: {max_wait: soon, evnts: 1}\nlimits: {batch_events: 0, idle_timeout: later}\n\
              relay: {destinations: [{nam: a, type: kafka}]}\nshutdown: {grace: 2days}\n",
             &[("CAIRN_STORAGE__SYNC", "maybe"), ("CAIRN_NONSENSE", "1")],
             &[
@@ -202,6 +202,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
                 "queue.max_wait: expected a duration",
                 "queue.evnts: unknown key; did you mean events? (in ",
                 "limits.batch_events: expected a number",
+                "limits.idle_timeout: expected a duration",
                 "relay.destinations[0].nam: unknown key; did you mean name? (in ",
                 "relay.destinations[0].type: expected agnost, found \"kafka\"",
                 "shutdown.grace: expected at most 1day",

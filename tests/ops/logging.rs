@@ -193,7 +193,7 @@ fn on_terminal(environment: &[(&str, &str)], act: impl FnOnce(&str)) -> String {
     let url = text.split("is listening on ").nth(1).unwrap().lines().next().unwrap().to_owned();
     act(&url);
     wait("checkpoint of 2 events signed");
-    // Some announcements, which a terminal does not show.
+    // The pause is the subject: some announcements, which a terminal does not show.
     std::thread::sleep(Duration::from_millis(300));
     let text = read();
     child.kill().unwrap();

@@ -89,6 +89,7 @@ async fn a_shutdown_waits_for_an_upstream_that_comes_back() {
     assert_eq!(server.send("/v1/batch", &Value::from(events)).await.status, 201);
     eventually("an open circuit", async || status(&server).await["circuit"] == "open").await;
     let back = tokio::spawn(async move {
+        // The pause is the subject: an upstream that restarts.
         tokio::time::sleep(Duration::from_secs(5)).await;
         upstream.reply_with(|_, _| Reply::Accept);
         upstream

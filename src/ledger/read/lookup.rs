@@ -100,6 +100,14 @@ pub fn agent_name(store: &Store, key: AgentKey) -> String {
     row.map_or_else(|| format!("with the key {key:?}"), |row| row.agent_id.into())
 }
 
+/// The number of events of a ledger with this number of shards.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn count(store: &Store, shards: u16) -> Result<u64, StoreError> {
+    (0..shards).map(|shard| Ok(end(store, ShardId(shard))?.0)).sum()
+}
+
 /// The position after the last event of a shard.
 ///
 /// # Errors
