@@ -23,7 +23,7 @@ BUILD_REVISION=$revision cargo auditable build --release --locked --bin cairn
 BUILD_REVISION=$revision cargo auditable build --release --locked -p cairn-proof --bin cairn-verify
 for program in cairn cairn-verify; do
     install -m 755 "$target/release/$program" "$stage/$program"
-    strip "$stage/$program"
+    strip --remove-section=.comment "$stage/$program"
     # RHEL 9 and Amazon Linux 2023 have glibc 2.34, and an older C++ library than the one here.
     newest=$(objdump -T "$stage/$program" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
     if [ "$(printf '%s\n' GLIBC_2.34 "$newest" | sort -V | tail -n 1)" != GLIBC_2.34 ]; then
@@ -52,7 +52,10 @@ fi
 "$stage/cairn" completions bash > "$stage/completions/cairn"
 "$stage/cairn" completions zsh > "$stage/completions/_cairn"
 "$stage/cairn" completions fish > "$stage/completions/cairn.fish"
-cp -r LICENSE README.md SECURITY.md CHANGELOG.md docs config deploy/systemd "$stage/"
+cp -r LICENSE README.md SECURITY.md CHANGELOG.md docs config "$stage/"
+# With the same places relative to each other, because their links name them.
+mkdir -p "$stage/deploy"
+cp -r deploy/README.md deploy/monitoring deploy/systemd "$stage/deploy/"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$commit_time" \
     -C dist -czf "dist/$name.tar.gz" "$name"
 
@@ -63,10 +66,26 @@ SOURCE_DATE_EPOCH=$commit_time cargo cyclonedx --quiet --format json --spec-vers
 sed "s|path+file://$PWD|cairn|g" cairn_bin.cdx.json > "dist/$name.cdx.json"
 find . -name '*.cdx.json' -not -path './dist/*' -delete
 
-# cargo-deb takes the staged files: see Cargo.toml.
+# cargo-deb takes the staged files: see Cargo.toml. Whoever publishes the package is its contact, by the variables of
+# Debian's tools.
 ln -sfn "$name" dist/staged
-SOURCE_DATE_EPOCH=$commit_time cargo deb --quiet --no-build --no-strip --output dist/
-rm dist/staged
+maintainer="${DEBFULLNAME:-The Cairn authors} <${DEBEMAIL:-cairn@localhost}>"
+cat > dist/changelog <<CHANGELOG
+cairn ($version-1) unstable; urgency=medium
+
+  * Package of version $version, revision $revision.
+    Changes: /usr/share/doc/cairn/changelog.gz
+
+ -- $maintainer  $(date -R -u -d "@$commit_time")
+CHANGELOG
+SOURCE_DATE_EPOCH=$commit_time cargo deb --quiet --no-build --no-strip --maintainer "$maintainer" --output dist/
+rm dist/staged dist/changelog
+if [ -n "${DEBEMAIL:-}" ]; then
+    lintian --allow-root --fail-on error,warning dist/*.deb
+else
+    echo "DEBEMAIL is not set: the package has no contact, so do not publish it" >&2
+    lintian --allow-root --fail-on error,warning --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog dist/*.deb
+fi
 
 # The same program for `pip install`, because developers of agents have that.
 (

@@ -50,6 +50,7 @@ for group in "$@"; do
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
     release)
+        need lintian lintian
         need objdump binutils
         need python3 python3
         # A processor without SSE4.2.

@@ -14,7 +14,6 @@ import urllib.request
 import yaml
 
 from context import CheckFailed, require
-from context import require
 from tools import run_tool
 
 CONFIG = """
@@ -37,6 +36,11 @@ METRIC = re.compile(r"\bcairn_[a-z0-9_]+[a-z0-9]\b")
 OTHER_NAMES = {"cairn_bin", "cairn_proof", "cairn_sha"}
 # Variables of Grafana in queries, with values to check the queries with.
 GRAFANA_VARIABLES = {"$__rate_interval": "5m", "$__range": "1h", "$__interval": "1m", "$namespace": ".*", "$pod": ".*"}
+# Configurations of Prometheus, and where each has the alerts: that of the compose file, and one for the Debian package.
+PROMETHEUS = {
+    "prometheus.yaml": "/etc/prometheus/alerts.yaml",
+    "scrape.yaml": "/usr/share/doc/cairn/deploy/monitoring/alerts.yaml",
+}
 
 
 def run(context):
@@ -62,7 +66,8 @@ def run(context):
     item("alerts", check_alerts, monitoring)
     item("runbooks", check_runbooks, monitoring)
     item("dashboard", check_dashboard, context, monitoring / "dashboard.json", families)
-    item("prometheus.yaml", check_prometheus, context, monitoring)
+    for name, rules in PROMETHEUS.items():
+        item(name, check_prometheus, context, monitoring, name, rules)
     item("files of the chart", check_chart_files, context, monitoring)
 
 
@@ -282,10 +287,11 @@ def check_chart_files(context, monitoring):
     return f"{len(copies)} copies are equal to deploy/monitoring"
 
 
-def check_prometheus(context, monitoring):
-    """promtool accepts the configuration of the compose file, with the path of the rules replaced."""
-    path = context.temp / "prometheus.yaml"
-    text = (monitoring / "prometheus.yaml").read_text()
-    path.write_text(text.replace("/etc/prometheus/alerts.yaml", str(monitoring / "alerts.yaml")))
+def check_prometheus(context, monitoring, name, rules):
+    """promtool accepts a configuration of Prometheus, with the path of the rules replaced."""
+    path = context.temp / name
+    text = (monitoring / name).read_text()
+    require(rules in text, f"{name} does not name {rules}")
+    path.write_text(text.replace(rules, str(monitoring / "alerts.yaml")))
     run_tool(["promtool", "check", "config", path])
     return "valid"

@@ -370,7 +370,17 @@ fn completions_and_man_pages_contain_every_command() {
     succeeded(cairn().args(["man", "--folder"]).arg(folder.path()).output().unwrap());
     for command in commands {
         let page = std::fs::read_to_string(folder.path().join(format!("cairn-{command}.1"))).unwrap();
-        assert!(page.contains(".SH SYNOPSIS"), "{command}");
+        for section in [".SH SYNOPSIS", ".SH \"EXIT STATUS\"", ".SH ENVIRONMENT", ".SH FILES", ".SH \"SEE ALSO\""] {
+            assert!(page.contains(section), "{command}: {section}");
+        }
+        assert_eq!(
+            page.contains(".SH EXAMPLES"),
+            !["config", "relay", "dead-letter", "key"].contains(&command),
+            "{command}"
+        );
     }
+    // `cairn verify` and the program `cairn-verify` have one page.
+    let page = std::fs::read_to_string(folder.path().join("cairn-verify.1")).unwrap();
+    assert!(page.contains("cairn\\-verify package FILE"), "{page}");
     assert_eq!(cairn().args(["man", "--folder", "/not/there"]).output().unwrap().status.code(), Some(3));
 }

@@ -14,31 +14,8 @@ use cairn_proof::tree::checkpoint;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 
-const HELP: &str = "\
-Verifies an evidence package or a copy of a log of Cairn. It needs a verifier key that you trust, and no network.
-
-Usage:
-  cairn-verify package FILE --key KEY... [--json]
-  cairn-verify log DIRECTORY --key KEY... [--state FILE] [--checkpoint FILE] [--agent-id ID] [--json]
-  cairn-verify log - --checkpoint FILE --key KEY... [--state FILE] [--agent-id ID] [--json]
-
-  FILE        an evidence package; - reads standard input
-  DIRECTORY   a copy of a log in the layout of C2SP tlog-tiles: checkpoint, tile/...
-  log -       reads bundles of entries from standard input, one after the other, beginning with the first one that
-              the state file does not cover completely
-
-Options:
-  --key KEY          a verifier key that you trust, or a file with such keys; repeatable. The key must not come from
-                     the sender of the package
-  --state FILE       records how far the log was read; the next run reads only what is new
-  --checkpoint FILE  a checkpoint that was kept elsewhere; the log must extend it. With log -, the checkpoint of the
-                     log itself
-  --agent-id ID      also prints the last sequence of this agent in the log
-  --json             prints one JSON object
-  -h, --help         prints this help
-  -V, --version      prints the version
-
-Exit status: 0 valid, 1 broken or not proven, 2 usage error, 3 operational error";
+/// Also a part of the manual page.
+const HELP: &str = include_str!("cairn-verify.txt");
 
 /// The command line, parsed but not validated.
 #[derive(Default)]
@@ -124,7 +101,7 @@ fn parse() -> Result<Args, Failure> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            Short('h') | Long("help") => return print(HELP).map(|()| Err(Failure::Done))?,
+            Short('h') | Long("help") => return print(HELP.trim_end()).map(|()| Err(Failure::Done))?,
             Short('V') | Long("version") => {
                 return print(concat!("cairn-verify ", env!("CARGO_PKG_VERSION"))).map(|()| Err(Failure::Done))?;
             }
