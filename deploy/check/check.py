@@ -11,7 +11,7 @@ import tempfile
 from context import Context
 
 # Modules with a function run(context).
-PARTS = ("charts", "overlays", "watch", "machine")
+PARTS = ("charts", "overlays", "watch", "machine", "server")
 
 
 def main():
@@ -28,10 +28,10 @@ def main():
         )
         for part in [options.part] if options.part else PARTS:
             importlib.import_module(part).run(context)
-    for line in context.failures:
+    for line in [*context.skipped, *context.failures]:
         print(line[:2000])
-    print(f"{context.passed} checks passed, {len(context.failures)} failed")
-    return 1 if context.failures or not context.passed else 0
+    print(f"{context.passed} checks passed, {len(context.failures)} failed, {len(context.skipped)} skipped")
+    return 1 if context.failures or not (context.passed or context.skipped) else 0
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class Context:
     passed: int = 0
     # The lines of the failed checks, which are printed again at the end.
     failures: list = field(default_factory=list)
+    # The lines of what this machine cannot check.
+    skipped: list = field(default_factory=list)
 
     def version(self):
         """The version of Cairn, which charts, images and labels must have, too."""
@@ -43,6 +45,12 @@ class Context:
         else:
             self.passed += 1
             print(f"{part:8} {name:38} {result}", flush=True)
+
+    def skip(self, part, name, why):
+        """Reports something that cannot be checked here."""
+        line = f"{part:8} {name:38} SKIPPED: {why}"
+        self.skipped.append(line)
+        print(line, flush=True)
 
     def _print_failure(self, part, name, message):
         line = f"{part:8} {name:38} FAILED: {message}"

@@ -28,8 +28,8 @@ const BLOCKING_THREADS: usize = 16;
 pub fn run(args: &ConfigArgs) -> CommandResult {
     let loaded = args.load()?;
     let log = ProcessLog::start(&loaded.config.log)?;
-    for error in harden() {
-        tracing::warn!("{error}");
+    for warning in harden().into_iter().chain(service::sandbox_warnings(&loaded.config)) {
+        tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())

@@ -1,7 +1,7 @@
 //! What the environment says beside settings.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether output may be coloured: `NO_COLOR` is not set, or is empty (no-color.org).
 pub fn allows_colors() -> bool {
@@ -12,4 +12,9 @@ pub fn allows_colors() -> bool {
 pub fn is_lone_container() -> bool {
     let is_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
     is_container && env::var_os("KUBERNETES_SERVICE_HOST").is_none()
+}
+
+/// The directories that systemd gives the service (`StateDirectory=`); none without it.
+pub fn state_directories() -> Vec<PathBuf> {
+    env::var_os("STATE_DIRECTORY").map_or_else(Vec::new, |paths| env::split_paths(&paths).collect())
 }

@@ -17,7 +17,7 @@ mod provenance;
 mod settings;
 mod sources;
 
-pub use environment::{allows_colors, is_lone_container};
+pub use environment::{allows_colors, is_lone_container, state_directories};
 pub use input::{ConfigError, Flags, Scope, StorageFlags};
 pub use load::{Loaded, load};
 pub use log_level::parse_levels;
