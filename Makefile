@@ -104,7 +104,8 @@ openapi: build setup-interop
 	sh deploy/venv.sh $(OPENAPI) tests/openapi/requirements.txt
 	sh tests/openapi/run.sh $(RELEASE)/cairn $(OPENAPI)
 
-# Every manifest as Kubernetes reads it, every alert as it fires, every metric as it is documented; without a cluster. A part of it:
+# Every manifest as Kubernetes reads it, every alert as it fires, every metric as it is documented; without a cluster. As root, and after
+# `make release`, also the life of the Debian package on a server with systemd, in a container. A part of it:
 # make deploy-check PART=charts. Only installing the tools needs the network.
 DEPLOY ?= $(HOME)/.cache/cairn/deploy
 PART ?=

@@ -47,6 +47,9 @@ for group in "$@"; do
         need_promtool
         need python3 python3
         need systemd-analyze systemd
+        # A Debian server, in which the package is tried.
+        need systemd-nspawn systemd-container
+        need mmdebstrap mmdebstrap
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
     release)

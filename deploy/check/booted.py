@@ -45,6 +45,7 @@ class Server:
             part.rename(archive)
         self.root.mkdir()
         subprocess.run(["tar", "-C", self.root, "-xf", archive], check=True)
+        self.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
         self.process = None
         self.init = None
 
@@ -101,7 +102,7 @@ class Server:
 
     def start(self, *words):
         """Starts a command that runs beside the checks."""
-        return subprocess.Popen(self._inside(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(self._inside(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def journal(self):
         """The process log of the service."""

@@ -1,4 +1,4 @@
-"""Sends events to localhost:7600 until its standard input ends, each again until it is acknowledged.
+"""Sends events to localhost:7600 until its standard input ends or a minute is over, each again until it is acknowledged.
 
 Prints the ids of the acknowledged events. Runs inside the server, so it uses only the standard library.
 """
@@ -9,10 +9,13 @@ import sys
 import time
 import uuid
 
+deadline = time.monotonic() + 60
 while not select.select([sys.stdin], [], [], 0)[0]:
     event = {"agent_id": "load", "id": str(uuid.uuid4())}
     acknowledged = False
     while not acknowledged:
+        if time.monotonic() > deadline:
+            sys.exit("no acknowledgement within a minute")
         try:
             connection = http.client.HTTPConnection("localhost", 7600, timeout=5)
             connection.request("POST", "/v1/events", json.dumps(event), {"Content-Type": "application/json"})

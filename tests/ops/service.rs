@@ -1,11 +1,13 @@
 //! The service manager: a server reports when it accepts events, that it runs, and that it ends.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::harness::Process;
+use crate::support::harness::{Process, cairn};
+use crate::support::machine::may_mount;
 
 /// The next message that contains a text.
 fn message(socket: &UnixDatagram, text: &str) -> String {
@@ -40,7 +42,42 @@ async fn the_service_manager_learns_when_the_server_is_ready_lives_and_ends() {
         message(&socket, "WATCHDOG=1");
         assert!(started.elapsed() < Duration::from_millis(300), "in time for the watchdog");
     }
-    assert!(std::process::Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());
+    assert!(Command::new("kill").arg(server.child.id().to_string()).status().unwrap().success());
     message(&socket, "STOPPING=1");
     assert!(server.child.wait().unwrap().success());
+}
+
+/// A read-only directory, as `ProtectSystem` makes it, and the end of the server after a second.
+const PROTECTED: &str = r#"
+    mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"
+    shift
+    exec timeout 1 "$@"
+"#;
+
+#[test]
+fn a_path_outside_of_the_sandbox_of_the_unit_gives_a_warning_with_the_reason() {
+    if !may_mount() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let (own, elsewhere) = (folder.path().join("own"), folder.path().join("elsewhere"));
+    std::fs::create_dir(&own).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    let output = |checkpoint: &std::path::Path| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-euc", PROTECTED, "sh"])
+            .arg(&elsewhere)
+            .arg(cairn().get_program())
+            .arg("serve");
+        command.env("CAIRN_LISTEN", "127.0.0.1:0").env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("CAIRN_STORAGE__DATA_DIR", own.join("data")).env("STATE_DIRECTORY", &own);
+        let output = command.env("CAIRN_LOG__CHECKPOINT_FILE", checkpoint).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let inside = output(&own.join("checkpoint"));
+    assert!(inside.contains("is ready") && !inside.contains("ProtectSystem"), "{inside}");
+    let outside = output(&elsewhere.join("checkpoint"));
+    let warning = format!("log.checkpoint_file: the service cannot write {}", elsewhere.display());
+    assert!(outside.contains(&warning) && outside.contains("ProtectSystem"), "{outside}");
 }
