@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check release \
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check release \
 	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
 
 PREFIX ?= $(HOME)/.cargo
@@ -112,6 +112,11 @@ PART ?=
 deploy-check: build setup-deploy
 	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
 	$(DEPLOY)/bin/python deploy/check/check.py $(RELEASE)/cairn $(PART)
+
+# The parts of the charts that come from elsewhere: the schema of `config`, and the table of all values.
+chart-docs: build
+	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
+	$(DEPLOY)/bin/python deploy/check/generated.py $(RELEASE)/cairn
 
 # What users get, in dist/.
 RELEASE_TOOLS ?= $(HOME)/.cache/cairn/release

@@ -3,6 +3,9 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
+
+import generated
 import manifests
 from context import Context, require
 
@@ -22,6 +25,8 @@ def run(context: Context, folder: Path):
     context.run_check("charts", "settings of both charts", _check_shared, folder)
     for chart in ("cairn-lib", "cairn"):
         context.run_check("charts", f"{chart} schema", _check_schema, folder / chart)
+        context.run_check("charts", f"{chart} generated parts", _check_generated, context, chart)
+    context.run_check("charts", "schema of the configuration", _check_config_schema, context)
     context.run_check("charts", "settings in deploy/README.md", _check_readme, context, folder)
 
 
@@ -70,11 +75,55 @@ def _check_schema(chart):
     return f"{_compare(settings, properties, '', {'global', 'cairn-lib'})} settings"
 
 
+def _check_generated(context, name):
+    """The schema of `config` is the program's, and the table of the README has every setting."""
+    chart = context.repository / "deploy/helm" / name
+    wanted = {"values.schema.json": generated.schema_text(chart, context.binary), "README.md": generated.readme_text(chart)}
+    for file, text in wanted.items():
+        is_same = text is None or text == (chart / file).read_text()
+        require(is_same, f"{name}/{file} is not up to date: make chart-docs")
+    return "up to date"
+
+
+def _check_config_schema(context):
+    """The program's schema has the settings of config/cairn.yaml, accepts our files, and rejects unknown names and types."""
+    schema = generated.config_schema(context.binary)
+    complete = manifests.load((context.repository / "config/cairn.yaml").read_text())[0]
+    files = [*(context.repository / "config").glob("*.yaml"), *(context.repository / "deploy").glob("*/cairn.yaml")]
+    accepted = [manifests.load(path.read_text())[0] for path in files if path.parent.name != "examples"]
+    for config in accepted:
+        jsonschema.validate(config, schema)
+    refused = [{"bogus": 1}, {"log": {"levle": "info"}}, {"storage": {"sync": "yes"}}, {"shards": "one"}, {"auth": []}]
+    for config in refused:
+        is_refused = not jsonschema.Draft7Validator(schema).is_valid(config)
+        require(is_refused, f"the schema accepts {config}")
+    names = set(_leaves(complete))
+    missing = [name for name in names if not _described(schema, name.split("."))]
+    require(not missing, f"the schema lacks {', '.join(sorted(missing))}")
+    return f"{len(names)} settings, {len(accepted)} files accepted, {len(refused)} mistakes refused"
+
+
+def _leaves(node, path=""):
+    for key, value in node.items():
+        yield from _leaves(value, f"{path}{key}.") if isinstance(value, dict) and value else [f"{path}{key}"]
+
+
+def _described(schema, names):
+    for name in names:
+        if "properties" not in schema:
+            return True
+        if name not in schema["properties"]:
+            return False
+        schema = schema["properties"][name]
+    return True
+
+
 def _compare(settings, properties, path, allowed):
     missing, undescribed = set(settings) - set(properties), set(properties) - set(settings) - allowed
     require(not missing, f"values.schema.json has no {path}{', '.join(sorted(missing))}")
     require(not undescribed, f"values.yaml has no {path}{', '.join(sorted(undescribed))}")
-    below = [key for key in settings if "properties" in properties[key]]
+    # That of `config` is the program's.
+    below = [key for key in settings if "properties" in properties[key] and key != "config"]
     for key in below:
         require(properties[key].get("additionalProperties") is False, f"{path}{key} accepts unknown names")
     counts = [_compare(settings[key], properties[key]["properties"], f"{path}{key}.", set()) for key in below]

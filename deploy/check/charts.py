@@ -1,5 +1,6 @@
 """Checks the Helm charts: the manifests that they render from values, and the values that they refuse."""
 import json
+import re
 import shutil
 
 import cairn as cairns
@@ -28,6 +29,8 @@ SWITCHES = {
     "NetworkPolicy": "networkPolicy.enabled",
     "PodDisruptionBudget": "podDisruptionBudget.enabled",
     "ServiceAccount": "serviceAccount.create",
+    "Ingress": "ingress.enabled",
+    "HTTPRoute": "httpRoute.enabled",
 }
 ALWAYS = {"example": {"Deployment", "ConfigMap", "Pod"}, "cairn": {"StatefulSet", "ConfigMap", "Service", "Pod"}}
 # The full name of the chart, and so of its Service, for each release name. Notes and documents use these names.
@@ -67,6 +70,7 @@ def run(context: Context):
         context.run_check("charts", f"cairn as {release[:20]}", _check_full_name, folder / "cairn", release, full_name)
     for name, edit in OTHER_PODS.items():
         context.run_check("charts", f"a pod with {name}", _check_other_pod, folder / "example", edit)
+    context.run_check("charts", "a new version of the chart alone", _check_chart_version, folder / "cairn")
     context.run_check("charts", "notes with TLS", _check_notes_with_tls, folder / "cairn")
     accepted = manifests.load((context.repository / VALUES / "accepted.yaml").read_text())[0]
     for number, case in enumerate(accepted, 1):
@@ -109,6 +113,9 @@ def _check_values(context, chart, file):
 
 def _check_kinds(chart, documents, settings):
     switched = {kind for kind, path in SWITCHES.items() if settings_arrive.at(settings, path)}
+    # A text may contain templates, so it is no YAML yet.
+    extra = [object if isinstance(object, str) else json.dumps(object) for object in settings.get("extraObjects", [])]
+    switched |= {re.search(r"""kind"?: "?(\w+)""", text)[1] for text in extra}
     wanted, given = ALWAYS[chart] | switched, {document["kind"] for document in documents}
     require(given == wanted, f"the kinds must be {', '.join(sorted(wanted))}, not {', '.join(sorted(given))}")
     dashboards = len(_dashboards(documents))
@@ -174,6 +181,19 @@ def _check_full_name(chart, release, full_name):
     for text in (f"http://{full_name}.{helm.NAMESPACE}:7600", f"{full_name}-0", f"service/{full_name}"):
         require(text in notes, f"the notes do not contain {text}")
     return f"{len(documents)} manifests"
+
+
+def _check_chart_version(chart):
+    """A new version of the chart restarts no pod whose configuration and image stay."""
+    def template(chart):
+        (owner,) = manifests.of_kind(helm.documents(helm.render(chart, KEYS)), "StatefulSet")
+        return owner["metadata"]["labels"]["helm.sh/chart"], owner["spec"]
+
+    version = "\nversion: "
+    before, after = template(chart), template(_edited(chart, version, f"{version}9", "Chart.yaml"))
+    require(before[0] != after[0], f"the version of the chart is {before[0]} in both cases")
+    require(before[1] == after[1], "the spec of the StatefulSet differs")
+    return "the same pods"
 
 
 def _check_notes_with_tls(chart):

@@ -1,6 +1,7 @@
 """Loads manifests, validates them against Kubernetes' schemas and further rules, and finds their pods."""
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import kubernetes_validate
 import yaml
@@ -46,7 +47,7 @@ CHOICES = {
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9](-?[a-z0-9])*")
-QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti)?B?")
+QUANTITY = re.compile(r"(\d+\.?\d*(?:[eE][+-]?\d+)?)([KMGTPE]i|[kMGTPE])?B?")
 TIME = re.compile(r"(\d+)(ms|s|m|h)")
 INTERVAL = re.compile(r"\d+(ms|s|m|h)")
 
@@ -121,10 +122,12 @@ def claim_size(claim):
 
 
 def size(text):
-    """A size in bytes, from the notation of Kubernetes (2Gi) or Cairn (2GiB)."""
+    """A size in bytes, from the notation of Kubernetes (2Gi, 1.5T, 2e9) or Cairn (2GiB)."""
     match = QUANTITY.fullmatch(str(text))
-    require(match, f"{text} is not a size in Ki, Mi, Gi or Ti")
-    return int(match[1]) * 1024 ** ["", "Ki", "Mi", "Gi", "Ti"].index(match[2] or "")
+    require(match, f"{text} is not a size")
+    number, unit = Decimal(match[1]), match[2] or ""
+    base = 1024 if unit.endswith("i") else 1000
+    return int(number * base ** ("_KMGTPE".index(unit[0].upper()) if unit else 0))
 
 
 def seconds(text):
@@ -230,7 +233,8 @@ def _check_pod_monitor(document):
     _only(document, "spec.selector", spec["selector"], (), ("matchLabels", "matchExpressions"))
     require(spec["selector"], f"{name(document)}: the selector is empty and matches every pod")
     for endpoint in spec["podMetricsEndpoints"]:
-        _only(document, "an endpoint", endpoint, ("port", "path", "interval"), ("scrapeTimeout", "honorLabels"))
+        optional = ("scrapeTimeout", "honorLabels", "relabelings", "metricRelabelings")
+        _only(document, "an endpoint", endpoint, ("port", "path", "interval"), optional)
         require(
             INTERVAL.fullmatch(endpoint["interval"]),
             f"{name(document)}: {endpoint['interval']} is not an interval",
@@ -248,4 +252,19 @@ def _check_prometheus_rule(document):
             _only(document, "a rule", rule, needed, ("for", "keep_firing_for") if is_alert else ("labels",))
 
 
-CUSTOM = {"PodMonitor": _check_pod_monitor, "PrometheusRule": _check_prometheus_rule}
+def _check_http_route(document):
+    """The fields of the Gateway API that the files here may use."""
+    version = document["apiVersion"]
+    require(version == "gateway.networking.k8s.io/v1", f"{name(document)}: apiVersion {version}")
+    _only(document, "spec", document["spec"], ("parentRefs", "rules"), ("hostnames",))
+    for rule in document["spec"]["rules"]:
+        _only(document, "a rule", rule, ("backendRefs",), ("filters", "matches"))
+        for backend in rule["backendRefs"]:
+            _only(document, "a backend", backend, ("name", "port"))
+
+
+CUSTOM = {
+    "HTTPRoute": _check_http_route,
+    "PodMonitor": _check_pod_monitor,
+    "PrometheusRule": _check_prometheus_rule,
+}

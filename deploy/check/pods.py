@@ -16,7 +16,7 @@ ADMIN_LISTEN = "127.0.0.1:7601"
 PORTS = {"cairn": 7600, "cairn-otlp": 4318}
 MOUNTS = {"/etc/cairn": "cairn-config", "/var/lib/cairn": "cairn-data", "/tmp": "cairn-tmp"}
 FIELDS = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "NODE_NAME": "spec.nodeName"}
-LABELS = {"POD": "$(POD_NAME)", "NAMESPACE": "$(POD_NAMESPACE)", "NODE": "$(NODE_NAME)"}
+LABELS = {"POD": "metadata.name", "NAMESPACE": "metadata.namespace", "NODE": "spec.nodeName"}
 # What a sidecar needs for its own load, and a central Cairn for the largest request bodies of any client.
 LEAST_MEMORY = {"sidecar": 256 * MI, "standalone": 512 * MI}
 REFERENCE = re.compile(r"\$\((\w+)\)")
@@ -101,6 +101,11 @@ def _is_on_claim(cairn):
     return "cairn-data" in cairn.pod.claims or "persistentVolumeClaim" in (cairn.volume("cairn-data") or {})
 
 
+def _field(variable):
+    """The field of the pod that a variable has, or None."""
+    return variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+
+
 def variables_are_defined_before_use(cairn):
     """$(NAME) is replaced only if NAME is defined before it."""
     seen = []
@@ -110,17 +115,17 @@ def variables_are_defined_before_use(cairn):
         for used in REFERENCE.findall(variable.get("value", "")):
             cairn.require(used in seen, f"{name} uses $({used}), which is not defined before it")
         if name in FIELDS:
-            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            field = _field(variable)
             cairn.require(field == FIELDS[name], f"{name} must come from {FIELDS[name]}, not {field}")
         seen.append(name)
 
 
 def events_have_source_labels(cairn):
-    given = {variable["name"]: variable.get("value") for variable in cairn.container.get("env", [])}
-    for label, value in LABELS.items():
+    given = {variable["name"]: _field(variable) for variable in cairn.container.get("env", [])}
+    for label, field in LABELS.items():
         if label.lower() not in cairn.setting("ingest.default_labels", {}):
             name = f"CAIRN_INGEST__DEFAULT_LABELS__{label}"
-            cairn.require(given.get(name) == value, f"{name} must be {value}, not {given.get(name)}")
+            cairn.require(given.get(name) == field, f"{name} must come from {field}, not {given.get(name)}")
 
 
 def mounts_match_volumes(cairn):

@@ -22,12 +22,25 @@ COPIED = {
     "priorityClassName": ("StatefulSet", "spec.template.spec.priorityClassName"),
     "service.type": ("Service", "spec.type"),
     "service.port": ("Service", "spec.ports.0.port"),
-    "service.annotations": ("Service", "metadata.annotations"),
+    "runtimeClassName": ("StatefulSet", "spec.template.spec.runtimeClassName"),
+    "schedulerName": ("StatefulSet", "spec.template.spec.schedulerName"),
+    "hostAliases": ("StatefulSet", "spec.template.spec.hostAliases"),
+    "dnsPolicy": ("StatefulSet", "spec.template.spec.dnsPolicy"),
+    "dnsConfig": ("StatefulSet", "spec.template.spec.dnsConfig"),
+    "initContainers": ("StatefulSet", "spec.template.spec.initContainers"),
+    "storage.annotations": ("StatefulSet", "spec.volumeClaimTemplates.0.metadata.annotations"),
+    "ingress.tls": ("Ingress", "spec.tls"),
+    "ingress.className": ("Ingress", "spec.ingressClassName"),
+    "httpRoute.parentRefs": ("HTTPRoute", "spec.parentRefs"),
+    "httpRoute.hostnames": ("HTTPRoute", "spec.hostnames"),
+    "httpRoute.filters": ("HTTPRoute", "spec.rules.0.filters"),
+    "podMonitor.scrapeTimeout": ("PodMonitor", "spec.podMetricsEndpoints.0.scrapeTimeout"),
+    "podMonitor.relabelings": ("PodMonitor", "spec.podMetricsEndpoints.0.relabelings"),
+    "podMonitor.metricRelabelings": ("PodMonitor", "spec.podMetricsEndpoints.0.metricRelabelings"),
     "networkPolicy.from": ("NetworkPolicy", "spec.ingress.0.from"),
     "networkPolicy.metricsFrom": ("NetworkPolicy", "spec.ingress.1.from"),
     "networkPolicy.egress.rules": ("NetworkPolicy", "spec.egress"),
     "podDisruptionBudget.maxUnavailable": ("PodDisruptionBudget", "spec.maxUnavailable"),
-    "serviceAccount.annotations": ("ServiceAccount", "metadata.annotations"),
     "podMonitor.interval": ("PodMonitor", "spec.podMetricsEndpoints.0.interval"),
 }
 
@@ -54,13 +67,51 @@ def at(node, path):
     return node
 
 
+# Settings that are merged into a mapping of a manifest.
+MERGED = {
+    "podSpec": ("StatefulSet", "spec.template.spec"),
+    "podLabels": ("StatefulSet", "spec.template.metadata.labels"),
+    "podAnnotations": ("StatefulSet", "spec.template.metadata.annotations"),
+    "storage.labels": ("StatefulSet", "spec.volumeClaimTemplates.0.metadata.labels"),
+    "service.spec": ("Service", "spec"),
+    "service.labels": ("Service", "metadata.labels"),
+    "service.annotations": ("Service", "metadata.annotations"),
+    "serviceAccount.annotations": ("ServiceAccount", "metadata.annotations"),
+    "ingress.annotations": ("Ingress", "metadata.annotations"),
+    "httpRoute.annotations": ("HTTPRoute", "metadata.annotations"),
+    "podMonitor.labels": ("PodMonitor", "metadata.labels"),
+    "podMonitor.annotations": ("PodMonitor", "metadata.annotations"),
+    "podMonitor.endpoint": ("PodMonitor", "spec.podMetricsEndpoints.0"),
+    "podMonitor.spec": ("PodMonitor", "spec"),
+    "prometheusRule.labels": ("PrometheusRule", "metadata.labels"),
+}
+
+
 def check_manifests(documents, settings):
-    """Copied settings are in the first manifest of their kind, and absent there if they are empty."""
+    """Copied settings are in the first manifest of their kind, and absent there if they are empty; others are part of theirs."""
+    for path, (kind, target) in MERGED.items():
+        for document in manifests.of_kind(documents, kind)[:1]:
+            wanted, given = at(settings, path) or {}, at(document, target) or {}
+            has_all = merged(given, wanted) == given
+            require(has_all, f"{manifests.name(document)}: {target} is {given}, without all of {path}: {wanted}")
+    _check_common(documents, settings)
     for path, (kind, target) in COPIED.items():
         for document in manifests.of_kind(documents, kind)[:1]:
             wanted, given = at(settings, path), at(document, target)
             is_same = given == wanted or not wanted and given is None
             require(is_same, f"{manifests.name(document)}: {target} is {given}, but {path} is {wanted}")
+
+
+def _check_common(documents, settings):
+    """commonLabels and commonAnnotations are in every object of the chart; the labels of the chart stay."""
+    for document in documents:
+        metadata = document["metadata"]
+        if document in settings.get("extraObjects", []) or not metadata.get("labels", {}).get("helm.sh/chart"):
+            continue
+        for setting, key in (("commonLabels", "labels"), ("commonAnnotations", "annotations")):
+            wanted = {name: value for name, value in settings.get(setting, {}).items() if "kubernetes.io" not in name}
+            given = metadata.get(key, {})
+            require(merged(given, wanted) == given, f"{manifests.name(document)}: its {key} lack some of {wanted}")
 
 
 def check_cairn(cairn, settings, version):
@@ -91,6 +142,8 @@ def _check_container(cairn, settings, version):
     cairn.require(has_all, "its resources differ from the values")
     # The pod of `helm test` would wait for these claims.
     claims = [volume["name"] for volume in settings.get("extraVolumes", []) if "persistentVolumeClaim" in volume]
+    given = container.get("envFrom", [])
+    cairn.require(given == settings["envFrom"], f"envFrom is {given}, not {settings['envFrom']}")
     for key, target in (("extraEnv", "env"), ("extraVolumeMounts", "volumeMounts")):
         excluded = () if cairn.is_server else claims
         wanted = [element for element in settings[key] if element["name"] not in excluded]
@@ -130,7 +183,8 @@ def check_texts(values, rendered):
     """Every text in the values occurs in the rendered manifests, so that no setting is ignored."""
     text = "\n".join(rendered.values())
     for path, value in _texts(values):
-        if not path.endswith("storage.size"):
+        # Quantities are converted, and templates are evaluated.
+        if not path.endswith("storage.size") and "{{" not in value:
             require(value.rstrip("/") in text, f"no manifest contains {value} of {path}")
 
 

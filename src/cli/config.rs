@@ -1,9 +1,10 @@
-//! `cairn config`: checks or prints the configuration.
+//! `cairn config`: checks, prints or describes the configuration.
 
 use super::args::{ConfigAction, ConfigCommand};
 use super::exit::{CommandResult, Exit, print};
+use crate::config;
 
-/// Checks or prints the configuration.
+/// Checks, prints or describes the configuration.
 pub fn run(args: &ConfigCommand) -> CommandResult {
     match &args.action {
         ConfigAction::Validate(config) => {
@@ -18,5 +19,6 @@ pub fn run(args: &ConfigCommand) -> CommandResult {
             print(text, Exit::Success)
         }
         ConfigAction::Print(config) => print(config.load()?.print(), Exit::Success),
+        ConfigAction::Schema => print(format!("{:#}\n", config::schema()), Exit::Success),
     }
 }

@@ -14,6 +14,7 @@ mod log_level;
 mod memory;
 mod placeholders;
 mod provenance;
+mod schema;
 mod settings;
 mod sources;
 
@@ -21,4 +22,5 @@ pub use environment::{allows_colors, is_lone_container, state_directories};
 pub use input::{ConfigError, Flags, Scope, StorageFlags};
 pub use load::{Loaded, load};
 pub use log_level::parse_levels;
+pub use schema::schema;
 pub use settings::{AdminConfig, Config, LogConfig, LogFormat, ShutdownConfig, differences};

@@ -30,7 +30,7 @@ pub enum Command {
     /// Run the server: receive, store and serve events
     #[command(after_help = "Example:\n  cairn serve --config /etc/cairn/cairn.yaml")]
     Serve(ConfigArgs),
-    /// Check or print the configuration
+    /// Check, print or describe the configuration
     Config(ConfigCommand),
     /// List stored events, also while the server runs
     #[command(
@@ -121,6 +121,9 @@ pub enum ConfigAction {
     /// Print the effective configuration with the source of each value, secrets masked
     #[command(after_help = "Example:\n  CAIRN_SHARDS=2 cairn config print")]
     Print(ConfigArgs),
+    /// Print the JSON schema of configuration files, for editors and for the values of charts
+    #[command(after_help = "Example:\n  cairn config schema > cairn.schema.json")]
+    Schema,
 }
 
 #[derive(Debug, Args)]

@@ -28,7 +28,8 @@ What the templates refuse. Each message states what to set instead.
 {{- end -}}
 {{- $below := list
       "secrets.orgId" "secrets.apiKeys" "secrets.tls" "secrets.clientCa" "secrets.logKey" "podMonitor.labels"
-      "prometheusRule.labels" "dashboard.labels" -}}
+      "podMonitor.annotations" "podMonitor.endpoint" "podMonitor.spec" "prometheusRule.labels" "dashboard.labels"
+      "commonLabels" "commonAnnotations" -}}
 {{- include "cairn-lib.checkMaps" (dict "settings" .values "paths" (concat $maps $below) "needed" true) -}}
 {{- include "cairn-lib.checkMaps" (dict "settings" .values.config "under" "config." "paths" (list
       "tls" "admin" "storage" "queue" "limits" "auth" "ingest" "ingest.agnost" "ingest.otlp" "ingest.default_labels"

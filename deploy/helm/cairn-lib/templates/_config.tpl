@@ -31,6 +31,10 @@ cairn.yaml: the settings that the chart determines, overridden by the user's `co
 {{- if $secrets.logKey.name -}}
 {{- $_ := set $config "log" (dict "key_file" "/etc/cairn/secrets/log.key") -}}
 {{- end -}}
+{{- /* The next pod sends what is left from the claim: an upstream that is away does not delay the end of this one. */ -}}
+{{- if eq (include "cairn-lib.onClaim" .) "true" -}}
+{{- $_ := set $config "shutdown" (dict "relay_time" "2s") -}}
+{{- end -}}
 {{- mergeOverwrite $config (deepCopy .values.config) | toYaml -}}
 {{- end -}}
 
@@ -40,10 +44,7 @@ cairn.yaml: the settings that the chart determines, overridden by the user's `co
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ include "cairn-lib.name" . }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cairn-lib.labels" . | nindent 4 }}
+  {{- include "cairn-lib.metadata" (dict "all" . "name" (include "cairn-lib.name" .)) | nindent 2 }}
 data:
   cairn.yaml: |
     {{- include "cairn-lib.config" . | nindent 4 }}

@@ -48,6 +48,10 @@ ports:
     containerPort: {{ int $values.adminPort }}
 env:
   {{- include "cairn-lib.env" . | trim | nindent 2 }}
+{{- with $values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- range $kind, $probe := $values.probes }}
 {{- with $probe }}
 {{ $kind }}Probe:
@@ -72,8 +76,8 @@ volumeMounts:
 {{- end -}}
 
 {{/*
-The names of the pod come first, because $(POD_NAME) is only replaced in variables that follow it. The environment
-overrides the file, so a label that the user sets in `config` is left out here.
+The names of the pod come first, because $(POD_NAME) is only replaced in variables that follow it: extraEnv may use them. The
+environment overrides the file, so a label that the user sets in `config` is left out here.
 */}}
 {{- define "cairn-lib.env" -}}
 - name: CAIRN_CONFIG
@@ -87,10 +91,12 @@ overrides the file, so a label that the user sets in `config` is left out here.
 {{- end }}
 {{- $labels := .values.labels }}
 {{- $own := (.values.config.ingest | default dict).default_labels | default dict }}
-{{- range $label, $name := dict "pod" "POD_NAME" "namespace" "POD_NAMESPACE" "node" "NODE_NAME" }}
+{{- range $label, $field := dict "pod" "metadata.name" "namespace" "metadata.namespace" "node" "spec.nodeName" }}
 {{- if and (get $labels $label) (not (hasKey $own $label)) }}
 - name: CAIRN_INGEST__DEFAULT_LABELS__{{ upper $label }}
-  value: $({{ $name }})
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $field }}
 {{- end }}
 {{- end }}
 {{- with .origin }}

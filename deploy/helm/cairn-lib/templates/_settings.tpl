@@ -6,6 +6,7 @@ Every template of this chart that another chart may call takes a dict:
   values  the settings, as in values.yaml of this chart
 and optionally:
   name    the name of the ConfigMap and the other objects; default: RELEASE-cairn
+  app     the label app.kubernetes.io/name; default: cairn
 */}}
 
 {{/* Fails with a message for the user. */}}
@@ -18,12 +19,34 @@ and optionally:
 {{- .name | default (printf "%s-cairn" (.root.Release.Name | trunc 53 | trimSuffix "-")) -}}
 {{- end -}}
 
+{{/* The labels of all objects. commonLabels add to them, and cannot replace them. */}}
 {{- define "cairn-lib.labels" -}}
-app.kubernetes.io/name: cairn
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/version: {{ include "cairn-lib.version" . | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- $own := dict
+      "app.kubernetes.io/name" (.app | default "cairn")
+      "app.kubernetes.io/instance" .root.Release.Name
+      "app.kubernetes.io/version" (include "cairn-lib.version" .)
+      "app.kubernetes.io/managed-by" .root.Release.Service
+      "helm.sh/chart" $chart -}}
+{{- merge $own (.values.commonLabels | default dict) | toYaml -}}
+{{- end -}}
+
+{{/*
+The metadata of an object, whose labels and annotations override those of all objects:
+  all          root and values
+  name         the name of the object
+  labels       its own labels
+  annotations  its own annotations
+*/}}
+{{- define "cairn-lib.metadata" -}}
+name: {{ .name }}
+namespace: {{ .all.root.Release.Namespace }}
+labels:
+  {{- merge (.labels | default dict | deepCopy) (include "cairn-lib.labels" .all | fromYaml) | toYaml | nindent 2 }}
+{{- with merge (.annotations | default dict | deepCopy) (.all.values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* The name of this chart as a dependency, which is its alias if there is one. */}}
@@ -54,16 +77,32 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* The maximum size of the ledger (storage.size), in Mi. */}}
+{{/*
+The maximum size of the ledger (storage.size), in whole Mi. It is a quantity of Kubernetes: 10Gi, 10G, 1.5Ti, 2e9.
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+*/}}
 {{- define "cairn-lib.sizeMi" -}}
 {{- $size := toString .values.storage.size -}}
-{{- if not (regexMatch "^[1-9][0-9]{0,9}(Mi|Gi)$" $size) -}}
-{{- include "cairn-lib.refuse" (printf "storage.size: expected whole Mi or Gi, such as 2Gi, found %s" $size) -}}
-{{- else if hasSuffix "Gi" $size -}}
-{{- mul (trimSuffix "Gi" $size | atoi) 1024 -}}
-{{- else -}}
-{{- trimSuffix "Mi" $size | atoi -}}
+{{- $expected := printf "storage.size: expected a quantity of at least 1Mi, such as 2Gi, found %s" $size -}}
+{{- if not (regexMatch "^([0-9]+\\.?[0-9]*|\\.[0-9]+)([KMGTPE]i|[kMGTPE]|[eE][+-]?[0-9]+)?$" $size) -}}
+{{- include "cairn-lib.refuse" $expected -}}
 {{- end -}}
+{{- $number := regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $size -}}
+{{- $unit := trimPrefix $number $size -}}
+{{- $bytes := float64 $number -}}
+{{- /* Each unit is the one before it times 1024 or 1000. */ -}}
+{{- $steps := dict "" 0 "Ki" 1 "Mi" 2 "Gi" 3 "Ti" 4 "Pi" 5 "Ei" 6 "k" 1 "M" 2 "G" 3 "T" 4 "P" 5 "E" 6 -}}
+{{- range until (get $steps $unit | int) -}}
+{{- $bytes = mulf $bytes (ternary 1024.0 1000.0 (hasSuffix "i" $unit)) -}}
+{{- end -}}
+{{- $mi := divf $bytes 1048576.0 -}}
+{{- if gt $mi 1099511627776.0 -}}
+{{- include "cairn-lib.refuse" (printf "storage.size: expected at most 1Ei, found %s" $size) -}}
+{{- end -}}
+{{- if lt $mi 1.0 -}}
+{{- include "cairn-lib.refuse" $expected -}}
+{{- end -}}
+{{- floor $mi | int64 -}}
 {{- end -}}
 
 {{/* The volume, in Mi: a quarter more for compactions and the write-ahead log, and storage.min_free_bytes. */}}

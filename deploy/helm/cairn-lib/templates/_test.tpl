@@ -27,13 +27,9 @@ Besides root and values it takes
 apiVersion: v1
 kind: Pod
 metadata:
-  name: {{ include "cairn-lib.name" . }}-test-config
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cairn-lib.labels" . | nindent 4 }}
-  annotations:
-    helm.sh/hook: test
-    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- $hook := dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" }}
+  {{- $name := printf "%s-test-config" (include "cairn-lib.name" .) }}
+  {{- include "cairn-lib.metadata" (dict "all" . "name" $name "annotations" $hook) | nindent 2 }}
 spec:
   restartPolicy: Never
   automountServiceAccountToken: false

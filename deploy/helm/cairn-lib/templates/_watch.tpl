@@ -13,18 +13,20 @@ namespace are selected, and two releases would scrape each pod twice.
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
-  name: {{ include "cairn-lib.name" . }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cairn-lib.withLabels" (dict "all" . "labels" .values.podMonitor.labels) | nindent 4 }}
+  {{- $monitor := .values.podMonitor }}
+  {{- $name := include "cairn-lib.name" . }}
+  {{- include "cairn-lib.metadata" (dict "all" . "name" $name "labels" $monitor.labels "annotations" $monitor.annotations) | nindent 2 }}
 spec:
-  selector:
-    matchLabels:
-      {{- merge (dict "cairn" $kind) (.matchLabels | default dict | deepCopy) | toYaml | nindent 6 }}
-  podMetricsEndpoints:
-    - port: cairn-admin
-      path: /metrics
-      interval: {{ .values.podMonitor.interval }}
+  {{- $endpoint := dict "port" "cairn-admin" "path" "/metrics" "interval" $monitor.interval }}
+  {{- range $field := list "scrapeTimeout" "relabelings" "metricRelabelings" }}
+  {{- with get $monitor $field }}
+  {{- $_ := set $endpoint $field . }}
+  {{- end }}
+  {{- end }}
+  {{- $selected := merge (dict "cairn" $kind) (.matchLabels | default dict | deepCopy) }}
+  {{- $spec := dict "selector" (dict "matchLabels" $selected) }}
+  {{- $_ := set $spec "podMetricsEndpoints" (list (mergeOverwrite $endpoint (deepCopy $monitor.endpoint))) }}
+  {{- mergeOverwrite $spec (deepCopy $monitor.spec) | toYaml | nindent 2 }}
 {{- end -}}
 {{- end -}}
 
@@ -47,10 +49,8 @@ spec:
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
-  name: {{ include "cairn-lib.name" . }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cairn-lib.withLabels" (dict "all" . "labels" .values.prometheusRule.labels) | nindent 4 }}
+  {{- $name := include "cairn-lib.name" . }}
+  {{- include "cairn-lib.metadata" (dict "all" . "name" $name "labels" .values.prometheusRule.labels) | nindent 2 }}
 spec:
   {{- dict "groups" $rules.groups | toYaml | nindent 2 }}
 {{- end -}}
@@ -64,17 +64,10 @@ spec:
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ include "cairn-lib.name" . }}-dashboard
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cairn-lib.withLabels" (dict "all" . "labels" $labels) | nindent 4 }}
+  {{- $name := printf "%s-dashboard" (include "cairn-lib.name" .) }}
+  {{- include "cairn-lib.metadata" (dict "all" . "name" $name "labels" $labels) | nindent 2 }}
 data:
   cairn.json: |
     {{- include "cairn-lib.file" (dict "root" .root "file" "files/dashboard.json") | nindent 4 }}
 {{- end -}}
-{{- end -}}
-
-{{/* The labels of all objects, overridden by those of one object: {all, labels}. */}}
-{{- define "cairn-lib.withLabels" -}}
-{{- merge (deepCopy .labels) (include "cairn-lib.labels" .all | fromYaml) | toYaml -}}
 {{- end -}}

@@ -2,13 +2,19 @@
 Shared templates of this chart. cairn-lib renders the container and the volumes, as for a sidecar.
 */}}
 
+{{/* The name of the app: the label app.kubernetes.io/name, and the end of the names of all objects. */}}
+{{- define "cairn.app" -}}
+{{- .Values.nameOverride | default "cairn" -}}
+{{- end -}}
+
 {{- define "cairn.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
 {{- else -}}
 {{- /* A StatefulSet appends a hash to its name in a label, and a label has at most 63 characters. */ -}}
-{{- $suffixed := printf "%s-cairn" (.Release.Name | trunc 46 | trimSuffix "-") -}}
-{{- ternary .Release.Name $suffixed (contains "cairn" .Release.Name) | trunc 52 | trimSuffix "-" -}}
+{{- $app := include "cairn.app" . -}}
+{{- $suffixed := printf "%s-%s" (.Release.Name | trunc (sub 51 (len $app) | int) | trimSuffix "-") $app -}}
+{{- ternary .Release.Name $suffixed (contains $app .Release.Name) | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -18,7 +24,7 @@ Shared templates of this chart. cairn-lib renders the container and the volumes,
 
 {{/* Labels that never change: a StatefulSet can change neither its selector nor the labels of its claims. */}}
 {{- define "cairn.selector" -}}
-app.kubernetes.io/name: cairn
+app.kubernetes.io/name: {{ include "cairn.app" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 cairn: standalone
 {{- end -}}
@@ -27,6 +33,7 @@ cairn: standalone
 {{- define "cairn.arguments" -}}
 standalone: true
 name: {{ include "cairn.fullname" . }}
+app: {{ include "cairn.app" . }}
 drain:
   after: {{ .Values.drainAfter }}
   within: {{ .Values.drainWithin }}
@@ -40,11 +47,53 @@ matchLabels:
   {{- include "cairn.selector" . | nindent 2 }}
 {{- end -}}
 
+{{/* The protocol of the API, for what connects to it: http or https. */}}
+{{- define "cairn.protocol" -}}
+{{- $certificate := .Values.secrets.tls.name | default (.Values.config.tls | default dict).cert_file -}}
+{{- ternary "https" "http" (not (empty $certificate)) -}}
+{{- end -}}
+
+{{/*
+The metadata of an object: {root, name}, and optionally {suffix, labels, annotations}. The name is that of all objects with the
+suffix.
+*/}}
+{{- define "cairn.metadata" -}}
+{{- $all := merge (dict "root" .root "values" .root.Values) (include "cairn.arguments" .root | fromYaml) -}}
+{{- $name := printf "%s%s" (.name | default (include "cairn.fullname" .root)) (.suffix | default "") -}}
+{{- include "cairn-lib.metadata" (dict "all" $all "name" $name "labels" .labels "annotations" .annotations) -}}
+{{- end -}}
+
 {{/* Refuses settings that cannot work. */}}
 {{- define "cairn.check" -}}
 {{- include "cairn-lib.check" (dict "root" . "values" .Values "standalone" true) -}}
 {{- include "cairn-lib.checkMaps" (dict "settings" .Values "needed" true "paths" (list
-      "service.otlp" "networkPolicy" "networkPolicy.egress" "podDisruptionBudget" "serviceAccount" "podLabels")) -}}
+      "service.otlp" "service.spec" "networkPolicy" "networkPolicy.egress" "podDisruptionBudget" "serviceAccount" "podLabels"
+      "podSpec" "ingress" "httpRoute")) -}}
+{{- $instead := dict
+      "containers" "extraContainers" "initContainers" "initContainers" "volumes" "extraVolumes"
+      "serviceAccountName" "serviceAccount" "securityContext" "podSecurityContext"
+      "terminationGracePeriodSeconds" "terminationGracePeriodSeconds" -}}
+{{- range $field, $setting := $instead -}}
+{{- if hasKey $.Values.podSpec $field -}}
+{{- include "cairn-lib.refuse" (printf "podSpec.%s: remove it and set %s" $field $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- range $field := list "ports" "selector" "type" -}}
+{{- if hasKey $.Values.service.spec $field -}}
+{{- include "cairn-lib.refuse" (printf "service.spec.%s: remove it: the chart determines it" $field) -}}
+{{- end -}}
+{{- end -}}
+{{- range concat .Values.extraContainers .Values.initContainers -}}
+{{- if eq .name "cairn" -}}
+{{- include "cairn-lib.refuse" "extraContainers, initContainers: rename cairn: Cairn's container has this name" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- include "cairn-lib.refuse" "httpRoute.parentRefs: name the Gateway" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- include "cairn-lib.refuse" "ingress.hosts: name a host" -}}
+{{- end -}}
 {{- $config := .Values.config -}}
 {{- $auth := $config.auth | default dict -}}
 {{- $log := $config.log | default dict -}}
