@@ -3,8 +3,8 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check release \
-	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-bench
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check kube-test release \
+	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-image setup-kube setup-bench
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -113,6 +113,21 @@ deploy-check: build setup-deploy
 	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
 	$(DEPLOY)/bin/python deploy/check/check.py $(RELEASE)/cairn $(PART)
 
+# The image as the Dockerfile says, built and run by an engine that needs no registry of images: half an hour the first time. As root.
+IMAGE ?= $(HOME)/.cache/cairn/image
+image-check: build setup-deploy setup-image
+	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
+	sh deploy/image/base.sh $(IMAGE)
+	$(DEPLOY)/bin/python deploy/check/image.py $(IMAGE)
+
+# Charts, examples and overlays in a real Kubernetes, which is built from its modules the first time: a quarter of an hour, and ten minutes
+# after that. As root, with Go 1.24 or later. A part of it: make kube-test CHECKS="kills claim". docs/testing.md has the list.
+KUBE ?= $(HOME)/.cache/cairn/kube
+CHECKS ?=
+kube-test: build setup-deploy setup-kube
+	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
+	KUBE_LAB=$(KUBE) bash tests/kube/run.sh $(RELEASE)/cairn $(DEPLOY)/bin/python $(CHECKS)
+
 # The parts of the charts that come from elsewhere: the schema of `config`, and the table of all values.
 chart-docs: build
 	sh deploy/venv.sh $(DEPLOY) deploy/check/requirements.txt
@@ -148,6 +163,12 @@ setup-deploy:
 
 setup-release:
 	@sh deploy/setup.sh release
+
+setup-image:
+	@sh deploy/setup.sh image
+
+setup-kube:
+	@sh deploy/setup.sh kube
 
 setup-bench:
 	@sh deploy/setup.sh bench

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a target needs from the system, if it is missing. Debian and its relatives.
-# setup.sh build|test|interop|deploy|bench...
+# setup.sh build|test|interop|deploy|release|image|kube|bench...
 set -eu
 
 missing=
@@ -59,6 +59,27 @@ for group in "$@"; do
         # A processor without SSE4.2.
         need qemu-x86_64 qemu-user
         need strip binutils
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    image)
+        need buildah buildah
+        need mmdebstrap mmdebstrap
+        need podman podman
+        python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    kube)
+        need conntrack conntrack
+        need containerd containerd
+        need curl curl
+        need ethtool ethtool
+        need gcc gcc
+        need iptables iptables
+        need jq jq
+        need mmdebstrap mmdebstrap
+        need openssl openssl
+        need runc runc
+        need socat socat
+        [ -e /usr/lib/cni/bridge ] || missing="$missing containernetworking-plugins"
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
         ;;
     bench)

@@ -10,7 +10,9 @@ pub fn allows_colors() -> bool {
 
 /// Whether this process is in a container that is not part of a pod, so that it has a loopback interface of its own.
 pub fn is_lone_container() -> bool {
-    let is_container = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
+    let has_file = ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists());
+    // With a read-only root, podman hides its file below a file system for /run, and sets only this variable.
+    let is_container = has_file || env::var_os("container").is_some();
     is_container && env::var_os("KUBERNETES_SERVICE_HOST").is_none()
 }
 
