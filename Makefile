@@ -3,8 +3,8 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check kube-test release \
-	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-image setup-kube setup-bench
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check kube-test release aarch64 \
+	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-aarch64 setup-image setup-kube setup-bench
 
 PREFIX ?= $(HOME)/.cargo
 
@@ -140,6 +140,11 @@ release: setup-build setup-release
 	sh deploy/venv.sh $(RELEASE_TOOLS)/python deploy/python/requirements.txt
 	sh deploy/release.sh $(RELEASE_TOOLS)
 
+# The programs for 64-bit ARM, with the unit tests and a server in emulation: half an hour the first time, because the database is
+# compiled again. Needs rustup.
+aarch64: setup-build setup-aarch64
+	sh deploy/aarch64.sh
+
 # Each target of fuzz/ for a minute. They are compiled with the same compiler as everything else; what they find is kept in the folder of
 # seeds, and becomes a test.
 FUZZ_SECONDS ?= 60
@@ -163,6 +168,9 @@ setup-deploy:
 
 setup-release:
 	@sh deploy/setup.sh release
+
+setup-aarch64:
+	@sh deploy/setup.sh aarch64
 
 setup-image:
 	@sh deploy/setup.sh image

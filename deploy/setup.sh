@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a target needs from the system, if it is missing. Debian and its relatives.
-# setup.sh build|test|interop|deploy|release|image|kube|bench...
+# setup.sh build|test|interop|deploy|release|aarch64|image|kube|bench...
 set -eu
 
 missing=
@@ -60,6 +60,11 @@ for group in "$@"; do
         need qemu-x86_64 qemu-user
         need strip binutils
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+        ;;
+    aarch64)
+        need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+        need curl curl
+        need qemu-aarch64 qemu-user
         ;;
     image)
         need buildah buildah

@@ -94,6 +94,7 @@ def _check_config_schema(context):
     for config in accepted:
         jsonschema.validate(config, schema)
     refused = [{"bogus": 1}, {"log": {"levle": "info"}}, {"storage": {"sync": "yes"}}, {"shards": "one"}, {"auth": []}]
+    refused += [{"log": {"format": "xml"}}, {"limits": {"events_per_second": "many"}}, {"log": {"checkpoint_interval": "soon"}}]
     for config in refused:
         is_refused = not jsonschema.Draft7Validator(schema).is_valid(config)
         require(is_refused, f"the schema accepts {config}")

@@ -96,9 +96,14 @@ def refuse_an_invalid_configuration(_, server, __):
     state = property_of(server, "ActiveState")
     require(state == "failed", f"the state after an invalid configuration is {state}")
     require("bogus" in server.journal(), "the journal does not name the key")
-    server.write(CONFIG, valid)
+    server.write(CONFIG, valid + "limits: {events_per_second: 1000}\n")
     server.run("systemctl", "start", "cairn")
-    return "reload and start fail, the running service stays"
+    server.write(CONFIG, valid + "limits: {events_per_second: 2000}\n")
+    server.run("systemctl", "reload", "cairn")
+    eventually("a reload of a valid configuration", lambda: "limits.events_per_second" in server.journal())
+    server.write(CONFIG, valid)
+    server.run("systemctl", "reload", "cairn")
+    return "reload and start fail, the running service stays; a valid configuration is reloaded"
 
 
 def restart_what_does_not_answer(_, server, __):
@@ -160,6 +165,7 @@ def refuse_other_directories_with_a_reason(_, server, __):
     server.shell("mkdir -p /srv/checkpoints; cp /var/lib/cairn/data/log.checkpoint /srv/checkpoints/cairn")
     server.run("systemctl", "restart", "cairn")
     eventually("a line that names ProtectSystem", lambda: "ProtectSystem" in server.journal())
+    eventually("a status text that says so", lambda: "NOTHING IS SIGNED" in property_of(server, "StatusText"))
     server.write(CONFIG, valid)
     server.run("systemctl", "restart", "cairn")
     return "the journal names ProtectSystem and the documents"
@@ -200,7 +206,24 @@ def back_up_and_restore(context, server, _):
     require("1 event" in restored, f"the restore does not say what is missing: {restored}")
     require(server.run("cairn", "key", "show", "--config", CONFIG).split("+")[0] != log, "the log has two histories")
     post(server)
+    _restore_onto_a_new_disk(server)
     return "the log continues; after a signed event that is lost, a new one begins"
+
+
+def _restore_onto_a_new_disk(server):
+    """The whole directory of the service is lost: the checkpoint on the other disk stays writable for the service."""
+    eventually("everything is signed", lambda: "not yet signed:   0 events" in server.run("cairn", "status", "--config", CONFIG))
+    server.shell("rm -rf /backups/later; cairn backup /backups/later --keys --config /etc/cairn/cairn.yaml")
+    server.shell("systemctl stop cairn; rm -r /var/lib/private/cairn")
+    checkpoint = "/var/lib/private/cairn-checkpoints/cairn"
+    server.run("cairn", "restore", "/backups/later", "--checkpoint", checkpoint, "--config", CONFIG)
+    server.run("systemctl", "start", "cairn")
+    post(server)
+    stored = events(server)
+    eventually(
+        "a signature after the restore",
+        lambda: f"last checkpoint:  {stored} events" in server.run("cairn", "status", "--server", "http://localhost:7600"),
+    )
 
 
 def remove_and_purge(_, server, __):

@@ -1,5 +1,6 @@
 //! `cairn events`: prints stored events, and with `--follow` waits for more.
 
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -25,8 +26,12 @@ use crate::text::sanitize;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The maximum number of events that `--follow` prints per poll.
 const FOLLOW_EVENTS: usize = 4096;
+/// The interval at which `--follow` asks a server, which is a request each time.
+const SERVER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The maximum number of events in a list of a server.
 const PAGE_EVENTS: u64 = 1000;
+/// The number of ids that are kept, more than the pages that `--follow` looks at when events arrive.
+const SEEN_IDS: usize = 16 * 1024;
 
 /// Prints stored events, the oldest first.
 pub fn run(args: &EventsArgs) -> CommandResult {
@@ -42,35 +47,82 @@ pub fn run(args: &EventsArgs) -> CommandResult {
     if args.follow { follow(&reader, args, ends, &mut out) } else { Ok(Exit::Success) }
 }
 
-/// Prints the last events of a running server, the oldest first.
+/// Prints the last events of a running server, the oldest first, and with `--follow` those that it accepts from then on.
 fn from_server(client: &Client, args: &EventsArgs) -> CommandResult {
-    let limit = args.last.min(PAGE_EVENTS).to_string();
-    let mut query = vec![("order", "desc"), ("limit", &limit)];
-    query.extend(args.agent_id.as_deref().map(|agent_id| ("agent_id", agent_id)));
-    let last = usize::try_from(args.last).unwrap_or(usize::MAX);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut seen = Seen::default();
+    let mut limit = usize::try_from(args.last).unwrap_or(usize::MAX);
+    loop {
+        let events = newest(client, args, limit, &seen)?;
+        for (index, event) in events.iter().enumerate().rev() {
+            if index < limit {
+                write_value(&mut out, event, args.json)?;
+            }
+            seen.add(event);
+        }
+        out.flush()?;
+        if !args.follow {
+            return Ok(Exit::Success);
+        }
+        // From now on, what was not seen is new.
+        limit = usize::MAX;
+        std::thread::sleep(SERVER_POLL_INTERVAL);
+    }
+}
+
+/// The newest events of a server that were not seen, the newest first, in pages, until there are enough or one was seen.
+fn newest(client: &Client, args: &EventsArgs, limit: usize, seen: &Seen) -> Result<Vec<Value>, Failure> {
     let mut events: Vec<Value> = Vec::new();
+    // To follow, a whole page has to be seen, so that older events are not taken for new ones.
+    let page_limit = if args.follow { PAGE_EVENTS } else { PAGE_EVENTS.min(args.last) }.to_string();
+    let mut query = vec![("order", "desc"), ("limit", &page_limit)];
+    query.extend(args.agent_id.as_deref().map(|agent_id| ("agent_id", agent_id)));
     for page in client.pages(&Client::path("/v1/events", &query)?) {
-        events.extend(page?.as_array().into_iter().flatten().cloned());
-        if events.len() >= last {
+        let page = page?;
+        let page = page.as_array().map(Vec::as_slice).unwrap_or_default();
+        let before = events.len();
+        events.extend(page.iter().filter(|event| !seen.contains(event)).cloned());
+        if events.len() >= limit || events.len() - before < page.len() {
             break;
         }
     }
-    events.truncate(last);
-    let text = |event: &Value, field: Field| match &event[field.name()] {
+    Ok(events)
+}
+
+/// The ids of the newest events, so that none is printed twice. Those of several shards do not come in one order.
+#[derive(Default)]
+struct Seen {
+    order: VecDeque<String>,
+    ids: HashSet<String>,
+}
+
+impl Seen {
+    fn contains(&self, event: &Value) -> bool {
+        event["id"].as_str().is_some_and(|id| self.ids.contains(id))
+    }
+
+    fn add(&mut self, event: &Value) {
+        let Some(id) = event["id"].as_str() else { return };
+        self.ids.insert(id.to_owned());
+        self.order.push_back(id.to_owned());
+        if self.order.len() > SEEN_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// Writes an event of a server.
+fn write_value(out: &mut impl Write, event: &Value, json: bool) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{event}");
+    }
+    write_line(out, &event["sequence"], |field| match &event[field.name()] {
         Value::String(text) => sanitize(text),
         Value::Null => String::new(),
         other => other.to_string(),
-    };
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    for event in events.iter().rev() {
-        if args.json {
-            writeln!(out, "{event}")?;
-        } else {
-            write_line(&mut out, &event["sequence"], |field| text(event, field))?;
-        }
-    }
-    out.flush()?;
-    Ok(Exit::Success)
+    })
 }
 
 /// The position after the last event of each shard.

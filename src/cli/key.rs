@@ -44,7 +44,10 @@ fn rotate(config: &Config) -> Result<String, Failure> {
     let missing =
         || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
     let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
-    Ok(format!("{key}\n\nThis is the new verifier key. From its next start, the server also signs with this key.\n"))
+    Ok(format!(
+        "{key}\n\nThis is the new verifier key. Restart the server: from then on it also signs with this \
+         key. Give it to auditors, and back the file up again.\n"
+    ))
 }
 
 fn new_log(config: &Config) -> Result<String, Failure> {

@@ -41,7 +41,7 @@ pub fn run(args: &RestoreArgs) -> CommandResult {
     let external =
         args.checkpoint.as_ref().map(|path| fs::read(path).map_err(|error| named(path, error))).transpose()?;
     let owner = owner_of_parent(data_dir)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    create(data_dir)?;
     if owner.is_some() {
         // Nobody else can put links into it while it is filled.
         lchown(data_dir, Some(0), Some(0))?;
@@ -143,7 +143,11 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
     files::replace(&checkpoint_path, newest.unwrap_or(&note))?;
     place_keys(&key_path, kept.keys.as_deref())?;
     rows.store().stop_background_work();
-    Ok(format!("{restored}. The log {own} continues."))
+    let signed = plural(head.size, "event");
+    Ok(format!(
+        "{restored}. The log {own} continues after the checkpoint over {signed}. If the lost server signed a later one, \
+         do not start this ledger: restore with --new-log instead"
+    ))
 }
 
 /// Begins a new log; `last` is a checkpoint of the old one. Neither that nor the old key is put in its place, so nothing can
@@ -196,14 +200,35 @@ fn owner_of_parent(path: &Path) -> Result<Option<(u32, u32)>, Failure> {
     Ok(Some((metadata.uid(), metadata.gid())))
 }
 
+/// Creates a directory with those above it. A link of root may lead to a directory that is missing: /var/lib/cairn of a service with
+/// a dynamic user leads to /var/lib/private/cairn, which a new disk does not have.
+fn create(directory: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::from(format!("{} cannot be created: {error}", directory.display()));
+    let create = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    for ancestor in directory.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        let Ok(link) = ancestor.symlink_metadata() else { continue };
+        if link.is_symlink() && link.uid() == 0 && !ancestor.exists() {
+            let target = fs::read_link(ancestor).map_err(failed)?;
+            create(&ancestor.parent().unwrap_or(Path::new("/")).join(target)).map_err(failed)?;
+        }
+    }
+    create(directory).map_err(failed)
+}
+
 /// Gives everything that root wrote to its owner. Until then, the directory is accessible to root only.
 fn give_to(owner: Option<(u32, u32)>, data_dir: &Path, log_files: &[PathBuf]) -> io::Result<()> {
-    let Some((user, group)) = owner.filter(|(user, _)| *user != 0) else { return Ok(()) };
+    let Some((user, group)) = owner else { return Ok(()) };
+    // A file in another directory belongs to the owner of that: the directory of the ledger may be a new one of root.
+    for file in log_files.iter().filter(|file| !file.starts_with(data_dir) && file.exists()) {
+        let directory = file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let metadata = fs::metadata(directory)?;
+        lchown(file, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    if user == 0 {
+        return Ok(());
+    }
     for entry in fs::read_dir(data_dir)? {
         lchown(entry?.path(), Some(user), Some(group))?;
-    }
-    for file in log_files.iter().filter(|file| !file.starts_with(data_dir) && file.exists()) {
-        lchown(file, Some(user), Some(group))?;
     }
     lchown(data_dir, Some(user), Some(group))
 }

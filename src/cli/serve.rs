@@ -70,7 +70,7 @@ async fn serve(loaded: Loaded, args: &ConfigArgs, log: &ProcessLog) -> Result<Ve
     let server = Server::start(&loaded.config, |store| store, system_clock()).await?;
     server.count_dropped_lines(log.dropped_lines());
     announce(&loaded, &server, log)?;
-    let reporting = service::ready(server.ledger());
+    let reporting = service::ready(&server);
     // The configuration contains keys.
     drop(loaded);
     let reloading = tokio::spawn(listen_for_hangup(hangup, args.clone(), Arc::clone(server.live()), log.level.clone()));

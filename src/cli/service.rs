@@ -1,6 +1,7 @@
 //! What the process tells the service manager: systemd, sd_notify(3). Without one, nothing is sent.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
@@ -8,9 +9,10 @@ use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, state_directories};
-use crate::ledger::Ledger;
 use crate::ledger::read::committed::Committed;
+use crate::serve::Server;
 use crate::text::plural;
+use crate::tlog;
 
 /// The interval at which the status text is renewed, unless the watchdog asks for a shorter one.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,9 +49,9 @@ pub fn sandbox_warnings(config: &Config) -> Vec<String> {
 }
 
 /// Reports that the server accepts events, and from then on that it runs and what it has. The task ends with the runtime.
-pub fn ready(ledger: &Ledger) -> JoinHandle<()> {
-    let committed = ledger.committed().clone();
-    notify(&[NotifyState::Ready, NotifyState::Status(&status(&committed))]);
+pub fn ready(server: &Server) -> JoinHandle<()> {
+    let (committed, log) = (server.ledger().committed().clone(), Arc::clone(server.log()));
+    notify(&[NotifyState::Ready, NotifyState::Status(&status(&committed, &log.state()))]);
     let watchdog = sd_notify::watchdog_enabled();
     // The manual recommends half of the time after which the manager acts.
     let interval = watchdog.map_or(STATUS_INTERVAL, |time| STATUS_INTERVAL.min(time / 2));
@@ -57,7 +59,7 @@ pub fn ready(ledger: &Ledger) -> JoinHandle<()> {
         let mut ticks = tokio::time::interval(interval);
         loop {
             ticks.tick().await;
-            let status = status(&committed);
+            let status = status(&committed, &log.state());
             match watchdog {
                 Some(_) => notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]),
                 None => notify(&[NotifyState::Status(&status)]),
@@ -71,8 +73,12 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("shutting down")]);
 }
 
-fn status(committed: &Committed) -> String {
-    format!("accepting events, {} stored", plural(committed.events(), "event"))
+fn status(committed: &Committed, log: &tlog::State) -> String {
+    let stored = plural(committed.events(), "event");
+    match log {
+        tlog::State::Stopped(why) => format!("accepting events, {stored} stored, NOTHING IS SIGNED: {why}"),
+        tlog::State::Starting | tlog::State::Signed(_) => format!("accepting events, {stored} stored"),
+    }
 }
 
 /// Sends a message. A manager that cannot be reached will act on its own.

@@ -12,12 +12,12 @@ pub fn schema() -> Value {
     for (key, expected) in Config::EXPECTED.into_iter().flatten() {
         // An element of a list or a map; its parent describes it.
         if !key.ends_with(".*") {
-            insert(&mut root, key, of(expected));
+            insert(&mut root, key, of(key, expected));
         }
     }
     // Every destination has the settings of this one.
     if let Some(destination) = root.pointer("/properties/relay/properties/agnost").cloned() {
-        let mut list = of(&Expected::Text("a list of destinations"));
+        let mut list = of("relay.destinations", &Expected::Text("a list of destinations"));
         list["type"] = json!(["array", "null"]);
         list["items"] = destination;
         insert(&mut root, "relay.destinations", list);
@@ -31,11 +31,23 @@ fn section() -> Value {
     json!({"type": ["object", "null"], "additionalProperties": false, "properties": {}})
 }
 
+/// The types of settings whose values are described in words.
+const DESCRIBED: [(&str, &[&str]); 6] = [
+    ("admin.listen", &["string"]),
+    ("limits.events_per_second", &["integer", "null"]),
+    ("listen", &["string", "array"]),
+    ("log.level", &["string", "null"]),
+    ("ingest.default_labels", &["object", "null"]),
+    ("ingest.otlp.mapping", &["array", "null"]),
+];
+
 /// The schema of one setting. Every setting may be null, which stands for its default or for none.
-fn of(expected: &Expected) -> Value {
+fn of(key: &str, expected: &Expected) -> Value {
+    let described = DESCRIBED.iter().find(|(name, _)| *name == key).map(|(_, types)| json!(types));
     let types = match expected {
         Expected::Section => return section(),
-        Expected::Text(_) => None,
+        Expected::Choice(words) => return json!({"description": expected.to_string(), "enum": with_null(words)}),
+        Expected::Text(_) => described,
         Expected::Number(_) => Some(json!(["integer", "null"])),
         Expected::Size => Some(json!(["integer", "string", "null"])),
         Expected::Duration | Expected::String | Expected::Path => Some(json!(["string", "null"])),
@@ -46,7 +58,15 @@ fn of(expected: &Expected) -> Value {
     if let Some(types) = types {
         schema["type"] = types;
     }
+    if matches!(expected, Expected::Size | Expected::Duration) {
+        // A unit follows.
+        schema["pattern"] = json!("^[0-9]");
+    }
     schema
+}
+
+fn with_null(words: &[&str]) -> Vec<Value> {
+    words.iter().map(|word| json!(word)).chain([Value::Null]).collect()
 }
 
 /// Puts the schema of a setting in the place that its key names.

@@ -166,7 +166,7 @@ impl Config {
         ("shutdown.relay_time", Expected::Duration),
         ("shutdown.fail_if_unsent", Expected::Bool),
         ("log", Expected::Section),
-        ("log.format", Expected::Text("auto, json or text")),
+        ("log.format", Expected::Choice(&["auto", "json", "text"])),
         ("log.level", Expected::Text("error, warn, info, debug or trace")),
     ];
 

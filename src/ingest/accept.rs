@@ -32,8 +32,17 @@ pub async fn receive(
     client: Client,
     request: Request,
 ) -> Result<(Bytes, Reserved), Refused> {
-    body::require_json(request.headers()).map_err(|error| (error, Reason::Invalid))?;
+    if let Err(error) = body::require_json(request.headers()) {
+        return Err(Box::pin(refuse(ingest, request, (error, Reason::Invalid))).await);
+    }
     receive_any(ingest, metrics, client, request).await
+}
+
+/// Reads the rest of a request that is refused because of its head, so that the client sees the answer instead of a broken connection.
+async fn refuse(ingest: &Ingest, request: Request, refused: Refused) -> Refused {
+    let (parts, body) = request.into_parts();
+    body::skip(&parts.headers, body, &ingest.limits()).await;
+    refused
 }
 
 /// Like [`receive`], for any content type.
@@ -43,14 +52,16 @@ pub async fn receive_any(
     client: Client,
     request: Request,
 ) -> Result<(Bytes, Reserved), Refused> {
-    let (parts, body) = request.into_parts();
-    ingest.rates.admit(client).map_err(|wait| {
+    if let Err(wait) = ingest.rates.admit(client) {
         let message = "this client exceeds its rate limit (limits.events_per_second)";
-        (ApiError::too_many(message, wait), Reason::RateLimited)
-    })?;
-    if let Some(why) = ingest.ledger.space().disk_full() {
-        return Err((ApiError::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace));
+        let refused = (ApiError::too_many(message, wait), Reason::RateLimited);
+        return Err(Box::pin(refuse(ingest, request, refused)).await);
     }
+    if let Some(why) = ingest.ledger.space().disk_full() {
+        let refused = (ApiError::unavailable(ingest.ledger.space().explain(why)), Reason::NoSpace);
+        return Err(Box::pin(refuse(ingest, request, refused)).await);
+    }
+    let (parts, body) = request.into_parts();
     let read = body::read(&parts.headers, body, &ingest.limits(), &ingest.memory).await;
     let (sent, reserved) = read.map_err(|error| {
         let reason = match error.status {

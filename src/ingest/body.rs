@@ -114,6 +114,13 @@ pub async fn discard(mut body: Body, limits: &LimitsConfig) -> Result<(), ApiErr
     }
 }
 
+/// Reads and drops a body whose request is refused, unless the client waits for a permission to send it.
+pub async fn skip(headers: &HeaderMap, mut body: Body, limits: &LimitsConfig) {
+    if !headers.contains_key(header::EXPECT) {
+        drain(&mut body, limits).await;
+    }
+}
+
 /// How the drain of a body ended.
 enum Drained {
     Whole,

@@ -152,8 +152,8 @@ impl IngestConfig {
         ("ingest.otlp.enabled", Expected::Bool),
         ("ingest.otlp.listen", Address::EXPECTED),
         ("ingest.otlp.agent_id", Expected::String),
-        ("ingest.otlp.select", Expected::Text("all or agent")),
-        ("ingest.otlp.metrics", Expected::Text("discard or refuse")),
+        ("ingest.otlp.select", Expected::Choice(&["all", "agent"])),
+        ("ingest.otlp.metrics", Expected::Choice(&["discard", "refuse"])),
         ("ingest.otlp.mapping", Expected::Text("a list of rows, see docs/otlp.md")),
         ("ingest.otlp.mapping.*", Expected::Text("a row with the keys of docs/otlp.md")),
     ];

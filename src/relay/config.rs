@@ -42,7 +42,7 @@ impl RelayConfig {
         ("relay.destinations", Expected::Text("a list of destinations")),
         ("relay.agnost", Expected::Section),
         ("relay.agnost.name", Expected::String),
-        ("relay.agnost.type", Expected::Text("agnost")),
+        ("relay.agnost.type", Expected::Choice(&["agnost"])),
         ("relay.agnost.endpoint", Expected::String),
         ("relay.agnost.org_id", Expected::String),
         ("relay.agnost.org_id_file", Expected::Path),
@@ -51,12 +51,12 @@ impl RelayConfig {
         ("relay.agnost.retry", Expected::Section),
         ("relay.agnost.retry.initial", Expected::Duration),
         ("relay.agnost.retry.max", Expected::Duration),
-        ("relay.agnost.from", Expected::Text("start or now")),
+        ("relay.agnost.from", Expected::Choice(&["start", "now"])),
         ("relay.agnost.filter", Expected::Section),
         ("relay.agnost.filter.agent_ids", Expected::Strings),
         ("relay.agnost.filter.action_types", Expected::Strings),
         ("relay.agnost.filter.labels", Expected::Text("names with string, number or boolean values")),
-        ("relay.agnost.content", Expected::Text("full or metadata-only")),
+        ("relay.agnost.content", Expected::Choice(&["full", "metadata-only"])),
         ("relay.agnost.ca_file", Expected::Path),
     ];
 

@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::ledger::shard::commit::Commit;
 use crate::ledger::store::Store;
 use crate::runtime::Clock;
+use crate::tlog::Log;
 
 /// A server that is ready to receive events.
 pub struct Server {
@@ -124,6 +125,11 @@ impl Server {
     /// The settings that can be changed while the server runs.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.stages.log
     }
 
     /// The ledger.

@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 pub enum Expected {
     /// Described in words.
     Text(&'static str),
+    /// One of several words.
+    Choice(&'static [&'static str]),
     /// A number in a range.
     Number(RangeInclusive<u64>),
     /// A size such as `64MiB`.
@@ -42,6 +44,11 @@ impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Expected::Text(text) => f.write_str(text),
+            Expected::Choice(words) => match words.split_last() {
+                Some((last, [])) => f.write_str(last),
+                Some((last, others)) => write!(f, "{} or {last}", others.join(", ")),
+                None => Ok(()),
+            },
             Expected::Number(range) if *range.end() == u64::MAX => write!(f, "a number, at least {}", range.start()),
             Expected::Number(range) => write!(f, "a number from {} to {}", range.start(), range.end()),
             Expected::Size => f.write_str("a size such as 64MiB"),

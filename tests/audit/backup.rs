@@ -1,7 +1,7 @@
 //! Backups: a ledger that is copied while events arrive continues elsewhere, and its log never has two histories.
 
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -254,4 +254,35 @@ async fn what_root_restores_belongs_to_the_owner_of_the_directory() {
         assert_eq!(entry.metadata().unwrap().uid(), USER, "{}", entry.path().display());
     }
     assert_eq!(std::fs::metadata(&copy).unwrap().uid(), USER);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_onto_a_new_disk_creates_what_a_link_of_root_leads_to_and_keeps_the_owner_of_the_checkpoint() {
+    if !is_root() {
+        return;
+    }
+    const USER: u32 = 61_235;
+    let places = Places::new();
+    stopped_ledger(&places).await;
+    assert_eq!(run_text(&["backup", &places.text("backup"), "--keys", "--data-dir", &places.text("data")]).0, 0);
+    // As systemd leaves it: a link of root to a directory that the new disk does not have, and another directory of the service.
+    std::fs::create_dir(places.path("private")).unwrap();
+    symlink("private/cairn", places.path("state")).unwrap();
+    std::fs::create_dir(places.path("checkpoints")).unwrap();
+    chown(places.path("checkpoints"), Some(USER), Some(USER)).unwrap();
+    let checkpoint = places.path("checkpoints/cairn");
+    let mut restore = cairn();
+    restore.args(["restore", &places.text("backup"), "--checkpoint", &places.text("last")]);
+    restore.args(["--data-dir", &places.text("state/data")]).env("CAIRN_LOG__CHECKPOINT_FILE", &checkpoint);
+    let output = restore.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(places.path("private/cairn/data/CURRENT").exists());
+    assert_eq!(std::fs::metadata(&checkpoint).unwrap().uid(), USER, "the service replaces it");
+    // A link of somebody else may lead anywhere.
+    symlink("private/elsewhere", places.path("foreign")).unwrap();
+    lchown(places.path("foreign"), Some(USER), Some(USER)).unwrap();
+    let (code, _, error) =
+        run_text(&["restore", &places.text("backup"), "--new-log", "--data-dir", &places.text("foreign/data")]);
+    assert!(code == 3 && error.contains("foreign/data cannot be created"), "{error}");
+    assert!(!places.path("private/elsewhere").exists());
 }

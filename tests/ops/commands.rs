@@ -1,6 +1,7 @@
 //! Commands that are given the wrong directory, the wrong process or too few permissions say so and change nothing.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -253,20 +254,34 @@ async fn reading_commands_ask_a_server_as_they_read_a_directory() {
             false => assert_eq!(local.1, remote.1),
         }
     }
+    // `--follow` prints what is there, and then what arrives, each event once.
+    let mut follow = cairn();
+    follow.args(["events", "--follow", "--last", "2", "--json", "--server", &server.url]).stdout(Stdio::piped());
+    let mut follow = follow.spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((next()["action_name"].clone(), next()["action_name"].clone()), (json!("28"), json!("29")));
+    for n in 30..33 {
+        server.store(&json!({"agent_id": "agent-1", "action_name": n.to_string()})).await;
+        assert_eq!(next()["action_name"], n.to_string());
+    }
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+    eventually("a signed log", async || server.get("/v1/merkle/root").await.text.contains("\"tree_size\":33")).await;
     let (code, output, error) = run_text(&["status", "--server", &server.url]);
     assert!(
-        code == 0 && output.contains("events:           30\nlast checkpoint:  30 events of cairn/"),
+        code == 0 && output.contains("events:           33\nlast checkpoint:  33 events of cairn/"),
         "{output}{error}"
     );
     let (code, output, _) = run_text(&["status", "--server", &server.url, "--json"]);
     let status: serde_json::Value = serde_json::from_str(&output).unwrap();
-    assert!(code == 0 && status["events"] == 30 && status["checkpoint"]["tree_size"] == 30, "{output}");
+    assert!(code == 0 && status["events"] == 33 && status["checkpoint"]["tree_size"] == 33, "{output}");
     // An export says what it wrote, but not into the package.
     let file = data.path().join("package.json");
     let (_, output, said) =
         run_text(&["export", "--agent-id", "agent-1", "--data-dir", data_dir, "-o", file.to_str().unwrap()]);
     assert!(
-        output.is_empty() && said.contains("package.json: 10 events of agent agent-1; `cairn verify-export`"),
+        output.is_empty() && said.contains("package.json: 13 events of agent agent-1; `cairn verify-export`"),
         "{said}"
     );
     let (_, output, said) = run_text(&["export", "--agent-id", "agent-1", "--data-dir", data_dir]);

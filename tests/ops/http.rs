@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::harness::{Answer, TestServer, config, metric};
+use crate::support::harness::{Answer, TestServer, config, eventually, metric};
 
 async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap()
@@ -93,6 +93,36 @@ async fn a_client_that_does_not_read_its_answer_is_disconnected_and_its_memory_r
         assert!(answer.bytes().await.is_err(), "the connection was closed");
     }
     drop(not_reading);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_refused_while_it_sends_sees_the_answer_and_keeps_its_connection() {
+    let data = TempDir::new().unwrap();
+    let mut full = config(data.path());
+    full.storage.max_bytes = bytesize::ByteSize::b(1);
+    let server = TestServer::start(&full).await;
+    // The size is measured every second.
+    eventually("a full ledger", async || server.send("/v1/events", &json!({"agent_id": "a"})).await.status == 503)
+        .await;
+    let mut connection = connect(&server).await;
+    let body = vec![b' '; 300_000];
+    for (content_type, status) in [("application/json", "503 "), ("text/plain", "415 ")].repeat(2) {
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        // The head alone decides. Many clients send the body with a second call.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.write_all(&body).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(connection.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
     server.stop().await.unwrap();
 }
 

@@ -67,5 +67,6 @@ pub mod chain;
 pub mod evidence;
 pub mod files;
 pub mod hex;
+pub mod plural;
 pub mod sanitize;
 pub mod tree;

@@ -141,7 +141,7 @@ pub struct EventsArgs {
     #[arg(long)]
     pub json: bool,
     /// List the events of this running server, instead of reading the data directory
-    #[arg(long, value_name = "URL", conflicts_with = "follow")]
+    #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     #[command(flatten)]
     pub connect: ConnectArgs,

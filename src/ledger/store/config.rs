@@ -59,7 +59,7 @@ impl StorageConfig {
         ("storage.data_dir", Expected::Path),
         ("storage.sync", Expected::Bool),
         ("storage.memory_bytes", Expected::Size),
-        ("storage.compression", Expected::Text("lz4 or zstd")),
+        ("storage.compression", Expected::Choice(&["lz4", "zstd"])),
         ("storage.max_bytes", Expected::Size),
         ("storage.min_free_bytes", Expected::Size),
     ];

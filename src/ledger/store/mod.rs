@@ -94,7 +94,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The directory contains no ledger.
-    #[error("there is no ledger in {0}: has `cairn serve` run with this storage.data_dir?")]
+    #[error(
+        "there is no ledger in {0}: has `cairn serve` run with this storage.data_dir? The packaged service needs --config /etc/cairn/cairn.yaml"
+    )]
     Missing(PathBuf),
     /// The directory is neither empty nor that of a ledger.
     #[error(

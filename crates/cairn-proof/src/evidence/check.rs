@@ -9,6 +9,7 @@ use super::list_digest::{Comparison, ListDigest};
 use super::package_event::{PackageEvent, PackageEventReader};
 use super::verdict::{Finding, Verdict};
 use crate::chain::{AgentKey, Hash, Sequence, Walk, scan, time};
+use crate::plural::plural;
 use crate::tree::{Head, checkpoint, leaf};
 
 /// The maximum number of leaves of a tree. It bounds the arithmetic of proofs, which would overflow for some 64-bit
@@ -170,14 +171,19 @@ impl PackageCheck {
             None => Finding::Holds(holds),
         };
         let tree = match &self.tree {
-            Some((size, _)) => finding(self.tree_error, format!("every event is a leaf of the tree of {size} events")),
+            Some((size, _)) => {
+                finding(self.tree_error, format!("every event is a leaf of the tree of {}", plural(size, "event")))
+            }
             None => self.tree_error.map_or_else(
                 || Finding::NotShown("the package has neither a checkpoint nor merkle_root and tree_size".to_owned()),
                 Finding::Fails,
             ),
         };
         Verdict {
-            content: finding(self.content_error, format!("{events} events with valid fields, all matching the filter")),
+            content: finding(
+                self.content_error,
+                format!("{} with valid fields, all matching the filter", plural(events, "event")),
+            ),
             chain: finding(self.chain_error, format!("unbroken from sequence {first} to {last}")),
             tree,
             checkpoint: self.checkpoint,
@@ -238,7 +244,9 @@ fn verify_checkpoint(claims: &Claims, keys: &[String]) -> (Finding, Option<Head>
             "signed with {key}, which is only in the file: the sender of the file may have made it. Name the key that \
              you trust with --key"
         )),
-        Ok((_, key)) => Finding::Holds(format!("signed with {key}, a key that you named, over {} events", head.size)),
+        Ok((_, key)) => {
+            Finding::Holds(format!("signed with {key}, a key that you named, over {}", plural(head.size, "event")))
+        }
     };
     (finding, Some(head))
 }

@@ -13,6 +13,7 @@ use tlog_tiles::{
 
 use super::monitor::{Monitor, MonitorState};
 use crate::chain::AgentKey;
+use crate::plural::plural;
 use crate::sanitize::sanitize;
 use crate::tree::{HEIGHT, Head, TilePath, WIDTH, checkpoint};
 
@@ -278,7 +279,8 @@ impl fmt::Display for Report {
             None => {}
         }
         let Report { head, new_events, agents, broken, .. } = self;
-        write!(f, "{}: {} events of {agents} agents, {new_events} new: ", sanitize(&head.origin), head.size)?;
+        let (events, agents) = (plural(head.size, "event"), plural(agents, "agent"));
+        write!(f, "{}: {events} of {agents}, {new_events} new: ", sanitize(&head.origin))?;
         match broken {
             0 => f.write_str("the sequences of each agent are 1, 2, 3 ... without gaps or repetitions: valid"),
             broken => write!(f, "{broken} BROKEN"),
