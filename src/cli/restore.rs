@@ -140,6 +140,7 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
     let newest = kept.checkpoint.as_ref().filter(|own| {
         checkpoint::open(own, keys.verifiers()).is_ok_and(|(own, _)| own.origin == head.origin && own.size > head.size)
     });
+    files::create_directory_of(&checkpoint_path)?;
     files::replace(&checkpoint_path, newest.unwrap_or(&note))?;
     place_keys(&key_path, kept.keys.as_deref())?;
     rows.store().stop_background_work();

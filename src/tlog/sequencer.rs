@@ -322,6 +322,11 @@ fn keys_and_checkpoint(context: &LogContext, was_signed: bool) -> Result<(Keys, 
             )));
         }
     };
+    if !was_signed && !exists(checkpoint_path) {
+        // Only for a new log. Later, a missing directory was removed, or is on a disk that is not mounted.
+        let failed = |source| LogError::File { path: checkpoint_path.clone(), source };
+        cairn_proof::files::create_directory_of(checkpoint_path).map_err(failed)?;
+    }
     match checkpoint::read(checkpoint_path, &keys).map_err(LogError::Stopped)? {
         Some(signed) if signed.0.origin == shared.origin => Ok((keys, Some(signed))),
         Some((head, _)) => Err(LogError::Stopped(format!(

@@ -329,6 +329,26 @@ async fn a_ledger_that_was_set_back_is_never_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removed_directory_of_the_checkpoint_is_not_created_again() {
+    let folder = TempDir::new().unwrap();
+    let mut config = frequent_checkpoints(&folder.path().join("data"));
+    let (disk, removed) = (folder.path().join("disk"), folder.path().join("removed"));
+    config.log.checkpoint_file = Some(disk.join("checkpoint"));
+    let server = TestServer::start(&config).await;
+    store_events(&server, 3).await;
+    wait_until_signed(&server, 3).await;
+    std::fs::rename(&disk, &removed).unwrap();
+    store_events(&server, 3).await;
+    eventually("an end of signing", async || metric(&server.metrics().await, "cairn_log_rollback") == Some(1.0)).await;
+    assert!(!disk.exists());
+    server.stop().await.unwrap();
+    std::fs::rename(&removed, &disk).unwrap();
+    let server = TestServer::start(&config).await;
+    wait_until_signed(&server, 6).await;
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_or_foreign_keys_and_checkpoints_stop_signing() {
     let data = TempDir::new().unwrap();
     let config = frequent_checkpoints(data.path());

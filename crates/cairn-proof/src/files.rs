@@ -12,7 +12,16 @@ use crate::evidence::follow::{LogError, LogSource};
 use crate::evidence::monitor::MonitorState;
 use crate::tree::{WIDTH, note_keys};
 
-/// Replaces or creates a file atomically and durably, readable by its owner only. Missing directories are created.
+/// Creates the directory of a file with those above it, unless it exists, accessible to its owner only.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_directory_of(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))
+}
+
+/// Replaces or creates a file atomically and durably, readable by its owner only. A missing directory is an error: one that was
+/// removed, or is on a disk that is not mounted, must not be replaced by an empty one.
 ///
 /// After a crash or a power loss the file has either the old or the new content. The new content is on disk when this
 /// returns.
@@ -21,7 +30,6 @@ use crate::tree::{WIDTH, note_keys};
 /// When the file cannot be written. It keeps its old content, unless only the sync of the directory failed.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // A fixed name, not a random one: the next write removes a file that a crash left behind.
     let new = with_suffix(path, "new");
     match fs::remove_file(&new) {
@@ -43,7 +51,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// When the file exists, whoever created it, or cannot be written.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    create_directory_of(path)?;
     let new = write_new(path, bytes)?;
     // Unlike a rename, a link does not replace a file that another process has created in the meantime.
     let linked = fs::hard_link(&new, path);
@@ -163,7 +171,7 @@ pub fn read_state(path: &Path) -> Result<Option<MonitorState>, String> {
 pub fn write_state(path: &Path, state: &MonitorState) -> Result<(), String> {
     let with_path = |error: &dyn std::fmt::Display| format!("--state {}: {error}", path.display());
     let text = serde_json::to_vec(state).map_err(|error| with_path(&error))?;
-    replace(path, &text).map_err(|error| with_path(&error))
+    create_directory_of(path).and_then(|()| replace(path, &text)).map_err(|error| with_path(&error))
 }
 
 /// A log in a directory with the layout of C2SP tlog-tiles: `checkpoint`, `tile/...`.
