@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::chain::Sequence;
+use crate::plural::plural;
 use crate::sanitize::sanitize;
 
 /// The verdict on one layer.
@@ -154,7 +155,7 @@ impl fmt::Display for Verdict {
             return write!(f, "not an evidence package: {}\nBROKEN", sanitize(why));
         }
         let exported_at = self.exported_at.as_deref().unwrap_or("an unknown time");
-        writeln!(f, "agent {:?}: {} events, exported at {exported_at}", self.agent_id, self.events)?;
+        writeln!(f, "agent {:?}: {}, exported at {exported_at}", self.agent_id, plural(self.events, "event"))?;
         for (name, finding) in self.layers() {
             let (status, reason) = match finding {
                 Finding::Holds(reason) => ("holds", reason),
