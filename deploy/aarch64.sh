@@ -26,12 +26,12 @@ cargo test --release --locked --target "$triple" --workspace --lib
 # A server: an event that is accepted, verified and proven.
 folder=$(mktemp -d)
 run="qemu-aarch64 -L $sysroot $programs"
-export CAIRN_STORAGE__DATA_DIR="$folder/data" CAIRN_LISTEN="unix:$folder/cairn.sock" CAIRN_ADMIN__LISTEN="unix:$folder/admin.sock"
+export CAIRN_STORAGE__DATA_DIR="$folder/data" CAIRN_LISTEN="unix:$folder/cairn.sock" CAIRN_ADMIN__LISTEN=127.0.0.1:0
 $run/cairn serve > "$folder/log" 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server; rm -r "$folder"' EXIT
 curl() {
-    command curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors --unix-socket "$folder/cairn.sock" "$@"
+    command curl --silent --fail --retry 20 --retry-delay 1 --retry-all-errors --unix-socket "$folder/cairn.sock" "$@"
 }
 curl http://cairn/v1/events -H 'Content-Type: application/json' -d '{"agent_id": "arm"}'
 echo
