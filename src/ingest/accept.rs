@@ -40,8 +40,8 @@ pub async fn receive(
 
 /// Reads the rest of a request that is refused because of its head, so that the client sees the answer instead of a broken connection.
 async fn refuse(ingest: &Ingest, request: Request, refused: Refused) -> Refused {
-    let (parts, body) = request.into_parts();
-    body::skip(&parts.headers, body, &ingest.limits()).await;
+    let (parts, mut body) = request.into_parts();
+    body::skip(&parts.headers, &mut body, &ingest.limits()).await;
     refused
 }
 

@@ -61,8 +61,8 @@ pub async fn read(
     if let Some(length) = content_length.filter(|length| *length > limit as u64) {
         // A client that waits for a permission to send the body sees the answer without sending it, and a body that is
         // far too large would not be read to its end.
-        if !headers.contains_key(header::EXPECT) && length <= 2 * limits.body_bytes.as_u64() {
-            Box::pin(drain(&mut body, limits)).await;
+        if length <= 2 * limits.body_bytes.as_u64() {
+            Box::pin(skip(headers, &mut body, limits)).await;
         }
         return Err(too_large(limit));
     }
@@ -79,9 +79,8 @@ pub async fn read(
     let collected: Result<_, ApiError> = collected.await;
     if let Err(error) = &collected
         && matches!(error.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE)
-        && !headers.contains_key(header::EXPECT)
     {
-        Box::pin(drain(&mut body, limits)).await;
+        Box::pin(skip(headers, &mut body, limits)).await;
     }
     let (sent, mut reserved) = collected?;
     let decompressed = match encoding {
@@ -115,9 +114,9 @@ pub async fn discard(mut body: Body, limits: &LimitsConfig) -> Result<(), ApiErr
 }
 
 /// Reads and drops a body whose request is refused, unless the client waits for a permission to send it.
-pub async fn skip(headers: &HeaderMap, mut body: Body, limits: &LimitsConfig) {
+pub async fn skip(headers: &HeaderMap, body: &mut Body, limits: &LimitsConfig) {
     if !headers.contains_key(header::EXPECT) {
-        drain(&mut body, limits).await;
+        drain(body, limits).await;
     }
 }
 
