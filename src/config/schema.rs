@@ -59,8 +59,8 @@ fn of(key: &str, expected: &Expected) -> Value {
         schema["type"] = types;
     }
     if matches!(expected, Expected::Size | Expected::Duration) {
-        // A unit follows.
-        schema["pattern"] = json!("^[0-9]");
+        // At least a number, such as that of .5GiB.
+        schema["pattern"] = json!("[0-9]");
     }
     schema
 }
