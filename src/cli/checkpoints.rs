@@ -43,7 +43,20 @@ pub fn own(config: &LogConfig, data_dir: &Path) -> Result<Result<Option<Verified
 /// When a file cannot be read.
 pub fn external(config: &LogConfig, data_dir: &Path, path: &Path) -> Result<Checked, Failure> {
     let note = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    check(config, data_dir, path, note)
+    let checked = check(config, data_dir, path, note.clone())?;
+    if checked.is_err()
+        && let (Ok(head), Ok(Some(own))) = (checkpoint::parse_unverified(&note), own(config, data_dir)?)
+        && head.origin != own.head.origin
+    {
+        return Err(Failure::not_proven(format!(
+            "{} is a checkpoint of the log {}, and this ledger has the log {}: nothing that was proven with it is proven by \
+             this ledger",
+            path.display(),
+            head.origin,
+            own.head.origin
+        )));
+    }
+    Ok(checked)
 }
 
 fn check(config: &LogConfig, data_dir: &Path, path: &Path, note: Vec<u8>) -> Result<Checked, Failure> {

@@ -56,6 +56,11 @@ impl Failure {
         Failure { exit: Exit::Usage, error: error.into() }
     }
 
+    /// What was to be verified is not proven.
+    pub fn not_proven(error: impl Into<Box<dyn Error>>) -> Failure {
+        Failure { exit: Exit::Invalid, error: error.into() }
+    }
+
     /// An operational error.
     pub fn operational(error: impl Into<Box<dyn Error>>) -> Failure {
         Failure { exit: Exit::Failed, error: error.into() }

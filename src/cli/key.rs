@@ -1,5 +1,7 @@
 //! `cairn key`: prints and changes the keys of the log. `docs/verification.md` describes the rotation of keys.
 
+use cairn_proof::tree::checkpoint;
+
 use super::args::KeyAction;
 use super::exit::{CommandResult, Exit, Failure, print};
 use super::owner::Opened;
@@ -14,20 +16,25 @@ use crate::tlog::rows::LogRows;
 
 /// Prints or changes the keys of the log.
 pub fn run(action: &KeyAction) -> CommandResult {
-    let (KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args)) = action;
-    let mut config = args.load()?.config;
-    let change = match action {
-        KeyAction::Show(_) => return print(show(&config)?, Exit::Success),
-        KeyAction::Rotate(_) => rotate,
-        KeyAction::NewLog(_) => new_log,
+    let args = match action {
+        KeyAction::Show(args) | KeyAction::Rotate(args) | KeyAction::NewLog(args) => args,
+        KeyAction::Remove(args) => &args.ledger,
     };
+    let mut config = args.load()?.config;
     let data_dir = config.storage.data_dir.clone();
     let changed_file = match action {
-        KeyAction::Rotate(_) => config.log.tree().key_path(&data_dir),
-        _ => data_dir,
+        KeyAction::Show(_) => return print(show(&config)?, Exit::Success),
+        KeyAction::Rotate(_) | KeyAction::Remove(_) => config.log.tree().key_path(&data_dir),
+        KeyAction::NewLog(_) => data_dir,
     };
     let opened = Opened::as_owner_of(&changed_file, &mut config)?;
-    let text = change(&config).map_err(|failure| opened.name_paths(&failure.to_string()))?;
+    let text = match action {
+        KeyAction::Show(_) => show(&config),
+        KeyAction::Rotate(_) => rotate(&config),
+        KeyAction::Remove(args) => remove(&config, &args.verifier_key),
+        KeyAction::NewLog(_) => new_log(&config),
+    };
+    let text = text.map_err(|failure| opened.name_paths(&failure.to_string()))?;
     print(opened.name_paths(&text), Exit::Success)
 }
 
@@ -48,6 +55,23 @@ fn rotate(config: &Config) -> Result<String, Failure> {
         "{key}\n\nThis is the new verifier key. Restart the server: from then on it also signs with this \
          key. Give it to auditors, and back the file up again.\n"
     ))
+}
+
+fn remove(config: &Config, verifier_key: &str) -> Result<String, Failure> {
+    let (log, data_dir) = (config.log.tree(), &config.storage.data_dir);
+    let others: Vec<String> = match Keys::read_any(&log.key_path(data_dir))? {
+        Some(keys) => keys.verifiers().iter().filter(|key| *key != verifier_key).cloned().collect(),
+        None => Vec::new(),
+    };
+    // The next start verifies the last checkpoint with the keys that remain.
+    let is_unsigned = |note: Vec<u8>| !others.is_empty() && checkpoint::open(&note, &others).is_err();
+    if std::fs::read(log.checkpoint_path(data_dir)).is_ok_and(is_unsigned) {
+        return Err(
+            "the last checkpoint is not signed with another key: restart the server, which signs with all keys".into(),
+        );
+    }
+    Keys::remove(&log.key_path(data_dir), verifier_key)?;
+    Ok(format!("Removed {verifier_key}. Restart the server: from then on it does not sign with this key.\n"))
 }
 
 fn new_log(config: &Config) -> Result<String, Failure> {

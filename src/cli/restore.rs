@@ -97,8 +97,10 @@ fn read_source(source: &Path, place: &mut dyn FnMut(&str, &mut dyn Read) -> io::
         return Err(format!("{} is not a complete backup of Cairn", source.display()).into());
     }
     for folder in ["", DATABASE] {
-        for entry in fs::read_dir(source.join(folder)).map_err(named)? {
-            let entry = entry?;
+        let mut entries = fs::read_dir(source.join(folder)).map_err(named)?.collect::<io::Result<Vec<_>>>()?;
+        // Tables first, as in an archive: the server refuses a directory with tables and without a complete database.
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
             let name = format!("{folder}{}", entry.file_name().to_string_lossy());
             if is_expected(&name) && entry.file_type()?.is_file() {
                 place(&name, &mut File::open(entry.path())?).map_err(|error| format!("{name}: {error}"))?;

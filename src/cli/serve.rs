@@ -15,9 +15,10 @@ use super::logging::{LogLevel, ProcessLog, is_terminal};
 use super::{service, termination};
 use crate::config::{Loaded, is_lone_container};
 use crate::http::{Address, Addresses};
+use crate::ledger::store::StoreError;
 use crate::relay::Unsent;
 use crate::runtime::{FOR_COLLECTOR, system_clock};
-use crate::serve::{Changed, Live, Server};
+use crate::serve::{Changed, Live, ServeError, Server};
 use crate::text::plural;
 
 /// The most threads for reads and for long work on requests. Each holds memory; with 256 connections that sent exports of 512
@@ -49,7 +50,9 @@ pub fn run(args: &ConfigArgs) -> CommandResult {
         Err(error) => {
             // Written to the process log only, because log collectors read both standard output and standard error.
             tracing::error!("{error}");
-            Ok(Exit::Failed)
+            // A restart does not make the directory that storage.data_dir names a ledger.
+            let is_wrong_path = matches!(error.downcast_ref(), Some(ServeError::Store(StoreError::NotALedger { .. })));
+            Ok(if is_wrong_path { Exit::Usage } else { Exit::Failed })
         }
     }
 }

@@ -35,7 +35,26 @@ enum Verification {
 
 impl Verification {
     fn new(args: VerifyArgs) -> Result<Verification, Failure> {
-        let VerifyArgs { agent_id, index, log, follow, checkpoint, server, connect, json, ledger, jobs, all: _ } = args;
+        let VerifyArgs {
+            package,
+            agent_id,
+            index,
+            log,
+            follow,
+            checkpoint,
+            server,
+            connect,
+            json,
+            ledger,
+            jobs,
+            all: _,
+        } = args;
+        if let Some(file) = package {
+            let file = file.display();
+            return Err(Failure::usage(format!(
+                "to verify an evidence package, run: cairn verify-export {file} --key KEY"
+            )));
+        }
         if let Some(url) = log {
             let (keys, state, every) = (follow.key, follow.state, follow.every);
             let log = LogVerification { url, connect, keys, state, every, checkpoint, agent_id, json };

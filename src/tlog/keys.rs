@@ -37,6 +37,12 @@ pub enum KeyError {
     /// The file contains no key.
     #[error("log.key_file: {0}: the file contains no key")]
     Empty(PathBuf),
+    /// The file does not have the key that is to be removed.
+    #[error("log.key_file: {0} does not have the key {1}: `cairn key show` prints those that it has")]
+    Unknown(PathBuf, String),
+    /// The key that is to be removed is the only one.
+    #[error("log.key_file: {0} has no other key: add one with `cairn key rotate` first")]
+    Last(PathBuf),
 }
 
 /// The keys of one log.
@@ -120,6 +126,34 @@ impl Keys {
         Ok(verifier_key)
     }
 
+    /// Removes the key with this verifier key from the key file. The others have to have signed the last checkpoint, or the
+    /// next start could not verify it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, does not have the key, or would have no other key.
+    pub fn remove(path: &Path, verifier: &str) -> Result<(), KeyError> {
+        let failed = |source| KeyError::File { path: path.to_owned(), source };
+        let is_other = |line: &str| {
+            let signer = StandardSigner::new(line.trim()).ok();
+            signer.and_then(|signer| verifier_key(line.trim(), &signer)).is_none_or(|key| key != verifier)
+        };
+        let is_key = |line: &str| StandardSigner::new(line.trim()).is_ok();
+        let mut outcome = Ok(());
+        let change = |existing: String| {
+            let others: Vec<&str> = existing.lines().filter(|line| is_other(line)).collect();
+            outcome = match others.len() {
+                left if left == existing.lines().count() => {
+                    Err(KeyError::Unknown(path.to_owned(), verifier.to_owned()))
+                }
+                _ if !others.iter().any(|line| is_key(line)) => Err(KeyError::Last(path.to_owned())),
+                _ => Ok(()),
+            };
+            if outcome.is_ok() { format!("{}\n", others.join("\n")) } else { existing }
+        };
+        files::change(path, change).map_err(failed)?;
+        outcome
+    }
+
     /// The verifier keys, which auditors need to verify signatures, in the form of C2SP signed-note.
     pub fn verifiers(&self) -> &[String] {
         &self.verifiers
@@ -134,6 +168,11 @@ impl Keys {
         let signers: Vec<&dyn Signer> = self.signers.iter().map(|signer| signer as &dyn Signer).collect();
         note.add_sigs(&signers)?;
         Ok(note.to_bytes())
+    }
+
+    /// Whether every key has signed a note.
+    pub fn have_all_signed(&self, note: &[u8]) -> bool {
+        self.verifiers.iter().all(|key| note_keys::verify(note, std::slice::from_ref(key)).is_ok())
     }
 
     /// Verifies that a note has a valid signature of one of the keys.

@@ -248,8 +248,8 @@ impl<'c> Sequencer<'c> {
         }
         self.write(true)?;
         let note = match &self.signed {
-            // After a start this tree is already signed.
-            Some((signed, note)) if signed.size == size => note.clone(),
+            // After a start this tree is already signed, unless a key was added since.
+            Some((signed, note)) if signed.size == size && self.keys.have_all_signed(note) => note.clone(),
             _ => {
                 let head = Head { origin: shared.origin.clone(), size, root };
                 let note = checkpoint::sign(&head, &self.keys).map_err(LogError::Stopped)?;

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::log::checkpoints::{frequent_checkpoints, store_events, verifier_keys, wait_until_signed};
+use crate::log::checkpoints::{
+    assert_signing_stopped, frequent_checkpoints, store_events, verifier_keys, wait_until_signed,
+};
 use crate::support::harness::{Process, TestServer, cairn, eventually, run, run_text};
 use crate::support::machine::is_root;
 
@@ -233,6 +236,71 @@ async fn a_truncated_or_foreign_archive_is_refused() {
     }
     assert_eq!(restore(b"no archive at all", "no").0, 3);
     assert_eq!(restore(&archive, "whole").0, 0);
+}
+
+/// Runs `restore` and kills it: after it has read `length` bytes of the archive, or `delay` after it has read everything.
+fn killed_restore(places: &Places, archive: &[u8], target: &str, length: usize, delay: Duration) {
+    let mut child = cairn()
+        .args(["restore", "-", "--checkpoint", &places.text("last"), "--data-dir", target])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&archive[..length]).unwrap();
+    if length == archive.len() {
+        drop(input);
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+    } else {
+        // The pipe holds what is not read yet, so the kill may come earlier than its last byte.
+        std::thread::sleep(Duration::from_millis(30));
+        child.kill().unwrap();
+        drop(input);
+    }
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_killed_leaves_nothing_that_starts_empty_or_signs_without_everything() {
+    let places = Places::new();
+    stopped_ledger(&places).await;
+    let archive = run(&["backup", "-", "--keys", "--data-dir", &places.text("data")]).stdout;
+    let old_key = verifier_keys(&places.path("data")).remove(0);
+    let started = Instant::now();
+    let whole = places.text("whole");
+    killed_restore(&places, &archive, &whole, archive.len(), Duration::ZERO);
+    let _ = std::fs::remove_dir_all(&whole);
+    let restore = ["restore", "-", "--checkpoint", &places.text("last"), "--data-dir", &whole];
+    let mut child = cairn().args(restore).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&archive).unwrap();
+    assert!(child.wait().unwrap().success());
+    let duration = started.elapsed();
+    let in_the_archive = (1..20).map(|part| (archive.len() * part / 20, Duration::ZERO));
+    let after_it = (0..20).map(|part| (archive.len(), duration * part / 20));
+    let (mut refused, mut stopped, mut complete) = (0, 0, 0);
+    for (number, (length, delay)) in in_the_archive.chain(after_it).enumerate() {
+        let target = places.path(&format!("t{number}"));
+        killed_restore(&places, &archive, target.to_str().unwrap(), length, delay);
+        let is_begun = std::fs::read_dir(&target).is_ok_and(|mut files| files.next().is_some());
+        let (has_database, has_keys) = (target.join("CURRENT").exists(), target.join("log.key").exists());
+        if has_keys {
+            assert!(verify(target.to_str().unwrap()).contains("log: 300 events, 1 checkpoint verified: valid"));
+            assert_eq!(verifier_keys(&target), std::slice::from_ref(&old_key));
+            complete += 1;
+        } else if has_database {
+            assert_signing_stopped(&frequent_checkpoints(&target), "").await;
+            stopped += 1;
+        } else if is_begun {
+            let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", target.to_str().unwrap()];
+            let output = cairn().args(serve).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
+            refused += 1;
+        }
+    }
+    println!("{refused} refused, {stopped} signed nothing, {complete} were complete");
+    assert!(refused > 0 && stopped + complete > 0, "kills before and after the database was complete");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,28 +107,46 @@ def a_rolled_back_volume_begins_a_new_log(namespace, _):
     return "a new name and key over the same events"
 
 
-def a_backup_is_restored_into_an_empty_claim(namespace, folder):
-    """The documented steps of docs/backup.md: an archive over standard output, and a pod that fills an empty volume from it."""
-    volume("backup")
+def _restored(namespace, folder, script, *options):
+    """Events whose backup is restored into an empty claim by a script. Returns their number, and the keys before and after."""
+    volume(f"{namespace.name}-lost")
     pod = _install(namespace)
     _post(namespace, pod, 20)
     _settled(namespace, pod)
+    execute = ["kubectl", "-n", namespace.name, "exec", pod, "-c", "cairn", "--", "/cairn"]
     with (folder / "cairn.tar").open("wb") as archive:
-        command = ["kubectl", "-n", namespace.name, "exec", pod, "-c", "cairn", "--", "/cairn", "backup", "-"]
-        subprocess.run(inside(*command), stdout=archive, check=True)
+        subprocess.run(inside(*execute, "backup", "-", *options), stdout=archive, check=True)
     with tarfile.open(folder / "cairn.tar") as archive:
-        require("log.key" not in archive.getnames(), "the archive has the signing key")
+        require(("log.key" in archive.getnames()) == bool(options), "only --keys adds the signing keys")
+        (folder / "last.checkpoint").write_bytes(archive.extractfile("log.checkpoint").read())
     ids, before = namespace.ids(pod), namespace.key(pod)
     # For the new claim: the old volume keeps what was on it.
-    volume("replacement")
-    _shell(namespace, f"cd {folder}\n" + documented("docs/backup.md", "cairn-restore"))
+    volume(f"{namespace.name}-new")
+    _shell(namespace, f"cd {folder}\n" + script)
     pod = namespace.ready("cairn=standalone", 120)
     require(namespace.ids(pod) == ids, "the events differ")
-    require(not set(before) & set(namespace.key(pod)), "the log goes on without its key")
+    after = namespace.key(pod)
     _post(namespace, pod)
     _settled(namespace, pod)
     namespace.cairn(pod, "verify", "--all")
-    return f"{len(ids)} events restored, in a new log"
+    return len(ids), set(before), set(after)
+
+
+def a_backup_is_restored_into_an_empty_claim(namespace, folder):
+    """The documented steps of docs/backup.md: an archive over standard output, and a pod that fills an empty volume from it."""
+    events, before, after = _restored(namespace, folder, documented("docs/backup.md", "delete pvc"))
+    require(not before & after, "the log goes on without its key")
+    return f"{events} events restored, in a new log"
+
+
+def a_backup_with_keys_continues_its_log(namespace, folder):
+    """The same steps with the documented pod that mounts the last checkpoint from a Secret."""
+    steps, pod = documented("docs/backup.md", "delete pvc"), documented("docs/backup.md", "cairn-last-checkpoint")
+    first = "kubectl get statefulset/cairn -o json | jq '.spec.template.spec"
+    begin, end = steps.index(first), steps.index("kubectl wait pod/cairn-restore --for=condition")
+    events, before, after = _restored(namespace, folder, steps[:begin] + pod + "\n" + steps[end:], "--keys")
+    require(before == after, "the log does not go on under its key")
+    return f"{events} events restored, in the same log"
 
 
 def the_standalone_overlay_runs(namespace, _):
@@ -151,5 +169,6 @@ CHECKS = (
     a_key_is_rotated_in_the_cluster,
     a_rolled_back_volume_begins_a_new_log,
     a_backup_is_restored_into_an_empty_claim,
+    a_backup_with_keys_continues_its_log,
     the_standalone_overlay_runs,
 )

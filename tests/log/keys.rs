@@ -29,26 +29,32 @@ async fn with_a_new_key_checkpoints_have_both_signatures_until_the_old_key_is_re
     server.stop().await.unwrap();
     let keys = verifier_keys(data.path());
     assert!(keys.len() == 2 && output.starts_with(&keys[1]), "{output}");
+    let remove = |key: &str| run_text(&["key", "remove", key, "--data-dir", data_dir]);
+    let (code, _, error) = remove(&keys[0]);
+    assert!(code == 3 && error.contains("the last checkpoint is not signed with another key"), "{error}");
+    let server = start().await;
+    wait_until_signed(&server, 5).await;
+    let note = server.get("/log/checkpoint").await.text;
+    assert_eq!(
+        open_checkpoint(&note, &keys[0]),
+        open_checkpoint(&note, &keys[1]),
+        "without a new event, the checkpoint verifies with either key"
+    );
+    server.stop().await.unwrap();
+    let (code, _, error) = remove("the/log+00000000+AAAA");
+    assert!(code == 3 && error.contains("does not have the key the/log+00000000+AAAA"), "{error}");
+    let (code, output, error) = remove(&keys[0]);
+    assert!(code == 0 && output.contains(&format!("Removed {}", keys[0])), "{output}{error}");
+    assert_eq!(verifier_keys(data.path()), keys[1..]);
+    let (code, _, error) = remove(&keys[1]);
+    assert!(code == 3 && error.contains("has no other key"), "{error}");
     let server = start().await;
     store_events(&server, 5).await;
     wait_until_signed(&server, 10).await;
     let note = server.get("/log/checkpoint").await.text;
     assert_eq!(
-        open_checkpoint(&note, &keys[0]),
-        open_checkpoint(&note, &keys[1]),
-        "the checkpoint verifies with either key"
-    );
-    server.stop().await.unwrap();
-    let file = data.path().join("log.key");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.lines().nth(1).unwrap()).unwrap();
-    let server = start().await;
-    store_events(&server, 5).await;
-    wait_until_signed(&server, 15).await;
-    let note = server.get("/log/checkpoint").await.text;
-    assert_eq!(
         (open_checkpoint(&note, &keys[1]).size, note.lines().filter(|line| line.starts_with('—')).count()),
-        (15, 1)
+        (10, 1)
     );
     server.stop().await.unwrap();
 }
@@ -71,6 +77,12 @@ async fn after_the_loss_of_its_key_only_a_new_log_with_another_origin_can_be_sig
     let server = TestServer::start(&config).await;
     wait_until_signed(&server, 301).await;
     let new = open_checkpoint(&server.get("/log/checkpoint").await.text, &verifier_keys(data.path())[0]);
+    let old_file = std::fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().path());
+    let old_file = old_file.filter(|path| path.to_str().unwrap().contains("log.checkpoint.old-")).last().unwrap();
+    let (code, _, error) =
+        run_text(&["verify", "--all", "--data-dir", data_dir, "--checkpoint", old_file.to_str().unwrap()]);
+    let expected = format!("is a checkpoint of the log {}, and this ledger has the log {}", old.origin, new.origin);
+    assert!(code == 1 && error.contains(&expected), "{error}");
     assert!(new.origin != old.origin && output.contains(&new.origin));
     server.store(&json!({"agent_id": "a"})).await;
     wait_until_signed(&server, 302).await;

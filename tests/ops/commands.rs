@@ -78,7 +78,7 @@ async fn serve_refuses_a_directory_with_anything_but_a_ledger_in_it() {
         std::fs::create_dir(&data).unwrap();
         std::fs::write(data.join(name), "mine").unwrap();
         let (code, log) = start(&data);
-        assert!(code == Some(3) && log.contains("and no ledger: set storage.data_dir to an empty directory"), "{log}");
+        assert!(code == Some(2) && log.contains("and no ledger: set storage.data_dir to an empty directory"), "{log}");
         assert!(log.contains(&format!("contains \\\"{name}\\\"")), "{log}");
         assert_eq!(files(&data).len(), 1, "nothing was created");
         std::fs::remove_dir_all(&data).unwrap();
@@ -286,4 +286,10 @@ async fn reading_commands_ask_a_server_as_they_read_a_directory() {
     );
     let (_, output, said) = run_text(&["export", "--agent-id", "agent-1", "--data-dir", data_dir]);
     assert!(output.starts_with('{') && said.is_empty(), "{said}");
+}
+
+#[test]
+fn verify_names_the_command_for_evidence_packages() {
+    let (code, _, error) = run_text(&["verify", "evidence.json"]);
+    assert!(code == 2 && error.contains("run: cairn verify-export evidence.json --key KEY"), "{error}");
 }

@@ -150,8 +150,11 @@ pub struct EventsArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "index", "log"])]
+#[group(id = "what", required = true, multiple = true, args = ["agent_id", "all", "index", "log", "package"])]
 pub struct VerifyArgs {
+    /// A file that was named by mistake: an evidence package has a command of its own
+    #[arg(value_name = "FILE", hide = true)]
+    pub package: Option<PathBuf>,
     /// Verify the chain of this agent; with --log, print its last sequence in the log
     #[arg(long, value_name = "ID")]
     pub agent_id: Option<String>,
@@ -293,9 +296,15 @@ pub enum KeyAction {
     /// Add a key. From the next start, checkpoints have a signature of every key
     #[command(
         after_help = "Example:\n  cairn key rotate --config /etc/cairn/cairn.yaml\n\nOnce every auditor has the new \
-                            verifier key, remove the line of the old key from the key file."
+                            verifier key, remove the old key with `cairn key remove`."
     )]
     Rotate(LedgerArgs),
+    /// Remove a key, once every auditor has a newer one. From the next start, checkpoints have no signature of it
+    #[command(
+        after_help = "Example:\n  cairn key remove 'my/log+1a2b3c4d+AQ...' --config /etc/cairn/cairn.yaml\n\nAuditors who \
+                            know only this key cannot verify newer checkpoints. `cairn key show` prints the keys."
+    )]
+    Remove(KeyRemoveArgs),
     /// Begin a new log over the present events, with a new name and key. The server must be stopped
     #[command(
         after_help = "Example:\n  cairn key new-log --config /etc/cairn/cairn.yaml\n\nThe new log does not prove what the \
@@ -303,6 +312,15 @@ pub enum KeyAction {
                             and log.checkpoint.old-..."
     )]
     NewLog(LedgerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct KeyRemoveArgs {
+    /// The verifier key of the key to remove
+    #[arg(value_name = "KEY")]
+    pub verifier_key: String,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
 }
 
 #[derive(Debug, Args)]
