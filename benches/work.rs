@@ -50,13 +50,14 @@ pub fn spans() -> Vec<u8> {
 
 /// Reads an event and lays out its record.
 pub fn canonicalize(reader: &mut EventReader, text: &str) -> Draft {
-    let (content, _) = reader.read(text, 0, EventSource::HTTP_API, usize::MAX).expect("an event");
+    let (content, _) = reader.read(text, 0, EventSource::HTTP_API.with_salt(true), usize::MAX).expect("an event");
     Draft::new(&content)
 }
 
 /// Fills in the values that the shard assigns, and computes the hash.
 pub fn seal(draft: Draft) -> Record {
     let mut record = draft.stamp(&Stamp {
+        salt: [7; 16],
         received_at: *b"2026-02-17T10:30:00.500Z",
         id_ms: 1_771_324_200_500,
         first_of_ms: Position(0),

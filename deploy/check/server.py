@@ -103,7 +103,20 @@ def refuse_an_invalid_configuration(_, server, __):
     eventually("a reload of a valid configuration", lambda: "limits.events_per_second" in server.journal())
     server.write(CONFIG, valid)
     server.run("systemctl", "reload", "cairn")
+    _reload_with_credentials(server)
     return "reload and start fail, the running service stays; a valid configuration is reloaded"
+
+
+def _reload_with_credentials(server):
+    """Keys that systemd passes to the service can be read by a reload as well."""
+    valid, credentials = server.run("cat", CONFIG), "/run/credentials/cairn.service/api-keys"
+    server.write("/etc/cairn/api-keys", "a-key-of-the-check-1234\n")
+    server.write("/etc/systemd/system/cairn.service.d/keys.conf", "[Service]\nLoadCredential=api-keys:/etc/cairn/api-keys\n")
+    server.write(CONFIG, valid + f"auth: {{api_keys_file: {credentials}}}\n")
+    server.shell("chmod 600 /etc/cairn/api-keys; systemctl daemon-reload; systemctl restart cairn")
+    server.run("systemctl", "reload", "cairn")
+    server.write(CONFIG, valid)
+    server.shell("rm -r /etc/systemd/system/cairn.service.d; systemctl daemon-reload; systemctl restart cairn")
 
 
 def restart_what_does_not_answer(_, server, __):

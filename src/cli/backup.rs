@@ -34,9 +34,7 @@ pub type Archive = Box<dyn Read>;
 /// Copies the ledger into a directory, or writes it to standard output as a tar archive.
 pub fn run(args: &BackupArgs) -> CommandResult {
     let folder = (args.target.as_os_str() != "-").then_some(args.target.as_path());
-    if let Some(folder) = folder {
-        create_empty(folder)?;
-    }
+    folder.map_or(Ok(()), require_empty)?;
     let (manifest, mut archive) = open(args)?;
     let summary = describe(&manifest, args.keys);
     let Some(folder) = folder else {
@@ -45,6 +43,8 @@ pub fn run(args: &BackupArgs) -> CommandResult {
         eprintln!("cairn: {summary}");
         return Ok(Exit::Success);
     };
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder.join(DATABASE));
+    created.map_err(|error| format!("{}: {error}", folder.display()))?;
     unpack(archive, &mut |name, bytes| write_file(&folder.join(name), bytes)).inspect_err(|_| {
         // Nobody may take an incomplete copy for a backup.
         let _ = fs::remove_dir_all(folder);
@@ -166,8 +166,8 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Failure> {
     Ok(to.flush()?)
 }
 
-/// Creates the directory of a backup, or uses it if it is empty.
-fn create_empty(folder: &Path) -> Result<(), Failure> {
+/// Refuses a directory that is not empty.
+fn require_empty(folder: &Path) -> Result<(), Failure> {
     let is_used = match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -179,8 +179,7 @@ fn create_empty(folder: &Path) -> Result<(), Failure> {
             folder.display()
         )));
     }
-    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder.join(DATABASE));
-    created.map_err(|error| format!("{}: {error}", folder.display()).into())
+    Ok(())
 }
 
 /// A backup that this process makes of a ledger whose server is stopped.

@@ -40,16 +40,24 @@ pub fn run(action: &KeyAction) -> CommandResult {
 
 fn show(config: &Config) -> Result<String, Failure> {
     let path = config.log.tree().key_path(&config.storage.data_dir);
-    let missing =
-        || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
+    let missing = || {
+        format!(
+            "log.key_file: {} does not exist; the first start of the server creates it (the configuration of the packaged service is /etc/cairn/cairn.yaml)",
+            path.display()
+        )
+    };
     let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
     Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
 }
 
 fn rotate(config: &Config) -> Result<String, Failure> {
     let path = config.log.tree().key_path(&config.storage.data_dir);
-    let missing =
-        || format!("log.key_file: {} does not exist; the first start of the server creates it", path.display());
+    let missing = || {
+        format!(
+            "log.key_file: {} does not exist; the first start of the server creates it (the configuration of the packaged service is /etc/cairn/cairn.yaml)",
+            path.display()
+        )
+    };
     let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
     Ok(format!(
         "{key}\n\nThis is the new verifier key. Restart the server: from then on it also signs with this \
@@ -57,12 +65,13 @@ fn rotate(config: &Config) -> Result<String, Failure> {
     ))
 }
 
-fn remove(config: &Config, verifier_key: &str) -> Result<String, Failure> {
+/// Removes a key, which is named by its verifier key or by the id in that.
+fn remove(config: &Config, named: &str) -> Result<String, Failure> {
     let (log, data_dir) = (config.log.tree(), &config.storage.data_dir);
-    let others: Vec<String> = match Keys::read_any(&log.key_path(data_dir))? {
-        Some(keys) => keys.verifiers().iter().filter(|key| *key != verifier_key).cloned().collect(),
-        None => Vec::new(),
-    };
+    let is_named = |key: &String| key == named || key.split('+').nth(1) == Some(named);
+    let keys = Keys::read_any(&log.key_path(data_dir))?.map_or(Vec::new(), |keys| keys.verifiers().to_vec());
+    let (removed, others): (Vec<String>, Vec<String>) = keys.into_iter().partition(is_named);
+    let verifier_key = removed.first().map_or(named, String::as_str);
     // The next start verifies the last checkpoint with the keys that remain.
     let is_unsigned = |note: Vec<u8>| !others.is_empty() && checkpoint::open(&note, &others).is_err();
     if std::fs::read(log.checkpoint_path(data_dir)).is_ok_and(is_unsigned) {

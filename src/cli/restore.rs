@@ -3,6 +3,7 @@
 //! A log must never have two histories under one key. So nothing can be signed before it is known whether the backup has
 //! everything that the log signed: the key and the checkpoint are put in their places last.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use cairn_proof::files;
 use cairn_proof::tree::checkpoint;
+use rustix::fs::Mode;
 
 use super::args::RestoreArgs;
 use super::backup::{is_expected, unpack, with_manifest, write_file};
@@ -29,6 +31,8 @@ use crate::tlog::{SignedTree, origin};
 
 /// Rebuilds a ledger, and continues its log or begins a new one.
 pub fn run(args: &RestoreArgs) -> CommandResult {
+    // The database creates its own files as well.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let config = args.ledger.load()?.config;
     let data_dir = &config.storage.data_dir;
     let log = config.log.tree();
@@ -47,6 +51,20 @@ pub fn run(args: &RestoreArgs) -> CommandResult {
         lchown(data_dir, Some(0), Some(0))?;
         fs::set_permissions(data_dir, Permissions::from_mode(0o700))?;
     }
+    let before = names_in(data_dir)?;
+    let restored = restore(args, &config, external).inspect_err(|_| {
+        // What is left of a refused backup looks like a ledger, and the next try would find it in its way.
+        let _ = remove_others(data_dir, &before);
+    });
+    let outcome = restored?;
+    give_to(owner, data_dir, &log_files)?;
+    let text = format!("{}: {outcome}\n`cairn verify --all` verifies it.\n", data_dir.display());
+    print(text, Exit::Success)
+}
+
+/// Puts the files of the backup in their places, and returns what was done.
+fn restore(args: &RestoreArgs, config: &Config, external: Option<Vec<u8>>) -> Result<String, Failure> {
+    let data_dir = &config.storage.data_dir;
     let mut kept = KeptFiles::default();
     read_source(&args.source, &mut |name, bytes| match name.strip_prefix(DATABASE) {
         Some(name) if name != CURRENT => write_file(&data_dir.join(name), bytes),
@@ -55,10 +73,18 @@ pub fn run(args: &RestoreArgs) -> CommandResult {
     // Only a complete copy becomes a database.
     write_file(&data_dir.join(CURRENT), &mut &*kept.current)?;
     File::open(data_dir)?.sync_all()?;
-    let outcome = decide(&config, &kept, external)?;
-    give_to(owner, data_dir, &log_files)?;
-    let text = format!("{}: {outcome}\n`cairn verify --all` verifies it.\n", data_dir.display());
-    print(text, Exit::Success)
+    decide(config, &kept, external)
+}
+
+fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+/// Removes the files of a directory that were not in it before. [`CURRENT`] is the first, so there is no database any more.
+fn remove_others(directory: &Path, before: &[OsString]) -> io::Result<()> {
+    let mut names = names_in(directory)?;
+    names.sort_by_key(|name| name != CURRENT);
+    names.into_iter().filter(|name| !before.contains(name)).try_for_each(|name| fs::remove_file(directory.join(name)))
 }
 
 /// The files of a backup that are put in their places last.
@@ -144,7 +170,9 @@ fn decide(config: &Config, kept: &KeptFiles, external: Option<Vec<u8>>) -> Resul
     });
     files::create_directory_of(&checkpoint_path)?;
     files::replace(&checkpoint_path, newest.unwrap_or(&note))?;
-    place_keys(&key_path, kept.keys.as_deref())?;
+    if let Some(backed_up) = kept.keys.as_deref().filter(|_| !key_path.exists()) {
+        files::create(&key_path, backed_up)?;
+    }
     rows.store().stop_background_work();
     let signed = plural(head.size, "event");
     Ok(format!(
@@ -170,7 +198,15 @@ fn begin_new_log(rows: &LogRows, config: &Config, last: Option<&[u8]>) -> Result
 /// The keys that will be those of the log: the present ones, or those of the backup.
 fn read_keys(path: &Path, backed_up: Option<&[u8]>, data_dir: &Path) -> Result<Keys, Failure> {
     if let Some(keys) = Keys::read_any(path)? {
-        return Ok(keys);
+        match backed_up {
+            Some(backed_up) if fs::read(path)? != backed_up => {
+                let path = path.display();
+                return Err(
+                    format!("log.key_file: {path} has other keys than the backup: move one of them away").into()
+                );
+            }
+            _ => return Ok(keys),
+        }
     }
     let missing = "there is no signing key, in the backup or in log.key_file: put it there, or use --new-log";
     let draft = data_dir.join(".restored.key");
@@ -178,18 +214,6 @@ fn read_keys(path: &Path, backed_up: Option<&[u8]>, data_dir: &Path) -> Result<K
     let keys = Keys::read_any(&draft);
     fs::remove_file(&draft)?;
     keys?.ok_or_else(|| missing.into())
-}
-
-/// Puts the keys of the backup in their place. Keys that are there are kept, if they are the same.
-fn place_keys(path: &Path, backed_up: Option<&[u8]>) -> Result<(), Failure> {
-    match (fs::read(path), backed_up) {
-        (Ok(present), Some(backed_up)) if present != backed_up => {
-            Err(format!("log.key_file: {} has other keys than the backup: move one of them away", path.display())
-                .into())
-        }
-        (Ok(_), _) | (_, None) => Ok(()),
-        (Err(_), Some(backed_up)) => Ok(files::create(path, backed_up)?),
-    }
 }
 
 /// The user and the group that own the nearest existing directory, if the caller is root.

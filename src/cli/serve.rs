@@ -199,7 +199,9 @@ fn warn_of_exposed_secrets(loaded: &Loaded, addresses: &Addresses, is_tls: bool)
     if config.auth.has_keys() && !is_tls && receiving.any(|address| !address.is_local()) {
         tracing::warn!("keys and events are sent unencrypted: set tls.cert_file and tls.key_file");
     }
-    let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file);
+    let has_clear_keys = config.auth.api_keys.iter().any(|key| !key.starts_with("sha256:"));
+    let configuration = loaded.file.as_ref().filter(|_| has_clear_keys);
+    let secrets = config.tls.key_file.iter().chain(&config.auth.api_keys_file).chain(configuration);
     for file in secrets.chain(config.relay.all().filter_map(|(_, destination)| destination.org_id_file.as_ref())) {
         let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
         // Mounted secrets are usually readable by a group.

@@ -52,7 +52,8 @@ impl Verification {
         if let Some(file) = package {
             let file = file.display();
             return Err(Failure::usage(format!(
-                "to verify an evidence package, run: cairn verify-export {file} --key KEY"
+                "to verify the chain of an agent, run: cairn verify --agent-id {file}; to verify an evidence package: \
+                 cairn verify-export {file} --key KEY"
             )));
         }
         if let Some(url) = log {

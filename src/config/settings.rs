@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::auth::AuthConfig;
 use crate::http::{Address, Addresses, HttpConfig, TlsConfig};
 use crate::ingest::{IngestConfig, LimitsConfig};
+use crate::ledger::LedgerConfig;
 use crate::ledger::shard::config::QueueConfig;
 use crate::ledger::store::StorageConfig;
 use crate::relay::RelayConfig;
@@ -35,6 +36,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// The number of shards of a new ledger.
     pub shards: u16,
+    /// What is recorded of every event.
+    pub ledger: LedgerConfig,
     /// The queue of each shard.
     pub queue: QueueConfig,
     /// Limits of requests and connections.
@@ -130,6 +133,7 @@ impl Default for Config {
             admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 7601)).into() },
             storage: StorageConfig::default(),
             shards: 1,
+            ledger: LedgerConfig::default(),
             queue: QueueConfig::default(),
             limits: LimitsConfig::default(),
             auth: AuthConfig::default(),
@@ -171,11 +175,12 @@ impl Config {
     ];
 
     /// The valid values of all settings, by stage.
-    pub const EXPECTED: [Expectations; 10] = [
+    pub const EXPECTED: [Expectations; 11] = [
         Config::OWN,
         TlsConfig::EXPECTED,
         HttpConfig::EXPECTED,
         StorageConfig::EXPECTED,
+        LedgerConfig::EXPECTED,
         QueueConfig::EXPECTED,
         LimitsConfig::EXPECTED,
         AuthConfig::EXPECTED,

@@ -97,7 +97,7 @@ async fn store(
         let sent = canonical(text(&sent)?)?;
         Mapped::of(&ingest.agnost, kind, agent.as_ref(), org.as_ref(), &sent)
     })?;
-    let source = EventSource::AGNOST_API.with_labels(&ingest.labels);
+    let source = ingest.source(EventSource::AGNOST_API);
     let draft = mapped.draft(source, event_limit(ingest))?;
     reserved.grow(draft.memory_bytes()).map_err(busy)?;
     let stored = match (ingest.dispatch.commit_one(draft).await, mapped.id) {

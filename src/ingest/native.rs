@@ -57,20 +57,17 @@ async fn take_event(
     Ok((stored, reserved))
 }
 
-fn source(ingest: &Ingest) -> EventSource<'_> {
-    EventSource::HTTP_API.with_labels(&ingest.labels)
-}
-
 fn read_single(reader: &mut EventReader, text: &str, ingest: &Ingest) -> Result<Draft, Refused> {
-    let result = reader.read(text, 0, source(ingest), event_limit(ingest)).and_then(|(content, end)| {
-        let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\r']);
-        if rest.is_empty() {
-            return Ok(Draft::new(&content));
-        }
-        let offset = text.len() - rest.len();
-        let message = format!("not JSON: expected the end of the text after the event (at byte {offset})");
-        Err(EventError { fault: Fault::Syntax, message })
-    });
+    let result =
+        reader.read(text, 0, ingest.source(EventSource::HTTP_API), event_limit(ingest)).and_then(|(content, end)| {
+            let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\r']);
+            if rest.is_empty() {
+                return Ok(Draft::new(&content));
+            }
+            let offset = text.len() - rest.len();
+            let message = format!("not JSON: expected the end of the text after the event (at byte {offset})");
+            Err(EventError { fault: Fault::Syntax, message })
+        });
     reader.trim();
     result.map_err(|error| invalid(&error))
 }
@@ -128,7 +125,7 @@ fn read_array(
                 let message = format!("the batch has more than {max_events} events (limits.batch_events)");
                 return Err((ApiError::too_large(message), Reason::TooLarge));
             }
-            match reader.read(text, scanner.offset, source(ingest), max_event_bytes) {
+            match reader.read(text, scanner.offset, ingest.source(EventSource::HTTP_API), max_event_bytes) {
                 Ok((content, end)) => {
                     let draft = Draft::next(&content, &[], &mut labels);
                     if drafts.is_empty() {

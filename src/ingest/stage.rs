@@ -13,7 +13,7 @@ use super::request_memory::RequestMemory;
 use crate::auth::RateLimiter;
 use crate::ledger::Ledger;
 use crate::ledger::shard::config::QueueConfig;
-use cairn_proof::chain::DefaultLabels;
+use cairn_proof::chain::{DefaultLabels, EventSource};
 
 /// The ingest stage: the state that its calls share.
 pub struct Ingest {
@@ -58,6 +58,11 @@ impl Ingest {
             rates: RateLimiter::new(limits.events_per_second),
             limits: ArcSwap::from_pointee(limits),
         })
+    }
+
+    /// What the server adds to the events of an API.
+    pub(super) fn source(&self, api: EventSource<'static>) -> EventSource<'_> {
+        api.with_labels(&self.labels).with_salt(self.ledger.config().salt)
     }
 
     /// The memory of all requests.

@@ -40,6 +40,7 @@
 //! | [`ids`] | the ids of clients: in memory, in tables, and the writer of these | `read` |
 //! | [`shard`] | the write path: queue, seal, commit, recovery | `ids` |
 
+mod config;
 pub mod format;
 pub mod ids;
 mod metrics;
@@ -49,5 +50,6 @@ pub mod shard;
 pub mod store;
 mod threads;
 
+pub use config::LedgerConfig;
 pub use running::{Ledger, LedgerHooks};
 pub use threads::Threads;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::config::LedgerConfig;
 use super::format::checks;
 use super::format::frame::FrameBuilder;
 use super::format::keys::{Location, ShardId, shard_of};
@@ -38,6 +39,7 @@ pub struct Ledger {
     index: Arc<Index>,
     space: Arc<DiskSpace>,
     labels: Arc<DefaultLabels>,
+    config: LedgerConfig,
     metrics: LedgerMetrics,
 }
 
@@ -51,6 +53,8 @@ pub struct LedgerHooks {
     pub on_failure: OnFailure,
     /// The labels that the server adds to every event.
     pub labels: DefaultLabels,
+    /// What is recorded of every event.
+    pub config: LedgerConfig,
 }
 
 impl Ledger {
@@ -75,8 +79,8 @@ impl Ledger {
         let committed = Arc::new(Committed::new(shards));
         let in_flight = IdsInFlight::default();
         let ends = (0..shards).map(|shard| lookup::end(&store, ShardId(shard))).collect::<Result<Vec<_>, _>>()?;
-        if meta.is_former {
-            meta::upgrade(&store, &ends)?;
+        if meta.is_former() {
+            meta::upgrade(&store, meta.format, &ends)?;
         }
         let ids = Arc::new(ClientIds::open(&store, storage.ids_bytes(), &ends)?);
         let (mut queues, mut recovered) = (Vec::new(), Vec::new());
@@ -89,6 +93,7 @@ impl Ledger {
         }
         let index = Arc::new(Index::open(&store, &committed)?);
         let metrics = LedgerMetrics::register(committed.shards());
+        let config = hooks.config;
         let mut threads = Threads::new(hooks.on_failure);
         for (shard, receiver) in recovered {
             threads.start_shard(shard, receiver).map_err(directory)?;
@@ -96,7 +101,7 @@ impl Ledger {
         threads.start_client_ids(&ids, &store).map_err(directory)?;
         threads.start_index(&index, &store, &committed).map_err(directory)?;
         threads.start_disk_watch(&space, store.path()).map_err(directory)?;
-        Ok((Ledger { store, meta, queues, committed, ids, index, space, labels, metrics }, threads))
+        Ok((Ledger { store, meta, queues, committed, ids, index, space, labels, config, metrics }, threads))
     }
 
     /// Whether the data directory was removed or replaced while the ledger was open.
@@ -112,6 +117,11 @@ impl Ledger {
     /// The random id of this ledger.
     pub fn instance(&self) -> Uuid {
         self.meta.instance
+    }
+
+    /// What is recorded of every event.
+    pub fn config(&self) -> LedgerConfig {
+        self.config
     }
 
     /// The labels that the server adds to every event.

@@ -60,7 +60,8 @@ impl Stages {
         require_ledger_or_empty(&config.storage.data_dir, &own_files(config))?;
         let store = Arc::new(Store::open(&config.storage)?);
         let labels = DefaultLabels::new(&config.ingest.default_labels);
-        let hooks = LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels };
+        let hooks =
+            LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels, config: config.ledger };
         let (ledger, threads) = Ledger::start(store, hooks, config.shards, &config.storage, &config.queue)?;
         let ledger = Arc::new(ledger);
         let ingest = Ingest::new(Arc::clone(&ledger), config.ingest.clone(), config.limits, &config.queue);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use cairn_proof::tree::Head;
-use cairn_proof::tree::checkpoint::{parse, text};
+use cairn_proof::tree::checkpoint::{parse, parse_unverified, text};
 
 use super::keys::Keys;
 
@@ -36,6 +36,12 @@ pub fn read(path: &Path, keys: &Keys) -> Result<Option<SignedHead>, String> {
     })?;
     let head = parse(signed.text()).map_err(|error| format!("log.checkpoint_file: {file}: {error}"))?;
     Ok(Some((head, note)))
+}
+
+/// The number of events under the checkpoint in a file, for messages; its signature is not verified.
+pub fn signed_size(path: &Path) -> String {
+    let head = std::fs::read(path).ok().and_then(|note| parse_unverified(&note).ok());
+    head.map_or("unknown".to_owned(), |head| head.size.to_string())
 }
 
 /// Replaces the file with the last checkpoint. It is on disk when this returns.

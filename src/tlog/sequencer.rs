@@ -316,10 +316,18 @@ fn keys_and_checkpoint(context: &LogContext, was_signed: bool) -> Result<(Keys, 
         None if !was_signed && !exists(checkpoint_path) => Keys::create(key_path, &shared.origin)?,
         None => {
             let key = key_path.display();
-            return Err(LogError::Stopped(format!(
-                "log.key_file: {key} is missing, and checkpoints were signed with it: restore it, or begin a new log \
-                 with `cairn key new-log`"
-            )));
+            return Err(LogError::Stopped(if was_signed {
+                format!(
+                    "log.key_file: {key} is missing, and checkpoints were signed with it: restore it, or begin a new log \
+                     with `cairn key new-log`"
+                )
+            } else {
+                let (file, size) = (checkpoint_path.display(), checkpoint::signed_size(checkpoint_path));
+                format!(
+                    "the checkpoint in {file} signs {size} events, and this ledger has none of them and no key ({key}): \
+                     correct storage.data_dir, restore a backup, or begin a new log with `cairn key new-log`"
+                )
+            }));
         }
     };
     if !was_signed && !exists(checkpoint_path) {

@@ -1,8 +1,8 @@
 //! Compatibility with earlier versions: their ledgers, evidence packages and state files of `cairn verify --log` can be
 //! read, verified and continued.
 //!
-//! `tests/vectors/written-by-0.1.0.tar.gz` contains a ledger with 32 events of three agents, its verifier key, a
-//! package of `agent-a`, and the state file of `cairn verify --log` after it had read the log.
+//! Each archive `tests/vectors/written-by-VERSION.tar.gz` contains a ledger with 32 events of three agents, its verifier key,
+//! a package of `agent-a`, and the state file of `cairn verify --log` after it had read the log.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::harness::{Process, cairn_verify, reference_chain, repository, run_text};
+
+/// The first version, whose ledgers have format 3, and the last one without salts, whose ledgers have format 4.
+const VERSIONS: [&str; 2] = ["0.1.0", "format-4"];
 
 /// Unpacks the files of a version into a new folder.
 fn written_by(version: &str) -> TempDir {
@@ -37,7 +40,11 @@ fn post(server: &Process, event: &Value) -> (String, Value) {
 
 #[test]
 fn a_ledger_of_an_earlier_version_verifies_and_continues() {
-    let folder = written_by("0.1.0");
+    VERSIONS.into_iter().for_each(verify_and_continue);
+}
+
+fn verify_and_continue(version: &str) {
+    let folder = written_by(version);
     let [data, state, key] = ["data", "log.state", "cairn.vkey"].map(|name| folder.path().join(name));
     let (code, stdout, _) = run_text(&["verify", "--all", "--data-dir", text(&data)]);
     assert!(code == 0 && stdout.contains("32 events verified"), "{stdout}");
@@ -52,6 +59,7 @@ fn a_ledger_of_an_earlier_version_verifies_and_continues() {
     assert_eq!((status.as_str(), &event["sequence"]), ("200", &json!(11)), "{event}");
     let (status, event) = post(&server, &json!({"agent_id": "agent-a"}));
     assert_eq!((status.as_str(), &event["sequence"]), ("201", &json!(12)), "{event}");
+    assert_eq!(event["salt"].as_str().map(str::len), Some(22), "{event}");
     let (code, stdout, stderr) = run_text(&follow);
     assert!(code == 0 && stdout.contains("33 events of 3 agents, 1 new"), "{stdout}{stderr}");
     drop(server);
@@ -66,7 +74,11 @@ fn a_ledger_of_an_earlier_version_verifies_and_continues() {
 
 #[test]
 fn a_package_of_an_earlier_version_verifies() {
-    let folder = written_by("0.1.0");
+    VERSIONS.into_iter().for_each(verify_package);
+}
+
+fn verify_package(version: &str) {
+    let folder = written_by(version);
     let [package, key] = ["package.json", "cairn.vkey"].map(|name| folder.path().join(name));
     let (code, stdout, _) = run_text(&["verify-export", text(&package), "--key", text(&key)]);
     assert!(code == 0 && stdout.ends_with("VALID\n"), "{stdout}");

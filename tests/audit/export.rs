@@ -133,7 +133,7 @@ async fn an_id_is_exported_as_it_was_sent_and_an_output_file_keeps_its_type_and_
     // A device is written to, not replaced; `-` is standard output.
     assert_eq!(export_to("/dev/null").0, 0);
     assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
-    assert!(export_to("-").1.starts_with("{\"version\":\"1.0\""));
+    assert!(export_to("-").1.starts_with("{\"version\":\"1.1\""));
     assert!(export_to("/nowhere/x").2.contains("/nowhere/x: "));
     server.stop().await.unwrap();
 }

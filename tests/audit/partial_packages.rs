@@ -46,7 +46,7 @@ async fn a_file_that_is_not_a_package_is_broken_and_the_reason_is_named() {
         (String::new(), "the file ends"),
         ("{}".to_owned(), "\"version\" is missing"),
         ("[1]".to_owned(), "expected `{`"),
-        (text.replace("\"version\":\"1.0\"", "\"version\":\"2.0\""), "unsupported version \"2.0\""),
+        (text.replace("\"version\":\"1.1\"", "\"version\":\"2.0\""), "unsupported version \"2.0\""),
         (text.replacen('{', "{\"comment\":1,", 1), "unknown member \"comment\""),
         (text.replacen('{', "{\"tree_size\":1,", 1), "\"version\" is missing or out of order"),
         (

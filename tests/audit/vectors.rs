@@ -1,6 +1,7 @@
 //! Canonical bytes and hashes agree with published test vectors and with the independent reference.
 
-use cairn_proof::chain::{Hash, canonicalize};
+use cairn_proof::chain::walk::Checker;
+use cairn_proof::chain::{AgentKey, Hash, canonicalize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -32,9 +33,13 @@ fn canonical_bytes_and_their_hashes_match_every_vector() {
 
 #[test]
 fn every_hash_of_the_chain_vectors_is_reproduced() {
-    let cases = cases("chain.json");
-    let events = cases["events"].as_array().unwrap();
-    assert_eq!(cases["genesis"].as_str().unwrap(), Hash::GENESIS.to_string());
+    for cases in [cases("chain.json"), cases("salted.json")] {
+        assert_eq!(cases["genesis"].as_str().unwrap(), Hash::GENESIS.to_string());
+        check_hashes(cases["events"].as_array().unwrap());
+    }
+}
+
+fn check_hashes(events: &[Value]) {
     for case in events {
         let event = &case["event"];
         let canonical = case["canonical"].as_str().unwrap();
@@ -45,6 +50,8 @@ fn every_hash_of_the_chain_vectors_is_reproduced() {
         }
         let hash = Hash::of_event(canonical.as_bytes(), &Hash(prev));
         assert_eq!(hash.to_string(), event["hash"].as_str().unwrap());
+        let (agent, mut checker) = (AgentKey::of(event["agent_id"].as_str().unwrap()), Checker::default());
+        checker.check(canonical.as_bytes(), agent).unwrap();
     }
 }
 

@@ -10,4 +10,5 @@ pub mod otlp_attacks;
 mod otlp_captures;
 mod otlp_kept;
 pub mod otlp_spans;
+mod salt;
 pub mod smuggling;

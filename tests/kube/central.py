@@ -7,6 +7,7 @@ import tarfile
 import yaml
 
 from cluster import (
+    Failed,
     REPOSITORY,
     documented,
     eventually,
@@ -59,6 +60,14 @@ def the_chart_installs_tests_and_upgrades(namespace, _):
     uid = namespace.pod(pod)["metadata"]["uid"]
     _helm(namespace, "upgrade", "--set", "podMonitor.interval=15s", "--set", "service.annotations.a=b")
     require(namespace.pod(pod)["metadata"]["uid"] == uid, "an upgrade of other objects restarted the pod")
+    for setting, reason in (("storage.size=16Gi", "storage.size: Kubernetes cannot"), ("nameOverride=other", "would begin new, empty")):
+        try:
+            _helm(namespace, "upgrade", "--set", setting)
+        except Failed as error:
+            message = str(error)
+        else:
+            message = "success"
+        require(reason in message, f"an upgrade with {setting} ended with {message}")
     key = namespace.key(pod)
     _helm(namespace, "upgrade", "--set", "config.log.level=debug")
     eventually("a new pod", lambda: namespace.pod(pod)["metadata"]["uid"] != uid and is_ready(namespace.pod(pod)))
@@ -107,10 +116,27 @@ def a_rolled_back_volume_begins_a_new_log(namespace, _):
     return "a new name and key over the same events"
 
 
-def _restored(namespace, folder, script, *options):
+# What a platform team adds: the last checkpoint on a volume of its own, and a second container.
+_ADDED = {
+    "extraVolumes": [{"name": "checkpoints", "persistentVolumeClaim": {"claimName": "checkpoints"}}],
+    "extraVolumeMounts": [{"name": "checkpoints", "mountPath": "/checkpoints"}],
+    "extraEnv": [{"name": "CAIRN_LOG__CHECKPOINT_FILE", "value": "/checkpoints/$(POD_NAME)"}],
+    "extraContainers": [{
+        "name": "second",
+        "image": "docker.io/library/pause:lab",
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }],
+}
+
+
+def _restored(namespace, folder, script, options, *settings):
     """Events whose backup is restored into an empty claim by a script. Returns their number, and the keys before and after."""
+    volume(f"{namespace.name}-checkpoints", "1Gi")
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": f"{namespace.name}-checkpoints"}
+    namespace.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "checkpoints"}, "spec": claim})
     volume(f"{namespace.name}-lost")
-    pod = _install(namespace)
+    added = [part for name, value in _ADDED.items() for part in ("--set-json", f"{name}={json.dumps(value)}")]
+    pod = _install(namespace, *added, *settings)
     _post(namespace, pod, 20)
     _settled(namespace, pod)
     execute = ["kubectl", "-n", namespace.name, "exec", pod, "-c", "cairn", "--", "/cairn"]
@@ -134,7 +160,7 @@ def _restored(namespace, folder, script, *options):
 
 def a_backup_is_restored_into_an_empty_claim(namespace, folder):
     """The documented steps of docs/backup.md: an archive over standard output, and a pod that fills an empty volume from it."""
-    events, before, after = _restored(namespace, folder, documented("docs/backup.md", "delete pvc"))
+    events, before, after = _restored(namespace, folder, documented("docs/backup.md", "delete pvc"), [])
     require(not before & after, "the log goes on without its key")
     return f"{events} events restored, in a new log"
 
@@ -144,7 +170,7 @@ def a_backup_with_keys_continues_its_log(namespace, folder):
     steps, pod = documented("docs/backup.md", "delete pvc"), documented("docs/backup.md", "cairn-last-checkpoint")
     first = "kubectl get statefulset/cairn -o json | jq '.spec.template.spec"
     begin, end = steps.index(first), steps.index("kubectl wait pod/cairn-restore --for=condition")
-    events, before, after = _restored(namespace, folder, steps[:begin] + pod + "\n" + steps[end:], "--keys")
+    events, before, after = _restored(namespace, folder, steps[:begin] + pod + "\n" + steps[end:], ["--keys"], "--set", "logOriginPrefix=example.com/prod")
     require(before == after, "the log does not go on under its key")
     return f"{events} events restored, in the same log"
 

@@ -43,7 +43,7 @@ async fn with_a_new_key_checkpoints_have_both_signatures_until_the_old_key_is_re
     server.stop().await.unwrap();
     let (code, _, error) = remove("the/log+00000000+AAAA");
     assert!(code == 3 && error.contains("does not have the key the/log+00000000+AAAA"), "{error}");
-    let (code, output, error) = remove(&keys[0]);
+    let (code, output, error) = remove(keys[0].split('+').nth(1).unwrap());
     assert!(code == 0 && output.contains(&format!("Removed {}", keys[0])), "{output}{error}");
     assert_eq!(verifier_keys(data.path()), keys[1..]);
     let (code, _, error) = remove(&keys[1]);

@@ -291,5 +291,8 @@ async fn reading_commands_ask_a_server_as_they_read_a_directory() {
 #[test]
 fn verify_names_the_command_for_evidence_packages() {
     let (code, _, error) = run_text(&["verify", "evidence.json"]);
-    assert!(code == 2 && error.contains("run: cairn verify-export evidence.json --key KEY"), "{error}");
+    assert!(
+        code == 2 && error.contains("to verify an evidence package: cairn verify-export evidence.json --key KEY"),
+        "{error}"
+    );
 }

@@ -73,7 +73,7 @@ fn blocks(document: &Path) -> Vec<Block> {
 
 /// Whether the value of a member differs between runs.
 fn varies(key: &str) -> bool {
-    const KEYS: [&str; 18] = [
+    const KEYS: [&str; 19] = [
         "backlog",
         "checkpoint",
         "endpoint",
@@ -89,6 +89,7 @@ fn varies(key: &str) -> bool {
         "oldest_unsent",
         "prev_hash",
         "received_at",
+        "salt",
         "root",
         "sent",
         "timestamp",

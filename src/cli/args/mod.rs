@@ -300,10 +300,8 @@ pub enum KeyAction {
     )]
     Rotate(LedgerArgs),
     /// Remove a key, once every auditor has a newer one. From the next start, checkpoints have no signature of it
-    #[command(
-        after_help = "Example:\n  cairn key remove 'my/log+1a2b3c4d+AQ...' --config /etc/cairn/cairn.yaml\n\nAuditors who \
-                            know only this key cannot verify newer checkpoints. `cairn key show` prints the keys."
-    )]
+    #[command(after_help = "Example:\n  cairn key remove 1a2b3c4d --config /etc/cairn/cairn.yaml\n\nAuditors who \
+                            know only this key cannot verify newer checkpoints. `cairn key show` prints the keys.")]
     Remove(KeyRemoveArgs),
     /// Begin a new log over the present events, with a new name and key. The server must be stopped
     #[command(
@@ -316,7 +314,7 @@ pub enum KeyAction {
 
 #[derive(Debug, Args)]
 pub struct KeyRemoveArgs {
-    /// The verifier key of the key to remove
+    /// The verifier key to remove, or its id: the eight hex digits in it
     #[arg(value_name = "KEY")]
     pub verifier_key: String,
     #[command(flatten)]

@@ -30,6 +30,7 @@ use crate::ingest::request_memory;
 use crate::ingest::stage::Ingest;
 use crate::ledger::format::record::Draft;
 use crate::ledger::shard::queue::Refusal;
+use cairn_proof::chain::EventSource;
 
 /// The second path is what exporters build from a base URL that already ends with the path of a signal.
 const TRACES: [&str; 3] = ["/v1/traces", "/v1/traces/v1/traces", LANGFUSE];
@@ -233,7 +234,7 @@ impl<'a> Export<'a> {
             Fault::TooLarge(message) => (ApiError::too_large(message), Reason::TooLarge),
             fault => (ApiError::bad_request(fault.to_string()), Reason::Invalid),
         })?;
-        let mapper = mapper.with_labels(&ingest.labels);
+        let mapper = mapper.with_source(ingest.source(EventSource::OTLP));
         let items = Items::of(body).enumerate();
         Ok(Export { ingest, metrics, items, mapper, faults, warnings, remarks: Remarks::default() })
     }

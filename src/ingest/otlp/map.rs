@@ -23,7 +23,7 @@ use crate::ingest::config::{OtlpConfig, Select};
 use crate::ledger::format::record::Draft;
 use crate::ledger::format::terms::LastLabels;
 use cairn_proof::chain::json::{Fault as JsonFault, ParserScratch};
-use cairn_proof::chain::{Content, DefaultLabels, EventSource, Field, LastValues};
+use cairn_proof::chain::{Content, EventSource, Field, LastValues};
 
 /// The maximum ratio of the protobuf form of a value to its JSON form: an array element `0,` takes eleven bytes as a
 /// double.
@@ -154,9 +154,9 @@ impl<'a> Mapper<'a> {
         Ok(mapper)
     }
 
-    /// Adds default labels to every event.
-    pub fn with_labels(self, labels: &'a DefaultLabels) -> Mapper<'a> {
-        Mapper { source: EventSource::OTLP.with_labels(labels), ..self }
+    /// Sets what the server adds to every event.
+    pub fn with_source(self, source: EventSource<'a>) -> Mapper<'a> {
+        Mapper { source, ..self }
     }
 
     fn check_request(&mut self, request: &'a [u8]) -> Result<(), Fault> {

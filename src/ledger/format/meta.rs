@@ -18,10 +18,13 @@ use cairn_proof::chain::DefaultLabels;
 /// The version of the on-disk format. Raised when older programs cannot read what this one writes, or this one cannot
 /// read what older programs wrote.
 ///
-/// Format 4 compresses frames before the commit, and writes the ids of clients behind it.
-const FORMAT: u32 = 4;
-/// The format before, which [`upgrade`] turns into the current one.
-const FORMER_FORMAT: u32 = 3;
+/// Format 4 compresses frames before the commit, and writes the ids of clients behind it. In format 5, events may have the fields
+/// `redactions` and `salt`, which earlier programs take for damage.
+const FORMAT: u32 = 5;
+/// The formats before, which [`upgrade`] turns into the current one.
+const FORMER_FORMATS: [u32; 2] = [3, 4];
+/// The last format in which all ids of clients were written by the commit.
+const IDS_IN_COMMITS: u32 = 3;
 
 /// The repairs of a ledger: the time in ms since 1970, and the report, a JSON object.
 ///
@@ -44,7 +47,7 @@ pub fn repairs(store: &Store) -> Result<Vec<(u64, serde_json::Value)>, StoreErro
 /// rows.
 pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
     match key {
-        FORMAT_KEY => [FORMER_FORMAT, FORMAT].iter().any(|format| value == format.to_be_bytes()),
+        FORMAT_KEY => supported().any(|format| value == format.to_be_bytes()),
         SHARDS_KEY => value == shards.to_be_bytes(),
         INSTANCE_KEY => Uuid::from_slice(value).is_ok(),
         LABELS_KEY => serde_json::from_slice::<BTreeSet<String>>(value).is_ok(),
@@ -70,8 +73,8 @@ pub struct Meta {
     pub shards: u16,
     /// A random id that distinguishes this ledger from all others.
     pub instance: Uuid,
-    /// Whether the ledger has the format of an earlier version.
-    pub is_former: bool,
+    /// The version of the on-disk format, which may be that of an earlier program.
+    pub format: u32,
 }
 
 impl Meta {
@@ -83,12 +86,11 @@ impl Meta {
         let Some(format) = store.get(Family::Meta, FORMAT_KEY)? else { return Ok(None) };
         let format = format[..].try_into().map(u32::from_be_bytes);
         let format = format.map_err(|_| store.damaged("its format cannot be read"))?;
-        if ![FORMER_FORMAT, FORMAT].contains(&format) {
+        if !supported().any(|supported| supported == format) {
+            let first = FORMER_FORMATS[0];
             return Err(StoreError::Mismatch {
                 path: store.path().to_owned(),
-                message: format!(
-                    "its format is {format}, and this program supports formats {FORMER_FORMAT} and {FORMAT}"
-                ),
+                message: format!("its format is {format}, and this program supports formats {first} to {FORMAT}"),
             });
         }
         let damaged = || store.damaged("its metadata cannot be read");
@@ -97,8 +99,18 @@ impl Meta {
         Ok(Some(Meta {
             shards: shards[..].try_into().map(u16::from_be_bytes).map_err(|_| damaged())?,
             instance: Uuid::from_slice(&instance).map_err(|_| damaged())?,
-            is_former: format == FORMER_FORMAT,
+            format,
         }))
+    }
+
+    /// Whether the ledger has the format of an earlier program.
+    pub fn is_former(&self) -> bool {
+        self.format != FORMAT
+    }
+
+    /// Whether the ids of clients were written by the commits, so that every event with one has its row.
+    pub fn has_ids_in_commits(&self) -> bool {
+        self.format == IDS_IN_COMMITS
     }
 
     /// Reads the metadata, or writes it if the ledger is new.
@@ -118,7 +130,7 @@ impl Meta {
             }
             return Ok(meta);
         }
-        let meta = Meta { shards, instance: Uuid::new_v4(), is_former: false };
+        let meta = Meta { shards, instance: Uuid::new_v4(), format: FORMAT };
         let mut batch = store.batch(0);
         store.put(&mut batch, Family::Meta, FORMAT_KEY, &FORMAT.to_be_bytes())?;
         store.put(&mut batch, Family::Meta, SHARDS_KEY, &shards.to_be_bytes())?;
@@ -128,23 +140,26 @@ impl Meta {
     }
 }
 
-/// Gives a ledger of the former format the current one. `ends` are the positions after the last events of its shards: in the
-/// former format, all ids before them are in the database.
+/// The formats that this program can read.
+fn supported() -> impl Iterator<Item = u32> {
+    FORMER_FORMATS.into_iter().chain([FORMAT])
+}
+
+/// Gives a ledger of the format `former` the current one. `ends` are the positions after the last events of its shards: in format
+/// 3, all ids before them are in the database.
 ///
 /// # Errors
 /// When the database cannot be read or written.
-pub fn upgrade(store: &Store, ends: &[Position]) -> Result<(), StoreError> {
+pub fn upgrade(store: &Store, former: u32, ends: &[Position]) -> Result<(), StoreError> {
     let mut batch = store.batch(0);
-    for (shard, end) in ends.iter().enumerate() {
+    for (shard, end) in ends.iter().enumerate().filter(|_| former == IDS_IN_COMMITS) {
         // The number of shards has 16 bits.
         let (key, value) = id_cursor::row(ShardId(shard as u16), *end);
         store.put(&mut batch, Family::ClientIds, &key, &value)?;
     }
     CheckedRows::meta(FORMAT_KEY).put_row(store, &mut batch, FORMAT_KEY, &FORMAT.to_be_bytes())?;
     store.write_synced(batch)?;
-    tracing::info!(
-        "the ledger had format {FORMER_FORMAT} and has format {FORMAT} now: earlier versions cannot open it"
-    );
+    tracing::info!("the ledger had format {former} and has format {FORMAT} now: earlier versions cannot open it");
     Ok(())
 }
 

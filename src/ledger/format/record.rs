@@ -17,12 +17,14 @@
 //! fills in the values that only it knows, and the same bytes are hashed, stored and sent as the answer. See
 //! `docs/adr/0002-the-shard-completes-canonical-bytes.md`.
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::keys::{Position, server_id};
 use super::terms::{self, LastLabels, Term, Terms};
-use cairn_proof::chain::fields::{FieldType, UUID_LEN};
+use cairn_proof::chain::fields::{FieldType, SALT_LEN, UUID_LEN};
 use cairn_proof::chain::{AgentKey, Content, DefaultLabels, Field, Hash, Link, Placeholders, Sequence, scan, time};
 
 const FORMAT: u8 = 1;
@@ -62,6 +64,9 @@ pub struct Stamp {
     pub position: Position,
     /// Random bits for an id that the server assigns.
     pub random: u64,
+    /// The salt of the event, if it gets one: without it and the content, nobody can test guesses of the content against
+    /// the hash.
+    pub salt: [u8; 16],
     /// The sequence of the event.
     pub sequence: Sequence,
 }
@@ -132,6 +137,10 @@ impl Draft {
         }
         for at in [Some(self.placeholders.received_at), self.placeholders.timestamp].into_iter().flatten() {
             canonical[at..at + time::LEN].copy_from_slice(&stamp.received_at);
+        }
+        if let Some(at) = self.placeholders.salt {
+            // 16 bytes fill the placeholder, so this cannot fail.
+            let _ = BASE64_URL_SAFE_NO_PAD.encode_slice(stamp.salt, &mut canonical[at..at + SALT_LEN]);
         }
         self.bytes[SEQUENCE..PREV_HASH].copy_from_slice(&stamp.sequence.0.to_be_bytes());
         Record { bytes: self.bytes, canonical_at: self.canonical_at }

@@ -20,12 +20,23 @@ impl Term {
     }
 
     fn of(field: Field, text: &[u8]) -> Term {
-        Term(xxh3_128_with_seed(text, field as u64))
+        Term(xxh3_128_with_seed(text, seed(field)))
     }
 
     /// The term of events with this label. Numbers and booleans are given as in canonical JSON.
     pub fn label(key: &str, value: &str) -> Term {
-        Term(xxh3_128_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), Field::Labels as u64)))
+        Term(xxh3_128_with_seed(value.as_bytes(), xxh3_64_with_seed(key.as_bytes(), seed(Field::Labels))))
+    }
+}
+
+/// The seed of the terms of a field: a part of the format, which does not change when fields are added.
+const fn seed(field: Field) -> u64 {
+    match field {
+        Field::ActionStatus => 3,
+        Field::ActionType => 4,
+        Field::Labels => 10,
+        Field::SessionId => 14,
+        _ => u64::MAX,
     }
 }
 
@@ -116,6 +127,22 @@ pub fn for_each(field: Field, value: &[u8], mut visit: impl FnMut(Term)) {
 mod tests {
     use super::*;
     use cairn_proof::chain::{EventReader, EventSource};
+
+    #[test]
+    fn terms_are_those_of_earlier_versions() {
+        // Of the first version, whose ledgers must be found in without rebuilding their index.
+        let terms = [
+            (Term::field(Field::ActionStatus, "error"), 3),
+            (Term::field(Field::ActionType, "error"), 4),
+            (Term::field(Field::SessionId, "error"), 14),
+        ];
+        for (term, seed) in terms {
+            assert_eq!(term, Term(xxh3_128_with_seed(b"error", seed)));
+        }
+        let label = Term(xxh3_128_with_seed(b"prod", xxh3_64_with_seed(b"env", 10)));
+        assert_eq!(Term::label("env", "prod"), label);
+        assert!(FIELDS.into_iter().all(|field| seed(field) != u64::MAX), "each indexed field has a seed");
+    }
 
     #[test]
     fn an_event_is_found_by_type_status_session_and_labels() {

@@ -3,6 +3,9 @@
 //!
 //! Only the shard thread seals, in the order in which it receives events, so every hash is computed exactly once.
 
+use rand::Rng;
+use rand::rngs::StdRng;
+
 use super::heads::Head;
 use crate::ledger::format::keys::{Location, Position, Run};
 use crate::ledger::format::record::{Draft, Record, Stamp};
@@ -29,15 +32,24 @@ pub struct Sealed {
     pub finished_run: Option<Run>,
 }
 
-/// Seals an event that will be stored at `location`. `random` provides the random bits of an id that the server
-/// assigns.
-pub fn seal(draft: Draft, head: &mut Head, receipt_time: &ReceiptTime, location: Location, random: u64) -> Sealed {
+/// Seals an event that will be stored at `location`. `random` provides its salt, and the random bits of an id that the
+/// server assigns.
+pub fn seal(
+    draft: Draft,
+    head: &mut Head,
+    receipt_time: &ReceiptTime,
+    location: Location,
+    random: &mut StdRng,
+) -> Sealed {
+    let mut salt = [0; 16];
+    random.fill_bytes(&mut salt);
     let stamp = Stamp {
         received_at: receipt_time.text,
         id_ms: receipt_time.id_ms,
         first_of_ms: receipt_time.first_of_ms,
         position: location.position,
-        random,
+        random: random.next_u64(),
+        salt,
         sequence: head.agent.sequence.next(),
     };
     let mut record = draft.stamp(&stamp);
@@ -51,6 +63,7 @@ mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
+    use rand::SeedableRng;
 
     use super::*;
     use crate::ledger::format::keys::ShardId;
@@ -69,12 +82,13 @@ mod tests {
             events in prop::collection::vec((0..9usize, 0..300usize), 0..120),
         ) {
             let receipt_time = ReceiptTime { text: *b"2026-02-17T10:30:00.500Z", ms: 1, id_ms: 1, first_of_ms: Position(0) };
+            let mut random = StdRng::seed_from_u64(7);
             let mut heads: HashMap<usize, Head> = HashMap::new();
             let mut chains: HashMap<usize, (u64, Hash)> = HashMap::new();
             for (position, &(agent, len)) in events.iter().enumerate() {
                 let head = heads.entry(agent).or_insert_with(|| Head::new(agent.to_string().into()));
                 let location = Location { shard: ShardId(0), position: Position(position as u64) };
-                let sealed = seal(draft(agent, &"x".repeat(len)), head, &receipt_time, location, 7);
+                let sealed = seal(draft(agent, &"x".repeat(len)), head, &receipt_time, location, &mut random);
                 let record = sealed.record.as_ref();
                 let (sequence, hash) = chains.entry(agent).or_insert((0, Hash::GENESIS));
                 prop_assert_eq!(record.sequence(), Sequence(*sequence + 1));

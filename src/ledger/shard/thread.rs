@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rand::rngs::StdRng;
 use tokio::runtime::Handle;
 
 use super::batch::{self, CommitBatch, Disposition};
@@ -97,7 +98,7 @@ impl Shard {
     pub fn run(mut self, queue: &Receiver<Message>) -> Result<(), Fatal> {
         let max_heads = MAX_CACHED_HEADS / usize::from(self.shards.max(1));
         let mut heads = Heads::new(MIN_CACHED_HEADS, max_heads.max(MIN_CACHED_HEADS));
-        let mut random = fastrand::Rng::new();
+        let mut random: StdRng = rand::make_rng();
         let mut waiting = Vec::new();
         loop {
             let stopped = gather(queue, &mut waiting, self.space.is_failing());
@@ -127,12 +128,7 @@ impl Shard {
     }
 
     /// Seals, commits and answers the waiting events.
-    fn process(
-        &mut self,
-        waiting: &mut Vec<Submission>,
-        heads: &mut Heads,
-        random: &mut fastrand::Rng,
-    ) -> Result<(), Fatal> {
+    fn process(&mut self, waiting: &mut Vec<Submission>, heads: &mut Heads, random: &mut StdRng) -> Result<(), Fatal> {
         let now = Instant::now();
         let mut commit = self.begin_commit(waiting, Reading::take(&self.clock, now));
         self.dedup.begin(&self.store, batch::drafts(waiting))?;
@@ -196,7 +192,7 @@ impl Shard {
         mut draft: Draft,
         commit: &mut CommitBatch,
         heads: &mut Heads,
-        random: &mut fastrand::Rng,
+        random: &mut StdRng,
     ) -> Result<Disposition, Fatal> {
         match self.dedup.check(&self.store, &draft, commit.records.len()) {
             Ok(IdLookup::New) => {}
@@ -223,7 +219,7 @@ impl Shard {
         }
         let terms = draft.take_terms();
         let location = Location { shard: self.id, position: commit.tail.next };
-        let sealed = seal(draft, head, &commit.receipt_time, location, random.u64(..));
+        let sealed = seal(draft, head, &commit.receipt_time, location, random);
         commit.recent.push(agent, &head.agent.agent_id, head.agent.sequence, head.agent.hash, &terms);
         commit.finished_runs.extend(sealed.finished_run.map(|run| (agent, run)));
         commit.tail.next = location.position.next();

@@ -95,7 +95,7 @@ pub enum StoreError {
     },
     /// The directory contains no ledger.
     #[error(
-        "there is no ledger in {0}: has `cairn serve` run with this storage.data_dir? The packaged service needs --config /etc/cairn/cairn.yaml"
+        "there is no ledger in {0}: has `cairn serve` run with this storage.data_dir? The configuration of the packaged service is /etc/cairn/cairn.yaml"
     )]
     Missing(PathBuf),
     /// The directory is neither empty nor that of a ledger.

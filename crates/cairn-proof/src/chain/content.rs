@@ -1,13 +1,13 @@
 //! The content of an event: the fields that are hashed, in canonical form.
 //!
-//! Three values are not known when the content is written: the time of receipt, the id if the client sent none, and the
-//! timestamp if the client sent none. They are written as placeholders of fixed width. The shard fills them in place,
+//! Four values are not known when the content is written: the time of receipt, the salt, and the id and the timestamp if the
+//! client sent none. They are written as placeholders of fixed width. The shard fills them in place,
 //! so the bytes written here are those that are hashed, stored and answered.
 
 use uuid::Uuid;
 
 use super::error::EventError;
-use super::fields::{ACTION_STATUSES, ACTION_TYPES, DEFAULT_ACTION_TYPE, Field, UUID_LEN};
+use super::fields::{ACTION_STATUSES, ACTION_TYPES, DEFAULT_ACTION_TYPE, Field, SALT_LEN, UUID_LEN};
 use super::json::Fault;
 use super::link::AgentKey;
 use super::slots::Slots;
@@ -29,6 +29,7 @@ pub struct Content<'r> {
     /// The value of `source` if the client sent none.
     source: &'static str,
     capture_method: &'static str,
+    has_salt: bool,
     canonical_len: usize,
 }
 
@@ -40,6 +41,8 @@ pub struct Placeholders {
     pub id: Option<usize>,
     /// [`time::LEN`] bytes.
     pub received_at: usize,
+    /// [`SALT_LEN`] bytes, if the event gets a salt.
+    pub salt: Option<usize>,
     /// [`time::LEN`] bytes, if the client sent no timestamp. The time of receipt is its default.
     pub timestamp: Option<usize>,
 }
@@ -127,7 +130,7 @@ impl<'r> Content<'r> {
         for (field, listed) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
             warnings.extend(value(field).and_then(|value| validate::unlisted_warning(field, value, listed)));
         }
-        let EventSource { source, capture_method, .. } = source;
+        let EventSource { source, capture_method, has_salt, .. } = source;
         let mut content = Content {
             values,
             slots,
@@ -137,6 +140,7 @@ impl<'r> Content<'r> {
             added_labels: 0,
             source,
             capture_method,
+            has_salt,
             canonical_len: 0,
         };
         content.canonical_len = content.measure();
@@ -162,6 +166,7 @@ impl<'r> Content<'r> {
             Field::CaptureMethod => Part::Text(self.capture_method),
             Field::Id => Part::Placeholder(UUID_LEN),
             Field::ReceivedAt | Field::Timestamp => Part::Placeholder(time::LEN),
+            Field::Salt if self.has_salt => Part::Placeholder(SALT_LEN),
             Field::SchemaVersion => Part::Text("1.0"),
             Field::Source => Part::Text(self.source),
             _ => Part::Nothing,
@@ -189,7 +194,7 @@ impl<'r> Content<'r> {
     /// Appends the canonical bytes to `out`, with ASCII zeros in the placeholders.
     pub fn write(&self, out: &mut Vec<u8>) -> Placeholders {
         let start = out.len();
-        let mut placeholders = Placeholders { id: None, received_at: 0, timestamp: None };
+        let mut placeholders = Placeholders { id: None, received_at: 0, salt: None, timestamp: None };
         let mut separator = b'{';
         for field in Field::ALL {
             let part = self.part(field);
@@ -206,6 +211,7 @@ impl<'r> Content<'r> {
                     let at = out.len() + 1 - start;
                     match field {
                         Field::Id => placeholders.id = Some(at),
+                        Field::Salt => placeholders.salt = Some(at),
                         Field::Timestamp => placeholders.timestamp = Some(at),
                         _ => placeholders.received_at = at,
                     }

@@ -18,6 +18,8 @@ pub enum Field {
     Labels,
     Metadata,
     ReceivedAt,
+    Redactions,
+    Salt,
     SchemaVersion,
     SessionId,
     Source,
@@ -48,7 +50,7 @@ pub enum FieldType {
 }
 
 /// By field: its name in JSON, and its key in canonical bytes.
-const NAMES: [(&str, &[u8]); 17] = [
+const NAMES: [(&str, &[u8]); 19] = [
     ("action_input", b"\"action_input\":"),
     ("action_name", b"\"action_name\":"),
     ("action_output", b"\"action_output\":"),
@@ -62,6 +64,8 @@ const NAMES: [(&str, &[u8]); 17] = [
     ("labels", b"\"labels\":"),
     ("metadata", b"\"metadata\":"),
     ("received_at", b"\"received_at\":"),
+    ("redactions", b"\"redactions\":"),
+    ("salt", b"\"salt\":"),
     ("schema_version", b"\"schema_version\":"),
     ("session_id", b"\"session_id\":"),
     ("source", b"\"source\":"),
@@ -70,7 +74,7 @@ const NAMES: [(&str, &[u8]); 17] = [
 
 impl Field {
     /// All fields of the content, in the order of the canonical bytes.
-    pub const ALL: [Field; 17] = [
+    pub const ALL: [Field; 19] = [
         Field::ActionInput,
         Field::ActionName,
         Field::ActionOutput,
@@ -84,6 +88,8 @@ impl Field {
         Field::Labels,
         Field::Metadata,
         Field::ReceivedAt,
+        Field::Redactions,
+        Field::Salt,
         Field::SchemaVersion,
         Field::SessionId,
         Field::Source,
@@ -116,6 +122,8 @@ impl Field {
             b"labels" => Field::Labels,
             b"metadata" => Field::Metadata,
             b"received_at" => Field::ReceivedAt,
+            b"redactions" => Field::Redactions,
+            b"salt" => Field::Salt,
             b"schema_version" => Field::SchemaVersion,
             b"session_id" => Field::SessionId,
             b"source" => Field::Source,
@@ -139,11 +147,16 @@ impl Field {
             Field::Id => FieldType::Uuid,
             Field::Labels => FieldType::Labels,
             Field::Metadata => FieldType::Object,
-            Field::CaptureMethod | Field::ReceivedAt | Field::SchemaVersion => FieldType::ServerSet,
+            Field::CaptureMethod | Field::ReceivedAt | Field::Redactions | Field::Salt | Field::SchemaVersion => {
+                FieldType::ServerSet
+            }
             Field::Timestamp => FieldType::Time,
         }
     }
 }
+
+/// The length of a salt, in bytes: 16 random bytes in base64url (RFC 4648, section 5) without padding.
+pub const SALT_LEN: usize = 22;
 
 /// The length of a UUID in its hyphenated form, in bytes.
 pub const UUID_LEN: usize = 36;

@@ -56,6 +56,7 @@ impl PackageCheck {
         if tree.is_some_and(|(size, _)| size > MAX_TREE_SIZE) {
             tree_error = Some("the tree has more than 2^56 leaves".to_owned());
         }
+        let reader = PackageEventReader::new(claims.is_first_version);
         PackageCheck {
             agent: AgentKey::of(&claims.filter.agent_id),
             chain_error: start_error(&claims),
@@ -65,7 +66,7 @@ impl PackageCheck {
             checkpoint,
             content_error: None,
             tree_error,
-            reader: PackageEventReader::default(),
+            reader,
             event_list: ListDigest::default(),
             proof_list: Comparison::default(),
             last_leaf_index: None,

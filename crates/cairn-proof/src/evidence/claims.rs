@@ -12,6 +12,8 @@ use crate::chain::{Hash, link, time};
 /// The members before `events`.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
+    /// Whether the package has version 1.0, whose events have neither `redactions` nor `salt`.
+    pub is_first_version: bool,
     pub exported_at: Option<String>,
     pub filter: Filter,
     pub merkle_root: Option<Hash>,

@@ -13,8 +13,13 @@ use super::json_stream::{JsonStream, StreamError};
 use super::verdict::Verdict;
 use crate::chain::time;
 
-/// The version of the format.
-pub const VERSION: &str = "1.0";
+/// The version of the format that is written.
+///
+/// Version 1.1 added the fields `redactions` and `salt` of events.
+pub const VERSION: &str = "1.1";
+
+/// The first version of the format, which is read as well.
+const FIRST_VERSION: &str = "1.0";
 
 /// The members of a package, in the order of the format.
 pub const MEMBERS: [&str; 11] = [
@@ -126,10 +131,11 @@ impl<R: Read, P: FnMut()> PackageReader<'_, R, P> {
         match name {
             "version" => {
                 let version: String = self.parse_value()?;
-                if version != VERSION {
-                    let why = format!("unsupported version {version:?}, expected {VERSION:?}");
+                if ![FIRST_VERSION, VERSION].contains(&version.as_str()) {
+                    let why = format!("unsupported version {version:?}, expected {FIRST_VERSION:?} or {VERSION:?}");
                     return Err(self.json.invalid(&why));
                 }
+                self.claims.is_first_version = version == FIRST_VERSION;
             }
             "exported_at" => {
                 let exported_at: Option<String> = self.parse_value()?;

@@ -2,6 +2,10 @@
 //!
 //! The rules are those of the layer `events` in `docs/verification.md`, "How a verifier checks a package".
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use crate::chain::fields::SALT_LEN;
 use crate::chain::json::{Parser, ParserScratch};
 use crate::chain::{AgentKey, Field, Hash, Link, Sequence, check_field, scan};
 
@@ -40,6 +44,8 @@ impl PackageEvent<'_> {
 /// Parses events. Its buffers are reused from event to event.
 #[derive(Default)]
 pub struct PackageEventReader {
+    /// Whether the events are those of a package of version 1.0.
+    is_first_version: bool,
     scratch: ParserScratch,
     /// The event with all members, in canonical form.
     event: Vec<u8>,
@@ -48,13 +54,18 @@ pub struct PackageEventReader {
 }
 
 impl PackageEventReader {
+    /// A reader of the events of a package, which may be one of version 1.0.
+    pub fn new(is_first_version: bool) -> PackageEventReader {
+        PackageEventReader { is_first_version, ..PackageEventReader::default() }
+    }
+
     /// Parses an event.
     ///
     /// # Errors
     /// When it has no canonical form, is not an object, or has no valid `hash`, `prev_hash` and `sequence`, or no `id`,
     /// `agent_id` and `received_at`.
     pub fn read(&mut self, text: &str) -> Result<PackageEvent<'_>, String> {
-        let PackageEventReader { scratch, event, canonical } = self;
+        let PackageEventReader { is_first_version, scratch, event, canonical } = self;
         event.clear();
         let mut parser = Parser::new(text, 0, scratch, usize::MAX);
         parser.value(event).and_then(|()| parser.end()).map_err(|error| error.to_string())?;
@@ -66,7 +77,9 @@ impl PackageEventReader {
         for (key, value) in scan::members(event) {
             match Field::from_name(key) {
                 Some(field) => {
-                    invalid = invalid.or_else(|| field_error(field, value));
+                    let is_later = *is_first_version && matches!(field, Field::Redactions | Field::Salt);
+                    let later = || is_later.then(|| format!("{}: version 1.0 does not have this field", field.name()));
+                    invalid = invalid.or_else(|| later().or_else(|| field_error(field, value)));
                     canonical.push(if canonical.is_empty() { b'{' } else { b',' });
                     canonical.push(b'"');
                     canonical.extend_from_slice(key);
@@ -111,10 +124,20 @@ fn field_error(field: Field, value: &[u8]) -> Option<String> {
     if field == Field::SchemaVersion && value != br#""1.0""# {
         return Some("schema_version: expected \"1.0\"".to_owned());
     }
+    if field == Field::Salt && !scan::text(value).is_some_and(|salt| is_salt(&salt)) {
+        return Some(format!("salt: expected {SALT_LEN} characters of base64url"));
+    }
+    if field == Field::Redactions && serde_json::from_slice::<BTreeMap<String, NonZeroU64>>(value).is_err() {
+        return Some("redactions: expected an object of numbers".to_owned());
+    }
     if field == Field::CaptureMethod && value.first() != Some(&b'"') {
         return Some("capture_method: expected a string".to_owned());
     }
     check_field(field, value).err().map(|error| error.to_string())
+}
+
+fn is_salt(text: &str) -> bool {
+    text.len() == SALT_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// Why a member is not one of those next to the content, if it is not.
@@ -159,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn only_events_of_later_versions_have_a_salt_and_redactions() {
+        let more = r#""redactions":{"email":2},"salt":"AAAAAAAAAAAAAAAAAAAA_-""#;
+        let text = format!("{{{HASHES},{NEEDED},{more}}}");
+        assert_eq!(PackageEventReader::new(false).read(&text).unwrap().invalid, None);
+        let invalid = PackageEventReader::new(true).read(&text).unwrap().invalid;
+        assert_eq!(invalid.as_deref(), Some("redactions: version 1.0 does not have this field"));
+    }
+
+    #[test]
     fn a_member_that_no_stored_event_has_is_reported_by_name() {
         let mut reader = PackageEventReader::default();
         for (more, named) in [
@@ -167,6 +199,10 @@ mod tests {
             (r#""duration_ms":"1""#, "duration_ms"),
             (r#""validation_warnings":[1]"#, "validation_warnings"),
             (r#""receipt":{}"#, "unknown field \"receipt\""),
+            (r#""salt":"short""#, "salt"),
+            (r#""salt":"AAAAAAAAAAAAAAAAAAAAA+""#, "salt"),
+            (r#""redactions":{"email":0}"#, "redactions"),
+            (r#""redactions":[]"#, "redactions"),
         ] {
             let text = format!("{{{HASHES},{NEEDED},{more}}}");
             let invalid = reader.read(&text).unwrap().invalid;

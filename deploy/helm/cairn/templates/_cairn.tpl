@@ -63,6 +63,30 @@ suffix.
 {{- include "cairn-lib.metadata" (dict "all" $all "name" $name "labels" .labels "annotations" .annotations) -}}
 {{- end -}}
 
+{{/*
+Refuses an upgrade that would give the StatefulSet another name, and so new, empty ledgers, or claims of another size, which
+Kubernetes refuses after Helm has changed the configuration already.
+*/}}
+{{- define "cairn.checkUpgrade" -}}
+{{- $name := include "cairn.fullname" . -}}
+{{- $cairn := dict "values" .Values -}}
+{{- if .Release.IsUpgrade -}}
+{{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) (eq (get .spec.selector.matchLabels "cairn") "standalone") -}}
+{{- if ne .metadata.name $name -}}
+{{- include "cairn-lib.refuse" (printf "nameOverride, fullnameOverride: the ledgers of this release belong to the StatefulSet %s, and %s would begin new, empty ones" .metadata.name $name) -}}
+{{- end -}}
+{{- $claim := (first .spec.volumeClaimTemplates).spec.resources.requests.storage -}}
+{{- $old := include "cairn-lib.sizeMi" (dict "values" (dict "storage" (dict "size" $claim))) | int -}}
+{{- if ne $old (include "cairn-lib.volumeMi" $cairn | int) -}}
+{{- include "cairn-lib.refuse" (printf "storage.size: Kubernetes cannot change the claims of a StatefulSet, which have %s: enlarge them, run kubectl delete statefulset %s --cascade=orphan, and upgrade again" $claim $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Refuses settings that cannot work. */}}
 {{- define "cairn.check" -}}
 {{- include "cairn-lib.check" (dict "root" . "values" .Values "standalone" true) -}}

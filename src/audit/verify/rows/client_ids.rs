@@ -25,8 +25,8 @@ pub struct IdsSnapshot<'s> {
     rows: Rows<'s>,
     /// The cursors of the shards; `None` for one that is damaged.
     cursors: Vec<Option<Position>>,
-    /// Whether the ledger has the former format, in which every event has its row and there are no cursors.
-    is_former: bool,
+    /// Whether the ledger has format 3, in which every event has its row and there are no cursors.
+    has_ids_in_commits: bool,
 }
 
 impl<'s> IdsSnapshot<'s> {
@@ -35,7 +35,7 @@ impl<'s> IdsSnapshot<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub fn take(store: &'s Store, shards: u16) -> Result<IdsSnapshot<'s>, StoreError> {
-        let is_former = Meta::read(store).ok().flatten().is_some_and(|meta| meta.is_former);
+        let has_ids_in_commits = Meta::read(store).ok().flatten().is_some_and(|meta| meta.has_ids_in_commits());
         let mut rows = store.scan(Family::ClientIds)?;
         let mut cursors = Vec::new();
         for shard in (0..shards).map(ShardId) {
@@ -43,11 +43,11 @@ impl<'s> IdsSnapshot<'s> {
             rows.seek(&key);
             cursors.push(match rows.row()?.filter(|(found, _)| *found == key) {
                 Some((_, value)) => id_cursor::decode(shard, value),
-                None if is_former => Some(Position(u64::MAX)),
+                None if has_ids_in_commits => Some(Position(u64::MAX)),
                 None => Some(Position(0)),
             });
         }
-        Ok(IdsSnapshot { store, rows, cursors, is_former })
+        Ok(IdsSnapshot { store, rows, cursors, has_ids_in_commits })
     }
 
     /// The position of the first event of each shard that has no row yet.
@@ -78,13 +78,13 @@ impl<'s> IdsSnapshot<'s> {
             }
             self.rows.next();
         }
-        let expected = if self.is_former || (cursors == 0 && sum == 0) { 0 } else { self.cursors.len() };
+        let expected = if self.has_ids_in_commits || (cursors == 0 && sum == 0) { 0 } else { self.cursors.len() };
         Ok((cursors == expected).then_some(sum))
     }
 
     /// Whether the cursor of a shard that ends at `end` is whole and not after the last event.
     fn is_cursor_possible(&self, cursor: Option<Position>, end: Option<Position>) -> bool {
-        cursor.is_some_and(|cursor| self.is_former || end.is_some_and(|end| cursor <= end))
+        cursor.is_some_and(|cursor| self.has_ids_in_commits || end.is_some_and(|end| cursor <= end))
     }
 
     /// Reports the rows that differ: compares each row with its event, and looks up the row of each event.
@@ -94,7 +94,7 @@ impl<'s> IdsSnapshot<'s> {
     pub fn report_faults(mut self, report: &mut Report<'_>) -> Result<(), StoreError> {
         let store = self.store;
         let is_beyond = self.report_unexpected(report)?;
-        let has_rows = !self.is_former && {
+        let has_rows = !self.has_ids_in_commits && {
             self.rows.seek_first();
             self.rows.row()?.is_some()
         };
@@ -121,7 +121,7 @@ impl<'s> IdsSnapshot<'s> {
         let is_cursor = |key: &[u8]| (0..shards).any(|shard| key == cursor_key(ShardId(shard)));
         self.rows.seek_first();
         while let Some((key, value)) = self.rows.row()? {
-            if !self.is_former && key.len() < 16 && is_cursor(key) {
+            if !self.has_ids_in_commits && key.len() < 16 && is_cursor(key) {
                 self.rows.next();
                 continue;
             }
