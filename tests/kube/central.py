@@ -124,7 +124,7 @@ _ADDED = {
     "extraContainers": [{
         "name": "second",
         "image": "docker.io/library/pause:lab",
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {"runAsUser": 10002, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }],
 }
 
