@@ -149,7 +149,7 @@ aarch64: setup-build setup-aarch64
 # seeds, and becomes a test.
 FUZZ_SECONDS ?= 60
 FUZZ ?= $(HOME)/.cache/cairn/fuzz
-FUZZ_TARGETS ?= canonical event otlp agnost package tlog
+FUZZ_TARGETS ?= canonical event otlp agnost package redact tlog
 fuzz: build
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument.sh cargo build --release --locked -p cairn-fuzz
 	sh fuzz/run.sh $(FUZZ_SECONDS) $(RELEASE)/cairn $(FUZZ) $(foreach target,$(FUZZ_TARGETS),$(RELEASE)/$(target))

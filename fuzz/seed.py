@@ -107,6 +107,7 @@ def package():
 for path in sorted((ROOT / "tests/vectors").glob("*.json")):
     for text in texts(json.loads(path.read_text())):
         seed("canonical", text)
+        seed("redact", text)
         seed("event", text)
 for kind, text in spans():
     seed("otlp", bytes([kind]) + text.encode())
@@ -119,3 +120,7 @@ for data in package():
     seed("package", data)
 for path in ("entries/000", "0/x001/x234/067", "2/000.p/17", "entries/x123/999.p/255", "63/000"):
     seed("tlog", path)
+for text in ("jane@example.com paid with 4111 1111 1111 1111", "Authorization: Bearer abc123def456", "+14155552671 from 192.168.1.1, ::1, 2001:db8::1",
+             "DE89370400440532013000 123-45-6789 046 454 286 AB123456C", "-----BEGIN PRIVATE KEY-----\nx", "AKIA" + 16 * "A", "ghp_" + 36 * "a",
+             json.dumps({"secret_access_key": 40 * "a", "a@b.org": [json.dumps({"c": "a@b.org"})]}), "sk-" + 20 * "a1", "eyJhbGciOiJub25lIn0.eyJ9.x"):
+    seed("redact", text)

@@ -12,7 +12,7 @@ const LIMIT: usize = 1 << 16;
 fuzz_target!(|text: &str| {
     assert!(event::skip(text, 0) <= text.len());
     let mut reader = EventReader::default();
-    let Ok((content, end)) = reader.read(text, 0, EventSource::HTTP_API, LIMIT) else { return };
+    let Ok((content, end)) = reader.read(text, 0, EventSource::HTTP_API.with_salt(true), LIMIT) else { return };
     assert!(text.is_char_boundary(end));
     let mut bytes = Vec::new();
     content.write(&mut bytes);
@@ -26,6 +26,7 @@ fuzz_target!(|text: &str| {
         first_of_ms: Position(0),
         position: Position(1),
         random: 7,
+        salt: [7; 16],
         sequence: Sequence(1),
     });
     record.seal(&Hash::GENESIS);

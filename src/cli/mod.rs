@@ -17,6 +17,7 @@ mod logging;
 mod manual;
 mod owner;
 mod progress;
+mod redact;
 mod relay;
 mod reload;
 mod repair;
@@ -50,6 +51,7 @@ pub fn run() -> Exit {
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(args.action),
         Command::Key(args) => key::run(&args.action),
+        Command::Redact(args) => redact::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Reload(args) => reload::run(&args),

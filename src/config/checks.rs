@@ -16,6 +16,9 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// and certificates that it names. Starts nothing.
 pub fn check(config: &Config, scope: Scope) -> Vec<InvalidSetting> {
     let mut checks = Checks::default();
+    if scope == Scope::Redaction {
+        return config.redaction.check();
+    }
     checks.extend(config.storage.check());
     checks.extend(config.log.tree().check());
     if scope == Scope::Ledger {
@@ -31,6 +34,7 @@ pub fn check(config: &Config, scope: Scope) -> Vec<InvalidSetting> {
     checks.require(parse_levels(level).is_some(), "log.level", "error, warn, info, debug or trace", level);
     check_addresses(config, &mut checks);
     checks.extend(config.ingest.check(&config.limits));
+    checks.extend(config.redaction.check());
     checks.extend(config.relay.check());
     checks.extend(auth::check(&config.auth));
     checks.extend(config.tls.check());

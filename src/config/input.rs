@@ -33,6 +33,8 @@ pub enum Scope {
     /// Only the settings that describe the ledger, `storage` and `log`. All others keep their defaults, whatever the
     /// sources say, so that who reads a ledger needs no access to the secrets of its server.
     Ledger,
+    /// Only the settings `redaction`, as above.
+    Redaction,
 }
 
 /// All errors that were found in a configuration, one message each.

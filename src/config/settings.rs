@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::AuthConfig;
 use crate::http::{Address, Addresses, HttpConfig, TlsConfig};
-use crate::ingest::{IngestConfig, LimitsConfig};
+use crate::ingest::{IngestConfig, LimitsConfig, RedactionConfig};
 use crate::ledger::LedgerConfig;
 use crate::ledger::shard::config::QueueConfig;
 use crate::ledger::store::StorageConfig;
@@ -46,6 +46,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Default labels, the Agnost API and OTLP.
     pub ingest: IngestConfig,
+    /// What is removed from events before they are stored.
+    pub redaction: RedactionConfig,
     /// The destinations of the relay.
     pub relay: RelayConfig,
     /// Shutdown.
@@ -138,6 +140,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             auth: AuthConfig::default(),
             ingest: IngestConfig::default(),
+            redaction: RedactionConfig::default(),
             relay: RelayConfig::default(),
             shutdown: ShutdownConfig {
                 grace: Duration::from_secs(20),
@@ -175,7 +178,7 @@ impl Config {
     ];
 
     /// The valid values of all settings, by stage.
-    pub const EXPECTED: [Expectations; 11] = [
+    pub const EXPECTED: [Expectations; 12] = [
         Config::OWN,
         TlsConfig::EXPECTED,
         HttpConfig::EXPECTED,
@@ -185,6 +188,7 @@ impl Config {
         LimitsConfig::EXPECTED,
         AuthConfig::EXPECTED,
         IngestConfig::EXPECTED,
+        RedactionConfig::EXPECTED,
         RelayConfig::EXPECTED,
         tlog::LogConfig::EXPECTED,
     ];

@@ -102,10 +102,12 @@ impl<P: Provider> Provider for Part<P> {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut data = self.0.data()?;
-        if let Scope::Ledger = self.1 {
-            data.values_mut()
-                .for_each(|settings| settings.retain(|section, _| LEDGER_SECTIONS.contains(&section.as_str())));
-        }
+        let sections = match self.1 {
+            Scope::Server => return Ok(data),
+            Scope::Ledger => &LEDGER_SECTIONS[..],
+            Scope::Redaction => &["redaction"],
+        };
+        data.values_mut().for_each(|settings| settings.retain(|section, _| sections.contains(&section.as_str())));
         Ok(data)
     }
 }

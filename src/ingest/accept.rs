@@ -1,5 +1,6 @@
 //! Shared by all wire formats: reading the body of a request, and turning refusals into errors of the API.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use axum::extract::Request;
@@ -13,9 +14,9 @@ use super::stage::Ingest;
 use crate::auth::Client;
 use crate::http::{ApiError, Reserved};
 use crate::ledger::shard::queue::Refusal;
-use cairn_proof::chain::EventError;
 use cairn_proof::chain::EventReader;
 use cairn_proof::chain::json::Fault;
+use cairn_proof::chain::{EventError, EventSource};
 
 thread_local! {
     /// Reusable buffers for reading events, one per thread.
@@ -96,6 +97,17 @@ pub fn invalid(error: &EventError) -> Refused {
             (ApiError::too_large(message), Reason::TooLarge)
         }
         Fault::Syntax | Fault::Content => (ApiError::bad_request(error.message.clone()), Reason::Invalid),
+    }
+}
+
+/// A refusal without secrets: its message may quote what was sent.
+pub fn redacted(ingest: &Ingest, (error, reason): Refused) -> Refused {
+    match error.message {
+        Cow::Owned(message) => {
+            let message = Cow::Owned(ingest.source(EventSource::HTTP_API).message(message));
+            (ApiError { message, ..error }, reason)
+        }
+        Cow::Borrowed(_) => (error, reason),
     }
 }
 

@@ -14,12 +14,11 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
+use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, redacted, text};
 use super::body;
 use super::config::AgnostConfig;
 use super::dispatch::{NotStored, Stored};
 use super::metrics::{Reason, RouteMetrics};
-use super::redact::redact;
 use super::stage::Ingest;
 use crate::auth::Client;
 use crate::http::{ApiError, json_response};
@@ -67,7 +66,7 @@ async fn handle(ingest: &Ingest, metrics: &RouteMetrics, kind: Kind, request: (C
             metrics.accepted.increment(u64::from(!stored.is_duplicate));
             answer(kind, &stored)
         }
-        Err(refused) => metrics.refuse(refused, 1),
+        Err(refused) => metrics.refuse(redacted(ingest, refused), 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response
@@ -120,15 +119,13 @@ pub fn draft(config: &AgnostConfig, is_session: bool, body: &str, limit: usize) 
     mapped.and_then(|mapped| mapped.draft(EventSource::AGNOST_API, limit)).map_err(|(error, _)| error)
 }
 
-/// The canonical form of a body, redacted.
+/// The canonical form of a body.
 fn canonical(sent: &str) -> Result<Vec<u8>, Refused> {
     let canonical = cairn_proof::chain::canonicalize(sent).map_err(|error| invalid(&EventError::from(error)))?;
     if canonical.first() != Some(&b'{') {
         return Err((ApiError::bad_request("expected an object"), Reason::Invalid));
     }
-    let mut redacted = Vec::with_capacity(canonical.len());
-    redact(&canonical, &mut redacted);
-    Ok(redacted)
+    Ok(canonical)
 }
 
 /// A request mapped to the JSON of an event that is not validated yet.
@@ -217,7 +214,7 @@ impl Mapped {
     /// The draft under a replacement id, because `taken`, the id that was sent, belongs to a different event.
     fn draft_with_replacement_id(&self, source: EventSource<'_>, limit: usize, taken: Uuid) -> Result<Draft, Refused> {
         // Without default labels, because a retry may reach a server with other labels.
-        let replacement = Uuid::new_v5(&taken, self.draft(EventSource::AGNOST_API, limit)?.canonical());
+        let replacement = Uuid::new_v5(&taken, self.draft(source.for_ids(), limit)?.canonical());
         let event = [&self.event[..self.id_offset], &closing(Some(replacement))].concat();
         let warning = format!("event_id: {taken} belongs to a different event that is already stored");
         read(source, limit, &event, Some(warning))

@@ -26,6 +26,7 @@ use axum::{Extension, Router};
 pub use config::{AgnostConfig, IngestConfig, LimitsConfig, MetricsExports, OtlpConfig, Select};
 pub use fast_path::IngestFastPath;
 pub use otlp::with_status as otlp_status;
+pub use redact::{RedactionConfig, Redactor};
 pub use request_memory::{RequestMemory, working_bytes};
 pub use stage::Ingest;
 

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
 
-use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, text};
+use super::accept::{READER, Refused, busy, event_limit, explain, invalid, receive, redacted, text};
 use super::body;
 use super::dispatch;
 use super::dispatch::{Answer, NotStored};
@@ -34,7 +34,7 @@ pub async fn event(ingest: Arc<Ingest>, client: Client, request: Request) -> Res
             metrics.accepted.increment(u64::from(!stored.is_duplicate));
             json_response(status, reserved.hold(stored.record.into_answer()))
         }
-        Err(refused) => metrics.refuse(refused, 1),
+        Err(refused) => metrics.refuse(redacted(&ingest, refused), 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response
@@ -78,7 +78,7 @@ pub async fn batch(ingest: Arc<Ingest>, client: Client, request: Request) -> Res
     let metrics = &ingest.batch_metrics;
     let response = match take_batch(&ingest, client, request).await {
         Ok(response) => response,
-        Err(refused) => metrics.refuse(refused, 1),
+        Err(refused) => metrics.refuse(redacted(&ingest, refused), 1),
     };
     metrics.answered(response.status(), started.elapsed());
     response

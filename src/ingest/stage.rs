@@ -9,10 +9,12 @@ use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
 use super::dispatch::Dispatch;
 use super::metrics::{self, DiscardedMetrics, RouteMetrics};
 use super::otlp::{Mapping, mapping};
+use super::redact::{RedactionConfig, Redactor};
 use super::request_memory::RequestMemory;
 use crate::auth::RateLimiter;
 use crate::ledger::Ledger;
 use crate::ledger::shard::config::QueueConfig;
+use crate::text::settings::InvalidSetting;
 use cairn_proof::chain::{DefaultLabels, EventSource};
 
 /// The ingest stage: the state that its calls share.
@@ -21,6 +23,8 @@ pub struct Ingest {
     pub(super) limits: ArcSwap<LimitsConfig>,
     pub(super) rates: RateLimiter,
     pub(super) labels: Arc<DefaultLabels>,
+    /// For requests of the Agnost SDKs, and for all others.
+    pub(super) redactors: [Redactor; 2],
     pub(super) dispatch: Dispatch,
     pub(super) memory: Arc<RequestMemory>,
     pub(super) events_metrics: RouteMetrics,
@@ -38,8 +42,18 @@ pub struct Ingest {
 
 impl Ingest {
     /// Creates the stage and registers its metrics with the current recorder.
-    pub fn new(ledger: Arc<Ledger>, config: IngestConfig, limits: LimitsConfig, queue: &QueueConfig) -> Arc<Ingest> {
-        Arc::new(Ingest {
+    ///
+    /// # Errors
+    /// When a rule of the redaction is invalid.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        config: IngestConfig,
+        redaction: &RedactionConfig,
+        limits: LimitsConfig,
+        queue: &QueueConfig,
+    ) -> Result<Arc<Ingest>, InvalidSetting> {
+        Ok(Arc::new(Ingest {
+            redactors: [Redactor::for_agnost(redaction)?, Redactor::new(redaction)?],
             labels: Arc::clone(ledger.default_labels()),
             dispatch: Dispatch::new(&ledger, queue.max_wait),
             memory: Arc::new(RequestMemory::new(limits.inflight_bytes.as_u64(), queue.max_wait)),
@@ -57,12 +71,14 @@ impl Ingest {
             ledger,
             rates: RateLimiter::new(limits.events_per_second),
             limits: ArcSwap::from_pointee(limits),
-        })
+        }))
     }
 
-    /// What the server adds to the events of an API.
+    /// What the server adds to the events of an API, and removes from them.
     pub(super) fn source(&self, api: EventSource<'static>) -> EventSource<'_> {
-        api.with_labels(&self.labels).with_salt(self.ledger.config().salt)
+        let [agnost, others] = &self.redactors;
+        let redactor = if api.source == EventSource::AGNOST_API.source { agnost } else { others };
+        api.with_labels(&self.labels).with_salt(self.ledger.config().salt).with_redactor(redactor)
     }
 
     /// The memory of all requests.

@@ -6,6 +6,7 @@ use crate::auth::KeyError;
 use crate::http::{Address, TlsError};
 use crate::ledger::store::StoreError;
 use crate::relay::RelayError;
+use crate::text::settings::InvalidSetting;
 
 /// Why a server did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum ServeError {
     /// The relay cannot start.
     #[error(transparent)]
     Relay(#[from] RelayError),
+    /// A setting that was valid when the configuration was checked no longer is: a file was changed.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
     /// The metrics recorder cannot be created.
     #[error("the metrics recorder cannot be created: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),

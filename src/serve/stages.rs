@@ -64,7 +64,8 @@ impl Stages {
             LedgerHooks { commit: commit(Arc::clone(&store)), clock, on_failure, labels, config: config.ledger };
         let (ledger, threads) = Ledger::start(store, hooks, config.shards, &config.storage, &config.queue)?;
         let ledger = Arc::new(ledger);
-        let ingest = Ingest::new(Arc::clone(&ledger), config.ingest.clone(), config.limits, &config.queue);
+        let ingest =
+            Ingest::new(Arc::clone(&ledger), config.ingest.clone(), &config.redaction, config.limits, &config.queue)?;
         let relay = Relay::start(&config.relay, Arc::clone(&ledger), Arc::clone(&readers))?;
         let (log, log_thread) = Log::start(&config.log.tree(), &config.storage.data_dir, Arc::clone(&ledger))?;
         let audit = Audit::new(Arc::clone(&ledger), Arc::clone(&log), Arc::clone(&readers));

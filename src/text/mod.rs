@@ -1,6 +1,7 @@
 //! Text that people write or read: settings, units, suggestions, and untrusted text.
 
 mod did_you_mean;
+pub mod glob;
 pub mod settings;
 pub mod units;
 

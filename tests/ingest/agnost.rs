@@ -63,7 +63,7 @@ async fn requests_are_stored_as_the_mapping_describes() {
         json!({"agent_id": "agnost", "session_id": "conv_abc", "source": "agnost", "capture_method": "agnost-api",
                "schema_version": "1.0", "action_type": "TOOL_CALL", "action_name": "weather",
                "action_input": "{\"city\": \"Rome\"}", "action_output": "no", "action_status": "error",
-               "duration_ms": 1500, "timestamp": "2026-02-17T10:30:00.250Z",
+               "duration_ms": 1500, "timestamp": "2026-02-17T10:30:00.250Z", "redactions": {"key": 2},
                "metadata": {"org_id": ORG, "agnost": {
                    "primitive_type": "tool", "checkpoints": [{"a": [1.5, null]}],
                    "metadata": {"temperature": "0.7", "x-api-key": "[REDACTED:x-api-key]",

@@ -10,5 +10,6 @@ pub mod otlp_attacks;
 mod otlp_captures;
 mod otlp_kept;
 pub mod otlp_spans;
+mod redaction;
 mod salt;
 pub mod smuggling;

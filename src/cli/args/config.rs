@@ -40,6 +40,14 @@ impl FileArgs {
         config::load(self.path(), &Flags::default(), Scope::Server).map_err(Failure::usage)
     }
 
+    /// Loads and checks the settings `redaction`. Other settings, and the secrets that they name, are not read.
+    ///
+    /// # Errors
+    /// When they are invalid: a usage error.
+    pub fn load_redaction(&self) -> Result<Loaded, Failure> {
+        config::load(self.path(), &Flags::default(), Scope::Redaction).map_err(Failure::usage)
+    }
+
     /// The file. An empty variable is none.
     fn path(&self) -> Option<&Path> {
         self.config.as_deref().filter(|path| !path.as_os_str().is_empty())

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 pub use backup::{BackupArgs, RestoreArgs};
-pub use config::{ConfigArgs, ConnectArgs, LedgerArgs};
+pub use config::{ConfigArgs, ConnectArgs, FileArgs, LedgerArgs};
 pub use server::*;
 
 /// Makes what AI agents did provable.
@@ -83,6 +83,11 @@ pub enum Command {
     DeadLetter(DeadLetterCommand),
     /// Manage the keys of the log
     Key(KeyCommand),
+    /// Show what the redaction of a configuration makes of events, and store nothing
+    #[command(after_help = "Examples:\n  cairn redact --test events.jsonl --config /etc/cairn/cairn.yaml\n  \
+                            cairn events --last 1000 --json | cairn redact --test -\n\nThe file has one event, an array of \
+                            events, one on each line, or any text.")]
+    Redact(RedactArgs),
     /// Check whether the server runs, for the health check of a container
     #[command(after_help = "Examples:\n  cairn health --config /etc/cairn/cairn.yaml\n  cairn health --ready\n\nExit \
                             status: 0 if it runs (with --ready: if it is ready), 3 otherwise.")]
@@ -310,6 +315,15 @@ pub enum KeyAction {
                             and log.checkpoint.old-..."
     )]
     NewLog(LedgerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RedactArgs {
+    /// The file with events or a text; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub test: PathBuf,
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ use super::request::{Item, Items, Signal};
 use super::value::Fault;
 use crate::auth::Client;
 use crate::http::{ApiError, Reserved};
-use crate::ingest::accept::{Refused, busy, event_limit, explain, receive_any};
+use crate::ingest::accept::{Refused, busy, event_limit, explain, receive_any, redacted};
 use crate::ingest::body;
 use crate::ingest::config::MetricsExports;
 use crate::ingest::dispatch::NotStored;
@@ -109,7 +109,7 @@ async fn handle(ingest: &Ingest, metrics: &RouteMetrics, signal: Signal, request
             }
             answer::success(encoding, signal, &remarks)
         }
-        Err(refused) => metrics.refuse(refused, open_items as u64),
+        Err(refused) => metrics.refuse(redacted(ingest, refused), open_items as u64),
     };
     metrics.answered(response.status(), started.elapsed());
     response
@@ -281,7 +281,8 @@ impl<'a> Export<'a> {
             },
             1,
         );
-        self.remarks.reject(index, &fault.to_string());
+        let message = self.ingest.source(EventSource::OTLP).message(fault.to_string());
+        self.remarks.reject(index, &message);
     }
 
     /// Stores a part. Items whose ids belong to different events are stored under replacement ids.

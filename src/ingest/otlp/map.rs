@@ -292,6 +292,7 @@ impl<'a> Mapper<'a> {
         if shared.len() > limits.event {
             return Err(too_long());
         }
+        let source = self.source;
         let (facts, json, warnings) = (&mut self.facts, &mut self.json, &mut self.warnings);
         facts.clear();
         json.clear();
@@ -320,7 +321,7 @@ impl<'a> Mapper<'a> {
                 span.warn_of_ids(&key, warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
                 span.write(json, facts, &mut context, agent, &mut self.labels, &mut self.scratch)?;
-                keep_short(json, limits.event, warnings);
+                finish(json, source, limits.event, warnings);
                 Ok(Written::Span(key.event_id()))
             }
             Signal::Logs => {
@@ -328,7 +329,7 @@ impl<'a> Mapper<'a> {
                 record.warn_of_ids(warnings);
                 let agent = take_agent(facts, &mut context, json, warnings);
                 record.write(json, facts, &mut context, agent, &mut self.labels, &mut self.scratch)?;
-                keep_short(json, limits.event, warnings);
+                finish(json, source, limits.event, warnings);
                 let span = record.span().map(|span| span.event_id());
                 Ok(Written::Record { is_timed: record.is_timed(), span })
             }
@@ -387,8 +388,10 @@ fn take_agent<'a>(
     agent
 }
 
-/// Replaces the largest values of an event that would be too long, with a warning.
-fn keep_short(json: &mut Json, limit: usize, warnings: &mut Vec<String>) {
+/// Removes secrets, also from warnings, and replaces the largest values of an event that would be too long, with a warning.
+fn finish(json: &mut Json, source: EventSource<'_>, limit: usize, warnings: &mut Vec<String>) {
+    json.redact(source);
+    warnings.iter_mut().for_each(|warning| *warning = source.message(std::mem::take(warning)));
     let omitted = json.omitted + if json.bytes.len() + limit / 16 > limit { shorten(json, limit) } else { 0 };
     if omitted > 0 {
         let message = "were longer than an event can hold (limits.event_bytes), and are replaced by length and SHA-256";

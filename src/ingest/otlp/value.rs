@@ -11,7 +11,7 @@ use super::ids::Id;
 use super::wire::{Field, Fields, text};
 use cairn_proof::chain::json::{MAX_DEPTH, Parser, ParserScratch};
 use cairn_proof::chain::string::{compare_keys, write_string};
-use cairn_proof::chain::{Field as EventField, Slot, Slots};
+use cairn_proof::chain::{EventSource, Field as EventField, Slot, Slots};
 use cairn_proof::hex;
 
 /// Why a request, or an item of it, is refused.
@@ -148,6 +148,23 @@ impl Json {
     pub fn fields(&mut self) -> Slots {
         self.end_field();
         self.slots
+    }
+
+    /// Removes secrets from what was written.
+    pub fn redact(&mut self, source: EventSource<'_>) {
+        self.end_field();
+        let written = self.bytes.len();
+        source.redact(&mut self.bytes, &mut self.slots);
+        if self.bytes.len() == written {
+            return;
+        }
+        // The length of what is written decides what an event is shortened to, so replaced values may not remain.
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for slot in self.slots.iter_mut().flatten() {
+            bytes.extend_from_slice(&self.bytes[slot.start..slot.end]);
+            *slot = Slot { start: bytes.len() - (slot.end - slot.start), end: bytes.len() };
+        }
+        self.bytes = bytes;
     }
 
     fn end_field(&mut self) {

@@ -41,6 +41,17 @@ impl EventReader {
         source: EventSource<'_>,
         limit: usize,
     ) -> Result<(Content<'_>, usize), EventError> {
+        let read = self.read_event(text, at, source, limit);
+        read.map_err(|error| EventError { message: source.message(error.message), ..error })
+    }
+
+    fn read_event(
+        &mut self,
+        text: &str,
+        at: usize,
+        source: EventSource<'_>,
+        limit: usize,
+    ) -> Result<(Content<'_>, usize), EventError> {
         self.values.clear();
         self.slots = Slots::default();
         self.unknown.clear();
@@ -61,6 +72,10 @@ impl EventReader {
         fields.read(&mut parser)?;
         let end = parser.position();
         self.store_unknown(limit)?;
+        source.redact(&mut self.values, &mut self.slots);
+        for warning in &mut self.warnings {
+            *warning = source.message(std::mem::take(warning));
+        }
         let added_labels = source.add_labels(&mut self.values, &mut self.slots);
         let mut content =
             Content::of(&self.values, self.slots, &mut self.warnings, source, limit, &mut self.last_values)?;

@@ -45,6 +45,6 @@ pub use json::canonicalize;
 pub use labels::{DEFAULT_LABELS_MAX, DefaultLabels};
 pub use link::{AgentKey, AgentMap, Hash, Sequence};
 pub use slots::{Slot, Slots};
-pub use source::EventSource;
+pub use source::{EventSource, Redact};
 pub use validate::{field as check_field, is_agent_id};
 pub use walk::{Break, BreakKind, Link, Walk};

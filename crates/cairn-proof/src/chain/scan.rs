@@ -117,6 +117,16 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
+/// Iterates over the elements of the canonical array `bytes`.
+pub fn elements(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes.strip_prefix(b"[").unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (element, after) = rest.split_at(value_len(rest)?);
+        rest = after.strip_prefix(b",").unwrap_or_default();
+        Some(element)
+    })
+}
+
 /// Returns the value of the member `key` of the canonical object `bytes`.
 pub fn member<'a>(bytes: &'a [u8], key: &str) -> Option<&'a [u8]> {
     members(bytes).find_map(|(name, value)| (name == key.as_bytes()).then_some(value))

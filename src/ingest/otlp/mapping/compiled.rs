@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::glob::Glob;
 use super::row::{Gives, Records, Row, Source, Target, Test, When};
 use crate::ingest::otlp::request::Signal;
+use crate::text::glob::Glob;
 
 /// The number of an attribute that a row names.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::compiled::{CompiledRow, Condition, From, Gift, Guard, Mapping};
-use super::glob::Glob;
 use super::row::{Records, Source, Target, Test};
+use crate::text::glob::Glob;
 use crate::text::settings::Checks;
 
 /// A row of `ingest.otlp.mapping`. `docs/otlp.md`, section "Your own rows", describes it.

@@ -11,7 +11,6 @@ pub mod compiled;
 mod content;
 pub mod custom;
 pub mod document;
-pub mod glob;
 mod identity;
 mod outcome;
 pub mod row;
