@@ -56,7 +56,7 @@ impl Pattern {
             _ => ("", self.regex),
         };
         let rest = rest.replace(r"\b", r"(?-u:\b)").replace(r"\d", "[0-9]");
-        let has_group = rest.replace("(?", "").contains('(');
+        let has_group = compile(&rest).is_ok_and(|regex| regex.captures_len() > 1);
         if has_group { format!("{before}{rest}") } else { format!("{before}({rest})") }
     }
 }
