@@ -52,8 +52,9 @@ impl Ingest {
         limits: LimitsConfig,
         queue: &QueueConfig,
     ) -> Result<Arc<Ingest>, InvalidSetting> {
+        let redactor = Redactor::new(redaction)?;
         Ok(Arc::new(Ingest {
-            redactors: [Redactor::for_agnost(redaction)?, Redactor::new(redaction)?],
+            redactors: [redactor.for_agnost(), redactor],
             labels: Arc::clone(ledger.default_labels()),
             dispatch: Dispatch::new(&ledger, queue.max_wait),
             memory: Arc::new(RequestMemory::new(limits.inflight_bytes.as_u64(), queue.max_wait)),

@@ -19,6 +19,7 @@ mod tests;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::metrics::{Counter, counter, describe_counter};
 use cairn_proof::chain::string::write_string;
@@ -30,6 +31,7 @@ use patterns::KEY_RULE;
 use rules::{Fields, Rules};
 use walk::{Outcome, Walk};
 
+use crate::text::glob::Glob;
 use crate::text::settings::InvalidSetting;
 
 /// The members whose value is redacted in requests of the Agnost SDKs, one of which sends every HTTP header of its caller in its
@@ -48,7 +50,9 @@ const EXAMINED: [(Field, RedactedField); 6] = [
 
 /// Redacts the events of an API.
 pub struct Redactor {
-    rules: Rules,
+    rules: Arc<Rules>,
+    /// Members whose value is replaced, by name.
+    keys: Vec<Glob>,
     /// A counter for each rule, and one for members by name.
     counters: Vec<Counter>,
 }
@@ -65,23 +69,27 @@ impl Redactor {
     /// # Errors
     /// When a rule is invalid, or the key of the action `hash` cannot be read.
     pub fn new(config: &RedactionConfig) -> Result<Redactor, InvalidSetting> {
-        Redactor::with_keys(config, &[])
-    }
-
-    /// As [`Redactor::new`], for requests of the Agnost SDKs.
-    ///
-    /// # Errors
-    /// As for [`Redactor::new`].
-    pub fn for_agnost(config: &RedactionConfig) -> Result<Redactor, InvalidSetting> {
-        Redactor::with_keys(config, &AGNOST_KEYS)
-    }
-
-    fn with_keys(config: &RedactionConfig, keys: &[&str]) -> Result<Redactor, InvalidSetting> {
         describe_counter!("cairn_redactions_total", "Values that were redacted in events that arrived, by rule.");
-        let rules = Rules::new(config, keys)?;
+        let rules = Arc::new(Rules::new(config)?);
         let names = rules.rules.iter().map(|rule| rule.name.to_string()).chain([KEY_RULE.to_owned()]);
         let counters = names.map(|name| counter!("cairn_redactions_total", "rule" => name)).collect();
-        Ok(Redactor { rules, counters })
+        Ok(Redactor { rules, keys: config.keys.iter().map(|key| Glob::new(key)).collect(), counters })
+    }
+
+    /// The same rules for requests of the Agnost SDKs.
+    #[must_use]
+    pub fn for_agnost(&self) -> Redactor {
+        let keys = self.keys.iter().cloned().chain(AGNOST_KEYS.map(Glob::new)).collect();
+        Redactor { rules: Arc::clone(&self.rules), keys, counters: self.counters.clone() }
+    }
+
+    /// Whether canonical values may contain a match. Almost all events are done after this.
+    fn may_match(&self, canonical: &[u8]) -> bool {
+        !self.keys.is_empty() || !self.rules.rules.is_empty() && self.rules.may_match(canonical)
+    }
+
+    fn walk<'r>(&'r self, field: Fields, counts: &'r mut [u64]) -> Walk<'r> {
+        Walk { rules: &self.rules, keys: &self.keys, field, counts, nested: 0 }
     }
 
     /// Redacts one field, and adds how often each rule matched to `counts`. Returns where the new value is in `values`, and `None` if
@@ -89,7 +97,7 @@ impl Redactor {
     fn field(&self, field: RedactedField, slot: Slot, values: &mut Vec<u8>, counts: &mut [u64]) -> Option<Slot> {
         let value = &values[slot.start..slot.end];
         let mut out = Vec::with_capacity(value.len());
-        let mut walk = Walk { rules: &self.rules, field: Fields::of(field), counts, nested: 0 };
+        let mut walk = self.walk(Fields::of(field), counts);
         match walk.value(value, None, &mut out) {
             Outcome::Same => Some(slot),
             Outcome::Dropped => None,
@@ -107,7 +115,7 @@ impl Redactor {
         let mut quoted = Vec::with_capacity(text.len() + 2);
         write_string(text, &mut quoted);
         let mut out = Vec::with_capacity(quoted.len());
-        let mut walk = Walk { rules: &self.rules, field: Fields::ALL, counts: &mut counts, nested: 0 };
+        let mut walk = self.walk(Fields::ALL, &mut counts);
         let text = match walk.value(&quoted, None, &mut out) {
             Outcome::Same => text.to_owned(),
             Outcome::Changed => scan::text(&out).unwrap_or_default().into_owned(),
@@ -130,7 +138,7 @@ impl Redactor {
             };
             let mut redacted = Vec::new();
             let outcome = examined.map(|examined| {
-                let mut walk = Walk { rules: &self.rules, field: Fields::of(examined), counts: &mut counts, nested: 0 };
+                let mut walk = self.walk(Fields::of(examined), &mut counts);
                 if field.is_none() {
                     return walk.value(&member, None, &mut redacted);
                 }
@@ -167,7 +175,7 @@ impl Redact for Redactor {
     }
 
     fn redact(&self, values: &mut Vec<u8>, slots: &mut Slots) {
-        if self.rules.is_empty() || !self.rules.may_match(values) {
+        if !self.may_match(values) {
             return;
         }
         let mut counts = vec![0; self.rules.rules.len() + 1];

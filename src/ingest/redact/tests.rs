@@ -171,7 +171,7 @@ fn invalid_rules_are_refused_with_the_reason() {
 #[test]
 fn members_of_agnost_requests_are_redacted_by_name_whatever_is_configured() {
     let redactor =
-        Redactor::for_agnost(&RedactionConfig { presets: Vec::new(), ..RedactionConfig::default() }).unwrap();
+        Redactor::new(&RedactionConfig { presets: Vec::new(), ..RedactionConfig::default() }).unwrap().for_agnost();
     let metadata = json!({
         "X-Api-Key": "k", "a": [{"access_token": {"b": 1}}, [], "token", 1.5, [[]]], "client_secret": 3, "max_tokens": 5,
         "Authorization": "Bearer x", "cookie": "c", "db_password_hash": "p", "nothing_token": null,

@@ -7,6 +7,7 @@ use cairn_proof::chain::{canonicalize, scan};
 
 use super::config::Action;
 use super::rules::{Fields, Found, Rules};
+use crate::text::glob::Glob;
 
 /// How deep JSON in strings of JSON is read. What is deeper is examined as text.
 const MAX_NESTED_JSON: u32 = 8;
@@ -34,6 +35,8 @@ enum Text {
 /// The redaction of one field.
 pub struct Walk<'r> {
     pub rules: &'r Rules,
+    /// Members whose value is replaced, by name.
+    pub keys: &'r [Glob],
     /// The field.
     pub field: Fields,
     /// How often each rule matched, and after them the names of members.
@@ -115,7 +118,7 @@ impl Walk<'_> {
         for (key, member) in scan::members(value) {
             let key = std::str::from_utf8(key).ok().and_then(scan::unescape).unwrap_or_default();
             let mut written = Vec::new();
-            if self.rules.is_key(&key) && member != b"null" {
+            if self.keys.iter().any(|name| name.matches(&key)) && member != b"null" {
                 write_string(&format!("[REDACTED:{key}]"), &mut written);
                 *self.counts.last_mut().unwrap_or(&mut 0) += 1;
                 outcome = Outcome::Changed;
