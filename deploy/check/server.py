@@ -108,13 +108,16 @@ def refuse_an_invalid_configuration(_, server, __):
 
 
 def _reload_with_credentials(server):
-    """Keys that systemd passes to the service can be read by a reload as well."""
+    """With keys that systemd passes to the service, the documented command reloads other settings."""
     valid, credentials = server.run("cat", CONFIG), "/run/credentials/cairn.service/api-keys"
     server.write("/etc/cairn/api-keys", "a-key-of-the-check-1234\n")
     server.write("/etc/systemd/system/cairn.service.d/keys.conf", "[Service]\nLoadCredential=api-keys:/etc/cairn/api-keys\n")
     server.write(CONFIG, valid + f"auth: {{api_keys_file: {credentials}}}\n")
     server.shell("chmod 600 /etc/cairn/api-keys; systemctl daemon-reload; systemctl restart cairn")
-    server.run("systemctl", "reload", "cairn")
+    server.write(CONFIG, valid + f"auth: {{api_keys_file: {credentials}}}\nlimits: {{events_per_second: 3000}}\n")
+    before = server.journal().count("configuration reloaded")
+    server.run("cairn", "reload")
+    eventually("a reload with credentials", lambda: server.journal().count("configuration reloaded") > before)
     server.write(CONFIG, valid)
     server.shell("rm -r /etc/systemd/system/cairn.service.d; systemctl daemon-reload; systemctl restart cairn")
 
