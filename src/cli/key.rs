@@ -1,5 +1,7 @@
 //! `cairn key`: prints and changes the keys of the log. `docs/verification.md` describes the rotation of keys.
 
+use std::path::Path;
+
 use cairn_proof::tree::checkpoint;
 
 use super::args::KeyAction;
@@ -38,27 +40,23 @@ pub fn run(action: &KeyAction) -> CommandResult {
     print(opened.name_paths(&text), Exit::Success)
 }
 
+fn missing(path: &Path) -> String {
+    format!(
+        "log.key_file: {} does not exist; the first start of the server creates it (the configuration of the packaged \
+         service is /etc/cairn/cairn.yaml)",
+        path.display()
+    )
+}
+
 fn show(config: &Config) -> Result<String, Failure> {
     let path = config.log.tree().key_path(&config.storage.data_dir);
-    let missing = || {
-        format!(
-            "log.key_file: {} does not exist; the first start of the server creates it (the configuration of the packaged service is /etc/cairn/cairn.yaml)",
-            path.display()
-        )
-    };
-    let keys = Keys::read_any(&path)?.ok_or_else(missing)?;
+    let keys = Keys::read_any(&path)?.ok_or_else(|| missing(&path))?;
     Ok(keys.verifiers().iter().map(|key| format!("{key}\n")).collect())
 }
 
 fn rotate(config: &Config) -> Result<String, Failure> {
     let path = config.log.tree().key_path(&config.storage.data_dir);
-    let missing = || {
-        format!(
-            "log.key_file: {} does not exist; the first start of the server creates it (the configuration of the packaged service is /etc/cairn/cairn.yaml)",
-            path.display()
-        )
-    };
-    let key = Keys::read_any(&path)?.ok_or_else(missing)?.add(&path)?;
+    let key = Keys::read_any(&path)?.ok_or_else(|| missing(&path))?.add(&path)?;
     Ok(format!(
         "{key}\n\nThis is the new verifier key. Restart the server: from then on it also signs with this \
          key. Give it to auditors, and back the file up again.\n"

@@ -80,11 +80,13 @@ fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
     fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
-/// Removes the files of a directory that were not in it before. [`CURRENT`] is the first, so there is no database any more.
+/// Removes the files of a directory that were not in it before, except for keys and checkpoints that a new log has renamed.
+/// [`CURRENT`] is the first, so there is no database any more.
 fn remove_others(directory: &Path, before: &[OsString]) -> io::Result<()> {
     let mut names = names_in(directory)?;
     names.sort_by_key(|name| name != CURRENT);
-    names.into_iter().filter(|name| !before.contains(name)).try_for_each(|name| fs::remove_file(directory.join(name)))
+    let is_kept = |name: &OsString| before.contains(name) || name.to_string_lossy().contains(".old-");
+    names.into_iter().filter(|name| !is_kept(name)).try_for_each(|name| fs::remove_file(directory.join(name)))
 }
 
 /// The files of a backup that are put in their places last.

@@ -171,7 +171,11 @@ impl Redact for Redactor {
         if self.rules.rules.is_empty() || !self.rules.may_match(message.as_bytes()) {
             return message;
         }
-        self.text(&message).0
+        match self.text(&message).0 {
+            // A rule that drops texts leaves nothing.
+            dropped if dropped.is_empty() => "the message quotes what a rule of the redaction drops".to_owned(),
+            redacted => redacted,
+        }
     }
 
     fn redact(&self, values: &mut Vec<u8>, slots: &mut Slots) {
