@@ -26,6 +26,7 @@ struct Args {
     state: Option<PathBuf>,
     checkpoint: Option<PathBuf>,
     agent_id: Option<String>,
+    recorder: bool,
     json: bool,
 }
 
@@ -73,7 +74,7 @@ fn run() -> Result<bool, Failure> {
     }
     let input = args.input.as_deref().ok_or_else(|| usage("a file or directory is missing"))?;
     match args.command.as_deref() {
-        Some("package") => verify_package(input, &keys, args.json),
+        Some("package") => verify_package(input, &keys, &args),
         Some("log") if keys.is_empty() => {
             Err(usage("--key is missing: a log cannot be verified without a trusted key"))
         }
@@ -109,6 +110,7 @@ fn parse() -> Result<Args, Failure> {
             Long("state") => args.state = Some(parser.value()?.into()),
             Long("checkpoint") => args.checkpoint = Some(parser.value()?.into()),
             Long("agent-id") => args.agent_id = Some(parser.value()?.string()?),
+            Long("recorder") => args.recorder = true,
             Long("json") => args.json = true,
             Value(value) if args.command.is_none() => args.command = Some(value.string()?),
             Value(value) if args.input.is_none() => args.input = Some(value.into()),
@@ -130,13 +132,14 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn verify_package(path: &Path, keys: &[String], json: bool) -> Result<bool, Failure> {
+fn verify_package(path: &Path, keys: &[String], args: &Args) -> Result<bool, Failure> {
     let file: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path).map_err(|error| io_failure(path, &error))?),
     };
     let verdict = evidence::verify(file, keys, || {}).map_err(|error| io_failure(path, &error))?;
-    print(&if json { verdict.to_json().to_string() } else { verdict.to_string() })?;
+    let verdict = if args.recorder { verdict.with_recorder() } else { verdict };
+    print(&if args.json { verdict.to_json().to_string() } else { verdict.to_string() })?;
     Ok(verdict.outcome() == Outcome::Valid)
 }
 

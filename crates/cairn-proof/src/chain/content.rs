@@ -11,7 +11,7 @@ use super::fields::{ACTION_STATUSES, ACTION_TYPES, DEFAULT_ACTION_TYPE, Field, S
 use super::json::Fault;
 use super::link::AgentKey;
 use super::slots::Slots;
-use super::source::EventSource;
+use super::source::{EventSource, RECORDER_PREFIX};
 use super::{string, time, validate};
 
 /// The content of one event, ready to be written as canonical bytes.
@@ -68,13 +68,20 @@ impl LastValues {
         Ok(())
     }
 
-    fn key_of(&mut self, id: &[u8]) -> Result<AgentKey, EventError> {
+    fn key_of(&mut self, id: &[u8], source: EventSource<'_>) -> Result<AgentKey, EventError> {
         if let Some(key) = self.key
             && self.id == id
         {
             return Ok(key);
         }
-        let key = AgentKey::of(&validate::agent_id(id)?);
+        let text = validate::agent_id(id)?;
+        if text.starts_with(RECORDER_PREFIX) && !source.is_recorder() {
+            return Err(EventError::content(format!(
+                "agent_id: ids that begin with {RECORDER_PREFIX} belong to the server's own events, found {:?}",
+                &*text
+            )));
+        }
+        let key = AgentKey::of(&text);
         self.id.clear();
         self.id.extend_from_slice(id);
         self.key = Some(key);
@@ -126,7 +133,7 @@ impl<'r> Content<'r> {
     ) -> Result<Content<'r>, EventError> {
         let value = |field: Field| slots[field as usize].map(|slot| &values[slot.start..slot.end]);
         let agent_id = value(Field::AgentId).ok_or_else(|| EventError::content("agent_id is required"))?;
-        let agent = last.key_of(agent_id)?;
+        let agent = last.key_of(agent_id, source)?;
         for (field, listed) in [(Field::ActionType, &ACTION_TYPES[..]), (Field::ActionStatus, &ACTION_STATUSES[..])] {
             warnings.extend(value(field).and_then(|value| validate::unlisted_warning(field, value, listed)));
         }

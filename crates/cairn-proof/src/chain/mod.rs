@@ -12,6 +12,7 @@
 //! | [`scan`], [`canonical`] | read canonical bytes, and check quickly whether bytes are canonical |
 //! | [`fields`], [`event`], [`content`], [`labels`], [`source`] | read an event that was received: [`EventReader`] |
 //! | [`link`], [`walk`] | hash an event, and verify a chain: [`Hash`], [`Walk`] |
+//! | [`stub`] | what remains of an erased event: [`Stub`] |
 //! | [`object`], [`time`] | write JSON objects and RFC 3339 times |
 
 pub mod canonical;
@@ -28,6 +29,7 @@ pub mod scan;
 pub mod slots;
 pub mod source;
 pub mod string;
+pub mod stub;
 pub mod time;
 mod validate;
 pub mod walk;
@@ -45,6 +47,7 @@ pub use json::canonicalize;
 pub use labels::{DEFAULT_LABELS_MAX, DefaultLabels};
 pub use link::{AgentKey, AgentMap, Hash, Sequence};
 pub use slots::{Slot, Slots};
-pub use source::{EventSource, Redact};
+pub use source::{EventSource, RECORDER_PREFIX, Redact};
+pub use stub::{ErasedBy, Stub};
 pub use validate::{field as check_field, is_agent_id};
 pub use walk::{Break, BreakKind, Link, Walk};

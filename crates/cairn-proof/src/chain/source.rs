@@ -5,6 +5,9 @@ use std::fmt;
 use super::labels::DefaultLabels;
 use super::slots::Slots;
 
+/// What the ids of recorders begin with: the agents whose events the server itself makes. `docs/recorder.md` describes them.
+pub const RECORDER_PREFIX: &str = "cairn/";
+
 /// Removes from an event what must not be stored, before it is hashed.
 pub trait Redact: fmt::Debug + Sync {
     /// Changes the fields of an event. `slots` are their places in `values`, which are canonical; new values are appended to it
@@ -40,6 +43,15 @@ impl<'l> EventSource<'l> {
     /// `POST /v1/traces` and `POST /v1/logs`.
     pub const OTLP: Self =
         EventSource { source: "otlp", capture_method: "otlp", labels: None, has_salt: false, redactor: None };
+
+    /// The server itself.
+    pub const RECORDER: Self =
+        EventSource { source: "cairn", capture_method: "recorder", labels: None, has_salt: false, redactor: None };
+
+    /// Whether the server itself is the source, so that the agent may be a recorder.
+    pub fn is_recorder(self) -> bool {
+        self.capture_method == EventSource::RECORDER.capture_method
+    }
 
     /// Adds default labels.
     pub fn with_labels(self, labels: &'l DefaultLabels) -> EventSource<'l> {

@@ -24,8 +24,16 @@ pub struct Link<'a> {
     pub prev_hash: Hash,
     /// The hash of the event.
     pub hash: Hash,
-    /// The canonical bytes of its content.
-    pub canonical: &'a [u8],
+    /// The canonical bytes of its content; `None` if the content was erased.
+    pub canonical: Option<&'a [u8]>,
+}
+
+impl Link<'_> {
+    /// The hash of the content and the previous hash. That of an erased event is the stated one: whether its erasure is recorded
+    /// is another check.
+    pub fn computed_hash(&self) -> Hash {
+        self.canonical.map_or(self.hash, |canonical| Hash::of_event(canonical, &self.prev_hash))
+    }
 }
 
 /// The first break of a chain. Its `Display` form is the message that `docs/verification.md` specifies.
@@ -53,6 +61,8 @@ pub enum BreakKind {
     NotAnEvent(String),
     /// The event is missing or cannot be read, for this reason. Only in a ledger.
     Unreadable(String),
+    /// The content is missing and no erasure of it is recorded, or it is there although its erasure is recorded.
+    Erasure(String),
     /// The chain does not end where the stored head states. Only in a ledger.
     WrongHead(String),
 }
@@ -68,6 +78,7 @@ impl fmt::Display for Break {
             BreakKind::HashMismatch => write!(f, "hash mismatch at sequence {sequence}"),
             BreakKind::NotAnEvent(why) => write!(f, "not an event at sequence {sequence}: {why}"),
             BreakKind::Unreadable(why) => write!(f, "unreadable at sequence {sequence}: {why}"),
+            BreakKind::Erasure(why) => write!(f, "wrong erasure at sequence {sequence}: {why}"),
             BreakKind::WrongHead(why) => write!(f, "wrong head at sequence {sequence}: {why}"),
         }
     }
@@ -95,13 +106,13 @@ impl Walk {
     /// # Errors
     /// When one of these rules fails: the first one, in this order. The walk is unchanged then, and ends there.
     pub fn step(&mut self, link: &Link<'_>, checker: &mut Checker) -> Result<(), Break> {
-        let fault = checker.check(link.canonical, link.agent).err();
-        self.step_checked(link, Hash::of_event(link.canonical, &link.prev_hash), fault.as_deref())
+        let fault = link.canonical.and_then(|canonical| checker.check(canonical, link.agent).err());
+        self.step_checked(link, link.computed_hash(), fault.as_deref())
     }
 
     /// Verifies the next event like [`Walk::step`], with results that were computed before, for example in parallel.
     ///
-    /// `hash` is the hash over `link.canonical` and `link.prev_hash`; `fault` is the error of [`Checker::check`].
+    /// `hash` is [`Link::computed_hash`]; `fault` is the error of [`Checker::check`].
     ///
     /// # Errors
     /// As for [`Walk::step`].
@@ -121,7 +132,7 @@ impl Walk {
     /// # Errors
     /// When one of these rules fails: the first one, in this order. The walk is unchanged then, and ends there.
     pub fn step_link(&mut self, link: &Link<'_>) -> Result<(), Break> {
-        self.step_hashed(link, Hash::of_event(link.canonical, &link.prev_hash))
+        self.step_hashed(link, link.computed_hash())
     }
 
     fn step_hashed(&mut self, link: &Link<'_>, hash: Hash) -> Result<(), Break> {
@@ -256,16 +267,19 @@ mod tests {
         let agent = AgentKey::of("a");
         let canonical: &[u8] = br#"{"action_type":"CUSTOM","agent_id":"a"}"#;
         let hash = Hash::of_event(canonical, &Hash::GENESIS);
-        let link = Link { agent, sequence: Sequence(1), prev_hash: Hash::GENESIS, hash, canonical };
+        let link = Link { agent, sequence: Sequence(1), prev_hash: Hash::GENESIS, hash, canonical: Some(canonical) };
         let other = Hash([7; 32]);
         let not_an_event = br#"{"agent_id": "a"}"#;
         let cases = [
             (Link { sequence: Sequence(2), ..link }, "sequence gap: expected 1, found 2"),
             (Link { prev_hash: other, hash: Hash::of_event(canonical, &other), ..link }, "broken link at sequence 1"),
             (Link { hash: other, ..link }, "hash mismatch at sequence 1"),
-            (Link { canonical: br#"{"action_type":"CUSTOM","agent_id":"b"}"#, ..link }, "hash mismatch at sequence 1"),
             (
-                Link { canonical: not_an_event, hash: Hash::of_event(not_an_event, &Hash::GENESIS), ..link },
+                Link { canonical: Some(br#"{"action_type":"CUSTOM","agent_id":"b"}"#), ..link },
+                "hash mismatch at sequence 1",
+            ),
+            (
+                Link { canonical: Some(not_an_event), hash: Hash::of_event(not_an_event, &Hash::GENESIS), ..link },
                 "not an event at sequence 1",
             ),
         ];

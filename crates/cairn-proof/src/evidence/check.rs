@@ -2,11 +2,12 @@
 //!
 //! The rules are specified in `docs/verification.md`, "How a verifier checks a package".
 
-use tlog_tiles::{Hash as Node, check_record, record_hash};
+use tlog_tiles::{Hash as Node, record_hash};
 
 use super::claims::{Claims, EventProof};
 use super::list_digest::{Comparison, ListDigest};
 use super::package_event::{PackageEvent, PackageEventReader};
+use super::recorded::{RecorderCheck, Stubs};
 use super::verdict::{Finding, Verdict};
 use crate::chain::{AgentKey, Hash, Sequence, Walk, scan, time};
 use crate::plural::plural;
@@ -15,8 +16,6 @@ use crate::tree::{Head, checkpoint, leaf};
 /// The maximum number of leaves of a tree. It bounds the arithmetic of proofs, which would overflow for some 64-bit
 /// sizes.
 const MAX_TREE_SIZE: u64 = 1 << 56;
-/// The length of a proof in a tree of [`MAX_TREE_SIZE`] leaves.
-const MAX_SIBLINGS: usize = 56;
 
 /// The checks of a package, while its events and then its proofs are read.
 pub struct PackageCheck {
@@ -38,6 +37,12 @@ pub struct PackageCheck {
     last_leaf_index: Option<u64>,
     /// Buffer: the current item of a list.
     item: Vec<u8>,
+    stubs: Stubs,
+    recorder: RecorderCheck,
+    /// Whether the package has the member `recorder`.
+    has_recorder: bool,
+    /// When the first event was received, in ms since 1970.
+    first_ms: Option<u64>,
 }
 
 impl PackageCheck {
@@ -71,6 +76,10 @@ impl PackageCheck {
             proof_list: Comparison::default(),
             last_leaf_index: None,
             item: Vec::new(),
+            stubs: Stubs::default(),
+            recorder: RecorderCheck::default(),
+            has_recorder: false,
+            first_ms: None,
         }
     }
 
@@ -80,7 +89,12 @@ impl PackageCheck {
         let mut reader = std::mem::take(&mut self.reader);
         self.item.clear();
         match reader.read(text) {
-            Ok(event) => self.check_event(number, &event),
+            Ok(mut event) => {
+                self.check_event(number, &event);
+                if let Some(stub) = event.stub.take() {
+                    self.stubs.add(event.sequence, stub);
+                }
+            }
             Err(why) => {
                 let why = format!("event {number} of the package cannot be read: {why}");
                 for layer in [&mut self.content_error, &mut self.chain_error, &mut self.tree_error] {
@@ -94,6 +108,7 @@ impl PackageCheck {
 
     fn check_event(&mut self, number: u64, event: &PackageEvent<'_>) {
         let sequence = event.sequence;
+        self.first_ms = self.first_ms.or_else(|| received_ms(event));
         let error = event.invalid.clone().or_else(|| self.filter_error(event));
         if let Some(why) = error {
             let why = format!("event {number} of the package, sequence {sequence}: {why}");
@@ -117,9 +132,7 @@ impl PackageCheck {
         if agent_id != filter.agent_id {
             return Some(format!("it belongs to agent {agent_id:?}"));
         }
-        let Some(ms) = scan::text(event.received_at).and_then(|text| time::parse_ms(&text)) else {
-            return Some("received_at: expected an RFC 3339 time".to_owned());
-        };
+        let Some(ms) = received_ms(event) else { return Some("received_at: expected an RFC 3339 time".to_owned()) };
         let is_early = filter.since.is_some_and(|since| ms < since.0);
         let is_late = filter.until.is_some_and(|until| ms >= until.0);
         (is_early || is_late).then(|| "received_at is outside the interval of the filter".to_owned())
@@ -135,22 +148,26 @@ impl PackageCheck {
         let Some((size, root)) = self.tree else { return };
         let number = self.proof_list.length();
         let event_id = &event_proof.event_id;
-        let failed = |why: &str| Some(format!("proof {number} of the package, for event {event_id}: {why}"));
-        let error = if proof.tree_size != size {
-            failed(&format!("tree_size is {}, expected {size}", proof.tree_size))
-        } else if self.last_leaf_index.is_some_and(|last| proof.leaf_index <= last) {
-            failed("leaf_index is not greater than that of the event before")
-        } else if proof.siblings.len() > MAX_SIBLINGS {
-            failed(&format!("more than {MAX_SIBLINGS} siblings"))
-        } else {
-            let siblings = proof.siblings.iter().map(|hash| Node(hash.0.0)).collect();
-            let checked = check_record(&siblings, size, root, proof.leaf_index, Node(proof.leaf_hash.0.0));
-            if checked.is_ok() { None } else { failed("it does not lead to the root of the tree") }
-        };
+        let error = proof.error(self.last_leaf_index, size, root);
         self.last_leaf_index = Some(proof.leaf_index);
         if self.tree_error.is_none() {
-            self.tree_error = error;
+            self.tree_error = error.map(|why| format!("proof {number} of the package, for event {event_id}: {why}"));
         }
+    }
+
+    /// Whether the package has version 1.0.
+    pub fn is_first_version(&self) -> bool {
+        self.claims.is_first_version
+    }
+
+    /// Starts with the events of the recorder.
+    pub fn begin_recorder(&mut self) {
+        self.has_recorder = true;
+    }
+
+    /// Checks the next event of the recorder.
+    pub fn recorder_event(&mut self, text: &str) {
+        self.recorder.item(text, self.tree);
     }
 
     /// Returns the verdict. `package_error` is the error in the form of the file, if there is one.
@@ -180,7 +197,19 @@ impl PackageCheck {
                 Finding::Fails,
             ),
         };
+        let has_recorder = self.has_recorder;
+        let recorder = has_recorder.then(|| self.recorder.finding(self.tree.is_some()));
+        let erasures = self.recorder.erasures(&self.stubs, self.agent, (first, last));
         Verdict {
+            recorder,
+            erasures,
+            erased: self.stubs.count(),
+            report: has_recorder.then(|| self.recorder.report().clone()),
+            covers_period: self
+                .recorder
+                .covers_from(self.claims.filter.since.map_or(self.first_ms, |it| Some(it.0)).unwrap_or(0)),
+            last_recorded: self.recorder.last_sequence(),
+            has_report: false,
             content: finding(
                 self.content_error,
                 format!("{} with valid fields, all matching the filter", plural(events, "event")),
@@ -208,6 +237,11 @@ impl PackageCheck {
         let which = if from == to { format!("event {from}") } else { format!("one of the events {from} to {to}") };
         Some(format!("the proof of {which} of the package belongs to another event"))
     }
+}
+
+/// When an event was received, in ms since 1970.
+fn received_ms(event: &PackageEvent<'_>) -> Option<u64> {
+    scan::text(event.received_at).and_then(|text| time::parse_ms(&text))
 }
 
 /// Why `first_sequence` and `anchor_prev_hash` are not valid, if they are not.

@@ -7,7 +7,12 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use tlog_tiles::{Hash as Node, check_record};
+
 use crate::chain::{Hash, link, time};
+
+/// The length of a proof in the greatest tree.
+const MAX_SIBLINGS: usize = 56;
 
 /// The members before `events`.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +57,24 @@ pub struct Proof {
     pub leaf_index: u64,
     pub siblings: Vec<HexHash>,
     pub tree_size: u64,
+}
+
+impl Proof {
+    /// Why it does not show that its leaf is in the tree of this size and root, after the leaf `last_leaf_index`, if it does not.
+    pub fn error(&self, last_leaf_index: Option<u64>, size: u64, root: Node) -> Option<String> {
+        if self.tree_size != size {
+            return Some(format!("tree_size is {}, expected {size}", self.tree_size));
+        }
+        if last_leaf_index.is_some_and(|last| self.leaf_index <= last) {
+            return Some("leaf_index is not greater than that of the event before".to_owned());
+        }
+        if self.siblings.len() > MAX_SIBLINGS {
+            return Some(format!("more than {MAX_SIBLINGS} siblings"));
+        }
+        let siblings = self.siblings.iter().map(|hash| Node(hash.0.0)).collect();
+        let checked = check_record(&siblings, size, root, self.leaf_index, Node(self.leaf_hash.0.0));
+        checked.err().map(|_| "it does not lead to the root of the tree".to_owned())
+    }
 }
 
 /// A struct that is deserialized from a JSON object only. By default serde also accepts an array of the values.

@@ -15,14 +15,14 @@ use crate::chain::time;
 
 /// The version of the format that is written.
 ///
-/// Version 1.1 added the fields `redactions` and `salt` of events.
+/// Version 1.1 added the fields `redactions` and `salt` of events, erased events, and the member `recorder`.
 pub const VERSION: &str = "1.1";
 
 /// The first version of the format, which is read as well.
 const FIRST_VERSION: &str = "1.0";
 
 /// The members of a package, in the order of the format.
-pub const MEMBERS: [&str; 11] = [
+pub const MEMBERS: [&str; 12] = [
     "version",
     "exported_at",
     "filter",
@@ -34,6 +34,7 @@ pub const MEMBERS: [&str; 11] = [
     "anchor_prev_hash",
     "events",
     "merkle_proofs",
+    "recorder",
 ];
 
 /// Verifies an evidence package.
@@ -155,6 +156,20 @@ impl<R: Read, P: FnMut()> PackageReader<'_, R, P> {
                 let mut check = PackageCheck::new(std::mem::take(&mut self.claims), self.keys);
                 let read = self.for_each_element(|text| {
                     check.event(text);
+                    Ok(())
+                });
+                self.check = Some(check);
+                read?;
+            }
+            "recorder" => {
+                let Some(mut check) = self.check.take() else { return Ok(()) };
+                if check.is_first_version() {
+                    self.check = Some(check);
+                    return Err(self.json.invalid("version 1.0 does not have this member"));
+                }
+                check.begin_recorder();
+                let read = self.for_each_element(|text| {
+                    check.recorder_event(text);
                     Ok(())
                 });
                 self.check = Some(check);

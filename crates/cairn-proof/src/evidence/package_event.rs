@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use crate::chain::fields::SALT_LEN;
 use crate::chain::json::{Parser, ParserScratch};
-use crate::chain::{AgentKey, Field, Hash, Link, Sequence, check_field, scan};
+use crate::chain::{AgentKey, Field, Hash, Link, Sequence, Stub, check_field, scan};
 
 /// The fields that every stored event has, in addition to `id`, `agent_id` and `received_at`.
 const REQUIRED: [Field; 5] =
@@ -15,8 +15,10 @@ const REQUIRED: [Field; 5] =
 
 /// A parsed event. Only its form was checked.
 pub struct PackageEvent<'r> {
-    /// The canonical bytes of the content.
+    /// The canonical bytes of the content, or of what is left of it.
     pub canonical: &'r [u8],
+    /// What is left, if the content was erased.
+    pub stub: Option<Stub>,
     /// The stated sequence.
     pub sequence: Sequence,
     /// The stated hash of the event before it.
@@ -37,7 +39,7 @@ impl PackageEvent<'_> {
     /// The link that the event states, in the chain of `agent`.
     pub fn link(&self, agent: AgentKey) -> Link<'_> {
         let &PackageEvent { sequence, prev_hash, hash, canonical, .. } = self;
-        Link { agent, sequence, prev_hash, hash, canonical }
+        Link { agent, sequence, prev_hash, hash, canonical: self.stub.is_none().then_some(canonical) }
     }
 }
 
@@ -72,25 +74,11 @@ impl PackageEventReader {
         if event.first() != Some(&b'{') {
             return Err("expected an object".to_owned());
         }
-        canonical.clear();
-        let mut invalid = None;
-        for (key, value) in scan::members(event) {
-            match Field::from_name(key) {
-                Some(field) => {
-                    let is_later = *is_first_version && matches!(field, Field::Redactions | Field::Salt);
-                    let later = || is_later.then(|| format!("{}: version 1.0 does not have this field", field.name()));
-                    invalid = invalid.or_else(|| later().or_else(|| field_error(field, value)));
-                    canonical.push(if canonical.is_empty() { b'{' } else { b',' });
-                    canonical.push(b'"');
-                    canonical.extend_from_slice(key);
-                    canonical.extend_from_slice(b"\":");
-                    canonical.extend_from_slice(value);
-                }
-                None => invalid = invalid.or_else(|| member_error(key, value)),
-            }
-        }
-        canonical.extend_from_slice(if canonical.is_empty() { b"{}" } else { b"}" });
-        let missing = REQUIRED.iter().find(|field| scan::member(canonical, field.name()).is_none());
+        let has_content = *is_first_version || scan::member(event, ERASED).is_none();
+        let invalid = write_content(event, *is_first_version, has_content, canonical);
+        // A stub that is none has no hash that can be computed, and is no event.
+        let stub = if has_content { None } else { Some(read_stub(canonical).map_err(|why| format!("erased: {why}"))?) };
+        let missing = REQUIRED.iter().find(|field| has_content && scan::member(canonical, field.name()).is_none());
         let invalid = invalid.or_else(|| missing.map(|field| format!("{} is missing", field.name())));
         let text = |name: &str| scan::member(event, name).and_then(scan::text);
         let value = |field: Field| {
@@ -111,9 +99,48 @@ impl PackageEventReader {
             agent_id: value(Field::AgentId)?,
             received_at: value(Field::ReceivedAt)?,
             canonical,
+            stub,
             invalid,
         })
     }
+}
+
+/// The member that an event has instead of its content if that was erased.
+const ERASED: &str = "erased";
+
+/// Writes the members of an event that are hashed or, without content, those that are left. Returns why no stored event has one
+/// of the members, if so.
+fn write_content(event: &[u8], is_first_version: bool, has_content: bool, out: &mut Vec<u8>) -> Option<String> {
+    out.clear();
+    let mut invalid = None;
+    for (key, value) in scan::members(event) {
+        let field = Field::from_name(key);
+        let is_mark = !has_content && key == ERASED.as_bytes();
+        let error = match field {
+            Some(field @ (Field::Redactions | Field::Salt)) if is_first_version => {
+                Some(format!("{}: version 1.0 does not have this field", field.name()))
+            }
+            Some(field) => field_error(field, value),
+            None if is_mark => None,
+            None => member_error(key, value),
+        };
+        invalid = invalid.or(error);
+        if field.is_some() || is_mark {
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            out.push(b'"');
+            out.extend_from_slice(key);
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend_from_slice(if out.is_empty() { b"{}" } else { b"}" });
+    invalid
+}
+
+/// Parses what is left of an erased event.
+fn read_stub(canonical: &[u8]) -> Result<Stub, String> {
+    let agent_id = scan::member(canonical, Field::AgentId.name()).and_then(scan::text).unwrap_or_default();
+    Stub::parse(canonical, AgentKey::of(&agent_id))
 }
 
 /// Why a value is not valid for a field of the content, if it is not.

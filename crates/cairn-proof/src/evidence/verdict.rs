@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::recorder::RecorderReport;
 use crate::chain::Sequence;
 use crate::plural::plural;
 use crate::sanitize::sanitize;
@@ -49,6 +50,20 @@ pub struct Verdict {
     pub tree: Finding,
     /// The layer `checkpoint`: the tree is signed with a key that the auditor trusts.
     pub checkpoint: Finding,
+    /// The layer `erasures`: the erasure of each event without content is recorded. `None` if every event has its content.
+    pub erasures: Option<Finding>,
+    /// The layer `recorder`: the events of the recorder. `None` if the package has none, and none were asked for.
+    pub recorder: Option<Finding>,
+    /// The number of events without content.
+    pub erased: u64,
+    /// What the events of the recorder say about the period that they cover.
+    pub report: Option<RecorderReport>,
+    /// Whether these begin before the events of the package, without a gap.
+    pub covers_period: bool,
+    /// The sequence of the last of them; 0 if there is none.
+    pub last_recorded: Sequence,
+    /// Whether that was asked for: a package may have a few events of the recorder for erasures only.
+    pub has_report: bool,
 }
 
 /// The overall result of a [`Verdict`].
@@ -79,13 +94,47 @@ impl Verdict {
             chain: not_shown(),
             tree: not_shown(),
             checkpoint: not_shown(),
+            erasures: None,
+            recorder: None,
+            erased: 0,
+            report: None,
+            covers_period: false,
+            last_recorded: Sequence(0),
+            has_report: false,
         }
     }
 
     /// The layers with their names, in the order in which they are reported.
-    pub fn layers(&self) -> [(&'static str, &Finding); 5] {
+    pub fn layers(&self) -> Vec<(&'static str, &Finding)> {
         let Verdict { package, content, chain, tree, checkpoint, .. } = self;
-        [("package", package), ("events", content), ("chain", chain), ("tree", tree), ("checkpoint", checkpoint)]
+        let mut layers = vec![
+            ("package", package),
+            ("events", content),
+            ("chain", chain),
+            ("tree", tree),
+            ("checkpoint", checkpoint),
+        ];
+        layers.extend(self.erasures.as_ref().map(|finding| ("erasures", finding)));
+        layers.extend(self.recorder.as_ref().map(|finding| ("recorder", finding)));
+        layers
+    }
+
+    /// Makes the layer `recorder` a part of the verdict also if the package has no events of the recorder.
+    #[must_use]
+    pub fn with_recorder(mut self) -> Verdict {
+        let why = "the package has no events of the recorder: ask for one made with `cairn export --with-recorder`";
+        self.recorder.get_or_insert_with(|| Finding::NotShown(why.to_owned()));
+        if !self.covers_period && matches!(self.recorder, Some(Finding::Holds(_))) {
+            let why = "the events of the recorder do not begin before those of the package, without a gap";
+            self.recorder = Some(Finding::NotShown(why.to_owned()));
+        }
+        self.has_report = true;
+        self
+    }
+
+    /// The report that was asked for.
+    fn shown_report(&self) -> Option<&RecorderReport> {
+        self.report.as_ref().filter(|_| self.has_report && matches!(self.recorder, Some(Finding::Holds(_))))
     }
 
     /// The overall result.
@@ -103,6 +152,12 @@ impl Verdict {
     /// What the package claims or leaves open, and nothing in it proves.
     pub fn unproven(&self) -> Vec<String> {
         let mut unproven = ["exported_at", "filter", "log_key", "validation_warnings"].map(str::to_owned).to_vec();
+        if self.erased > 0 {
+            unproven.push("id and received_at of erased events".to_owned());
+        }
+        if self.shown_report().is_some() {
+            unproven.push(format!("what the recorder recorded after sequence {}", self.last_recorded));
+        }
         if matches!(self.chain, Finding::Holds(_)) {
             if self.first.0 > 1 {
                 unproven.push(format!("the agent's events before sequence {}", self.first));
@@ -141,6 +196,8 @@ impl Verdict {
             "last_sequence": self.last.0,
             "tree_size": self.tree_size,
             "events_without_proof": self.without_proof,
+            "erased_events": self.erased,
+            "recorder": self.shown_report().map(RecorderReport::to_json),
             "layers": layers,
             "unproven": self.unproven(),
         })
@@ -164,6 +221,9 @@ impl fmt::Display for Verdict {
             };
             // The reason may quote the file, which is untrusted.
             writeln!(f, "  {name:<10}  {status}: {}", sanitize(reason))?;
+        }
+        if let Some(report) = self.shown_report() {
+            writeln!(f, "recorder: {report}")?;
         }
         writeln!(f, "events without a proof: {}", self.without_proof)?;
         writeln!(f, "not proven by the file: {}", self.unproven().join(", "))?;
