@@ -25,6 +25,9 @@ pub mod ledger;
 /// The transparency log: a Merkle tree over all events, with signed checkpoints.
 pub mod tlog;
 
+/// The agent in whose chain the server records what it does itself.
+pub mod recorder;
+
 /// Relays committed events to other systems.
 pub mod relay;
 

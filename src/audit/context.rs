@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::erasure::Eraser;
 use super::verdicts::Verdicts;
 use crate::http::{ApiError, Read, Readers, Turn};
 use crate::ledger::Ledger;
@@ -18,12 +19,17 @@ pub struct Audit {
     pub readers: Arc<Readers>,
     /// The last verdict on each chain.
     pub verdicts: Verdicts,
+    /// Carries out erasures.
+    pub eraser: Arc<Eraser>,
+    /// Held while an erasure is selected and recorded, and while holds change.
+    pub erasing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Audit {
     /// Reads from a running ledger and its log. Registers its metrics with the current recorder.
-    pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, readers: Arc<Readers>) -> Arc<Audit> {
-        Arc::new(Audit { ledger, log, readers, verdicts: Verdicts::register() })
+    pub fn new(ledger: Arc<Ledger>, log: Arc<Log>, readers: Arc<Readers>, eraser: Arc<Eraser>) -> Arc<Audit> {
+        let (verdicts, erasing) = (Verdicts::register(), Arc::default());
+        Arc::new(Audit { ledger, log, readers, verdicts, eraser, erasing })
     }
 
     /// Runs `work` on a blocking thread, see [`Readers::run`].

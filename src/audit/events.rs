@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, Uri, header};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use uuid::Uuid;
 
 use super::context::Audit;
@@ -16,7 +16,7 @@ use super::context::store_failed;
 use super::filter::Filter;
 use super::source::{Order, Stream};
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
-use crate::http::{ApiError, PathSegments, QueryParams, Read, Turn, parse_number};
+use crate::http::{ApiError, Logged, PathSegments, QueryParams, Read, Turn, json_response, parse_number};
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::read::{lookup, received};
@@ -100,7 +100,11 @@ pub async fn by_id(
     let uuid = Uuid::try_parse(&id).map_err(|_| not_found())?;
     let found = audit.read(Read::Point, move |audit, _| audit.ledger.find(uuid).map_err(store_failed)).await?;
     let (_, record) = found.ok_or_else(not_found)?;
-    audit.readers.json(record.into_answer())
+    let status = if record.as_ref().is_erased() { StatusCode::GONE } else { StatusCode::OK };
+    let mut response = json_response(status, audit.readers.hold(record.into_answer())?);
+    // The answer is what was asked for, and no refusal.
+    response.extensions_mut().insert(Logged);
+    Ok(response)
 }
 
 /// `GET /v1/events`: a page of the events that match the parameters.

@@ -13,6 +13,8 @@ use serde_json::json;
 use super::context::Audit;
 use super::context::store_failed;
 use super::filter;
+use super::package_parts::{ExportRange, location, missing, write_proof};
+use super::recorder_part::RecorderPart;
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
 use crate::http::{ApiError, QueryParams, Read};
 use crate::ledger::format::keys::{Agent, Location, Position};
@@ -23,17 +25,6 @@ use crate::ledger::store::{Store, StoreError};
 use crate::tlog::{Prover, SignedTree};
 use cairn_proof::chain::{AgentKey, Field, Hash, Sequence, time};
 use cairn_proof::evidence;
-
-/// The events that a package shall contain.
-#[derive(Debug, Clone)]
-pub struct ExportRange {
-    /// The agent.
-    pub agent_id: String,
-    /// Only events received at this time or later, in ms since 1970.
-    pub since_ms: Option<u64>,
-    /// Only events received before this time, in ms since 1970.
-    pub until_ms: Option<u64>,
-}
 
 /// Why a package cannot be made.
 #[derive(Debug)]
@@ -77,6 +68,8 @@ pub struct Export {
     event: Sequence,
     /// The event whose proof is written next.
     proof: Sequence,
+    /// The events of the recorder in the package.
+    recorder: RecorderPart,
 }
 
 impl Export {
@@ -111,7 +104,9 @@ impl Export {
         let anchor = anchor.as_ref().link().prev_hash;
         let preamble = members_before_events(&signed, log_key, range, first, anchor);
         let last = Sequence(end.0 - 1);
-        Ok(Ok(Export { prover: Prover::new(signed), agent, first, last, newer, preamble, event: first, proof: first }))
+        let Some(recorder) = RecorderPart::prepare(&signed, range)? else { return Ok(Err(NoPackage::Checkpoint)) };
+        let prover = Prover::new(signed);
+        Ok(Ok(Export { prover, agent, first, last, newer, preamble, event: first, proof: first, recorder }))
     }
 
     /// The number of events in the package.
@@ -137,9 +132,10 @@ impl Export {
         out.extend_from_slice(std::mem::take(&mut self.preamble).as_bytes());
         if self.event <= self.last {
             let first = self.first;
-            self.event = self.walk(self.event, out, |_, sequence, _, record, out| {
+            self.event = self.walk(self.event, out, |_, recorder, sequence, _, record, out| {
                 out.extend_from_slice(if sequence == first { b"" } else { b"," });
                 record.write_answer(out);
+                recorder.add(record);
                 Ok(())
             })?;
             if self.event > self.last {
@@ -147,28 +143,28 @@ impl Export {
             }
             return Ok(true);
         }
-        let (first, size) = (self.first, self.prover.signed().size);
-        self.proof = self.walk(self.proof, out, |prover, sequence, location, record, out| {
-            out.extend_from_slice(if sequence == first { b"" } else { b"," });
-            let proof = prover.prove(location, record)?;
-            // The id as it was sent: it may have upper-case letters.
-            let id = record.value(Field::Id).map(String::from_utf8_lossy).unwrap_or_default();
-            let hash = |node: &tlog_tiles::Hash| Hash(node.0).hex();
-            out.extend_from_slice(format!(r#"{{"event_id":{id},"proof":{{"leaf_hash":""#).as_bytes());
-            out.extend_from_slice(&hash(&proof.leaf_hash));
-            out.extend_from_slice(format!(r#"","leaf_index":{},"siblings":["#, proof.leaf).as_bytes());
-            for (number, sibling) in proof.siblings.iter().enumerate() {
-                out.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
-                out.extend_from_slice(&hash(sibling));
-                out.push(b'"');
+        if self.proof <= self.last {
+            let first = self.first;
+            self.proof = self.walk(self.proof, out, |prover, _, sequence, location, record, out| {
+                out.extend_from_slice(if sequence == first { b"" } else { b"," });
+                // The id as it was sent: it may have upper-case letters.
+                let id = record.value(Field::Id).map(String::from_utf8_lossy).unwrap_or_default();
+                out.extend_from_slice(format!(r#"{{"event_id":{id},"proof":"#).as_bytes());
+                write_proof(prover, location, record, out)?;
+                out.push(b'}');
+                Ok(())
+            })?;
+            if self.proof > self.last {
+                out.push(b']');
             }
-            out.extend_from_slice(format!(r#"],"tree_size":{size}}}}}"#).as_bytes());
-            Ok(())
-        })?;
-        if self.proof > self.last {
-            out.extend_from_slice(b"]}\n");
+            return Ok(true);
         }
-        Ok(self.proof <= self.last)
+        let package = (self.agent, self.first, self.last);
+        let is_more = self.recorder.write(&mut self.prover, package, CHUNK_BYTES, out)?;
+        if !is_more {
+            out.extend_from_slice(b"}\n");
+        }
+        Ok(is_more)
     }
 
     /// Writes events from `from` on until the chunk is full. Returns the next event to write.
@@ -176,7 +172,14 @@ impl Export {
         &mut self,
         from: Sequence,
         out: &mut Vec<u8>,
-        mut write: impl FnMut(&mut Prover, Sequence, Location, RecordRef<'_>, &mut Vec<u8>) -> Result<(), StoreError>,
+        mut write: impl FnMut(
+            &mut Prover,
+            &mut RecorderPart,
+            Sequence,
+            Location,
+            RecordRef<'_>,
+            &mut Vec<u8>,
+        ) -> Result<(), StoreError>,
     ) -> Result<Sequence, StoreError> {
         let signed = Arc::clone(self.prover.signed());
         let store = signed.store();
@@ -197,23 +200,11 @@ impl Export {
             if record.sequence() != sequence || record.agent() != self.agent {
                 return Err(missing());
             }
-            write(&mut self.prover, sequence, location, record, out)?;
+            write(&mut self.prover, &mut self.recorder, sequence, location, record, out)?;
             sequence = sequence.next();
         }
         Ok(sequence)
     }
-}
-
-fn missing(store: &Store, sequence: Sequence) -> StoreError {
-    store.damaged(format!("event {sequence} of the agent's chain is missing: run `cairn verify --all`"))
-}
-
-/// The location of the event with this sequence.
-fn location(store: &Store, agent: AgentKey, sequence: Sequence) -> Result<Location, StoreError> {
-    let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence);
-    let run = run.ok_or_else(|| missing(store, sequence))?;
-    let position = Position(run.location.position.0 + (sequence.0 - run.first.0));
-    Ok(Location { position, ..run.location })
 }
 
 /// The sequences of the agent's events that were received in the interval, as ranges in ascending order between which
@@ -289,14 +280,16 @@ impl ChunkSource for Export {
     }
 }
 
-/// `GET /v1/export?agent_id=&since=&until=`: streams an evidence package.
+/// `GET /v1/export?agent_id=&since=&until=&with_recorder=`: streams an evidence package.
 pub async fn export(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     let mut params = QueryParams::of(&uri)?;
     let agent_id = params.take("agent_id")?;
     let (since_ms, until_ms) = filter::take_received_range(&mut params)?;
+    let with_recorder = params.take_as("with_recorder", "true or false", |text| text.parse::<bool>().ok())?;
     params.finish()?;
+    let with_recorder = with_recorder.unwrap_or(false);
     let agent_id = agent_id.ok_or_else(|| ApiError::bad_request("agent_id: expected the id of an agent"))?;
-    let range = ExportRange { agent_id, since_ms, until_ms };
+    let range = ExportRange { agent_id, since_ms, until_ms, with_recorder };
     let signed = audit.signed()?;
     let started = audit
         .read(Read::Scan, move |audit, _| {

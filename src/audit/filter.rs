@@ -1,5 +1,6 @@
 //! The filter of a list: which events match its parameters.
 
+use super::erasure::selection::Selection;
 use crate::http::{ApiError, QueryParams};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::format::terms::Term;
@@ -58,6 +59,18 @@ impl Filter {
         filter.timestamp_since = params.take_as("timestamp_since", TIME, time::parse)?;
         filter.timestamp_until = params.take_as("timestamp_until", TIME, time::parse)?;
         Ok(filter)
+    }
+
+    /// The filter of a selection: an agent, a session, labels, and a range of times of receipt.
+    pub fn of(selection: &Selection) -> Filter {
+        Filter {
+            agent: selection.agent_id.as_deref().map(AgentKey::of),
+            fields: selection.session_id.iter().map(|id| (Field::SessionId, id.clone())).collect(),
+            labels: selection.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            since_ms: selection.since.map(|since| since.0),
+            until_ms: selection.until.map(|until| until.0),
+            ..Filter::default()
+        }
     }
 
     /// The indexed term that probably has the fewest events; `None` if the filter has no term.

@@ -10,11 +10,14 @@
 mod agents;
 pub mod backup;
 mod context;
+mod erasure;
 mod events;
 pub mod export;
 mod filter;
 mod log;
+mod package_parts;
 mod receipt;
+mod recorder_part;
 pub mod repair;
 mod source;
 mod streamed_response;
@@ -27,6 +30,8 @@ use axum::Router;
 use axum::routing::get;
 
 pub use context::Audit;
+pub use erasure::{Eraser, EraserThread, RelayErasure, erasure_routes, retain};
+pub use package_parts::ExportRange;
 pub use receipt::receipts;
 
 /// The route of backups, which contain every event.
@@ -48,5 +53,6 @@ pub fn routes(audit: Arc<Audit>) -> Router {
         .route("/v1/export", get(export::export))
         .route("/log/checkpoint", get(log::checkpoint))
         .route("/log/tile/{*path}", get(log::tile))
-        .with_state(audit)
+        .with_state(Arc::clone(&audit))
+        .merge(erasure::read_routes(audit))
 }

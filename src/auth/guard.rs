@@ -52,6 +52,11 @@ impl Guard {
         self.keys.store(keys.map(Arc::new));
     }
 
+    /// The fingerprints of the keys; `None` if no keys are configured.
+    pub fn fingerprints(&self) -> Option<Vec<String>> {
+        self.keys.load().as_deref().map(Keys::fingerprints)
+    }
+
     /// Whether keys are configured, so that a request needs one.
     pub fn has_keys(&self) -> bool {
         self.keys.load().is_some()
@@ -76,6 +81,12 @@ impl Guard {
             return Ok(caller.client);
         }
         self.rejected.increment(1);
+        if let Client::Peer(_) = caller.client {
+            let needed = needed.names();
+            return Err(ApiError::forbidden(format!(
+                "this request needs an API key with the scope {needed} (auth.api_keys)"
+            )));
+        }
         let (has, needed) = (caller.scopes.names(), needed.names());
         Err(ApiError::forbidden(format!("this key permits {has}, but this request needs {needed}")))
     }

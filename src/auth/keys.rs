@@ -23,8 +23,12 @@ impl Scopes {
     pub const INGEST: Scopes = Scopes(1);
     /// Read stored events and everything derived from them.
     pub const READ: Scopes = Scopes(2);
-    /// Every scope.
+    /// The scopes of a key without a list of scopes.
     pub const ALL: Scopes = Scopes(3);
+    /// Erase the content of events, and change holds. Only keys that name it have it.
+    pub const ERASE: Scopes = Scopes(4);
+    /// Read, and erase.
+    pub const ERASE_AND_READ: Scopes = Scopes(6);
 
     /// Whether the set contains all scopes of `needed`.
     pub fn contains(self, needed: Scopes) -> bool {
@@ -37,6 +41,10 @@ impl Scopes {
             Scopes::INGEST => "ingest",
             Scopes::READ => "read",
             Scopes::ALL => "ingest,read",
+            Scopes::ERASE => "erase",
+            Scopes(5) => "ingest,erase",
+            Scopes(6) => "read,erase",
+            Scopes(7) => "ingest,read,erase",
             _ => "none",
         }
     }
@@ -45,6 +53,7 @@ impl Scopes {
         text.split(',').try_fold(Scopes::NONE, |scopes, name| match name {
             "ingest" => Some(Scopes(scopes.0 | Scopes::INGEST.0)),
             "read" => Some(Scopes(scopes.0 | Scopes::READ.0)),
+            "erase" => Some(Scopes(scopes.0 | Scopes::ERASE.0)),
             _ => None,
         })
     }
@@ -58,8 +67,8 @@ pub enum KeyError {
     File(#[source] io::Error),
     /// A key is malformed.
     #[error(
-        "{entry}: expected KEY or sha256:HEX (64 hex digits), optionally followed by a space and its scopes: ingest, \
-         read or ingest,read"
+        "{entry}: expected KEY or sha256:HEX (64 hex digits), optionally followed by a space and its scopes: one or \
+         more of ingest, read and erase, separated by commas"
     )]
     Malformed {
         /// The setting with its index, or the file with its line.
@@ -88,7 +97,7 @@ struct StoredKey {
 /// The accepted API keys. Only the hash of each is kept.
 ///
 /// An entry is a key, or `sha256:` followed by the SHA-256 of a key in hex; a space and a list of scopes may follow.
-/// Without such a list the key has all scopes.
+/// Without such a list the key has the scopes ingest and read.
 pub struct Keys {
     keys: Vec<StoredKey>,
 }
@@ -113,6 +122,15 @@ impl Keys {
         Ok(config.has_keys().then_some(Keys { keys }))
     }
 
+    /// The fingerprints of the keys: see [`fingerprint`].
+    pub fn fingerprints(&self) -> Vec<String> {
+        let fingerprint_of = |stored: &StoredKey| {
+            let [a, b, c, d, e, f, g, h, ..] = stored.hash;
+            fingerprint(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        };
+        self.keys.iter().map(fingerprint_of).collect()
+    }
+
     /// Whether there is no key, so that all requests are rejected.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -134,6 +152,11 @@ impl Keys {
     }
 }
 
+/// What names a key in records: the first 8 hex digits of its SHA-256. `number` is that of [`Keys::find`].
+pub fn fingerprint(number: u64) -> String {
+    format!("{:08x}", number >> 32)
+}
+
 fn read_file(path: &Path) -> Result<String, KeyError> {
     let with_path = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     std::fs::read_to_string(path).map_err(with_path).map_err(KeyError::File)
@@ -143,6 +166,11 @@ fn read_file(path: &Path) -> Result<String, KeyError> {
 pub fn plain_key(line: &str) -> Option<&str> {
     let key = line.split_whitespace().next().filter(|key| !key.starts_with('#'))?;
     hex_of(key).is_none().then_some(key)
+}
+
+/// The scopes of an entry; `None` if they are malformed.
+pub fn scopes_of(line: &str) -> Option<Scopes> {
+    line.split_whitespace().nth(1).map_or(Some(Scopes::ALL), Scopes::parse)
 }
 
 /// The prefix of an entry with the hash of a key. Its case does not matter.

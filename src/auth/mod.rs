@@ -9,5 +9,5 @@ mod rate_limit;
 
 pub use config::AuthConfig;
 pub use guard::{Client, Guard, RequiredScopes, identify, require};
-pub use keys::{KeyError, Keys, Scopes, check, hash_keys, plain_key};
+pub use keys::{KeyError, Keys, Scopes, check, fingerprint, hash_keys, plain_key, scopes_of};
 pub use rate_limit::RateLimiter;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::blocking::{Client as HttpClient, RequestBuilder, Response};
-use reqwest::header::{LINK, LOCATION};
+use reqwest::header::{CONTENT_TYPE, LINK, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Identity, StatusCode};
 use serde_json::Value;
 
 use super::args::{ConnectArgs, ServerArgs};
 use super::exit::Failure;
-use crate::auth::plain_key;
+use crate::auth::{Scopes, plain_key, scopes_of};
 use crate::config::Config;
 use crate::http::Address;
 use crate::text::sanitize;
@@ -57,11 +57,11 @@ fn connect_address(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The first key with all scopes, else the first key, of lines as in `auth.api_keys_file`. Keys that are given only as
+/// The first key with the scopes, else the first key, of lines as in `auth.api_keys_file`. Keys that are given only as
 /// their hash cannot be used.
-fn best_key<'l>(lines: impl Iterator<Item = &'l str> + Clone) -> Option<&'l str> {
-    let has_all_scopes = |line: &&str| line.split_whitespace().nth(1).is_none_or(|scopes| scopes.contains(','));
-    lines.clone().filter(has_all_scopes).find_map(plain_key).or_else(|| lines.clone().find_map(plain_key))
+fn best_key<'l>(lines: impl Iterator<Item = &'l str> + Clone, needed: Scopes) -> Option<&'l str> {
+    let is_enough = |line: &&str| scopes_of(line).is_some_and(|scopes| scopes.contains(needed));
+    lines.clone().filter(is_enough).find_map(plain_key).or_else(|| lines.clone().find_map(plain_key))
 }
 
 fn file_error(argument: &str, path: &Path, why: &dyn Display) -> Failure {
@@ -139,6 +139,14 @@ impl Client {
     /// # Errors
     /// When an argument or the configuration is invalid.
     pub fn of(args: &ServerArgs) -> Result<Client, Failure> {
+        Client::with_scopes(args, Scopes::ALL)
+    }
+
+    /// Creates a client like [`Client::of`], with a key of the configuration that has these scopes.
+    ///
+    /// # Errors
+    /// As for [`Client::of`].
+    pub fn with_scopes(args: &ServerArgs, needed: Scopes) -> Result<Client, Failure> {
         let connect = &args.connect;
         if let Some(url) = &args.server {
             return Client::at(url, connect);
@@ -150,7 +158,7 @@ impl Client {
             let file =
                 config.auth.api_keys_file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
             let lines = config.auth.api_keys.iter().map(String::as_str).chain(file.lines());
-            server.key = best_key(lines).map(str::to_owned);
+            server.key = best_key(lines, needed).map(str::to_owned);
         }
         Ok(server)
     }
@@ -230,6 +238,16 @@ impl Client {
     /// When there is no response, it is an error, or it is not JSON.
     pub fn post(&self, path: &str) -> Result<Value, Failure> {
         Ok(self.send(self.client.post(format!("{}{path}", self.url)), path)?.0)
+    }
+
+    /// Sends a POST request with JSON, and returns the JSON of the response.
+    ///
+    /// # Errors
+    /// When there is no response, it is an error, or it is not JSON.
+    pub fn post_json(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        Ok(self.send(request, path)?.0)
     }
 
     /// Sends a DELETE request, and returns the JSON of the response.

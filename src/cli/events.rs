@@ -229,12 +229,14 @@ fn write(out: &mut impl Write, record: RecordRef<'_>, json: bool) -> io::Result<
 
 /// Writes the line of an event with these texts in its fields.
 fn write_line(out: &mut impl Write, sequence: &dyn Display, text: impl Fn(Field) -> String) -> io::Result<()> {
+    let action_type = text(Field::ActionType);
     writeln!(
         out,
         "{}  {} #{sequence}  {}  {}  {}",
         text(Field::ReceivedAt),
         text(Field::AgentId),
-        text(Field::ActionType),
+        // Every event with its content has a type.
+        if action_type.is_empty() { "(erased)" } else { &action_type },
         text(Field::ActionName),
         text(Field::ActionStatus),
     )

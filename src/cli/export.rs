@@ -11,7 +11,8 @@ use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure};
 use super::ledger::{Reader, signed};
 use super::progress::progress_bar;
-use crate::audit::export::{Export, ExportRange};
+use crate::audit::ExportRange;
+use crate::audit::export::Export;
 use crate::config::Loaded;
 use crate::http::ErrorChain;
 use crate::text::{plural, sanitize};
@@ -38,7 +39,7 @@ impl Request {
         Ok(Request {
             loaded: args.ledger.load()?,
             server: args.server.as_ref().map(|url| Client::at(url, &args.connect)).transpose()?,
-            range: ExportRange { agent_id: args.agent_id, since_ms, until_ms },
+            range: ExportRange { agent_id: args.agent_id, since_ms, until_ms, with_recorder: args.with_recorder },
             since: args.since,
             until: args.until,
             output: args.output,
@@ -46,7 +47,8 @@ impl Request {
     }
 }
 
-fn parse_time(argument: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
+/// Parses a time of an argument, in ms since 1970.
+pub fn parse_time(argument: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
     let Some(text) = text else { return Ok(None) };
     let expected = "expected an RFC 3339 time such as 2026-02-17T10:30:00Z";
     let invalid = || Failure::usage(format!("{argument}: {expected}, found {text:?}"));
@@ -107,6 +109,7 @@ fn from_server(client: &Client, request: &Request, target: &mut Target) -> Resul
     let mut query = vec![("agent_id", request.range.agent_id.as_str())];
     query.extend(request.since.as_deref().map(|since| ("since", since)));
     query.extend(request.until.as_deref().map(|until| ("until", until)));
+    query.extend(request.range.with_recorder.then_some(("with_recorder", "true")));
     let mut package = client.download("/v1/export", &query)?;
     let bar = progress_bar("bytes", None);
     let (mut chunk, mut bytes) = (vec![0; 1 << 16], 0);

@@ -7,10 +7,12 @@ mod client;
 mod config;
 mod dead_letter;
 mod drain;
+mod erase;
 mod events;
 mod exit;
 mod export;
 mod health;
+mod hold;
 mod key;
 mod ledger;
 mod logging;
@@ -50,6 +52,8 @@ pub fn run() -> Exit {
         Command::Restore(args) => restore::run(&args),
         Command::Relay(args) => relay::run(&args.action),
         Command::DeadLetter(args) => dead_letter::run(args.action),
+        Command::Erase(args) => erase::run(&args),
+        Command::Hold(args) => hold::run(&args.action),
         Command::Key(args) => key::run(&args.action),
         Command::Redact(args) => redact::run(&args),
         Command::Health(args) => health::run(&args),

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use cairn_proof::chain::{AgentKey, Break};
+use cairn_proof::chain::{AgentKey, Break, Sequence};
+use cairn_proof::evidence::RecorderReport;
 use cairn_proof::tree::Head;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -12,11 +13,13 @@ use super::args::{LedgerArgs, VerifyArgs};
 use super::checkpoints;
 use super::client::Client;
 use super::exit::{CommandResult, Exit, Failure, print, print_line};
+use super::export::parse_time;
 use super::ledger::Reader;
 use super::progress::progress_bar;
 use super::verify_log::{self, LogVerification};
 use crate::audit::verify::{self, LogVerdict, Observer, RowFault, Summary};
 use crate::config::Loaded;
+use crate::recorder;
 use crate::text::plural;
 
 /// What to verify: the validated arguments.
@@ -30,7 +33,7 @@ enum Verification {
     /// The chain of one agent in the data directory.
     Agent { loaded: Box<Loaded>, agent_id: String, json: bool },
     /// Everything in the data directory.
-    All { loaded: Box<Loaded>, checkpoint: Option<PathBuf>, jobs: usize, json: bool },
+    All { loaded: Box<Loaded>, checkpoint: Option<PathBuf>, jobs: usize, period: Period, json: bool },
 }
 
 impl Verification {
@@ -47,6 +50,8 @@ impl Verification {
             json,
             ledger,
             jobs,
+            since,
+            until,
             all: _,
         } = args;
         if let Some(file) = package {
@@ -77,6 +82,7 @@ impl Verification {
                 Verification::All {
                     loaded,
                     checkpoint,
+                    period: (parse_time("--since", since.as_deref())?, parse_time("--until", until.as_deref())?),
                     jobs: jobs.map_or_else(cores, |jobs| usize::from(jobs.get())),
                     json,
                 }
@@ -96,7 +102,9 @@ pub fn run(args: VerifyArgs) -> CommandResult {
         Verification::Server { client, agent_id, json } => verify_on_server(&client, agent_id.as_deref(), json),
         Verification::Index { loaded, server, json } => verify_index(&loaded, server.as_ref(), json),
         Verification::Agent { loaded, agent_id, json } => verify_agent(&loaded, &agent_id, json),
-        Verification::All { loaded, checkpoint, jobs, json } => verify_all(&loaded, checkpoint.as_deref(), jobs, json),
+        Verification::All { loaded, checkpoint, jobs, period, json } => {
+            verify_all(&loaded, checkpoint.as_deref(), jobs, period, json)
+        }
     }
 }
 
@@ -172,7 +180,30 @@ fn report(verdict: &Value, json: bool) -> CommandResult {
     print_line(line, exit_of(is_valid))
 }
 
-fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: bool) -> CommandResult {
+/// A period: times of receipt in ms since 1970, the first inclusive, the last exclusive.
+type Period = (Option<u64>, Option<u64>);
+
+/// What the recorder says about a period.
+fn recorded(reader: &Reader, (since, until): Period) -> Result<RecorderReport, Failure> {
+    let (mut report, mut before, mut is_after) = (RecorderReport::default(), None, false);
+    recorder::read(&reader.store, reader.meta.instance, Sequence(1), |_, record| {
+        let ms = record.received_ms().unwrap_or(0);
+        if since.is_some_and(|since| ms < since) {
+            before = Some(record.canonical().to_vec());
+        } else if !is_after {
+            is_after = until.is_some_and(|until| ms >= until);
+            // One event before the period and one after it show whether the server was up at its ends.
+            if !is_after || report.events > 0 {
+                before.take().into_iter().for_each(|before: Vec<u8>| report.add(&before));
+                report.add(record.canonical());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, period: Period, json: bool) -> CommandResult {
     // The checkpoints are read before the database, so that the database contains everything they sign.
     let checkpoints = checkpoints(loaded, checkpoint)?;
     let reader = Reader::open(&loaded.config.storage.data_dir)?;
@@ -196,20 +227,28 @@ fn verify_all(loaded: &Loaded, checkpoint: Option<&Path>, jobs: usize, json: boo
     }
     let is_valid = has_no_breaks(&summary);
     let checkpoint_count = checkpoints.map_or(0, |found| found.heads.len());
-    lines.extend(describe(summary, is_valid, checkpoint_count, json));
+    // A chain that cannot be read is broken, and reported as such.
+    let recorded = recorded(&reader, period).ok().filter(|report| report.events > 0);
+    lines.extend(describe(summary, is_valid, checkpoint_count, recorded.as_ref(), json));
     print(lines.iter().map(|line| format!("{line}\n")).collect::<String>(), exit_of(is_valid))
 }
 
 /// The last lines of the output.
-fn describe(summary: Summary, is_valid: bool, checkpoints: usize, json: bool) -> Vec<String> {
-    let Summary { agents, events, broken, wrong_rows, log, events_whole: _ } = summary;
+fn describe(
+    summary: Summary,
+    is_valid: bool,
+    checkpoints: usize,
+    recorded: Option<&RecorderReport>,
+    json: bool,
+) -> Vec<String> {
+    let Summary { agents, events, broken, wrong_rows, log, is_erasing, events_whole: _ } = summary;
     if json {
         let log = log.map(|log| {
             json!({"valid": log.error().is_none(), "size": log.size, "not_yet_logged": log.unlogged,
                    "checkpoints_verified": checkpoints, "error": log.error()})
         });
         let summary = json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "wrong_rows": wrong_rows,
-                   "log": log});
+                   "log": log, "recorder": recorded.map(RecorderReport::to_json)});
         return vec![summary.to_string()];
     }
     let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
@@ -228,6 +267,13 @@ fn describe(summary: Summary, is_valid: bool, checkpoints: usize, json: bool) ->
             format!("log: {size}, {checkpoints} verified: valid{}", not_yet.unwrap_or_default())
         }
     }));
+    if is_erasing {
+        lines.push(
+            "an erasure is not completed: a running server completes it, and the index is verified after that"
+                .to_owned(),
+        );
+    }
+    lines.extend(recorded.map(|report| format!("recorder: {report}")));
     lines
 }
 

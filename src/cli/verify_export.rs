@@ -22,6 +22,7 @@ pub fn run(args: &VerifyExportArgs) -> CommandResult {
     let verdict = evidence::verify(file, &keys, || bar.inc(1));
     bar.finish_and_clear();
     let verdict = verdict.map_err(named)?;
+    let verdict = if args.recorder { verdict.with_recorder() } else { verdict };
     let text = if args.json { verdict.to_json().to_string() } else { verdict.to_string() };
     let is_valid = verdict.outcome() == Outcome::Valid;
     print_line(text, if is_valid { Exit::Success } else { Exit::Invalid })

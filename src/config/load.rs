@@ -71,14 +71,13 @@ impl Loaded {
     /// The configuration as YAML, with the source of each value in a comment, secrets masked, and the division of
     /// `limits.memory`.
     pub fn print(&self) -> String {
-        let mut config = self.config.clone();
-        let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
-        config.auth.api_keys.iter_mut().chain(org_ids).for_each(|secret| *secret = "********".to_owned());
+        let config = self.config.masked();
         // Every type of `Config` can be serialized, so this does not fail.
         let value = serde_json::to_value(&config).unwrap_or_default();
         let mut out = String::new();
         self.print_level(&value, "", 0, &mut out);
         out + &Division::of(&self.config).to_string()
+            + &format!("# SHA-256 of the settings: {}\n", self.config.digest())
     }
 
     fn print_level(&self, value: &serde_json::Value, path: &str, depth: usize, out: &mut String) {

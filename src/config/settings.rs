@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cairn_proof::hex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::auth::AuthConfig;
 use crate::http::{Address, Addresses, HttpConfig, TlsConfig};
 use crate::ingest::{IngestConfig, LimitsConfig, RedactionConfig};
-use crate::ledger::LedgerConfig;
 use crate::ledger::shard::config::QueueConfig;
 use crate::ledger::store::StorageConfig;
+use crate::ledger::{LedgerConfig, RetentionConfig};
+use crate::recorder::RecorderConfig;
 use crate::relay::RelayConfig;
 use crate::text::settings::{Expectations, Expected};
 use crate::text::units;
@@ -38,6 +41,10 @@ pub struct Config {
     pub shards: u16,
     /// What is recorded of every event.
     pub ledger: LedgerConfig,
+    /// What the server records of itself.
+    pub recorder: RecorderConfig,
+    /// How long the content of events is kept.
+    pub retention: RetentionConfig,
     /// The queue of each shard.
     pub queue: QueueConfig,
     /// Limits of requests and connections.
@@ -136,6 +143,8 @@ impl Default for Config {
             storage: StorageConfig::default(),
             shards: 1,
             ledger: LedgerConfig::default(),
+            recorder: RecorderConfig::default(),
+            retention: RetentionConfig::default(),
             queue: QueueConfig::default(),
             limits: LimitsConfig::default(),
             auth: AuthConfig::default(),
@@ -178,12 +187,14 @@ impl Config {
     ];
 
     /// The valid values of all settings, by stage.
-    pub const EXPECTED: [Expectations; 12] = [
+    pub const EXPECTED: [Expectations; 14] = [
         Config::OWN,
         TlsConfig::EXPECTED,
         HttpConfig::EXPECTED,
         StorageConfig::EXPECTED,
         LedgerConfig::EXPECTED,
+        RecorderConfig::EXPECTED,
+        RetentionConfig::EXPECTED,
         QueueConfig::EXPECTED,
         LimitsConfig::EXPECTED,
         AuthConfig::EXPECTED,
@@ -192,6 +203,20 @@ impl Config {
         RelayConfig::EXPECTED,
         tlog::LogConfig::EXPECTED,
     ];
+
+    /// The configuration with a mask in the place of each secret.
+    pub fn masked(&self) -> Config {
+        let mut config = self.clone();
+        let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
+        config.auth.api_keys.iter_mut().chain(org_ids).for_each(|secret| *secret = "********".to_owned());
+        config
+    }
+
+    /// The SHA-256 of the settings as JSON, secrets masked, in hex digits: it tells whether two configurations are the same.
+    pub fn digest(&self) -> String {
+        // Every type of `Config` can be serialized, so this does not fail.
+        hex::encode(&Sha256::digest(serde_json::to_vec(&self.masked()).unwrap_or_default()))
+    }
 
     /// The files with keys and certificates that the settings name.
     pub fn secret_files(&self) -> Vec<&Path> {

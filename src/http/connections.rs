@@ -215,7 +215,7 @@ async fn serve_connection(
         }
         let mut request = request.map(Body::new);
         // The route is looked up for a refusal only.
-        let (front, uri) = (Arc::clone(&front), request.uri().clone());
+        let (front, method, uri) = (Arc::clone(&front), request.method().clone(), request.uri().clone());
         let admitted = if is_http2 && stream.is_none() {
             Err(ApiError::unavailable("too many requests over HTTP/2 at once (limits.requests): try again later"))
         } else {
@@ -234,7 +234,7 @@ async fn serve_connection(
         async move {
             let response: Result<Response<Body>, Infallible> = response.await;
             response.map(|response| {
-                front.observe(&uri, &response);
+                front.observe(method, &uri, &response);
                 response.map(|body| TrackedBody::new(body, guard, is_http2, stream))
             })
         }

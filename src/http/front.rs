@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::uri::{Authority, PathAndQuery};
-use axum::http::{HeaderMap, Response, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, Version, header};
 
 use super::protocols::MAX_FIELDS;
 use super::response::{ApiError, Logged};
@@ -22,8 +22,21 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// The label of requests whose path is no route.
 const OTHER: &str = "other";
 
-/// Counts a refused request: its status and its route.
-pub type OnRefusal = Arc<dyn Fn(StatusCode, &'static str) + Send + Sync>;
+/// A refused request.
+#[derive(Debug, Clone)]
+pub struct RefusedRequest {
+    /// The method.
+    pub method: Method,
+    /// The status of the response.
+    pub status: StatusCode,
+    /// The route.
+    pub route: &'static str,
+    /// Whether the stage that the request is for has counted and logged it.
+    pub is_logged: bool,
+}
+
+/// Counts a refused request.
+pub type OnRefusal = Arc<dyn Fn(RefusedRequest) + Send + Sync>;
 
 /// Whether API keys are configured.
 pub type HasKeys = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -87,8 +100,8 @@ impl Front {
         Ok(())
     }
 
-    /// Counts and logs the refusal, if the response is one. `uri` is that of the request.
-    pub fn observe(&self, uri: &Uri, response: &Response<Body>) {
+    /// Counts and logs the refusal, if the response is one. `method` and `uri` are those of the request.
+    pub fn observe(&self, method: Method, uri: &Uri, response: &Response<Body>) {
         let Some(on_refusal) = &self.on_refusal else { return };
         let error = response.extensions().get::<ApiError>();
         let status = error.map_or(response.status(), |error| error.status);
@@ -96,8 +109,9 @@ impl Front {
             return;
         }
         let Some((route, log)) = self.route_of(uri.path()) else { return };
-        on_refusal(status, route);
-        if response.extensions().get::<Logged>().is_some() {
+        let is_logged = response.extensions().get::<Logged>().is_some();
+        on_refusal(RefusedRequest { method, status, route, is_logged });
+        if is_logged {
             return;
         }
         if let Some(suppressed) = log.allow() {
@@ -226,8 +240,7 @@ mod tests {
 
     #[test]
     fn a_request_without_exactly_one_host_is_refused_and_paths_have_routes() {
-        let local =
-            front(false, false).with_refusals(&["/v1/events", "/v1/events/verify", "/log"], Arc::new(|_, _| {}));
+        let local = front(false, false).with_refusals(&["/v1/events", "/v1/events/verify", "/log"], Arc::new(|_| {}));
         let mut request = axum::http::Request::builder().uri("/").body(Body::empty()).unwrap();
         assert_eq!(local.admit(&mut request).unwrap_err().status, StatusCode::BAD_REQUEST);
         for (path, route) in [

@@ -22,7 +22,7 @@ pub use address::{Address, Addresses};
 pub use config::HttpConfig;
 pub use connections::{ConnectionLimits, FastPath, serve};
 pub use error_chain::ErrorChain;
-pub use front::{Front, HasKeys, OnRefusal};
+pub use front::{Front, HasKeys, OnRefusal, RefusedRequest};
 pub use listener::{Listener, Peer};
 pub use memory_budget::{MemoryBudget, Reserved};
 pub use protocols::Protocols;

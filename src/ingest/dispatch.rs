@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::shard_of;
 use crate::ledger::format::record::{Draft, Record};
-use crate::ledger::shard::queue::{Drafts, Outcome, Outcomes, Permit, Queue, Refusal, Submission};
+use crate::ledger::shard::queue::{Drafts, Outcome, Outcomes, Permit, Queue, Refusal};
 
 /// Why an event was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,10 +213,7 @@ fn fit_one_part(queue: &Queue, drafts: &[Draft]) -> bool {
 }
 
 fn submit(queue: &Queue, drafts: Drafts, permit: Permit) -> Result<oneshot::Receiver<Outcomes>, NotStored> {
-    let (reply, receiver) = oneshot::channel();
-    let submission = Submission { drafts, reply, permit, admitted: Instant::now() };
-    queue.send(submission).map_err(|_| NotStored::Draining)?;
-    Ok(receiver)
+    queue.submit(drafts, permit, Instant::now()).map_err(|_| NotStored::Draining)
 }
 
 fn answer(outcome: Outcome) -> Answer {

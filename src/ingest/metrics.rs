@@ -1,7 +1,8 @@
 //! The metrics of ingest. Handles are registered once, at start; none is looked up per request. `docs/metrics.md` lists
 //! them.
 
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -65,11 +66,55 @@ impl Reason {
     ];
 }
 
+/// Requests that carry events and were refused before this stage saw them, each counted as one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Unseen {
+    /// The API key is missing or unknown.
+    Unauthorized,
+    /// The key or the host of the caller does not permit the request.
+    Forbidden,
+    /// Any other reason.
+    Rejected,
+}
+
+impl Unseen {
+    const ALL: [(Unseen, &str); 3] =
+        [(Unseen::Unauthorized, "unauthorized"), (Unseen::Forbidden, "forbidden"), (Unseen::Rejected, "rejected")];
+}
+
+/// The refused events by reason, for the chain of the recorder.
+#[derive(Default)]
+pub struct RefusalCounts {
+    refused: [AtomicU64; Reason::ALL.len()],
+    unseen: [AtomicU64; Unseen::ALL.len()],
+}
+
+impl RefusalCounts {
+    /// Counts a request that was refused before this stage saw it.
+    pub fn add_unseen(&self, status: StatusCode) {
+        let reason = match status {
+            StatusCode::UNAUTHORIZED => Unseen::Unauthorized,
+            StatusCode::FORBIDDEN => Unseen::Forbidden,
+            _ => Unseen::Rejected,
+        };
+        self.unseen[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts since the last call that are not 0.
+    pub fn take(&self) -> Vec<(&'static str, u64)> {
+        let refused = self.refused.iter().zip(Reason::ALL.map(|(_, name)| name));
+        let all = refused.chain(self.unseen.iter().zip(Unseen::ALL.map(|(_, name)| name)));
+        all.map(|(count, name)| (name, count.swap(0, Ordering::Relaxed))).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
 /// The metrics of one route.
 pub struct RouteMetrics {
     route: &'static str,
     requests: [Counter; CODES.len()],
     refused: [Counter; Reason::ALL.len()],
+    counts: Arc<RefusalCounts>,
     duration: Histogram,
     refusal_log: LogThrottle,
     warning_log: LogThrottle,
@@ -80,8 +125,8 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// Registers the metrics of `route` with the current recorder.
-    pub fn register(route: &'static str) -> RouteMetrics {
+    /// Registers the metrics of `route` with the current recorder. `counts` are those of all routes.
+    pub fn register(route: &'static str, counts: &Arc<RefusalCounts>) -> RouteMetrics {
         describe_counter!("cairn_ingest_requests_total", "Requests that carry events, by route and status.");
         describe_counter!("cairn_ingest_accepted_events_total", "Events stored.");
         describe_counter!(
@@ -101,6 +146,7 @@ impl RouteMetrics {
                 |code| counter!("cairn_ingest_requests_total", "route" => route, "code" => code.as_str().to_owned()),
             ),
             refused: Reason::ALL.map(|(_, reason)| counter!("cairn_ingest_refused_events_total", "reason" => reason)),
+            counts: Arc::clone(counts),
             duration: histogram!("cairn_ingest_request_duration_seconds", "route" => route),
             refusal_log: LogThrottle::new(LOG_INTERVAL),
             warning_log: LogThrottle::new(LOG_INTERVAL),
@@ -152,6 +198,7 @@ impl RouteMetrics {
     /// Counts refused events.
     pub fn refused_many(&self, reason: Reason, events: u64) {
         self.refused[reason as usize].increment(events);
+        self.counts.refused[reason as usize].fetch_add(events, Ordering::Relaxed);
     }
 }
 

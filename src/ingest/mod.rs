@@ -25,6 +25,7 @@ use axum::{Extension, Router};
 
 pub use config::{AgnostConfig, IngestConfig, LimitsConfig, MetricsExports, OtlpConfig, Select};
 pub use fast_path::IngestFastPath;
+pub use metrics::RefusalCounts;
 pub use otlp::with_status as otlp_status;
 pub use redact::{RedactionConfig, Redactor};
 pub use request_memory::{RequestMemory, working_bytes};

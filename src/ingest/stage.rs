@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::config::{AgnostConfig, IngestConfig, LimitsConfig, OtlpConfig};
 use super::dispatch::Dispatch;
-use super::metrics::{self, DiscardedMetrics, RouteMetrics};
+use super::metrics::{self, DiscardedMetrics, RefusalCounts, RouteMetrics};
 use super::otlp::{Mapping, mapping};
 use super::redact::{RedactionConfig, Redactor};
 use super::request_memory::RequestMemory;
@@ -38,6 +38,7 @@ pub struct Ingest {
     pub(super) logs_metrics: RouteMetrics,
     pub(super) unselected: Counter,
     pub(super) discarded_metrics: DiscardedMetrics,
+    refusals: Arc<RefusalCounts>,
 }
 
 impl Ingest {
@@ -53,22 +54,25 @@ impl Ingest {
         queue: &QueueConfig,
     ) -> Result<Arc<Ingest>, InvalidSetting> {
         let redactor = Redactor::new(redaction)?;
+        let refusals = Arc::default();
+        let route = |route| RouteMetrics::register(route, &refusals);
         Ok(Arc::new(Ingest {
             redactors: [redactor.for_agnost(), redactor],
             labels: Arc::clone(ledger.default_labels()),
             dispatch: Dispatch::new(&ledger, queue.max_wait),
             memory: Arc::new(RequestMemory::new(limits.inflight_bytes.as_u64(), queue.max_wait)),
-            events_metrics: RouteMetrics::register("/v1/events"),
-            batch_metrics: RouteMetrics::register("/v1/batch"),
+            events_metrics: route("/v1/events"),
+            batch_metrics: route("/v1/batch"),
             agnost: config.agnost,
-            agnost_session_metrics: RouteMetrics::register("/api/v1/capture-session"),
-            agnost_event_metrics: RouteMetrics::register("/api/v1/capture-event"),
+            agnost_session_metrics: route("/api/v1/capture-session"),
+            agnost_event_metrics: route("/api/v1/capture-event"),
             otlp_mapping: mapping::build(&config.otlp.mapping),
             otlp: config.otlp,
-            traces_metrics: RouteMetrics::register("/v1/traces"),
-            logs_metrics: RouteMetrics::register("/v1/logs"),
+            traces_metrics: route("/v1/traces"),
+            logs_metrics: route("/v1/logs"),
             unselected: metrics::unselected(),
             discarded_metrics: DiscardedMetrics::register(),
+            refusals: Arc::clone(&refusals),
             ledger,
             rates: RateLimiter::new(limits.events_per_second),
             limits: ArcSwap::from_pointee(limits),
@@ -85,6 +89,11 @@ impl Ingest {
     /// The memory of all requests.
     pub fn memory(&self) -> &Arc<RequestMemory> {
         &self.memory
+    }
+
+    /// The refused events by reason.
+    pub fn refusals(&self) -> &Arc<RefusalCounts> {
+        &self.refusals
     }
 
     /// The current limits.

@@ -38,9 +38,11 @@
 //! | [`format`] | the on-disk format: keys, records, frames, terms, meta | `store` |
 //! | [`read`] | lookups, the index, and the follower that consumers use | `format` |
 //! | [`ids`] | the ids of clients: in memory, in tables, and the writer of these | `read` |
+//! | [`erase`] | removes the content of events, and what follows from it | `read` |
 //! | [`shard`] | the write path: queue, seal, commit, recovery | `ids` |
 
 mod config;
+pub mod erase;
 pub mod format;
 pub mod ids;
 mod metrics;
@@ -50,6 +52,6 @@ pub mod shard;
 pub mod store;
 mod threads;
 
-pub use config::LedgerConfig;
+pub use config::{LedgerConfig, RetentionConfig};
 pub use running::{Ledger, LedgerHooks};
 pub use threads::Threads;

@@ -23,7 +23,7 @@ use super::shard::disk_space::DiskSpace;
 use super::shard::metrics::ShardMetrics;
 use super::shard::queue::Queue;
 use super::shard::recover;
-use super::shard::thread::Shard;
+use super::shard::thread::{OnClockStep, Shard};
 use super::store::{StorageConfig, Store, StoreError};
 use super::threads::Threads;
 use crate::runtime::{Clock, OnFailure};
@@ -51,6 +51,8 @@ pub struct LedgerHooks {
     pub clock: Clock,
     /// Called when a thread fails and the process has to end.
     pub on_failure: OnFailure,
+    /// Called after a commit that found a step of the clock.
+    pub on_clock_step: OnClockStep,
     /// The labels that the server adds to every event.
     pub labels: DefaultLabels,
     /// What is recorded of every event.
@@ -201,6 +203,7 @@ impl Recovery<'_> {
             commit: Arc::clone(&self.hooks.commit),
             runtime: Handle::current(),
             clock: Arc::clone(&self.hooks.clock),
+            on_clock_step: Arc::clone(&self.hooks.on_clock_step),
             space: Arc::clone(self.space),
             committed: Arc::clone(self.committed),
             metrics: ShardMetrics::register(),

@@ -259,6 +259,11 @@ impl Backlog {
         changes.rows.push((self.key(b's', &[&session.0]), Some(recipient.to_vec())));
     }
 
+    /// Removes that the session was announced.
+    pub fn remove_announced(&self, changes: &mut RowChanges, session: SessionKey) {
+        changes.rows.push((self.key(b's', &[&session.0]), None));
+    }
+
     /// Stores a dead letter.
     pub fn insert_dead_letter(&self, changes: &mut RowChanges, event: Uuid, letter: &DeadLetter) {
         // Serializing this type cannot fail.

@@ -267,7 +267,7 @@ impl<'o> Consumer<'o> {
                 report_damaged(location, metrics);
                 return Ok(());
             };
-            if !filter.passes(&event) {
+            if event.record.is_erased() || !filter.passes(&event) {
                 return Ok(());
             }
             let session = destination.session(&event);
@@ -315,6 +315,8 @@ impl<'o> Consumer<'o> {
             && let Some(turn) = self.sessions.next(self.retry_slots())
         {
             match lookup::record(&self.context.store, turn.event.location) {
+                // Erased since it was read.
+                Ok(Some(record)) if record.as_ref().is_erased() => self.finish(turn)?,
                 Ok(Some(record)) => {
                     let event = RelayEvent::new(record.as_ref());
                     // The filter may have become stricter since the event was read.

@@ -56,6 +56,9 @@ fn member<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     scan::members(object).find_map(|(key, value)| is_match(key).then_some(value))
 }
 
+/// The `capture_method` of the server's own events, which no client can set.
+const RECORDED: &[u8] = br#""recorder""#;
+
 /// The filter of a destination.
 pub struct EventFilter {
     agents: HashSet<AgentKey>,
@@ -79,8 +82,11 @@ impl EventFilter {
         let has_label = |(name, text): &(String, String)| {
             event.label(name).and_then(scan::text_or_literal).is_some_and(|found| found == *text)
         };
-        (self.agents.is_empty() || self.agents.contains(&event.record.agent()))
-            && (self.action_types.is_empty() || has_type())
-            && self.labels.iter().all(has_label)
+        let has_agent = match self.agents.is_empty() {
+            // What the server records of itself is not the work of an agent: it is relayed only on request.
+            true => event.value(Field::CaptureMethod) != Some(RECORDED),
+            false => self.agents.contains(&event.record.agent()),
+        };
+        has_agent && (self.action_types.is_empty() || has_type()) && self.labels.iter().all(has_label)
     }
 }

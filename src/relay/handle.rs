@@ -83,6 +83,8 @@ pub struct DestinationHandle {
     pub spec: DestinationSpec,
     /// The state that other threads read.
     pub shared: Arc<Shared>,
+    /// Where it sends events to.
+    pub destination: Arc<dyn Destination>,
     /// Sends commands about dead letters to its consumer.
     pub commands: Sender<Command>,
     retry_now: Sender<()>,
@@ -117,7 +119,7 @@ impl DestinationHandle {
             store: Arc::clone(ledger.store()),
             follower: Follower::new(ledger.committed(), Arc::new(Cursor::new(cursor.next.clone())), DEBOUNCE),
             runtime: Handle::current(),
-            destination,
+            destination: Arc::clone(&destination),
             commands: received,
             retry_now: retry_now_received,
             stop: stopped,
@@ -134,7 +136,7 @@ impl DestinationHandle {
         let work = move || Consumer::open(&context).and_then(|mut consumer| consumer.run());
         let thread = supervise(format!("cairn-relay-{}", config.name), RESTART_DELAY, work, wait);
         let thread = thread.map_err(RelayError::Thread)?;
-        Ok(DestinationHandle { spec, shared, commands, retry_now, stop, thread: Mutex::new(Some(thread)) })
+        Ok(DestinationHandle { spec, shared, destination, commands, retry_now, stop, thread: Mutex::new(Some(thread)) })
     }
 
     /// Lets it retry everything in back-off now.

@@ -31,6 +31,7 @@ mod consumer;
 mod dead_letters;
 mod destination;
 mod destinations;
+mod erased;
 mod error;
 mod event;
 mod handle;

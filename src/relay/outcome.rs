@@ -6,9 +6,11 @@ use std::time::Instant;
 use super::backlog::DeadLetter;
 use super::circuit::{Transition, back_off};
 use super::consumer::{Consumer, RequestEnd};
-use super::destination::{Outcome, Reason};
+use super::destination::{Outcome, Reason, SessionKey};
 use super::sessions::Turn;
 use super::status::LastError;
+use crate::ledger::format::keys::Location;
+use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 use crate::runtime::now_ms;
 
@@ -22,7 +24,7 @@ impl Consumer<'_> {
         match end.sent.outcome {
             Outcome::Delivered if end.is_announcement => {
                 self.on_available();
-                self.backlog.set_announced(&mut self.changes, session, context.destination.recipient());
+                self.set_announced(session, event.location);
                 self.sessions.on_announced(session);
                 Ok(())
             }
@@ -33,9 +35,14 @@ impl Consumer<'_> {
                 self.last_sent_ms = Some(now_ms());
                 self.is_cursor_changed = true;
                 if end.announces {
-                    self.backlog.set_announced(&mut self.changes, session, context.destination.recipient());
+                    self.set_announced(session, event.location);
                     self.sessions.set_announced(session);
                 }
+                self.finish(end.turn)
+            }
+            Outcome::Refused { .. } if self.is_erased(event.location) => {
+                // The answer may quote the event, which was erased while the request was in flight.
+                self.on_available();
                 self.finish(end.turn)
             }
             Outcome::Refused { status, ref answer } => {
@@ -67,6 +74,18 @@ impl Consumer<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Stores that a session was announced, unless its event was erased meanwhile: the key of the row is made of the session's id.
+    fn set_announced(&mut self, session: SessionKey, location: Location) {
+        if !self.is_erased(location) {
+            self.backlog.set_announced(&mut self.changes, session, self.context.destination.recipient());
+        }
+    }
+
+    fn is_erased(&self, location: Location) -> bool {
+        let record = lookup::record(&self.context.store, location).ok().flatten();
+        record.is_some_and(|record| record.as_ref().is_erased())
     }
 
     /// Removes an event that does not wait any more.

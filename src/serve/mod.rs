@@ -6,6 +6,7 @@ mod error;
 mod file_handles;
 mod metrics;
 mod ports;
+mod recorded;
 mod reload;
 mod routes;
 mod run;

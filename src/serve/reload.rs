@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use super::file_handles::{ADMIN_CONNECTIONS, max_connections};
 use super::metrics::Metrics;
+use super::recorded;
 use crate::auth::{self, Guard, Keys};
 use crate::config::Config;
 use crate::http::{Address, ConnectionLimits, Readers, Timeouts, Tls};
 use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
+use crate::recorder::Notes;
 use crate::relay::Relay;
+use cairn_proof::evidence::recorder::action;
 
 /// The interval at which files with keys and certificates are polled.
 const FILES_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,6 +48,8 @@ pub struct ReloadTargets {
     pub ledger: Arc<Ledger>,
     /// The recorder for the metrics of new destinations.
     pub metrics: Arc<Metrics>,
+    /// Reports to the chain of the recorder.
+    pub notes: Notes,
 }
 
 /// The keys of the settings that a new configuration changed.
@@ -92,7 +97,7 @@ impl Live {
         self.require_protection(&new)?;
         // Read before the files are used, so that a change in between is noticed later.
         let files = contents(&new);
-        let ReloadTargets { guard, tls, ingest, readers, connections, relay, ledger, metrics } = &self.parts;
+        let ReloadTargets { guard, tls, ingest, readers, connections, relay, ledger, metrics, .. } = &self.parts;
         let keys = Keys::load(&new.auth).map_err(|error| error.to_string())?;
         let prepared = Tls::prepare(&new.tls).map_err(|error| error.to_string())?;
         let destinations = relay.prepare(&new.relay).map_err(|error| error.to_string())?;
@@ -114,7 +119,16 @@ impl Live {
         metrics.scope(|| relay.apply(destinations)).map_err(|error| error.to_string())?;
         running.relay = new.relay;
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        if !changed.applied.is_empty() {
+            self.note_change(&running, &changed.applied);
+        }
         Ok(changed)
+    }
+
+    /// Reports a change to the chain of the recorder.
+    fn note_change(&self, running: &Config, changed: &[String]) {
+        let input = recorded::change(running, changed, self.parts.guard.fingerprints());
+        self.parts.notes.add(action::CONFIGURATION, input);
     }
 
     /// Refuses a configuration without authentication while an address is bound that other machines can reach.
@@ -165,6 +179,7 @@ impl Live {
             tracing::error!(error, "a changed file cannot be used; its previous content stays in use");
         }
         tracing::info!("files with keys or certificates changed and were reloaded");
+        self.note_change(&running, &["files with keys or certificates".to_owned()]);
         *applied = current;
     }
 }

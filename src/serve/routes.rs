@@ -36,13 +36,14 @@ pub fn public(ingest: Arc<Ingest>, relay: Arc<Relay>, audit: Arc<Audit>, guard: 
     let native = ingest::routes(Arc::clone(&ingest)).layer(with_receipts);
     let events = require_scopes(native.merge(ingest::agnost_routes(ingest)), guard, Scopes::INGEST);
     let backup = audit::backup_routes(Arc::clone(&audit));
+    let erasures = require_scopes(audit::erasure_routes(Arc::clone(&audit)), guard, Scopes::ERASE);
     let reads = require_scopes(audit::routes(audit).merge(relay::read_routes(Arc::clone(&relay))), guard, Scopes::READ);
     // These calls change what is sent, and their responses contain events.
     let repairs = require_scopes(relay::dead_letter_routes(relay).merge(backup), guard, Scopes::ALL);
     let about = Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/openapi.json", get(|| async { json_response(StatusCode::OK, OPENAPI) }));
-    let all = with_fallbacks(about.merge(events).merge(reads).merge(repairs));
+    let all = with_fallbacks(about.merge(events).merge(reads).merge(repairs).merge(erasures));
     all.layer(from_fn_with_state(Arc::clone(guard), auth::identify)).merge(otlp)
 }
 
@@ -67,7 +68,7 @@ pub fn with_fallbacks(routes: Router) -> Router {
 }
 
 /// The paths of the public addresses, for the counts of refused requests and for suggestions.
-pub const PATHS: [&str; 19] = [
+pub const PATHS: [&str; 21] = [
     "/api/v1/capture-event",
     "/api/v1/capture-session",
     "/api/public/otel/v1/traces",
@@ -77,8 +78,10 @@ pub const PATHS: [&str; 19] = [
     "/v1/backup",
     "/v1/batch",
     "/v1/consistency",
+    "/v1/erasures",
     "/v1/events",
     "/v1/export",
+    "/v1/holds",
     "/v1/logs",
     "/v1/merkle/root",
     "/v1/metrics",
@@ -87,6 +90,17 @@ pub const PATHS: [&str; 19] = [
     "/v1/stats",
     "/v1/traces",
     "/v1/verify",
+];
+
+/// Those that carry events.
+pub const EVENT_PATHS: [&str; 7] = [
+    "/api/v1/capture-event",
+    "/api/v1/capture-session",
+    "/api/public/otel/v1/traces",
+    "/v1/batch",
+    "/v1/events",
+    "/v1/logs",
+    "/v1/traces",
 ];
 
 async fn unknown_path(request: Request) -> Response<Body> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::Method;
 use futures_util::future::{OptionFuture, join_all};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,11 +16,14 @@ use super::error::ServeError;
 use super::metrics::Metrics;
 use super::routes;
 use super::server::Server;
-use crate::http::{self, Front, Listener, OnRefusal};
+use crate::audit::{self, Audit, EraserThread};
+use crate::http::{self, Front, Listener, OnRefusal, RefusedRequest};
 use crate::ledger::{Ledger, Threads};
 use crate::relay::{Relay, Unsent};
 use crate::tlog::{Log, LogThread, State};
 
+/// The least time to record the end of the server.
+const MIN_RECORD_TIME: Duration = Duration::from_secs(1);
 /// The interval at which the metrics recorder drains its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The maximum time to send responses after a failure.
@@ -40,12 +43,16 @@ impl Server {
     /// When a thread of the server failed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<Vec<Unsent>, ServeError> {
         let (stop, stopping) = watch::channel(false);
+        let (stop_recording, recording_stopping) = watch::channel(false);
+        // Before the first event of a client, so that every one of them is in the run that this event begins.
+        let recording = self.start_recording(recording_stopping).await;
         let (stop_admin, admin_stopping) = watch::channel(false);
         let public = self.serve_public(stopping);
         let admin_port = self.serve_admin(admin_stopping);
         let watching = tokio::spawn(Arc::clone(&self.live).watch_files());
         let upkeep = tokio::spawn(run_upkeep(Arc::clone(&self.metrics)));
         let announcing = tokio::spawn(announce(Arc::clone(&self.stages.log), self.announce_interval));
+        let retaining = tokio::spawn(retain(Arc::clone(&self.stages.audit), self.content_retention));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = self.stages.failed.recv() => reason,
@@ -61,6 +68,10 @@ impl Server {
         let patience = failure.is_none().then_some(self.relay_time);
         let relayed = finish_relay(&self.stages.relay, deadline, patience, &is_committed);
         answer_in_flight(public, deadline, grace).await;
+        retaining.abort();
+        let _ = retaining.await;
+        stop_recording.send_replace(true);
+        stop_within(recording, deadline.saturating_duration_since(Instant::now()).max(MIN_RECORD_TIME)).await;
         for task in [announcing, watching] {
             task.abort();
             // The task holds a reference to the ledger.
@@ -74,8 +85,8 @@ impl Server {
             return Err(ServeError::Gone(reason.clone()));
         }
         let (mut failed, relay) = (stages.failed, stages.relay);
-        let closed =
-            close(stages.ledger, stages.threads, (stages.log, stages.log_thread), is_committed, (relay, relayed));
+        let threads = (stages.eraser, stages.threads);
+        let closed = close(stages.ledger, threads, (stages.log, stages.log_thread), is_committed, (relay, relayed));
         let unsent = tokio::time::timeout_at(deadline + CLOSE_GRACE, closed).await.unwrap_or_else(|_| {
             tracing::warn!("the ledger was not closed within shutdown.grace; the next start recovers it");
             Vec::new()
@@ -87,6 +98,13 @@ impl Server {
             Some(reason) => Err(ServeError::Failed(reason)),
             None => Ok(unsent),
         }
+    }
+
+    /// Records the start of the server, and what happens until `stopping` is true.
+    async fn start_recording(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+        let Some((watch, start)) = self.stages.watch.take() else { return tokio::spawn(async {}) };
+        let recording = watch.start(start).await;
+        tokio::spawn(recording.run(stopping))
     }
 
     /// Serves the public addresses and the address for OpenTelemetry until `stopping` is true.
@@ -131,8 +149,13 @@ impl Server {
 
     /// Counts refused requests. The counters are registered when they are needed, because there are many.
     fn count_refusals(&self) -> OnRefusal {
-        let metrics = Arc::clone(&self.metrics);
-        Arc::new(move |status: StatusCode, route| metrics.count_refusal(status, route))
+        let (metrics, refusals) = (Arc::clone(&self.metrics), Arc::clone(self.stages.ingest.refusals()));
+        Arc::new(move |RefusedRequest { method, status, route, is_logged }| {
+            metrics.count_refusal(status, route);
+            if !is_logged && method == Method::POST && routes::EVENT_PATHS.contains(&route) {
+                refusals.add_unseen(status);
+            }
+        })
     }
 }
 
@@ -164,11 +187,12 @@ async fn answer_in_flight(mut public: JoinHandle<()>, deadline: Instant, grace: 
 /// what was not relayed.
 async fn close(
     ledger: Arc<Ledger>,
-    threads: Threads,
+    (eraser, threads): (EraserThread, Threads),
     (log, log_thread): (Arc<Log>, LogThread),
     is_committed: Arc<AtomicBool>,
     (relay, relayed): (Arc<Relay>, JoinHandle<()>),
 ) -> Vec<Unsent> {
+    let eraser = eraser.request_stop();
     let committing = Arc::clone(&ledger);
     let committed = tokio::task::spawn_blocking(move || {
         committing.close();
@@ -189,8 +213,20 @@ async fn close(
             "events were not relayed: they are lost with the volume unless it is kept for the next start"
         );
     }
-    let _ = tokio::task::spawn_blocking(move || ledger.store().stop_background_work()).await;
+    let _ = tokio::task::spawn_blocking(move || {
+        ledger.store().stop_background_work();
+        // A compaction that it waits for has ended now.
+        eraser.join();
+    })
+    .await;
     unsent
+}
+
+/// Erases the content of events at this age; never if it is 0.
+async fn retain(audit: Arc<Audit>, content: Duration) {
+    if !content.is_zero() {
+        audit::retain(audit, content).await;
+    }
 }
 
 async fn stop_within(mut task: JoinHandle<()>, grace: Duration) {

@@ -39,6 +39,8 @@ pub struct Server {
     pub(super) allowed_hosts: Vec<String>,
     /// The interval at which the last checkpoint is logged.
     pub(super) announce_interval: Duration,
+    /// `retention.content`
+    pub(super) content_retention: Duration,
     /// The maximum duration of a shutdown.
     pub(super) grace: Duration,
     /// How long the relay tries to send its backlog to an upstream that accepts nothing.
@@ -82,6 +84,7 @@ impl Server {
             otlp_routes: routes::with_fallbacks(routes::otlp(Arc::clone(ingest), guard)),
             fast_path: IngestFastPath::new(Arc::clone(ingest), Arc::clone(guard)),
             announce_interval: config.log.announce_interval,
+            content_retention: config.retention.content,
             grace: config.shutdown.grace,
             relay_time: config.shutdown.relay_time,
             allowed_hosts: config.http.allowed_hosts.clone(),
@@ -153,5 +156,6 @@ fn reload_targets(
         relay: Arc::clone(&stages.relay),
         ledger: Arc::clone(&stages.ledger),
         metrics: Arc::clone(metrics),
+        notes: stages.notes.clone(),
     }
 }

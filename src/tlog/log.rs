@@ -132,6 +132,16 @@ impl Log {
         self.shared.keys()
     }
 
+    /// Whether events have been unsigned for longer than `time`. Each call while all are signed counts as a time at which they were.
+    pub fn is_unsigned_for(&self, time: Duration) -> bool {
+        if matches!(self.state(), State::Signed(signed) if signed.size >= self.ledger.committed().events()) {
+            self.shared.signed_ms.fetch_max(now_ms(), Ordering::Relaxed);
+            return false;
+        }
+        let signed_ms = self.shared.signed_ms.load(Ordering::Relaxed);
+        u128::from(now_ms().saturating_sub(signed_ms)) > time.as_millis()
+    }
+
     /// Sets the gauges of the log.
     pub fn observe(&self) {
         let size = self.shared.size.load(Ordering::Relaxed);
@@ -143,11 +153,8 @@ impl Log {
             State::Signed(signed) => {
                 self.signed_size.set(signed.size as f64);
                 self.rollback.set(0.0);
-                if signed.size >= events {
-                    // Stored, so that the gauge shows the last time at which everything was signed once there is an
-                    // unsigned event.
-                    self.shared.signed_ms.fetch_max(now_ms(), Ordering::Relaxed);
-                }
+                // The gauge shows the last time at which everything was signed once there is an unsigned event.
+                self.is_unsigned_for(Duration::MAX);
             }
             State::Stopped(_) => self.rollback.set(1.0),
         }

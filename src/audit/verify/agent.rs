@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::ledger::format::keys::{Agent, Run};
+use super::erasures::ErasureCheck;
+use crate::ledger::format::keys::{Agent, Location};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
 use crate::ledger::read::lookup;
@@ -59,6 +60,8 @@ pub fn agent(
     mut progress: impl FnMut(u64) -> bool,
 ) -> Result<Option<ChainVerdict>, StoreError> {
     let Some(head) = lookup::agent(store, key)? else { return Ok(None) };
+    // Before the events: what is erased meanwhile is found by reading the records again.
+    let mut erasures = ErasureCheck::read(store)?;
     let mut walk = Walk::default();
     let mut checker = Checker::default();
     let mut broken = None;
@@ -75,7 +78,11 @@ pub fn agent(
             if walk.sequence == head.sequence {
                 break 'runs;
             }
-            if let Err(found) = verify_event(&mut events, key, run, offset, &mut walk, &mut checker)? {
+            let mut at = run.location;
+            at.position.0 += offset;
+            let verified =
+                verify_event(&mut events, key, at, &mut walk, &mut checker, |record| erasures.recheck(store, record))?;
+            if let Err(found) = verified {
                 broken = Some(found);
                 break 'runs;
             }
@@ -91,23 +98,24 @@ pub fn agent(
     Ok(Some(ChainVerdict { agent_id, events_verified: walk.sequence.0, head_hash: walk.hash, broken }))
 }
 
-/// Verifies one event of a run.
+/// Verifies one event.
 fn verify_event(
     events: &mut Events<'_>,
     key: AgentKey,
-    run: Run,
-    offset: u64,
+    location: Location,
     walk: &mut Walk,
     checker: &mut Checker,
+    check_erasure: impl FnOnce(RecordRef<'_>) -> Result<Result<(), Break>, StoreError>,
 ) -> Result<Result<(), Break>, StoreError> {
-    let mut location = run.location;
-    location.position.0 += offset;
     let sequence = walk.sequence.next();
     let unreadable = |reason: &str| Ok(Err(Break { sequence, kind: BreakKind::Unreadable(reason.to_owned()) }));
     let Some(record) = events.at(location)? else { return unreadable("the event is missing") };
     match RecordRef::parse(record) {
         Ok(record) if record.agent() != key => unreadable("another agent's event is stored at this location"),
-        Ok(record) => Ok(walk.step(&record.link(), checker)),
+        Ok(record) => match walk.step(&record.link(), checker) {
+            Ok(()) => check_erasure(record),
+            broken => Ok(broken),
+        },
         Err(reason) => unreadable(reason),
     }
 }

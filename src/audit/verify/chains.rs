@@ -2,6 +2,7 @@
 
 use super::agent::check_head;
 use super::chunk::ScannedEvent;
+use super::erasures::ErasureCheck;
 use super::pool::{EventCheck, Share};
 use super::report::Report;
 use super::rows::fault::{FaultKind, Repair, RowFault};
@@ -17,6 +18,7 @@ pub struct Chains<'s> {
     store: &'s Store,
     shards: u16,
     share: Share,
+    erasures: &'s ErasureCheck,
     /// The state of each chain; `None` if it is broken.
     chains: AgentMap<Option<ChainState>>,
     /// The number of agents with events in each shard. Set by [`Chains::compare_heads`].
@@ -55,11 +57,12 @@ type ChainBreak = (AgentKey, String, Break);
 
 impl<'s> Chains<'s> {
     /// The chains of a share of the agents, in a ledger of `shards` shards.
-    pub fn new(store: &'s Store, shards: u16, share: Share) -> Chains<'s> {
+    pub fn new(store: &'s Store, shards: u16, share: Share, erasures: &'s ErasureCheck) -> Chains<'s> {
         Chains {
             store,
             shards,
             share,
+            erasures,
             chains: AgentMap::default(),
             agents: vec![0; usize::from(shards)],
             are_events_whole: true,
@@ -100,7 +103,8 @@ impl<'s> Chains<'s> {
         let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(ChainState::default())) else {
             return Ok(());
         };
-        match chain.walk.step_checked(&record.link(), check.hash, check.fault.as_deref()) {
+        let step = chain.walk.step_checked(&record.link(), check.hash, check.fault.as_deref());
+        match step.and_then(|()| self.erasures.check(record)) {
             Ok(()) => {
                 report.count_verified();
                 let received_ms = check.facts.received_ms;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::chains::Chains;
+use super::erasures::ErasureCheck;
 use super::log::{LogRebuild, LogVerdict};
 use super::pool::{self, CheckedChunk, Share, Work};
 use super::report::{Observer, Report};
@@ -11,6 +12,7 @@ use super::rows::{self, RowCheck, Snapshots, StoredSums, chain};
 use super::scan::{Leaves, Scan};
 use crate::ledger::store::{Family, Store, StoreError};
 use crate::tlog::rows::Progress;
+use cairn_proof::chain::{AgentKey, BreakKind, Sequence};
 use cairn_proof::tree::Head;
 
 /// Most agents whose chains one pass follows: about 25 MiB. More agents need more passes.
@@ -31,6 +33,8 @@ pub struct Summary {
     pub events_whole: bool,
     /// The verdict on the log; `None` if there is no log.
     pub log: Option<LogVerdict>,
+    /// Whether an erasure is recorded and not completed. The index is not verified then.
+    pub is_erasing: bool,
 }
 
 /// Verifies every chain of a ledger of `shards` shards, and rebuilds the tree of the log, to compare it with the stored
@@ -58,6 +62,11 @@ pub fn all(
     }
     let passes = agents.div_ceil(AGENTS_PER_PASS).max(1);
     let mut report = Report::new(observer);
+    let erasures = ErasureCheck::read(store)?;
+    if let Some(why) = &erasures.broken {
+        let recorder = &erasures.recorder;
+        report.broken(AgentKey::of(recorder), recorder, Sequence(0), BreakKind::Unreadable(why.clone()));
+    }
     let (progress, mut verdict) = match rows::log::progress(store, shards, &mut report) {
         Ok(Some(progress)) => (Some(progress), None),
         Ok(None) => (None, LogVerdict::without_log(checkpoints)),
@@ -69,11 +78,14 @@ pub fn all(
     let digests = Digests::new(snapshots.index.cursors());
     // Rows and log are verified in the first pass.
     let mut row_check = Some((RowCheck::new(store, shards, digests.clone(), &snapshots.ids)?, snapshots));
+    if erasures.is_pending() {
+        report.leave_index_out();
+    }
     let (mut first, mut events_whole) = (None, true);
     let mut agents_of_shards = vec![0; usize::from(shards)];
     for pass in 0..passes {
         let share = Share { pass, passes };
-        let mut chains = Chains::new(store, shards, share);
+        let mut chains = Chains::new(store, shards, share, &erasures);
         let (mut check, snapshots) = row_check.take().unzip();
         let mut tree = tree.take();
         let work = Work { share, with_leaves: tree.is_some(), digests: check.as_ref().map(|_| digests.clone()) };
@@ -93,7 +105,7 @@ pub fn all(
     }
     chain::report_faults(store, &mut report)?;
     let (events, broken, wrong_rows) = (report.events(), report.broken_chains(), report.wrong_rows());
-    Ok(Summary { agents, events, broken, wrong_rows, events_whole, log: verdict })
+    Ok(Summary { agents, events, broken, wrong_rows, events_whole, log: verdict, is_erasing: erasures.is_pending() })
 }
 
 /// One pass over all events.

@@ -12,6 +12,7 @@
 //! | [`scan`] | reads every event once, in the order of the log |
 //! | [`chunk`], [`pool`] | hashes and checks events on all cores |
 //! | [`chains`] | follows the chains of the events that were read |
+//! | [`erasures`] | compares erased events with the erasures that are recorded |
 //! | [`rows`] | checks every row that follows from the events |
 //! | [`log`] | rebuilds the tree and compares it with the stored one |
 //! | [`report`] | collects the findings |
@@ -19,6 +20,7 @@
 mod agent;
 mod chains;
 mod chunk;
+mod erasures;
 mod full;
 mod log;
 mod pool;

@@ -7,7 +7,7 @@ use super::chunk::{Chunk, ScannedEvent};
 use super::rows::facts::{self, Digests, Facts, ReceiptTimes};
 use crate::tlog::leaf::RecordHasher;
 use cairn_proof::chain::walk::{Checker, FieldValues};
-use cairn_proof::chain::{AgentKey, Hash};
+use cairn_proof::chain::{AgentKey, Hash, Stub};
 use cairn_proof::tree::NodeHash;
 
 /// The part of the agents that one pass verifies, chosen by their keys.
@@ -134,8 +134,15 @@ impl Worker {
         let mut check = EventCheck::default();
         let mut fields = FieldValues::default();
         if self.work.share.contains(record.agent()) {
-            check.hash = Hash::of_event(record.canonical(), &record.prev_hash());
-            check.fault = self.checker.check_fields(record.canonical(), record.agent(), &mut fields).err();
+            check.hash = record.link().computed_hash();
+            check.fault = match record.is_erased() {
+                // Whether its erasure is recorded is checked with its chain.
+                true => {
+                    fields = FieldValues::of(record.canonical());
+                    Stub::parse(record.canonical(), record.agent()).err()
+                }
+                false => self.checker.check_fields(record.canonical(), record.agent(), &mut fields).err(),
+            };
         } else if self.work.digests.is_some() {
             fields = FieldValues::of(record.canonical());
         }

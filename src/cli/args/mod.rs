@@ -2,6 +2,7 @@
 
 mod backup;
 mod config;
+mod erase;
 mod server;
 
 use std::num::NonZeroU16;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use backup::{BackupArgs, RestoreArgs};
 pub use config::{ConfigArgs, ConnectArgs, FileArgs, LedgerArgs};
+pub use erase::{EraseArgs, HoldAction, HoldArgs, HoldCommand, HoldListArgs, SelectArgs};
 pub use server::*;
 
 /// Makes what AI agents did provable.
@@ -81,6 +83,15 @@ pub enum Command {
     Relay(RelayCommand),
     /// Manage dead letters: events that an upstream refused permanently
     DeadLetter(DeadLetterCommand),
+    /// Erase the content of events for good; chains, proofs and packages stay valid
+    #[command(after_help = "Examples:\n  cairn erase --session s-42 --dry-run\n  \
+                            cairn erase --session s-42 --reason 'request of the customer, ticket 4711'\n  \
+                            cairn erase --label user=4711 --until 2026-06-01T00:00:00Z --reason 'contract ended'\n  \
+                            cairn erase --list\n\nNeeds a key with the scope erase. The reason and the number of events are \
+                            recorded, the conditions only by name.")]
+    Erase(EraseArgs),
+    /// Keep events from erasure
+    Hold(HoldCommand),
     /// Manage the keys of the log
     Key(KeyCommand),
     /// Show what the redaction of a configuration makes of events, and store nothing
@@ -175,6 +186,12 @@ pub struct VerifyArgs {
     /// With --all: the number of threads that hash and check events [default: all cores]
     #[arg(long, value_name = "N", requires = "all")]
     pub jobs: Option<NonZeroU16>,
+    /// With --all: report when the server was up, down or refusing events since this time [default: the first start]
+    #[arg(long, value_name = "TIME", requires = "all")]
+    pub since: Option<String>,
+    /// With --all: the same until this time
+    #[arg(long, value_name = "TIME", requires = "all")]
+    pub until: Option<String>,
     #[command(flatten)]
     pub follow: FollowArgs,
     /// With --all or --log: a checkpoint of this log that was stored outside the server. The log must begin with the
@@ -261,6 +278,9 @@ pub struct ExportArgs {
     /// Only events received before this time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// Include the events of the recorder in the interval: they show when the server was up, down or refusing events
+    #[arg(long)]
+    pub with_recorder: bool,
     /// The file to write; - for standard output, the default
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -281,6 +301,9 @@ pub struct VerifyExportArgs {
     /// A verifier key that you trust, or a file with such keys. It must not come from the sender of the package
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
+    /// Report when the server was up, down or refusing events: needs a package made with `cairn export --with-recorder`
+    #[arg(long)]
+    pub recorder: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -142,6 +142,7 @@ pub fn all(shards: u16) -> Vec<CheckedRows> {
     let mut all: Vec<_> = [FORMAT, SHARDS, INSTANCE, LABELS].map(CheckedRows::meta).into();
     all.push(origin());
     all.push(CheckedRows::all_of(REPAIRED));
+    all.extend(added());
     all.extend((0..shards).map(|shard| CheckedRows::all_of(&ClockStep::prefix(ShardId(shard)))));
     all
 }
@@ -151,17 +152,41 @@ pub fn origin() -> CheckedRows {
     CheckedRows { family: Family::Log, prefix: b"o".to_vec(), is_single: true }
 }
 
-/// Writes all checks, unless the ledger has some.
+/// Those that a ledger of an earlier version does not have although it has others.
+pub fn added() -> [CheckedRows; 2] {
+    use super::keys::meta_keys::{ERASED, HOLD};
+    [CheckedRows::meta(ERASED), CheckedRows::all_of(HOLD)]
+}
+
+/// Whether a ledger has one of these checks.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn has_any(store: &Store, rows: &[CheckedRows]) -> Result<bool, StoreError> {
+    for rows in rows {
+        if rows.stored(store)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Writes all checks, unless the ledger has some. Those that an earlier version did not have are written if none of them is there.
 ///
 /// # Errors
 /// When the database cannot be read or written.
 pub fn write_if_none(store: &Store, shards: u16) -> Result<(), StoreError> {
-    for rows in &all(shards) {
-        if rows.stored(store)?.is_some() {
-            return Ok(());
-        }
+    if !has_any(store, &all(shards))? {
+        return write(store, shards);
     }
-    write(store, shards)
+    if has_any(store, &added())? {
+        return Ok(());
+    }
+    let mut batch = store.batch(0);
+    for rows in added() {
+        rows.put(store, &mut batch, rows.compute(store)?)?;
+    }
+    store.write_durable(batch).map_err(|error| store.failed(&error.to_string()))
 }
 
 /// Writes all checks as the rows give them now.

@@ -218,6 +218,10 @@ pub mod meta_keys {
     pub const INSTANCE: &[u8] = b"instance";
     /// The names of default labels, as a JSON array of strings.
     pub const LABELS: &[u8] = b"labels";
+    /// The sequence of the last record of an erasure, in the chain of the recorder, that is completed.
+    pub const ERASED: &[u8] = b"erased";
+    /// What the keys of holds begin with. The id of the hold follows, 16 bytes; the value is a JSON object.
+    pub const HOLD: &[u8] = b"hold";
     /// What the keys of reports of repairs begin with. The time in ms u64 follows; the value is a JSON object.
     pub const REPAIRED: &[u8] = b"repaired";
 }

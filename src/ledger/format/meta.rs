@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::checks::CheckedRows;
 use super::id_cursor;
 use super::keys::meta_keys::{
-    FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED, SHARDS as SHARDS_KEY,
+    ERASED, FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED, SHARDS as SHARDS_KEY,
 };
 use super::keys::{Position, ShardId, join};
 use crate::ledger::store::{Family, Store, StoreError};
-use cairn_proof::chain::DefaultLabels;
+use cairn_proof::chain::{DefaultLabels, Sequence};
 
 /// The version of the on-disk format. Raised when older programs cannot read what this one writes, or this one cannot
 /// read what older programs wrote.
@@ -43,6 +43,34 @@ pub fn repairs(store: &Store) -> Result<Vec<(u64, serde_json::Value)>, StoreErro
     Ok(repairs)
 }
 
+/// The instance; `None` if the row is missing or damaged.
+///
+/// # Errors
+/// When the database cannot be read.
+pub fn instance(store: &Store) -> Result<Option<Uuid>, StoreError> {
+    Ok(store.get(Family::Meta, INSTANCE_KEY)?.and_then(|row| Uuid::from_slice(&row).ok()))
+}
+
+/// The sequence of the last record of an erasure that is completed; 0 if there is none.
+///
+/// # Errors
+/// When the database cannot be read, or the row is damaged.
+pub fn erased(store: &Store) -> Result<Sequence, StoreError> {
+    let Some(row) = store.get(Family::Meta, ERASED)? else { return Ok(Sequence(0)) };
+    let sequence = Position::decode(&row).map(|sequence| Sequence(sequence.0));
+    sequence.ok_or_else(|| store.damaged("the progress of erasures cannot be read"))
+}
+
+/// Stores that all erasures up to this record are completed.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub fn set_erased(store: &Store, record: Sequence) -> Result<(), StoreError> {
+    let mut batch = store.batch(0);
+    CheckedRows::meta(ERASED).put_row(store, &mut batch, ERASED, &Position(record.0).encode())?;
+    store.write_synced(batch)
+}
+
 /// Whether the value of a row that is written once has the right form, in a ledger of `shards` shards; true for all other
 /// rows.
 pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
@@ -50,6 +78,7 @@ pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
         FORMAT_KEY => supported().any(|format| value == format.to_be_bytes()),
         SHARDS_KEY => value == shards.to_be_bytes(),
         INSTANCE_KEY => Uuid::from_slice(value).is_ok(),
+        ERASED => Position::decode(value).is_some(),
         LABELS_KEY => serde_json::from_slice::<BTreeSet<String>>(value).is_ok(),
         _ => true,
     }

@@ -8,4 +8,5 @@ pub mod keys;
 pub mod meta;
 pub mod packing;
 pub mod record;
+pub mod stub;
 pub mod terms;

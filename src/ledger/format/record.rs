@@ -2,14 +2,14 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 1 | format, 1 |
+//! | 1 | format: 1 for an event, 2 for the [stub](super::stub) of an erased one |
 //! | 16 | agent key |
 //! | 8 | sequence |
 //! | 32 | previous hash |
 //! | 32 | hash |
 //! | 4 | length of the warnings, 0 if there are none |
 //! | ... | warnings: a JSON array of strings, then the first 4 bytes of its SHA-256 |
-//! | ... | canonical bytes of the content |
+//! | ... | canonical bytes of the content, or of the stub |
 //!
 //! No hash of the chain covers the warnings. The 4 bytes after them detect damage, not tampering.
 //!
@@ -28,12 +28,14 @@ use cairn_proof::chain::fields::{FieldType, SALT_LEN, UUID_LEN};
 use cairn_proof::chain::{AgentKey, Content, DefaultLabels, Field, Hash, Link, Placeholders, Sequence, scan, time};
 
 const FORMAT: u8 = 1;
+/// The format of a stub.
+pub(super) const ERASED: u8 = 2;
 const AGENT: usize = 1;
 const SEQUENCE: usize = AGENT + 16;
 const PREV_HASH: usize = SEQUENCE + 8;
 const HASH: usize = PREV_HASH + 32;
-const WARNINGS_LEN: usize = HASH + 32;
-const WARNINGS: usize = WARNINGS_LEN + 4;
+pub(super) const WARNINGS_LEN: usize = HASH + 32;
+pub(super) const WARNINGS: usize = WARNINGS_LEN + 4;
 const WARNINGS_CHECK: usize = 4;
 
 /// The most bytes that an answer has in addition to the content, without warnings: every number at its greatest length.
@@ -147,8 +149,12 @@ impl Draft {
     }
 
     /// Whether this is the same event as `stored`: the agent and the content are equal, except for what the server
-    /// filled in, `default_labels` included. See `docs/adr/0007-client-ids-are-claimed-then-looked-up.md`.
+    /// filled in, `default_labels` included. An erased event is known by its id alone. See
+    /// `docs/adr/0007-client-ids-are-claimed-then-looked-up.md`.
     pub fn is_same_event(&self, stored: RecordRef<'_>, default_labels: &DefaultLabels) -> bool {
+        if stored.is_erased() {
+            return self.agent == stored.agent();
+        }
         let client_fields = |canonical| {
             scan::members(canonical).filter(|(key, _)| match Field::from_name(key) {
                 // The caller found `stored` by this id; only the letter case may differ.
@@ -203,6 +209,11 @@ impl Record {
         hash
     }
 
+    /// A record with these bytes, whose canonical bytes begin at `canonical_at`.
+    pub(super) fn of(bytes: Vec<u8>, canonical_at: usize) -> Record {
+        Record { bytes, canonical_at }
+    }
+
     /// Borrows the record.
     pub fn as_ref(&self) -> RecordRef<'_> {
         RecordRef { bytes: &self.bytes, canonical_at: self.canonical_at }
@@ -244,7 +255,7 @@ impl<'a> RecordRef<'a> {
     /// When the record is malformed or its warnings are damaged. The message says which.
     pub fn parse(bytes: &'a [u8]) -> Result<RecordRef<'a>, &'static str> {
         let (header, rest) = bytes.split_first_chunk::<WARNINGS>().ok_or("the record is truncated")?;
-        if header[0] != FORMAT {
+        if ![FORMAT, ERASED].contains(&header[0]) {
             return Err("unknown record format");
         }
         let len = u32::from_be_bytes([header[89], header[90], header[91], header[92]]) as usize;
@@ -269,7 +280,12 @@ impl<'a> RecordRef<'a> {
         self.bytes
     }
 
-    /// The canonical bytes of the content.
+    /// Whether the content was erased: the record is a stub.
+    pub fn is_erased(self) -> bool {
+        self.bytes[0] == ERASED
+    }
+
+    /// The canonical bytes of the content, or of the stub.
     pub fn canonical(self) -> &'a [u8] {
         &self.bytes[self.canonical_at..]
     }
@@ -286,7 +302,7 @@ impl<'a> RecordRef<'a> {
             sequence: self.sequence(),
             prev_hash: self.prev_hash(),
             hash: self.hash(),
-            canonical: self.canonical(),
+            canonical: (!self.is_erased()).then(|| self.canonical()),
         }
     }
 

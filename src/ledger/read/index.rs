@@ -152,9 +152,18 @@ fn add_batch(
     Ok(next)
 }
 
+/// The length of the key of a row of postings.
+pub const ROW_KEY_LEN: usize = 26;
+
+/// The position of an event in the row with this key.
+pub fn position_of(key: &[u8; ROW_KEY_LEN], offset: [u8; 2]) -> Position {
+    let first = Location::decode(&key[16..]).map_or(0, |location| location.position.0);
+    Position(first + u64::from(u16::from_be_bytes(offset)))
+}
+
 /// The key of the row of a term in a shard whose offsets are added to `first`.
-pub fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; 26] {
-    let mut key = [0; 26];
+pub fn row_key(term: Term, shard: ShardId, first: Position) -> [u8; ROW_KEY_LEN] {
+    let mut key = [0; ROW_KEY_LEN];
     key[..16].copy_from_slice(&term.0.to_be_bytes());
     key[16..].copy_from_slice(&Location { shard, position: first }.encode());
     key
@@ -200,6 +209,9 @@ impl<'r> IndexRow<'r> {
     }
 }
 
+/// The key of a row of postings, and its offsets.
+pub type IndexOffsets = ([u8; ROW_KEY_LEN], Vec<[u8; 2]>);
+
 /// Iterates over the positions of one shard's events that have a term.
 pub struct Postings<'s> {
     rows: Rows<'s>,
@@ -233,6 +245,16 @@ impl<'s> Postings<'s> {
         key[..18].copy_from_slice(&self.prefix);
         key[18..].copy_from_slice(&position.encode());
         key
+    }
+
+    /// The key and the offsets of the row that would have the event at `position`; `None` if there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn row_of(&mut self, position: Position) -> Result<Option<IndexOffsets>, StoreError> {
+        self.rows.seek_for_prev(&self.key(position));
+        let row = self.rows.row()?.filter(|(key, _)| key.starts_with(&self.prefix));
+        Ok(row.and_then(|(key, offsets)| Some((*key.first_chunk()?, offsets.as_chunks::<2>().0.to_vec()))))
     }
 
     /// The first position at or after `from`.

@@ -9,7 +9,7 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::{Store, StoreError};
 use crate::runtime::FOR_TERMINAL;
 use crate::text::sanitize;
-use cairn_proof::chain::{AgentKey, Hash, Sequence};
+use cairn_proof::chain::{AgentKey, Hash, RECORDER_PREFIX, Sequence};
 
 /// The head of an agent's chain, to which the next event is linked.
 pub struct Head {
@@ -43,7 +43,10 @@ impl Head {
     pub fn advance(&mut self, location: Location, ms: u64, hash: Hash) -> Option<Run> {
         if self.is_new() {
             self.agent.first_ms = ms;
-            tracing::info!(name: FOR_TERMINAL, agent_id = sanitize(&self.agent.agent_id), "first event of an agent");
+            let agent_id = sanitize(&self.agent.agent_id);
+            if !agent_id.starts_with(RECORDER_PREFIX) {
+                tracing::info!(name: FOR_TERMINAL, agent_id, "first event of an agent");
+            }
         }
         let agent = &mut self.agent;
         agent.sequence = agent.sequence.next();

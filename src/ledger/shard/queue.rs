@@ -222,12 +222,21 @@ impl Queue {
         })
     }
 
-    /// Sends events to the shard. Never waits, because the permit guarantees room.
+    /// Sends events to the shard, and returns the channel for their outcomes. Never waits, because the permit guarantees room.
+    /// `admitted` is when it was granted.
     ///
     /// # Errors
     /// When the shard has ended.
-    pub fn send(&self, submission: Submission) -> Result<(), Closed> {
-        self.sender.send(Message::Submission(submission)).map_err(|_| Closed)
+    pub fn submit(
+        &self,
+        drafts: Drafts,
+        permit: Permit,
+        admitted: Instant,
+    ) -> Result<oneshot::Receiver<Outcomes>, Closed> {
+        let (reply, receiver) = oneshot::channel();
+        let submission = Submission { drafts, reply, permit, admitted };
+        self.sender.send(Message::Submission(submission)).map_err(|_| Closed)?;
+        Ok(receiver)
     }
 
     /// Refuses new events. The shard commits what was sent before, and ends.

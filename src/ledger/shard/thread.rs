@@ -59,6 +59,9 @@ pub enum Fatal {
     Store(#[from] StoreError),
 }
 
+/// Receives the steps of the clock that the shards find.
+pub type OnClockStep = Arc<dyn Fn(ShardId, ClockStep) + Send + Sync>;
+
 /// The state and the dependencies of a shard thread.
 pub struct Shard {
     /// The number of the shard.
@@ -74,6 +77,8 @@ pub struct Shard {
     pub runtime: Handle,
     /// The clock.
     pub clock: Clock,
+    /// Called after a commit that found a step of the clock.
+    pub on_clock_step: OnClockStep,
     /// The disk space of the ledger.
     pub space: Arc<DiskSpace>,
     /// Where the shard publishes its progress.
@@ -302,9 +307,10 @@ impl Shard {
         Ok(())
     }
 
-    /// Logs and counts a step of the clock.
+    /// Logs, counts and reports a step of the clock.
     fn report(&self, step: ClockStep) {
         self.metrics.clock_stepped(step);
+        (self.on_clock_step)(self.id, step);
         tracing::warn!(
             shard = self.id.0,
             position = step.position.0,

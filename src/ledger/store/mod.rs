@@ -5,6 +5,7 @@
 pub mod config;
 pub mod directory;
 mod open;
+mod purge;
 pub mod snapshot;
 pub mod tables;
 

@@ -99,11 +99,20 @@ impl Store {
     }
 }
 
+/// The snapshots in a data directory.
+fn all(data_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)).map(|entry| entry.path())
+}
+
+/// Whether there is a snapshot in a data directory, whose files are those of a former state.
+pub(super) fn exists(data_dir: &Path) -> bool {
+    all(data_dir).next().is_some()
+}
+
 /// Removes the snapshots of a process that was killed.
 pub(super) fn remove_left(data_dir: &Path) {
-    for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for path in all(data_dir) {
+        let _ = fs::remove_dir_all(path);
     }
 }

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::erasures::ErasureCheck;
 use super::super::report::{Observer, Report};
 use super::facts::Digests;
 use super::fault::{FaultKind, Repair, RowFault};
@@ -207,6 +208,7 @@ impl Observer for FirstRows {
 /// # Errors
 /// When the database cannot be read, or `progress` returned false.
 pub fn check(store: &Store, shards: u16, progress: impl Fn(u64) -> bool) -> Result<IndexVerdict, StoreError> {
+    let erasures = ErasureCheck::read(store)?;
     let mut index = IndexSnapshot::take(store, shards)?;
     let digests = Digests::new(index.cursors());
     let (mut sum, mut events_read) = (0u128, 0u64);
@@ -228,6 +230,9 @@ pub fn check(store: &Store, shards: u16, progress: impl Fn(u64) -> bool) -> Resu
     let mut report = Report::new(&mut first);
     let is_cancelled = || !progress(0);
     if index.stored_sum(&digests, is_cancelled)? != Some(sum) {
+        if ErasureCheck::read(store)?.has_changed_since(&erasures) {
+            return Err(store.failed("events are being erased: verify the index when that is completed"));
+        }
         index.report_faults(&mut report, is_cancelled)?;
     }
     let wrong_rows = report.wrong_rows();

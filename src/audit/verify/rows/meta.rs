@@ -21,13 +21,13 @@ pub fn report_faults(store: &Store, agents: &[u64], report: &mut Report<'_>) -> 
             report.row(RowFault::expected(Family::Meta, &key, stored.is_some(), &value));
         }
     }
-    let checked = checks::all(agents.len() as u16);
-    let mut has_checks = false;
-    for rows in &checked {
-        has_checks |= rows.stored(store)?.is_some();
-    }
-    if has_checks {
-        checked.iter().try_for_each(|rows| report_check(store, rows, report))?;
+    let (checked, added) = (checks::all(agents.len() as u16), checks::added());
+    if checks::has_any(store, &checked)? {
+        // An earlier version has none of these rows, and so no checks of them.
+        let has_added = checks::has_any(store, &added)?;
+        for rows in checked.iter().filter(|rows| has_added || !added.contains(rows)) {
+            report_check(store, rows, report)?;
+        }
     }
     report_unknown(store, agents.len() as u16, &checked, report)
 }
@@ -64,7 +64,8 @@ fn report_unknown(
         let is_step = |shard| ClockStep::decode(ShardId(shard), key, value).is_some();
         let is_known = checked.iter().any(|rows| is_own(rows) || rows.key() == key)
             || (0..shards).any(|shard| agents_key(ShardId(shard)) == key || is_step(shard))
-            || key.len() == meta_keys::REPAIRED.len() + 8 && key.starts_with(meta_keys::REPAIRED);
+            || key.len() == meta_keys::REPAIRED.len() + 8 && key.starts_with(meta_keys::REPAIRED)
+            || key.len() == meta_keys::HOLD.len() + 16 && key.starts_with(meta_keys::HOLD);
         if !is_known {
             report.row(RowFault::unexpected(Family::Meta, key));
         } else if !meta::is_well_formed(key, value, shards) {
