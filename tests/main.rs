@@ -4,6 +4,7 @@
 
 mod audit;
 mod durability;
+mod erasure;
 mod ingest;
 mod log;
 mod ops;

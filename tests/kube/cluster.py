@@ -101,9 +101,10 @@ class Namespace:
         return self.kubectl("exec", "-i", pod, "-c", "cairn", "--", "/cairn", *words, text=text)
 
     def ids(self, pod):
-        """The ids of all events in the ledger of a pod."""
+        """The ids of all events in the ledger of a pod, except for those of its recorder."""
         lines = self.cairn(pod, "events", "--last", "10000000", "--json").splitlines()
-        return {json.loads(line)["id"] for line in lines if line.startswith("{")}
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return {event["id"] for event in events if not event["agent_id"].startswith("cairn/")}
 
     def acknowledged(self, pod):
         """The ids that the agent of a pod says were acknowledged, until now."""

@@ -35,4 +35,6 @@ def errors_have_a_body(ctx, response, case):
     kind = (response.headers.get("content-type") or ["none"])[0]
     assert kind in ("application/json", "application/x-protobuf"), f"{response.status_code} with content type {kind}"
     if kind == "application/json":
-        assert set(response.json()) in ({"error"}, {"code", "message"}), response.text
+        if response.status_code == 410:
+        return
+    assert set(response.json()) in ({"error"}, {"code", "message"}), response.text

@@ -108,6 +108,7 @@ async fn a_second_server_on_a_directory_touches_no_file_of_the_first() {
         let mut command = cairn();
         command.args(["serve", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_LISTEN", &listen).env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("CAIRN_RECORDER__ENABLED", "false");
         command
     };
     let mut first = start(data.path()).stdout(Stdio::null()).spawn().unwrap();

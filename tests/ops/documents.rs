@@ -123,10 +123,12 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn start(upstream: &str) -> Sandbox {
+    fn start(document: &Path, upstream: &str) -> Sandbox {
         let data = TempDir::new().unwrap();
+        // The events of the recorder come at moments of their own, so only the document about it has them in its answers.
+        let recorder = if document.ends_with("recorder.md") { "true" } else { "false" };
         let relay = [("CAIRN_RELAY__AGNOST__ORG_ID", ORG), ("CAIRN_RELAY__AGNOST__ENDPOINT", upstream)];
-        let server = Process::start(data.path(), &relay);
+        let server = Process::start(data.path(), &[&relay[..], &[("CAIRN_RECORDER__ENABLED", recorder)]].concat());
         let work = TempDir::new().unwrap();
         std::os::unix::fs::symlink(repository("tests"), work.path().join("tests")).unwrap();
         let folder = |program: Command| Path::new(program.get_program()).parent().unwrap().display().to_string();
@@ -160,7 +162,7 @@ fn execute(document: &Path, upstream: &str) -> usize {
     if !blocks.iter().any(|block| matches!(block.language.as_str(), "sh" | "yaml")) {
         return 0;
     }
-    let sandbox = Sandbox::start(upstream);
+    let sandbox = Sandbox::start(document, upstream);
     let mut answers = 0;
     for (at, block) in blocks.iter().enumerate() {
         match block.language.as_str() {

@@ -178,6 +178,7 @@ fn on_terminal(environment: &[(&str, &str)], act: impl FnOnce(&str)) -> String {
     let mut command = Command::new("script");
     command.args(["--quiet", "--flush", "--return", "--command", &serve]).arg(&output);
     command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_LOG__ANNOUNCE_INTERVAL", "50ms");
+    command.env("CAIRN_RECORDER__ENABLED", "false");
     command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     let read = || std::fs::read_to_string(&output).unwrap_or_default().replace("\r\n", "\n");

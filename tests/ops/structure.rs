@@ -12,7 +12,7 @@ use crate::support::modules::{Modules, SourceFile};
 
 /// The modules that each top-level module, and each submodule of the ledger, may import. Every module may also import
 /// `cairn_proof`, `text` and `runtime`.
-const IMPORTS: [(&str, &[&str]); 17] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     ("text", &[]),
     ("runtime", &[]),
     ("http", &[]),
@@ -21,15 +21,17 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("ledger::format", &["ledger::store"]),
     ("ledger::read", &["ledger::format", "ledger::store"]),
     ("ledger::ids", &["ledger::read", "ledger::format", "ledger::store"]),
+    ("ledger::erase", &["ledger::read", "ledger::format", "ledger::store"]),
     ("ledger::shard", &["ledger::ids", "ledger::read", "ledger::format", "ledger::store"]),
     ("ledger", &[]),
     ("ingest", &["auth", "http", "ledger"]),
     ("tlog", &["ledger"]),
+    ("recorder", &["ledger", "tlog"]),
     ("relay", &["http", "ledger"]),
-    ("audit", &["http", "ledger", "tlog"]),
-    ("config", &["auth", "http", "ingest", "ledger", "relay", "tlog"]),
-    ("serve", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config"]),
-    ("cli", &["auth", "http", "ingest", "ledger", "tlog", "relay", "audit", "config", "serve"]),
+    ("audit", &["auth", "http", "ledger", "tlog", "recorder"]),
+    ("config", &["auth", "http", "ingest", "ledger", "recorder", "relay", "tlog"]),
+    ("serve", &["auth", "http", "ingest", "ledger", "tlog", "recorder", "relay", "audit", "config"]),
+    ("cli", &["auth", "http", "ingest", "ledger", "tlog", "recorder", "relay", "audit", "config", "serve"]),
 ];
 const MAX_FILE_LINES: usize = 400;
 const MAX_FUNCTION_LINES: usize = 80;
@@ -37,7 +39,7 @@ const BANNED_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "manager"
 
 /// The entry of [`IMPORTS`] that a file belongs to.
 fn layer(module: &[String]) -> String {
-    let submodules = ["store", "format", "read", "ids", "shard"];
+    let submodules = ["store", "format", "read", "ids", "erase", "shard"];
     match module {
         [first, second, ..] if first == "ledger" && submodules.contains(&&**second) => format!("{first}::{second}"),
         [first, ..] => first.clone(),

@@ -25,6 +25,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub fn config(data_dir: &Path) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config { listen: any.into(), ..Config::default() };
+    // Most tests count events. Those of the recorder turn it on.
+    config.recorder.enabled = false;
     config.admin.listen = any.into();
     config.storage.data_dir = data_dir.to_owned();
     config.storage.min_free_bytes = bytesize::ByteSize::b(1);
@@ -223,6 +225,7 @@ impl Process {
     pub fn start_with(mut command: Command, data_dir: &Path, environment: &[(&str, &str)]) -> Process {
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.env("CAIRN_ADMIN__LISTEN", "127.0.0.1:0").env("CAIRN_STORAGE__MIN_FREE_BYTES", "1B");
+        command.env("CAIRN_RECORDER__ENABLED", "false");
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let (url, admin_url, log_lines) = (String::new(), String::new(), Arc::default());
         let mut server = Process { child: command.spawn().unwrap(), url, admin_url, log_lines: Arc::clone(&log_lines) };
