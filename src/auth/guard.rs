@@ -83,7 +83,7 @@ impl Guard {
         self.rejected.increment(1);
         if let Client::Peer(_) = caller.client {
             let needed = needed.names();
-            return Err(ApiError::forbidden(format!(
+            return Err(ApiError::unauthorized(format!(
                 "this request needs an API key with the scope {needed} (auth.api_keys)"
             )));
         }

@@ -136,7 +136,7 @@ async fn an_erasure_needs_its_scope_a_reason_and_a_selection() {
     config.auth.api_keys.clear();
     let server = TestServer::start(&config).await;
     let answer = server.send("/v1/erasures", &json!({"agent_id": "a", "reason": "r"})).await;
-    assert!(answer.status == 403 && answer.error().contains("scope erase"), "{}", answer.text);
+    assert!(answer.status == 401 && answer.error().contains("scope erase"), "{}", answer.text);
     server.stop().await.unwrap();
 }
 
