@@ -115,8 +115,8 @@ def is_ready(line):
 
 
 def is_complete(text):
-    """Whether the log has signed both events, and the relay has failed."""
-    return "cairn_relay_request_duration_seconds_count" in text and "cairn_log_signed_size 2\n" in text
+    """Whether the log has signed both events and the two of the recorder, and the relay has failed."""
+    return "cairn_relay_request_duration_seconds_count" in text and "cairn_log_signed_size 4\n" in text
 
 
 def post(url, body):
