@@ -210,8 +210,8 @@ async fn a_million_events_are_verified_and_exported_in_bounded_memory() {
     });
     let (share, verified, exported, checked) = measured.await.unwrap();
     assert!(verified.stdout.contains("1000000 events verified: all valid"), "{}", verified.stdout);
-    // 0.4 on a machine that has nothing else to do; CPU time, too, rises with other load.
-    assert!(share >= 0.25, "{share:.2} of one core's SHA-256 for each core second");
+    // 0.26 on the machine of docs/performance.md. It differs between processors, and CPU time, too, rises with other load.
+    assert!(share >= 0.2, "{share:.2} of one core's SHA-256 for each core second");
     assert!(checked.stdout.contains("unbroken from sequence 1 to 1000000"), "{}", checked.stdout);
     for usage in [verified, exported, checked] {
         assert!(usage.memory_bytes > 0 && usage.memory_bytes < MAX_BYTES, "{} MiB", usage.memory_bytes >> 20);

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rocksdb::{BottommostLevelCompaction, CompactOptions, FlushOptions};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, FlushOptions, LiveFile};
 
 use super::{Family, Store, StoreError, snapshot};
 
@@ -14,6 +14,9 @@ use super::{Family, Store, StoreError, snapshot};
 const DELETE_WAIT: Duration = Duration::from_secs(30);
 /// The interval at which that is checked.
 const DELETE_INTERVAL: Duration = Duration::from_millis(20);
+/// How often tables are rewritten until none of the former ones is used. A compaction moves a table to the next level without
+/// rewriting it if nothing overlaps with it there; the next one rewrites it.
+const REWRITES: u32 = 4;
 
 impl Store {
     /// Writes the memtable of a family to a table: rows that are not in the write-ahead log are on disk then.
@@ -46,23 +49,39 @@ impl Store {
         let current = self.files_with(".log")?.into_iter().max_by_key(|path| number_of(path));
         old.retain(|path| Some(path) != current.as_ref());
 
+        let files = self.db.live_files().map_err(|error| self.failed(error.as_ref()))?;
+        let has_key = |file: &LiveFile| file.column_family_name == Family::Events.name() && contains(file, keys);
+        let is_of = |file: &LiveFile| families.iter().any(|family| family.name() == file.column_family_name);
+        let former: Vec<LiveFile> = files.into_iter().filter(|file| has_key(file) || is_of(file)).collect();
+        self.rewrite(&former, families)?;
+        old.extend(former.iter().map(|file| self.path.join(file.name.trim_start_matches('/'))));
+        self.wait_until_deleted(&old, is_cancelled)
+    }
+
+    /// Rewrites tables: those of `families` as a whole, and those of events where they are.
+    fn rewrite(&self, former: &[LiveFile], families: &[Family]) -> Result<(), StoreError> {
         let mut compact = CompactOptions::default();
         // Also in the last level, and while other compactions run.
         compact.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         compact.set_exclusive_manual_compaction(false);
-        let files = self.db.live_files().map_err(|error| self.failed(error.as_ref()))?;
-        for family in families {
-            self.db.compact_range_cf_opt(self.family(*family)?, None::<&[u8]>, None::<&[u8]>, &compact);
+        let mut left = former.to_vec();
+        for _ in 0..REWRITES {
+            for family in
+                families.iter().filter(|family| left.iter().any(|file| file.column_family_name == family.name()))
+            {
+                self.db.compact_range_cf_opt(self.family(*family)?, None::<&[u8]>, None::<&[u8]>, &compact);
+            }
+            for (start, end) in ranges_of_events(&left) {
+                self.db.compact_range_cf_opt(self.family(Family::Events)?, Some(start), Some(end), &compact);
+            }
+            let live = self.db.live_files().map_err(|error| self.failed(error.as_ref()))?;
+            let live: BTreeSet<String> = live.into_iter().map(|file| file.name).collect();
+            left.retain(|file| live.contains(&file.name));
+            if left.is_empty() {
+                break;
+            }
         }
-        for (start, end) in ranges_with(keys, &files) {
-            self.db.compact_range_cf_opt(self.family(Family::Events)?, Some(start), Some(end), &compact);
-        }
-        let has_key =
-            |file: &rocksdb::LiveFile| file.column_family_name == Family::Events.name() && contains(file, keys);
-        let is_of = |file: &rocksdb::LiveFile| families.iter().any(|family| family.name() == file.column_family_name);
-        let replaced = files.iter().filter(|file| has_key(file) || is_of(file));
-        old.extend(replaced.map(|file| self.path.join(file.name.trim_start_matches('/'))));
-        self.wait_until_deleted(&old, is_cancelled)
+        Ok(())
     }
 
     fn wait_until_deleted(
@@ -101,19 +120,17 @@ fn number_of(path: &Path) -> u64 {
 }
 
 /// Whether a file may contain a row with one of the keys, which are sorted.
-fn contains(file: &rocksdb::LiveFile, keys: &[[u8; 10]]) -> bool {
+fn contains(file: &LiveFile, keys: &[[u8; 10]]) -> bool {
     let (Some(start), Some(end)) = (&file.start_key, &file.end_key) else { return true };
     let first = keys.partition_point(|key| key[..] < start[..]);
     keys.get(first).is_some_and(|key| key[..] <= end[..])
 }
 
-/// The ranges of keys of the files of events that may contain one of the keys, merged where they touch.
-fn ranges_with(keys: &[[u8; 10]], files: &[rocksdb::LiveFile]) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// The ranges of keys of the files of events, merged where they touch.
+fn ranges_of_events(files: &[LiveFile]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let of_events = files.iter().filter(|file| file.column_family_name == Family::Events.name());
-    let mut ranges: Vec<(Vec<u8>, Vec<u8>)> = of_events
-        .filter(|file| contains(file, keys))
-        .filter_map(|file| file.start_key.clone().zip(file.end_key.clone()))
-        .collect();
+    let mut ranges: Vec<(Vec<u8>, Vec<u8>)> =
+        of_events.filter_map(|file| file.start_key.clone().zip(file.end_key.clone())).collect();
     ranges.sort();
     ranges.dedup_by(|next, last| {
         let touches = next.0 <= last.1;
