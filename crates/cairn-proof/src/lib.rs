@@ -45,7 +45,7 @@
 //!     sequence: Sequence(1),
 //!     prev_hash: Hash::GENESIS,
 //!     hash,
-//!     canonical: &canonical,
+//!     canonical: Some(&canonical),
 //! };
 //! let mut walk = Walk::default();
 //! walk.step(&link, &mut Checker::default())?;
