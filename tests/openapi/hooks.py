@@ -8,6 +8,8 @@ EXPECTED = [
     ("RejectedPositiveData", 400, r"the integer -?\d+ cannot be stored exactly"),
     # The schema limits characters, the server bytes.
     ("RejectedPositiveData", 400, r"agent_id: expected at most 256 bytes"),
+    # A pattern that excludes a prefix needs a lookahead, which the generators of Go and Rust clients do not compile.
+    ("RejectedPositiveData", 400, r"agent_id: ids that begin with cairn/ belong to the server's own events"),
     # A cursor contains a number for each shard; the schema does not know how many shards there are.
     ("RejectedPositiveData", 400, r"cursor: expected a cursor from a Link header of this server"),
     # The limits depend on the size of the tree and on the other parameter.
