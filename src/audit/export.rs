@@ -15,8 +15,10 @@ use super::context::store_failed;
 use super::filter;
 use super::package_parts::{ExportRange, location, missing, write_proof};
 use super::recorder_part::RecorderPart;
+use super::retention_part::RetentionPart;
 use super::streamed_response::{self, CHUNK_BYTES, ChunkSource};
 use crate::http::{ApiError, QueryParams, Read};
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Agent, Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -70,6 +72,8 @@ pub struct Export {
     proof: Sequence,
     /// The events of the recorder in the package.
     recorder: RecorderPart,
+    /// The member `retention`; `None` if retention has dropped nothing before the package, or once it is written.
+    retention: Option<String>,
 }
 
 impl Export {
@@ -91,7 +95,7 @@ impl Export {
             _ => return Ok(Err(NoPackage::Gap)),
         };
         // A package without `since` begins with the first event of the chain.
-        if range.since_ms.is_none() && first > Sequence(1) {
+        if range.since_ms.is_none() && first > start(store, agent)? {
             return Ok(Err(NoPackage::Gap));
         }
         let unsigned = partition_point(store, agent, head.sequence, |location| signed.covers(location))?;
@@ -100,13 +104,22 @@ impl Export {
         }
         let newer = end.0.saturating_sub(unsigned.0);
         let end = end.min(unsigned);
-        let anchor = lookup::record(store, location(store, agent, first)?)?.ok_or_else(|| missing(store, first))?;
+        let anchor =
+            lookup::record(store, location(store, agent, first)?)?.ok_or_else(|| missing(store, agent, first))?;
         let anchor = anchor.as_ref().link().prev_hash;
-        let preamble = members_before_events(&signed, log_key, range, first, anchor);
         let last = Sequence(end.0 - 1);
-        let Some(recorder) = RecorderPart::prepare(&signed, range)? else { return Ok(Err(NoPackage::Checkpoint)) };
+        let Some(mut recorder) = RecorderPart::prepare(&signed, range)? else { return Ok(Err(NoPackage::Checkpoint)) };
+        let mut retention = None;
+        if range.since_ms.is_none() && first > Sequence(1) {
+            let Some(part) = RetentionPart::prepare(&signed, agent)? else { return Ok(Err(NoPackage::Checkpoint)) };
+            recorder.add_record(part.record);
+            retention = Some(part.member);
+        }
+        let version =
+            if retention.is_some() { evidence::package::RETENTION_VERSION } else { evidence::package::VERSION };
+        let preamble = members_before_events(version, &signed, log_key, range, (first, anchor));
         let prover = Prover::new(signed);
-        Ok(Ok(Export { prover, agent, first, last, newer, preamble, event: first, proof: first, recorder }))
+        Ok(Ok(Export { prover, agent, first, last, newer, preamble, event: first, proof: first, recorder, retention }))
     }
 
     /// The number of events in the package.
@@ -162,6 +175,7 @@ impl Export {
         let package = (self.agent, self.first, self.last);
         let is_more = self.recorder.write(&mut self.prover, package, CHUNK_BYTES, out)?;
         if !is_more {
+            out.extend_from_slice(self.retention.take().unwrap_or_default().as_bytes());
             out.extend_from_slice(b"}\n");
         }
         Ok(is_more)
@@ -187,7 +201,7 @@ impl Export {
         let mut events = Events::new(store)?;
         let mut sequence = from;
         while sequence <= self.last && out.len() < CHUNK_BYTES {
-            let missing = || missing(store, sequence);
+            let missing = || missing(store, self.agent, sequence);
             let run = runs.run()?.filter(|run| run.first <= sequence).ok_or_else(missing)?;
             let offset = sequence.0 - run.first.0;
             if offset >= u64::from(run.count) {
@@ -230,6 +244,11 @@ fn selected(
     Ok(selected)
 }
 
+/// The sequence with which the chain of an agent begins: greater than 1 if retention has dropped events.
+fn start(store: &Store, agent: AgentKey) -> Result<Sequence, StoreError> {
+    Ok(Anchor::read(store, agent)?.map_or(Sequence(1), |anchor| anchor.sequence))
+}
+
 /// The first sequence of a chain for which `holds` is false, found by binary search; `holds` must be true for all
 /// earlier ones and false for all later ones. If `holds` is always true, the sequence after the head.
 fn partition_point(
@@ -238,7 +257,7 @@ fn partition_point(
     head: Sequence,
     holds: impl Fn(Location) -> bool,
 ) -> Result<Sequence, StoreError> {
-    let (mut low, mut high) = (1, head.0 + 1);
+    let (mut low, mut high) = (start(store, agent)?.0, head.0 + 1);
     while low < high {
         let middle = low + (high - low) / 2;
         if holds(location(store, agent, Sequence(middle))?) { low = middle + 1 } else { high = middle }
@@ -248,15 +267,15 @@ fn partition_point(
 
 /// The JSON of the package up to its first event.
 fn members_before_events(
+    version: &str,
     signed: &SignedTree,
     log_key: &str,
     range: &ExportRange,
-    first: Sequence,
-    anchor: Hash,
+    (first, anchor): (Sequence, Hash),
 ) -> String {
     let text = |ms: u64| String::from_utf8_lossy(&time::format_ms(ms)).into_owned();
     let values = [
-        json!(evidence::package::VERSION),
+        json!(version),
         json!(text(crate::runtime::now_ms())),
         json!({"agent_id": range.agent_id, "since": range.since_ms.map(text), "until": range.until_ms.map(text)}),
         json!(Hash(signed.root.0).to_string()),

@@ -18,9 +18,10 @@ use super::context::Audit;
 use super::context::store_failed;
 use crate::http::{ApiError, PathSegments, QueryParams, Read, parse_number};
 use crate::ledger::format::keys::Location;
+use crate::tlog::prune::Pruned;
 use crate::tlog::{self, SignedTree};
 use cairn_proof::chain::Hash;
-use cairn_proof::tree::TilePath;
+use cairn_proof::tree::{TilePath, WIDTH};
 
 /// The caching of full tiles, which never change.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -40,6 +41,11 @@ impl Audit {
     }
 }
 
+/// Whether retention has dropped the event of a leaf.
+fn is_pruned(signed: &SignedTree, leaf: u64) -> bool {
+    Pruned::read(signed.store()).is_ok_and(|pruned| leaf < pruned.first)
+}
+
 fn hex(node: &Node) -> String {
     Hash(node.0).to_string()
 }
@@ -52,7 +58,9 @@ fn note(signed: &SignedTree) -> String {
 pub async fn root(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Response<Body>, ApiError> {
     QueryParams::none(&uri)?;
     let signed = audit.signed()?;
-    let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "checkpoint": note(&signed)});
+    let pruned = Pruned::read(signed.store()).map_err(store_failed)?;
+    let root = json!({"root": hex(&signed.root), "tree_size": signed.size, "minimum_index": pruned.first,
+        "checkpoint": note(&signed)});
     audit.readers.json(root.to_string())
 }
 
@@ -113,9 +121,13 @@ pub async fn consistency(State(audit): State<Arc<Audit>>, uri: Uri) -> Result<Re
     }
     let proof = audit
         .read(Read::Point, move |_, _| {
-            let failed =
-                |error: tlog_tiles::Error| ApiError::unavailable(format!("the log could not be read: {error}"));
-            signed.prove_extension(from, to).map_err(failed)
+            signed.prove_extension(from, to).map_err(|error| match is_pruned(&signed, from) {
+                true => ApiError::not_found(
+                    "a tile in which one of these trees ends was removed by retention, which keeps those in which a signed \
+                     tree ends",
+                ),
+                false => ApiError::unavailable(format!("the log could not be read: {error}")),
+            })
         })
         .await?;
     let proof: Vec<String> = proof.iter().map(hex).collect();
@@ -151,8 +163,13 @@ pub async fn tile(
                 Some(level) => signed.tile(level, tile_path.index, tile_path.width),
                 None => signed.entries(tile_path.index, tile_path.width),
             };
+            let first_leaf = tile_path.index.saturating_mul(WIDTH as u64);
             let bytes = read.map_err(|error| match error {
                 tlog_tiles::Error::IndexesNotInTree => not_found(),
+                // Tiles of higher levels are kept.
+                _ if tile_path.level.unwrap_or(0) == 0 && is_pruned(&signed, first_leaf) => {
+                    ApiError::not_found("the events of this tile were dropped by retention")
+                }
                 error => ApiError::unavailable(format!("the log could not be read: {error}")),
             })?;
             Ok(if is_gzipped { gzip(&bytes) } else { bytes })

@@ -19,6 +19,8 @@ mod package_parts;
 mod receipt;
 mod recorder_part;
 pub mod repair;
+mod retention;
+mod retention_part;
 mod source;
 mod streamed_response;
 mod verdicts;
@@ -30,9 +32,10 @@ use axum::Router;
 use axum::routing::get;
 
 pub use context::Audit;
-pub use erasure::{Eraser, EraserThread, RelayErasure, erasure_routes, retain};
+pub use erasure::{Eraser, EraserThread, RelayErasure, erasure_routes};
 pub use package_parts::ExportRange;
 pub use receipt::receipts;
+pub use retention::{Accepted, Dropper, erase_old};
 
 /// The route of backups, which contain every event.
 pub fn backup_routes(audit: Arc<Audit>) -> Router {

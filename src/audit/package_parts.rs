@@ -1,5 +1,6 @@
 //! What the parts of an evidence package share: which events are asked for, where they are, and their proofs.
 
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::runs::Runs;
@@ -42,8 +43,13 @@ pub fn write_proof(
 }
 
 /// The error of an event that is missing.
-pub fn missing(store: &Store, sequence: Sequence) -> StoreError {
-    store.damaged(format!("event {sequence} of the agent's chain is missing: run `cairn verify --all`"))
+pub fn missing(store: &Store, agent: AgentKey, sequence: Sequence) -> StoreError {
+    match Anchor::read(store, agent) {
+        Ok(Some(anchor)) if sequence < anchor.sequence => {
+            store.failed("events of the agent were dropped meanwhile: export the package again")
+        }
+        _ => store.damaged(format!("event {sequence} of the agent's chain is missing: run `cairn verify --all`")),
+    }
 }
 
 /// The location of the event with this sequence.
@@ -52,7 +58,7 @@ pub fn missing(store: &Store, sequence: Sequence) -> StoreError {
 /// When the database cannot be read, or there is none.
 pub fn location(store: &Store, agent: AgentKey, sequence: Sequence) -> Result<Location, StoreError> {
     let run = Runs::from(store, agent, sequence)?.run()?.filter(|run| run.first <= sequence);
-    let run = run.ok_or_else(|| missing(store, sequence))?;
+    let run = run.ok_or_else(|| missing(store, agent, sequence))?;
     let position = Position(run.location.position.0 + (sequence.0 - run.first.0));
     Ok(Location { position, ..run.location })
 }

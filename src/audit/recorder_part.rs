@@ -74,6 +74,11 @@ impl RecorderPart {
         self.named.extend(Stub::parse(record.canonical(), record.agent()).map(|stub| stub.erased.sequence));
     }
 
+    /// Adds the record of dropped events.
+    pub fn add_record(&mut self, sequence: Sequence) {
+        self.named.insert(sequence.0);
+    }
+
     /// Appends the next part of the member `recorder`, up to about `max` bytes. `agent`, `first` and `last` are those of the
     /// package. Returns whether more follows.
     ///

@@ -24,6 +24,10 @@ use cairn_proof::chain::time;
 struct Status {
     /// The number of committed events.
     events: u64,
+    /// The number of events that retention has dropped.
+    dropped: u64,
+    /// The number of events that it had dropped when the log began.
+    before_log: u64,
     /// The number of leaves of the tree.
     tree_size: u64,
     /// The last checkpoint: its size, its root, its origin, and its age in seconds.
@@ -81,14 +85,17 @@ fn status(loaded: &Loaded) -> Result<Status, Failure> {
     let reader = Reader::open(data_dir)?;
     let rows = LogRows::new(Arc::clone(&reader.store));
     let progress = rows.progress()?;
-    let (mut events, mut clock_steps) = (0, Vec::new());
+    let (mut events, mut dropped, mut clock_steps) = (0, 0, Vec::new());
+    let before_log = rows.base()?.iter().map(|first| first.0).sum();
     for shard in (0..reader.meta.shards).map(ShardId) {
         events += lookup::end(&reader.store, shard)?.0;
+        dropped += reader.store.expired().first_kept(shard.0);
         clock_steps.extend(received::clock_steps(&reader.store, shard)?);
     }
     let tree_size = progress.as_ref().map_or(0, |log| log.size);
     let repairs = meta::repairs(&reader.store)?;
-    let mut status = Status { events, tree_size, checkpoint: None, stopped: None, repairs, clock_steps };
+    let mut status =
+        Status { events, dropped, before_log, tree_size, checkpoint: None, stopped: None, repairs, clock_steps };
     let own = match own {
         Ok(own) => own,
         Err(why) => {
@@ -120,7 +127,7 @@ impl Status {
     /// The number of events that no checkpoint covers; unknown if the last checkpoint does not match this ledger.
     fn unsigned(&self) -> Option<u64> {
         let signed = self.checkpoint.as_ref().map_or(0, |(size, ..)| *size);
-        self.stopped.is_none().then(|| self.events.saturating_sub(signed))
+        self.stopped.is_none().then(|| self.events.saturating_sub(self.before_log + signed))
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -129,6 +136,7 @@ impl Status {
         );
         json!({
             "events": self.events,
+            "events_dropped": self.dropped,
             "tree_size": self.tree_size,
             "checkpoint": checkpoint,
             "unsigned_events": self.unsigned(),
@@ -174,8 +182,12 @@ impl Status {
             }
         };
         let Status { events, tree_size, .. } = self;
+        let dropped = match self.dropped {
+            0 => String::new(),
+            dropped => format!("dropped of them:  {dropped}\n"),
+        };
         format!(
-            "events:           {events}\ntree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
+            "events:           {events}\n{dropped}tree size:        {tree_size}\nlast checkpoint:  {checkpoint}\n\
              not yet signed:   {}\nsigning:          {signing}\nclock steps:      {clock}\n\
              repairs:          {repairs}",
             self.unsigned().map_or("unknown".to_owned(), |events| plural(events, "event"))

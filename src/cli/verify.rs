@@ -173,7 +173,11 @@ fn report(verdict: &Value, json: bool) -> CommandResult {
         verdict.to_string()
     } else if is_valid {
         let head = verdict["head_hash"].as_str().unwrap_or("?");
-        format!("{agent}: valid, {}, head {head}", plural(&verdict["events_verified"], "event"))
+        let events = plural(&verdict["events_verified"], "event");
+        match verdict["events_dropped"].as_u64() {
+            Some(dropped) => format!("{agent}: valid, {events} after {dropped} that retention dropped, head {head}"),
+            None => format!("{agent}: valid, {events}, head {head}"),
+        }
     } else {
         format!("{agent}: BROKEN: {}", verdict["error"].as_str().unwrap_or("?"))
     };
@@ -241,18 +245,21 @@ fn describe(
     recorded: Option<&RecorderReport>,
     json: bool,
 ) -> Vec<String> {
-    let Summary { agents, events, broken, wrong_rows, log, is_erasing, events_whole: _ } = summary;
+    let Summary { agents, events, dropped, broken, wrong_rows, log, is_erasing, events_whole: _ } = summary;
     if json {
         let log = log.map(|log| {
             json!({"valid": log.error().is_none(), "size": log.size, "not_yet_logged": log.unlogged,
                    "checkpoints_verified": checkpoints, "error": log.error()})
         });
-        let summary = json!({"valid": is_valid, "agents": agents, "events_verified": events, "broken": broken, "wrong_rows": wrong_rows,
-                   "log": log, "recorder": recorded.map(RecorderReport::to_json)});
+        let summary = json!({"valid": is_valid, "agents": agents, "events_verified": events,
+                   "events_dropped": dropped, "broken": broken, "wrong_rows": wrong_rows, "log": log, "recorder": recorded.map(RecorderReport::to_json)});
         return vec![summary.to_string()];
     }
     let verdict = if broken == 0 { "all valid".to_owned() } else { format!("{broken} BROKEN") };
     let mut lines = vec![format!("{}, {} verified: {verdict}", plural(agents, "agent"), plural(events, "event"))];
+    if dropped > 0 {
+        lines.push(format!("{} before them dropped by retention", plural(dropped, "event")));
+    }
     if wrong_rows > 0 {
         lines.push(format!(
             "{} not what the events give: `cairn repair --dry-run` shows what can be repaired",

@@ -41,6 +41,11 @@ impl LogSource for Client {
     fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, LogError> {
         self.bytes(&format!("/log/{path}"), max_bytes).map_err(|failure| failure.to_string().into())
     }
+
+    fn minimum_index(&self) -> Result<u64, LogError> {
+        // Earlier versions drop nothing. Where only the log can be read, one that has dropped leaves cannot be followed.
+        Ok(self.get("/v1/merkle/root", &[]).ok().and_then(|root| root["minimum_index"].as_u64()).unwrap_or(0))
+    }
 }
 
 /// Reads the log once, or repeatedly with `--every`.

@@ -17,7 +17,7 @@
 //! | `log` | kind · ... | the progress of the log, and the order of leaves: see `tlog::rows` | log |
 //! | `tiles` | last leaf u64 · level u8 | a full tile of the log: 256 hashes | log |
 //! | `relay` | destination · kind · ... | the progress of each destination and its dead letters: see `relay::backlog` | relay |
-//! | `meta` | name | format, number of shards, instance, names of all current and former default labels, number of agents per shard, steps of the clock: see [`format::clock_step`] | start, and commit for new agents and steps |
+//! | `meta` | name | format, number of shards, instance, names of all current and former default labels, number of agents per shard, steps of the clock: see [`format::clock_step`], and what retention has dropped: see [`format::floor`] | start, and commit for new agents and steps |
 //!
 //! The events of a commit are a few large puts with ascending keys. In addition a commit has small rows per run, per
 //! agent and per commit. Ids that the server assigns need no row, because they lead to their event through `times`: see
@@ -39,9 +39,11 @@
 //! | [`read`] | lookups, the index, and the follower that consumers use | `format` |
 //! | [`ids`] | the ids of clients: in memory, in tables, and the writer of these | `read` |
 //! | [`erase`] | removes the content of events, and what follows from it | `read` |
+//! | [`mod@drop`] | removes the oldest events whole | `format` |
 //! | [`shard`] | the write path: queue, seal, commit, recovery | `ids` |
 
 mod config;
+pub mod drop;
 pub mod erase;
 pub mod format;
 pub mod ids;
@@ -52,6 +54,6 @@ pub mod shard;
 pub mod store;
 mod threads;
 
-pub use config::{LedgerConfig, RetentionConfig};
+pub use config::{EventRetention, LedgerConfig, RetentionConfig, RetentionConsumer};
 pub use running::{Ledger, LedgerHooks};
 pub use threads::Threads;

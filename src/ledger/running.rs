@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::config::LedgerConfig;
 use super::format::checks;
+use super::format::floor::Floor;
 use super::format::frame::FrameBuilder;
 use super::format::keys::{Location, ShardId, shard_of};
 use super::format::meta::{self, Meta};
@@ -79,12 +80,15 @@ impl Ledger {
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(DiskSpace::new(storage).map_err(directory)?);
         let committed = Arc::new(Committed::new(shards));
+        if let Some(floor) = Floor::read(&store)? {
+            committed.shards().for_each(|shard| committed.drop_before(shard, floor.first(shard)));
+        }
         let in_flight = IdsInFlight::default();
         let ends = (0..shards).map(|shard| lookup::end(&store, ShardId(shard))).collect::<Result<Vec<_>, _>>()?;
         if meta.is_former() {
             meta::upgrade(&store, meta.format, &ends)?;
         }
-        let ids = Arc::new(ClientIds::open(&store, storage.ids_bytes(), &ends)?);
+        let ids = Arc::new(ClientIds::open(&store, storage.ids_bytes(), &ends, Arc::clone(&committed))?);
         let (mut queues, mut recovered) = (Vec::new(), Vec::new());
         let recovery = Recovery { store: &store, hooks: &hooks, space: &space, committed: &committed, shards };
         for id in (0..shards).map(ShardId) {

@@ -66,8 +66,8 @@ impl Recorder {
         let mut was_stopped = None;
         read(store, self.ledger.instance(), from, |_, record| {
             let name = record.value(Field::ActionName).and_then(scan::text).unwrap_or_default();
-            // Erasures and holds are recorded whether or not the recorder is on, and may come after the stop.
-            if ![action::ERASURE, action::HOLD].contains(&&*name) {
+            // Erasures, holds and dropped events are recorded whether or not the recorder is on, and may come after the stop.
+            if ![action::ERASURE, action::HOLD, action::RETENTION].contains(&&*name) {
                 was_stopped = Some(name == action::STOP);
             }
             Ok(())

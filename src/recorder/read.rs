@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -30,6 +31,8 @@ pub fn read(
     let agent = AgentKey::of(&id_of(instance));
     let Some(head) = lookup::agent(store, agent)? else { return Ok(()) };
     let mut runs = Runs::from(store, agent, from)?;
+    // Retention may have dropped the first ones.
+    let from = Anchor::read(store, agent)?.map_or(from, |anchor| from.max(anchor.sequence));
     let mut events = Events::new(store)?;
     let mut sequence = from;
     while sequence <= head.sequence {

@@ -259,6 +259,10 @@ impl<'o> Consumer<'o> {
         let RelayContext { store, follower, destination, .. } = self.context;
         let (backlog, changes, sessions) = (&self.backlog, &mut self.changes, &mut self.sessions);
         let (filter, ticket, metrics) = (&self.filter, &mut self.cursor.ticket, &self.context.shared.metrics);
+        // With `retention.unrelayed`.
+        let committed = follower.committed();
+        let firsts = committed.shards().map(|shard| committed.first(shard)).zip(&self.cursor.next);
+        metrics.dropped(firsts.map(|(first, next)| first.0.saturating_sub(next.0)).sum());
         let mut is_cursor_changed = false;
         let limit = if self.circuit.is_open() { PROBE_READ_EVENTS } else { READ_EVENTS };
         let read = merge::read(store, follower.committed(), &mut self.cursor.next, limit, |location, record| {
@@ -326,7 +330,11 @@ impl<'o> Consumer<'o> {
                     }
                 }
                 Ok(None) | Err(StoreError::Damaged { .. }) => {
-                    report_damaged(turn.event.location, &self.context.shared.metrics);
+                    let Location { shard, position } = turn.event.location;
+                    match position < self.context.follower.committed().first(shard) {
+                        true => self.context.shared.metrics.dropped(1),
+                        false => report_damaged(turn.event.location, &self.context.shared.metrics),
+                    }
                     self.finish(turn)?;
                 }
                 Err(error) => return Err(error),

@@ -93,11 +93,13 @@ pub enum Reason {
     Refused,
     /// The event cannot be read: `cairn verify --all` names it.
     Damaged,
+    /// Retention dropped the event before it was accepted.
+    Dropped,
 }
 
 impl Reason {
     /// Every reason, and its label.
-    pub const ALL: [(Reason, &str); 10] = [
+    pub const ALL: [(Reason, &str); 11] = [
         (Reason::Connect, "connect"),
         (Reason::Timeout, "timeout"),
         (Reason::Broken, "broken"),
@@ -108,5 +110,6 @@ impl Reason {
         (Reason::ServerError, "server_error"),
         (Reason::Refused, "refused"),
         (Reason::Damaged, "damaged"),
+        (Reason::Dropped, "dropped"),
     ];
 }

@@ -11,6 +11,8 @@ use super::error::RelayError;
 use super::handle::{DestinationHandle, DestinationSpec, Prepared};
 use crate::http::Readers;
 use crate::ledger::Ledger;
+use crate::ledger::format::keys::{Position, ShardId};
+use crate::ledger::store::StoreError;
 use crate::runtime::now_ms;
 use crate::text::plural;
 use crate::text::settings::InvalidSetting;
@@ -81,6 +83,34 @@ impl Relay {
             }
         }
         Ok(Arc::new(relay))
+    }
+
+    /// The position of each shard before which every destination has accepted, refused for good or left out every event.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn accepted(&self) -> Result<Vec<Position>, StoreError> {
+        let committed = self.ledger.committed();
+        let mut accepted: Vec<Position> = committed.shards().map(|shard| committed.next(shard)).collect();
+        for handle in self.handles() {
+            let backlog = &handle.shared.backlog;
+            let mut lower = |shard: ShardId, position: Position| {
+                if let Some(accepted) = accepted.get_mut(usize::from(shard.0)) {
+                    *accepted = (*accepted).min(position);
+                }
+            };
+            // The cursor first: an event that is read in between then has a waiting row, or is behind the cursor.
+            let cursor = backlog.cursor()?;
+            for shard in committed.shards() {
+                let next = cursor.as_ref().and_then(|cursor| cursor.next.get(usize::from(shard.0)));
+                lower(shard, next.copied().unwrap_or(Position(0)));
+            }
+            backlog.for_each_waiting(|_, event| {
+                lower(event.location.shard, event.location.position);
+                Ok(())
+            })?;
+        }
+        Ok(accepted)
     }
 
     /// Prepares a change to the configured destinations, and starts nothing yet.

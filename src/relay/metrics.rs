@@ -84,6 +84,11 @@ impl DestinationMetrics {
         self.failures[reason as usize].increment(1);
     }
 
+    /// Counts events that retention dropped before they were accepted.
+    pub fn dropped(&self, events: u64) {
+        self.failures[Reason::Dropped as usize].increment(events);
+    }
+
     /// Counts an event that became a dead letter.
     pub fn dead_lettered(&self) {
         self.dead_letters.increment(1);

@@ -52,7 +52,9 @@ impl Server {
         let watching = tokio::spawn(Arc::clone(&self.live).watch_files());
         let upkeep = tokio::spawn(run_upkeep(Arc::clone(&self.metrics)));
         let announcing = tokio::spawn(announce(Arc::clone(&self.stages.log), self.announce_interval));
-        let retaining = tokio::spawn(retain(Arc::clone(&self.stages.audit), self.content_retention));
+        let erasing = tokio::spawn(erase_old(Arc::clone(&self.stages.audit), self.content_retention));
+        let (stop_dropping, dropping_stopping) = watch::channel(false);
+        let dropping = self.stages.dropper.take().map(|dropper| tokio::spawn(dropper.run(dropping_stopping)));
         let failure = tokio::select! {
             () = shutdown => None,
             reason = self.stages.failed.recv() => reason,
@@ -68,8 +70,12 @@ impl Server {
         let patience = failure.is_none().then_some(self.relay_time);
         let relayed = finish_relay(&self.stages.relay, deadline, patience, &is_committed);
         answer_in_flight(public, deadline, grace).await;
-        retaining.abort();
-        let _ = retaining.await;
+        erasing.abort();
+        let _ = erasing.await;
+        stop_dropping.send_replace(true);
+        if let Some(dropping) = dropping {
+            stop_within(dropping, deadline.saturating_duration_since(Instant::now()).max(MIN_RECORD_TIME)).await;
+        }
         stop_recording.send_replace(true);
         stop_within(recording, deadline.saturating_duration_since(Instant::now()).max(MIN_RECORD_TIME)).await;
         for task in [announcing, watching] {
@@ -223,9 +229,9 @@ async fn close(
 }
 
 /// Erases the content of events at this age; never if it is 0.
-async fn retain(audit: Arc<Audit>, content: Duration) {
+async fn erase_old(audit: Arc<Audit>, content: Duration) {
     if !content.is_zero() {
-        audit::retain(audit, content).await;
+        audit::erase_old(audit, content).await;
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::error::ServeError;
 use super::recorded;
-use crate::audit::{Audit, Eraser, EraserThread, RelayErasure};
+use crate::audit::{Accepted, Audit, Dropper, Eraser, EraserThread, RelayErasure};
 use crate::auth::{Guard, Keys};
 use crate::config::Config;
 use crate::http::{Address, Readers};
@@ -18,7 +18,7 @@ use crate::ledger::shard::commit::Commit;
 use crate::ledger::shard::thread::OnClockStep;
 use crate::ledger::store::Store;
 use crate::ledger::store::directory::require_ledger_or_empty;
-use crate::ledger::{Ledger, LedgerHooks, Threads};
+use crate::ledger::{Ledger, LedgerHooks, RetentionConsumer, Threads};
 use crate::recorder::{self, Notes, Recorder, Watch};
 use crate::relay::Relay;
 use crate::runtime::{Clock, OnFailure};
@@ -50,6 +50,8 @@ pub struct Stages {
     pub audit: Arc<Audit>,
     /// The thread that carries out erasures.
     pub eraser: EraserThread,
+    /// Drops events by age and size, once it runs.
+    pub dropper: Option<Dropper>,
     /// Receives the reason when a thread fails.
     pub failed: mpsc::UnboundedReceiver<String>,
 }
@@ -98,6 +100,7 @@ impl Stages {
             log: Arc::clone(&log),
         };
         let watch = config.recorder.enabled.then_some((watch, start));
+        let dropper = Dropper::new(Arc::clone(&audit), config.retention.events, relayed(config, &relay));
         Ok(Stages {
             guard,
             readers,
@@ -111,6 +114,7 @@ impl Stages {
             log_thread,
             audit,
             eraser,
+            dropper: Some(dropper),
             failed,
         })
     }
@@ -122,6 +126,13 @@ fn own_files(config: &Config) -> Vec<PathBuf> {
     let log = [log.key_path(data_dir), log.checkpoint_path(data_dir)];
     let sockets = config.listen.0.iter().chain(&config.ingest.otlp.listen).filter_map(Address::unix);
     log.into_iter().chain(sockets.chain(config.secret_files()).map(Path::to_owned)).collect()
+}
+
+/// How far the relay is, if retention waits for it.
+fn relayed(config: &Config, relay: &Arc<Relay>) -> Option<Accepted> {
+    let relay = Arc::clone(relay);
+    let waits = config.retention.after.contains(&RetentionConsumer::Relay);
+    waits.then(|| Arc::new(move || relay.accepted()) as Accepted)
 }
 
 /// The callback with which shards report steps of the clock.

@@ -32,6 +32,8 @@ pub struct Log {
     signed_at: Gauge,
     rollback: Gauge,
     lag: LagGauge,
+    /// The number of events that retention had dropped before the log began.
+    base: u64,
 }
 
 /// The thread of the log. Its owner stops it.
@@ -71,6 +73,7 @@ impl Log {
         let rows = LogRows::new(Arc::clone(ledger.store()));
         let origin = origin(config, &rows, ledger.instance())?;
         let size = rows.progress()?.map_or(0, |progress| progress.size);
+        let base = rows.base()?.iter().map(|first| first.0).sum();
         let shared = Arc::new(Shared {
             origin,
             state: watch::Sender::new(State::Starting),
@@ -113,6 +116,7 @@ impl Log {
             signed_at: gauge!("cairn_log_checkpoint_timestamp_seconds"),
             rollback: gauge!("cairn_log_rollback"),
             lag: LagGauge::register("log"),
+            base,
         };
         Ok((Arc::new(log), LogThread { thread: thread.map_err(failed)?, stop }))
     }
@@ -134,7 +138,7 @@ impl Log {
 
     /// Whether events have been unsigned for longer than `time`. Each call while all are signed counts as a time at which they were.
     pub fn is_unsigned_for(&self, time: Duration) -> bool {
-        if matches!(self.state(), State::Signed(signed) if signed.size >= self.ledger.committed().events()) {
+        if matches!(self.state(), State::Signed(signed) if self.ledger.committed().lag(&signed.next) == 0) {
             self.shared.signed_ms.fetch_max(now_ms(), Ordering::Relaxed);
             return false;
         }
@@ -147,7 +151,7 @@ impl Log {
         let size = self.shared.size.load(Ordering::Relaxed);
         self.size.set(size as f64);
         let events = self.ledger.committed().events();
-        self.lag.set(events.saturating_sub(size));
+        self.lag.set(events.saturating_sub(self.base + size));
         match self.state() {
             State::Starting => {}
             State::Signed(signed) => {

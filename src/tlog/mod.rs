@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`leaf`] | the leaf of a stored event |
 //! | [`rows`] | the log on disk |
+//! | [`format`] | keys and values of its rows |
 //! | [`keys`] | the signing keys and their file |
 //! | [`checkpoint`] | signs checkpoints; the file with the last one |
 //! | [`new_log`] | begins a new log |
 //! | [`sequencer`] | the consumer: makes every committed event a leaf, and signs the tree |
 //! | [`signed`] | a signed tree and its proofs |
 //! | [`prover`] | proofs of many events |
+//! | [`prune`] | drops the part that leads to events which retention drops |
 //! | [`state`] | the state that the log thread shares with other threads |
 //! | [`log`] | the log of a running ledger, and its thread |
 //!
@@ -21,11 +23,13 @@
 
 pub mod checkpoint;
 mod config;
+mod format;
 pub mod keys;
 pub mod leaf;
 mod log;
 pub mod new_log;
 mod prover;
+pub mod prune;
 pub mod rows;
 mod sequencer;
 mod signed;

@@ -6,6 +6,10 @@
 //! | `l` · leaf u64 | location: a run of leaves starts here, whose events are at consecutive positions |
 //! | `p` · location | leaf u64: the same run, by location |
 //! | `o` | the origin, if it is not the default: see `cairn key new-log` |
+//! | `b` | a position u64 per shard: retention had dropped the events before these when the log began; absent if there were none |
+//! | `c` · size u64 | nothing: a checkpoint was signed over that many leaves, which are no whole tiles |
+//! | `k` | size u64: the checkpoints over more leaves than that have rows |
+//! | `f` | see [`super::prune`] |
 //!
 //! | key in `tiles` | value |
 //! |---|---|
@@ -23,78 +27,18 @@
 use std::sync::Arc;
 
 use crate::ledger::format::checks;
+use crate::ledger::format::floor::Floor;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::format::record::{Record, RecordRef};
 use crate::ledger::read::events::Events;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Batch, Family, Rows, Store, StoreError};
 
+use super::format::location_key;
+pub use super::format::{BASE, ORIGIN, Progress, Run, SIZE, leaf_key, tile_key};
 use super::leaf;
-use cairn_proof::tree::{Edge, FullTile, HEIGHT, TileBytes, Tiles, WIDTH};
+use cairn_proof::tree::{Edge, FullTile, TileBytes, Tiles, WIDTH};
 use tlog_tiles::{HASH_SIZE, Tile};
-
-/// The key of the progress.
-pub const SIZE: &[u8] = b"s";
-/// The key of the origin.
-pub const ORIGIN: &[u8] = b"o";
-
-/// The progress of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// The number of leaves.
-    pub size: u64,
-    /// The position of the next event of each shard.
-    pub next: Vec<Position>,
-}
-
-impl Progress {
-    /// The value of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        let numbers = [self.size].into_iter().chain(self.next.iter().map(|next| next.0));
-        numbers.flat_map(u64::to_be_bytes).collect()
-    }
-
-    /// Decodes what [`Progress::encode`] wrote; `None` if it is damaged.
-    fn decode(row: &[u8]) -> Option<Progress> {
-        let (numbers, rest) = row.as_chunks::<8>();
-        let (size, next) = numbers.split_first()?;
-        let next = next.iter().map(|next| Position(u64::from_be_bytes(*next))).collect();
-        rest.is_empty().then_some(Progress { size: u64::from_be_bytes(*size), next })
-    }
-}
-
-/// A run of leaves: consecutive leaves whose events are at consecutive positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// The first leaf.
-    pub leaf: u64,
-    /// The location of the event of that leaf.
-    pub location: Location,
-}
-
-impl Run {
-    /// The row by which the location of a leaf is found: its key and its value.
-    pub fn by_leaf(&self) -> ([u8; 9], [u8; 10]) {
-        (leaf_key(self.leaf), self.location.encode())
-    }
-
-    /// The row by which the leaf of a location is found: its key and its value.
-    pub fn by_location(&self) -> ([u8; 11], [u8; 8]) {
-        (location_key(self.location), self.leaf.to_be_bytes())
-    }
-
-    /// Decodes the row by which the location of a leaf is found; `None` if it is damaged.
-    pub fn decode_by_leaf(key: &[u8], value: &[u8]) -> Option<Run> {
-        let leaf = u64::from_be_bytes(key.strip_prefix(b"l")?.try_into().ok()?);
-        Some(Run { leaf, location: Location::decode(value)? })
-    }
-
-    /// Decodes the row by which the leaf of a location is found; `None` if it is damaged.
-    pub fn decode_by_location(key: &[u8], value: &[u8]) -> Option<Run> {
-        let location = Location::decode(key.strip_prefix(b"p")?)?;
-        Some(Run { leaf: u64::from_be_bytes(value.try_into().ok()?), location })
-    }
-}
 
 /// Iterates over the runs of the log.
 pub struct Runs<'s> {
@@ -152,27 +96,6 @@ impl LeafEvents<'_> {
 #[derive(Clone)]
 pub struct LogRows {
     store: Arc<Store>,
-}
-
-/// The key of a full tile.
-pub fn tile_key(level: u8, index: u64) -> [u8; 9] {
-    // The highest level is 7: a tile of it covers all the leaves that 64 bits can count.
-    let last = (u128::from(index) << (HEIGHT * (level + 1))) | ((1 << (HEIGHT * (level + 1))) - 1);
-    let mut key = [level; 9];
-    key[..8].copy_from_slice(&(last as u64).to_be_bytes());
-    key
-}
-
-fn leaf_key(leaf: u64) -> [u8; 9] {
-    let mut key = [b'l'; 9];
-    key[1..].copy_from_slice(&leaf.to_be_bytes());
-    key
-}
-
-fn location_key(location: Location) -> [u8; 11] {
-    let mut key = [b'p'; 11];
-    key[1..].copy_from_slice(&location.encode());
-    key
 }
 
 impl LogRows {
@@ -241,6 +164,10 @@ impl LogRows {
         self.store.delete_all(&mut batch, Family::Log)?;
         self.store.delete_all(&mut batch, Family::Tiles)?;
         checks::origin().put_row(&self.store, &mut batch, ORIGIN, origin.as_bytes())?;
+        if let Some(floor) = Floor::read(&self.store)? {
+            let positions: Vec<u8> = floor.first.iter().flat_map(|first| first.encode()).collect();
+            self.store.put(&mut batch, Family::Log, BASE, &positions)?;
+        }
         self.store.write_synced(batch)
     }
 
@@ -297,7 +224,7 @@ impl LogRows {
         if progress.size == size {
             return Ok(progress.next);
         }
-        let mut next = vec![Position(0); progress.next.len()];
+        let mut next = self.first_positions(&progress.next)?;
         let mut runs = self.runs()?;
         let mut run = runs.take_next()?;
         while let Some(Run { leaf, location }) = run.filter(|run| run.leaf < size) {
@@ -308,6 +235,33 @@ impl LogRows {
             }
         }
         Ok(next)
+    }
+
+    /// The position of each shard at which its first run begins; the one in `next` for a shard without runs.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn first_positions(&self, next: &[Position]) -> Result<Vec<Position>, StoreError> {
+        let mut first = Vec::with_capacity(next.len());
+        for (shard, next) in LogRows::shards(next).zip(next) {
+            let mut rows = self.store.rows(Family::Log)?;
+            rows.seek(&location_key(Location { shard, position: Position(0) }));
+            let run = rows.row()?.and_then(|(key, value)| Run::decode_by_location(key, value));
+            let run = run.filter(|run| run.location.shard == shard);
+            first.push(run.map_or(*next, |run| run.location.position));
+        }
+        Ok(first)
+    }
+
+    /// The positions at which the log begins: retention had dropped the events before them. Empty if it had dropped none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn base(&self) -> Result<Vec<Position>, StoreError> {
+        let row = self.store.get(Family::Log, BASE)?;
+        let positions =
+            row.map(|row| row.as_chunks::<8>().0.iter().map(|at| Position(u64::from_be_bytes(*at))).collect());
+        Ok(positions.unwrap_or_default())
     }
 
     /// The event of a leaf. The leaf must be in the log.
@@ -333,13 +287,19 @@ impl LogRows {
         Ok(LeafEvents { runs, run, next_run, leaf: first, events: Events::new(&self.store)? })
     }
 
-    /// The edge of the tree, computed from what is stored: leaves from events, the other levels from the tiles below
-    /// them.
+    /// The edge of the tree, computed from what is stored: from full tiles, where an earlier tree is asked for; otherwise leaves
+    /// from events, and the other levels from the tiles below them.
     ///
     /// # Errors
     /// When the database cannot be read, or an event or a tile is missing.
     pub fn edge(&self, size: u64) -> Result<Edge, StoreError> {
         Edge::rebuild(size, |level, first, count| {
+            let tile = first / WIDTH as u64;
+            if self.store.get(Family::Tiles, &tile_key(level, tile))?.is_some() {
+                let mut bytes = self.read_tile(level, tile)?;
+                bytes.truncate(count * HASH_SIZE);
+                return Ok(bytes);
+            }
             let mut bytes = TileBytes::with_capacity(WIDTH * HASH_SIZE);
             for number in first..first + count as u64 {
                 let hash = match level.checked_sub(1) {
@@ -352,7 +312,7 @@ impl LogRows {
         })
     }
 
-    fn read_tile(&self, level: u8, index: u64) -> Result<TileBytes, StoreError> {
+    pub(super) fn read_tile(&self, level: u8, index: u64) -> Result<TileBytes, StoreError> {
         let row = self.store.get(Family::Tiles, &tile_key(level, index))?;
         let row = row.filter(|row| row.len() == WIDTH * HASH_SIZE);
         row.map(|row| row.to_vec())

@@ -22,6 +22,7 @@ use super::checkpoint::{self, SignedHead};
 use super::config::LogConfig;
 use super::keys::{KeyError, Keys};
 use super::leaf::RecordHasher;
+use super::prune;
 use super::rows::{LogRows, Progress};
 use super::signed::SignedTree;
 use super::state::{Shared, State};
@@ -130,7 +131,10 @@ impl<'c> Sequencer<'c> {
         let progress = rows.progress()?;
         let was_signed = progress.as_ref().is_some_and(|progress| progress.size > 0);
         let (keys, signed) = keys_and_checkpoint(context, was_signed)?;
-        let Progress { size, mut next } = progress.unwrap_or(Progress { size: 0, next: Vec::new() });
+        let Progress { size, mut next } = match progress {
+            Some(progress) => progress,
+            None => Progress { size: 0, next: rows.base()? },
+        };
         next.resize(follower.committed().shards().count(), Position(0));
         for (shard, next) in follower.committed().shards().zip(next) {
             follower.cursor().set(shard, next);
@@ -220,14 +224,18 @@ impl<'c> Sequencer<'c> {
         for (leaf, location) in &self.tree.runs {
             rows.put_run(&mut batch, *leaf, *location)?;
         }
-        rows.put_progress(&mut batch, &Progress { size: self.tree.edge.size(), next: self.next() })?;
+        let size = self.tree.edge.size();
+        rows.put_progress(&mut batch, &Progress { size, next: self.next() })?;
+        if is_synced {
+            prune::note_checkpoint(rows, &mut batch, size)?;
+        }
         match is_synced {
             true => rows.store().write_synced(batch)?,
             false => rows.store().write(batch)?,
         }
         self.tree.tiles.clear();
         self.tree.runs.clear();
-        self.written = self.tree.edge.size();
+        self.written = size;
         Ok(())
     }
 

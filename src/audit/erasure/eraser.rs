@@ -183,6 +183,7 @@ impl Context {
                 }
             }
             locations.sort_unstable();
+            meta::set_with_gaps(store)?;
             for step in locations.chunks(STEP_EVENTS) {
                 if !self.wait_for_index(step) {
                     return Ok(false);

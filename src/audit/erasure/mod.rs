@@ -9,16 +9,13 @@
 //! | [`select`] | finds these events |
 //! | [`holds`] | the events that are kept |
 //! | [`eraser`] | the thread that carries out what is recorded |
-//! | [`retention`] | erases by age |
 //! | [`routes`] | the calls |
 
 mod eraser;
-mod holds;
-mod retention;
-mod routes;
-mod select;
+pub mod holds;
+pub mod routes;
+pub mod select;
 pub mod selection;
 
 pub use eraser::{Eraser, EraserThread, RelayErasure};
-pub use retention::run as retain;
 pub use routes::{erasure_routes, read_routes};

@@ -7,6 +7,7 @@ use crate::audit::filter::Filter;
 use crate::audit::source::{Order, Stream};
 use crate::http::Turn;
 use crate::ledger::Ledger;
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Location, Position};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -155,7 +156,8 @@ pub fn select_old(
 /// The locations of the events of an agent with these sequences, as far as there are any, each once and in order.
 fn locations_of(store: &Store, agent: AgentKey, ranges: &[(u64, u64)]) -> Result<Vec<Location>, StoreError> {
     let last = lookup::agent(store, agent)?.map_or(0, |agent| agent.sequence.0);
-    let mut ranges: Vec<(u64, u64)> = ranges.iter().map(|(first, to)| ((*first).max(1), (*to).min(last))).collect();
+    let start = Anchor::read(store, agent)?.map_or(1, |anchor| anchor.sequence.0);
+    let mut ranges: Vec<(u64, u64)> = ranges.iter().map(|(first, to)| ((*first).max(start), (*to).min(last))).collect();
     ranges.sort_unstable();
     let (mut locations, mut next) = (Vec::new(), 1);
     for (first, to) in ranges.into_iter().filter(|(first, to)| first <= to) {

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use super::dropped::walk_from;
 use super::erasures::ErasureCheck;
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Agent, Location};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
@@ -22,6 +24,8 @@ pub struct ChainVerdict {
     pub agent_id: String,
     /// The number of verified events, up to the break if there is one.
     pub events_verified: u64,
+    /// The number of events before it that retention has dropped.
+    pub dropped: u64,
     /// The hash of the last verified event.
     pub head_hash: Hash,
     /// The first break, if the chain is broken.
@@ -31,7 +35,7 @@ pub struct ChainVerdict {
 impl ChainVerdict {
     /// The verdict in the form of `GET /v1/verify`.
     pub fn to_json(&self) -> serde_json::Value {
-        match &self.broken {
+        let mut verdict = match &self.broken {
             None => json!({
                 "valid": true,
                 "agent_id": self.agent_id,
@@ -45,7 +49,11 @@ impl ChainVerdict {
                 "sequence": broken.sequence.0,
                 "events_verified": self.events_verified,
             }),
+        };
+        if self.dropped > 0 {
+            verdict["events_dropped"] = json!(self.dropped);
         }
+        verdict
     }
 }
 
@@ -62,10 +70,12 @@ pub fn agent(
     let Some(head) = lookup::agent(store, key)? else { return Ok(None) };
     // Before the events: what is erased meanwhile is found by reading the records again.
     let mut erasures = ErasureCheck::read(store)?;
-    let mut walk = Walk::default();
+    let mut runs = Runs::from(store, key, Sequence(1))?;
+    let anchor = Anchor::read(store, key)?;
+    let mut walk = anchor.as_ref().map_or(Walk::default(), walk_from);
+    let start = walk.sequence;
     let mut checker = Checker::default();
     let mut broken = None;
-    let mut runs = Runs::from(store, key, Sequence(1))?;
     let mut events = Events::scan(store, 1)?;
     'runs: while walk.sequence < head.sequence {
         let Some(run) = runs.run()? else { break };
@@ -93,9 +103,18 @@ pub fn agent(
         runs.forward()?;
     }
     progress(walk.sequence.0 % PROGRESS_EVENTS);
+    if Anchor::read(store, key)? != anchor {
+        return Err(store.failed("events of the agent were dropped meanwhile: verify it again"));
+    }
     let broken = broken.or_else(|| check_head(&walk, &head));
     let agent_id = head.agent_id.into();
-    Ok(Some(ChainVerdict { agent_id, events_verified: walk.sequence.0, head_hash: walk.hash, broken }))
+    Ok(Some(ChainVerdict {
+        agent_id,
+        events_verified: walk.sequence.0 - start.0,
+        dropped: start.0,
+        head_hash: walk.hash,
+        broken,
+    }))
 }
 
 /// Verifies one event.

@@ -2,12 +2,13 @@
 
 use super::agent::check_head;
 use super::chunk::ScannedEvent;
+use super::dropped::Anchors;
 use super::erasures::ErasureCheck;
 use super::pool::{EventCheck, Share};
 use super::report::Report;
 use super::rows::fault::{FaultKind, Repair, RowFault};
 use crate::ledger::format::keys::shard_of;
-use crate::ledger::format::keys::{Agent, Location, Run};
+use crate::ledger::format::keys::{Agent, Location, Position, Run};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
@@ -19,6 +20,7 @@ pub struct Chains<'s> {
     shards: u16,
     share: Share,
     erasures: &'s ErasureCheck,
+    anchors: Anchors,
     /// The state of each chain; `None` if it is broken.
     chains: AgentMap<Option<ChainState>>,
     /// The number of agents with events in each shard. Set by [`Chains::compare_heads`].
@@ -40,6 +42,11 @@ struct ChainState {
 }
 
 impl ChainState {
+    /// A chain of which nothing after this is verified.
+    fn after(walk: Walk) -> ChainState {
+        ChainState { walk, ..ChainState::default() }
+    }
+
     /// Adds the location of the last verified event. Returns the previous run, if the event starts a new one.
     fn add_location(&mut self, location: Location) -> Option<Run> {
         match &mut self.run {
@@ -57,16 +64,25 @@ type ChainBreak = (AgentKey, String, Break);
 
 impl<'s> Chains<'s> {
     /// The chains of a share of the agents, in a ledger of `shards` shards.
-    pub fn new(store: &'s Store, shards: u16, share: Share, erasures: &'s ErasureCheck) -> Chains<'s> {
-        Chains {
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn new(
+        store: &'s Store,
+        shards: u16,
+        share: Share,
+        erasures: &'s ErasureCheck,
+    ) -> Result<Chains<'s>, StoreError> {
+        Ok(Chains {
             store,
             shards,
             share,
             erasures,
+            anchors: Anchors::read(store, share)?,
             chains: AgentMap::default(),
             agents: vec![0; usize::from(shards)],
             are_events_whole: true,
-        }
+        })
     }
 
     /// Verifies the next events, given what the pool computed of each.
@@ -100,7 +116,9 @@ impl<'s> Chains<'s> {
             let kind = BreakKind::Unreadable("it is stored in a shard to which its agent does not belong".to_owned());
             return Err(attribute(record, Break { sequence: record.sequence(), kind }));
         }
-        let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(ChainState::default())) else {
+        let anchors = &self.anchors;
+        let Some(chain) = self.chains.entry(agent).or_insert_with(|| Some(ChainState::after(anchors.start(agent))))
+        else {
             return Ok(());
         };
         let step = chain.walk.step_checked(&record.link(), check.hash, check.fault.as_deref());
@@ -131,7 +149,8 @@ impl<'s> Chains<'s> {
         if !self.share.contains(agent) {
             return None;
         }
-        let chain = self.chains.entry(agent).or_insert_with(|| Some(ChainState::default())).as_ref()?;
+        let start = self.anchors.start(agent);
+        let chain = self.chains.entry(agent).or_insert_with(|| Some(ChainState::after(start))).as_ref()?;
         let sequence = chain.walk.sequence.next();
         self.chains.insert(agent, None);
         let kind = BreakKind::Unreadable(reason.to_owned());
@@ -150,8 +169,9 @@ impl<'s> Chains<'s> {
             let agent = key.try_into().map(AgentKey).unwrap_or(AgentKey([0; 16]));
             if self.share.contains(agent) {
                 let chain = self.chains.remove(&agent);
-                self.agents[usize::from(shard_of(agent, self.shards).0)] += u64::from(chain.is_some());
-                let chain = chain.unwrap_or_else(|| Some(ChainState::default()));
+                let is_known = chain.is_some() || self.anchors.has(agent);
+                self.agents[usize::from(shard_of(agent, self.shards).0)] += u64::from(is_known);
+                let chain = chain.unwrap_or_else(|| Some(ChainState::after(self.anchors.start(agent))));
                 self.compare_row(key, row, chain.as_ref(), report)?;
                 match (Agent::decode(row), chain) {
                     (Some(head), Some(chain)) => {
@@ -168,6 +188,7 @@ impl<'s> Chains<'s> {
                     }
                     (Some(_), None) => {}
                 }
+                self.anchors.remove(agent);
             }
             rows.next();
         }
@@ -181,6 +202,11 @@ impl<'s> Chains<'s> {
                 report.broken(agent, &lookup::agent_name(self.store, agent), chain.walk.sequence, kind);
             }
         }
+        for agent in self.anchors.agents().filter(|agent| !self.chains.contains_key(agent)) {
+            let kind = BreakKind::WrongHead("the agent has lost events, and has no row in `agents`".to_owned());
+            let sequence = self.anchors.start(agent).sequence;
+            report.broken(agent, &lookup::agent_name(self.store, agent), sequence, kind);
+        }
         Ok(())
     }
 
@@ -193,16 +219,25 @@ impl<'s> Chains<'s> {
         report: &mut Report<'_>,
     ) -> Result<(), StoreError> {
         let Some(chain) = chain else { return Ok(()) };
+        let stored = Agent::decode_of(key, row);
+        if chain.run.is_none() && chain.walk.sequence > Sequence(0) && stored.is_some() {
+            // All events of the agent were dropped; its head is compared with its anchor.
+            return Ok(());
+        }
         let (Some(run), true) = (chain.run, key.len() == 16) else {
             // The row of an agent may be the last trace of its events; one with the key of another agent is not.
             self.are_events_whole &= Agent::decode_of(key, row).is_none();
             report.row(RowFault::unexpected(Family::Agents, key));
             return Ok(());
         };
-        let stored = Agent::decode_of(key, row);
+        // The time of an event that was dropped is not known.
+        let agent = AgentKey(key.try_into().unwrap_or_default());
+        let is_cut = self.anchors.has(agent);
         let is_right = stored.as_ref().is_some_and(|agent| {
-            (agent.sequence, agent.hash, agent.run) == (chain.walk.sequence, chain.walk.hash, run)
-                && (agent.first_ms, agent.last_ms) == (chain.first_ms, chain.last_ms)
+            (agent.sequence, agent.hash) == (chain.walk.sequence, chain.walk.hash)
+                && agent.run.kept(if is_cut { run.location.position } else { Position(0) }) == Some(run)
+                && (is_cut || agent.first_ms == chain.first_ms)
+                && agent.last_ms == chain.last_ms
         });
         // Later events than the stored ones may have existed, so the row is all that shows it.
         let was_longer =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::chains::Chains;
+use super::dropped::Dropped;
 use super::erasures::ErasureCheck;
 use super::log::{LogRebuild, LogVerdict};
 use super::pool::{self, CheckedChunk, Share, Work};
@@ -25,6 +26,8 @@ pub struct Summary {
     pub agents: u64,
     /// The number of verified events.
     pub events: u64,
+    /// The number of events that retention has dropped.
+    pub dropped: u64,
     /// The number of broken chains.
     pub broken: u64,
     /// The number of rows that differ from what the events give.
@@ -67,17 +70,22 @@ pub fn all(
         let recorder = &erasures.recorder;
         report.broken(AgentKey::of(recorder), recorder, Sequence(0), BreakKind::Unreadable(why.clone()));
     }
+    let dropped = Dropped::read(store)?;
+    if let Some(why) = &dropped.broken {
+        let recorder = &erasures.recorder;
+        report.broken(AgentKey::of(recorder), recorder, Sequence(0), BreakKind::Dropped(why.clone()));
+    }
     let (progress, mut verdict) = match rows::log::progress(store, shards, &mut report) {
         Ok(Some(progress)) => (Some(progress), None),
         Ok(None) => (None, LogVerdict::without_log(checkpoints)),
         Err(StoreError::Damaged { message, .. }) => (None, Some(LogVerdict::broken(message))),
         Err(error) => return Err(error),
     };
-    let mut tree = progress.as_ref().map(|_| LogRebuild::new(store, checkpoints)).transpose()?;
+    let mut tree = progress.as_ref().map(|_| LogRebuild::new(store, checkpoints, dropped.first_leaf)).transpose()?;
     let snapshots = Snapshots::take(store, shards)?;
-    let digests = Digests::new(snapshots.index.cursors());
+    let digests = Digests::new(snapshots.index.cursors(), &dropped.all_first(shards.into()));
     // Rows and log are verified in the first pass.
-    let mut row_check = Some((RowCheck::new(store, shards, digests.clone(), &snapshots.ids)?, snapshots));
+    let mut row_check = Some((RowCheck::new(store, shards, digests.clone(), &snapshots.ids, &dropped)?, snapshots));
     if erasures.is_pending() {
         report.leave_index_out();
     }
@@ -85,11 +93,11 @@ pub fn all(
     let mut agents_of_shards = vec![0; usize::from(shards)];
     for pass in 0..passes {
         let share = Share { pass, passes };
-        let mut chains = Chains::new(store, shards, share, &erasures);
+        let mut chains = Chains::new(store, shards, share, &erasures)?;
         let (mut check, snapshots) = row_check.take().unzip();
         let mut tree = tree.take();
         let work = Work { share, with_leaves: tree.is_some(), digests: check.as_ref().map(|_| digests.clone()) };
-        let pass = Pass { store, jobs, work };
+        let pass = Pass { store, jobs, work, dropped: &dropped };
         let log = progress.as_ref().filter(|_| tree.is_some());
         let (leaves, sums) = pass.run(log, snapshots, &mut chains, tree.as_mut(), check.as_mut(), &mut report)?;
         if let (Some(tree), Some(progress)) = (tree, &progress) {
@@ -105,7 +113,17 @@ pub fn all(
     }
     chain::report_faults(store, &mut report)?;
     let (events, broken, wrong_rows) = (report.events(), report.broken_chains(), report.wrong_rows());
-    Ok(Summary { agents, events, broken, wrong_rows, events_whole, log: verdict, is_erasing: erasures.is_pending() })
+    let dropped = dropped.events();
+    Ok(Summary {
+        agents,
+        events,
+        dropped,
+        broken,
+        wrong_rows,
+        events_whole,
+        log: verdict,
+        is_erasing: erasures.is_pending(),
+    })
 }
 
 /// One pass over all events.
@@ -114,6 +132,7 @@ struct Pass<'s> {
     /// The number of threads that hash and check.
     jobs: usize,
     work: Work,
+    dropped: &'s Dropped,
 }
 
 impl Pass<'_> {
@@ -134,7 +153,7 @@ impl Pass<'_> {
             let (pool, results) = pool::start(scope, jobs, &self.work);
             let sums = snapshots.zip(self.work.digests.as_ref());
             let sums = sums.map(|(snapshots, digests)| scope.spawn(move || StoredSums::read(snapshots, digests)));
-            let reader = scope.spawn(|| Scan::new(self.store, pool, empty).run(log));
+            let reader = scope.spawn(|| Scan::new(self.store, pool, empty).run(log, self.dropped));
             for CheckedChunk { chunk, checks, postings } in results {
                 let events = chunk.events();
                 if let Some(tree) = tree.as_deref_mut() {

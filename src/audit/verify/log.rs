@@ -1,7 +1,7 @@
 //! Verifies the log: every leaf is the event that was logged, no leaf lacks its event, and the checkpoints are those of
 //! the rebuilt tree. The tree is specified in `docs/verification.md`, section "Rules for the log".
 
-use tlog_tiles::Hash as Node;
+use tlog_tiles::{HASH_SIZE, Hash as Node};
 
 use super::chunk::ScannedEvent;
 use super::pool::EventCheck;
@@ -11,8 +11,8 @@ use super::rows::log::LogTiles;
 use super::scan::{self, Leaves};
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Store, StoreError};
-use crate::tlog::rows::{LogRows, Progress};
-use cairn_proof::tree::{Edge, Head};
+use crate::tlog::rows::{LogRows, Progress, tile_key};
+use cairn_proof::tree::{Edge, Head, WIDTH};
 
 /// The most tiles whose right value is kept, of 8 KiB each.
 const MAX_FAULTS: usize = 1000;
@@ -65,19 +65,93 @@ pub struct LogRebuild<'s> {
     broken: Option<String>,
     /// Whether a leaf is missing, after which nothing can be compared.
     is_stopped: bool,
+    /// The first leaf whose event is kept.
+    first_leaf: u64,
 }
 
 impl<'s> LogRebuild<'s> {
-    /// Starts with the empty tree of the log in `store`.
+    /// Starts with the tree of the log in `store` before `first_leaf`, of which only tiles are left.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn new(store: &'s Store, checkpoints: &'s [(String, Head)]) -> Result<LogRebuild<'s>, StoreError> {
+    pub fn new(
+        store: &'s Store,
+        checkpoints: &'s [(String, Head)],
+        first_leaf: u64,
+    ) -> Result<LogRebuild<'s>, StoreError> {
         let (tiles, roots) = (LogTiles::new(store)?, vec![None; checkpoints.len()]);
         let (edge, faults) = (Edge::default(), Vec::new());
-        let mut tree = LogRebuild { tiles, faults, edge, checkpoints, roots, broken: None, is_stopped: false };
+        let mut tree =
+            LogRebuild { tiles, faults, edge, checkpoints, roots, broken: None, is_stopped: false, first_leaf };
         record_roots(&tree.edge, checkpoints, &mut tree.roots);
+        tree.begin(store)?;
         Ok(tree)
+    }
+
+    /// Adds the leaves whose events were dropped, from the tiles that are left.
+    fn begin(&mut self, store: &Store) -> Result<(), StoreError> {
+        let width = WIDTH as u64;
+        let tile = |level, index| -> Result<Option<Vec<u8>>, StoreError> {
+            let row = store.get(Family::Tiles, &tile_key(level, index))?;
+            Ok(row.filter(|row| row.len() == WIDTH * HASH_SIZE).map(|row| row.to_vec()))
+        };
+        for index in 0..self.first_leaf / width {
+            if let Some(hashes) = tile(0, index)? {
+                for hash in hashes.as_chunks::<HASH_SIZE>().0 {
+                    self.push(Node(*hash))?;
+                }
+                continue;
+            }
+            let above = tile(1, index / width)?;
+            let root = above.and_then(|above| above.as_chunks::<HASH_SIZE>().0.get((index % width) as usize).copied());
+            let Some(root) = root else {
+                self.broken = Some(format!("tile {index} of level 0, or the one above it, is missing"));
+                self.is_stopped = true;
+                return Ok(());
+            };
+            let (mut faults, tiles) = (Ok(Vec::new()), &mut self.tiles);
+            self.edge.push_tile(Node(root), |tile| {
+                if let Ok(found) = &mut faults {
+                    match tiles.take(&tile) {
+                        Ok(more) => found.extend(more),
+                        Err(error) => faults = Err(error),
+                    }
+                }
+            });
+            self.add_faults(faults?);
+            record_roots(&self.edge, self.checkpoints, &mut self.roots);
+        }
+        Ok(())
+    }
+
+    /// Adds a leaf.
+    fn push(&mut self, leaf: Node) -> Result<(), StoreError> {
+        let (mut faults, tiles) = (Ok(Vec::new()), &mut self.tiles);
+        self.edge.push(leaf, |tile| {
+            let Ok(found) = &mut faults else { return };
+            match tiles.take(&tile) {
+                // The first tile that differs names the leaves; the tiles above it differ as a consequence.
+                Ok(more) => {
+                    if more.iter().any(|fault| fault.kind != FaultKind::Unexpected) {
+                        let (from, to) = tile_leaves(tile.level, tile.index);
+                        self.broken.get_or_insert_with(|| {
+                            format!("an event of leaves {from} to {to} differs from the event that was logged")
+                        });
+                    }
+                    found.extend(more);
+                }
+                Err(error) => faults = Err(error),
+            }
+        });
+        self.add_faults(faults?);
+        record_roots(&self.edge, self.checkpoints, &mut self.roots);
+        Ok(())
+    }
+
+    fn add_faults(&mut self, faults: Vec<RowFault>) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.extend(faults);
+        }
     }
 
     /// Adds those of the next events that are leaves.
@@ -94,25 +168,7 @@ impl<'s> LogRebuild<'s> {
                 self.is_stopped = true;
                 return Ok(());
             };
-            let mut compared = Ok(());
-            self.edge.push(leaf, |tile| {
-                if compared.is_ok() {
-                    compared = self.tiles.take(&tile).map(|faults| {
-                        // The first tile that differs names the leaves; the tiles above it differ as a consequence.
-                        if faults.iter().any(|fault| fault.kind != FaultKind::Unexpected) {
-                            let (from, to) = tile_leaves(tile.level, tile.index);
-                            self.broken.get_or_insert_with(|| {
-                                format!("an event of leaves {from} to {to} differs from the event that was logged")
-                            });
-                        }
-                        if self.faults.len() < MAX_FAULTS {
-                            self.faults.extend(faults);
-                        }
-                    });
-                }
-            });
-            compared?;
-            record_roots(&self.edge, self.checkpoints, &mut self.roots);
+            self.push(leaf)?;
         }
         Ok(())
     }
@@ -136,7 +192,8 @@ impl<'s> LogRebuild<'s> {
         let checked = self.checkpoints.iter().zip(&self.roots);
         let signed =
             checked.filter(|((_, head), root)| **root == Some(head.root)).map(|((_, head), _)| head.size).max();
-        let is_signed = compare_checkpoints(size, self.checkpoints, &self.roots).is_none();
+        let compare = || compare_checkpoints(size, self.first_leaf, self.checkpoints, &self.roots);
+        let is_signed = compare().is_none();
         let signed = signed.filter(|_| is_signed).unwrap_or(0);
         let is_row = |fault: &RowFault| fault.kind == FaultKind::Unexpected || last_leaf_of(&fault.key) < signed;
         if self.faults.iter().all(is_row) {
@@ -156,7 +213,7 @@ impl<'s> LogRebuild<'s> {
                 Err(error) => return Err(error),
             }
         }
-        let broken = broken.or_else(|| compare_checkpoints(size, self.checkpoints, &self.roots));
+        let broken = broken.or_else(|| compare_checkpoints(size, self.first_leaf, self.checkpoints, &self.roots));
         let wrong_rows = report.wrong_rows_of(Family::Log) + report.wrong_rows_of(Family::Tiles);
         Ok(LogVerdict { size, unlogged, broken, wrong_rows })
     }
@@ -176,8 +233,16 @@ fn record_roots(edge: &Edge, checkpoints: &[(String, Head)], roots: &mut [Option
     }
 }
 
-fn compare_checkpoints(size: u64, checkpoints: &[(String, Head)], roots: &[Option<Node>]) -> Option<String> {
+fn compare_checkpoints(
+    size: u64,
+    first_leaf: u64,
+    checkpoints: &[(String, Head)],
+    roots: &[Option<Node>],
+) -> Option<String> {
     checkpoints.iter().zip(roots).find_map(|((name, head), root)| match root {
+        None if head.size < first_leaf => {
+            Some(format!("{name} was signed over {} events, and the tile in which they end was dropped", head.size))
+        }
         None => {
             Some(format!("{name} was signed over {} events, but the ledger has {size}: it was rolled back", head.size))
         }

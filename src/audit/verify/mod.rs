@@ -12,6 +12,7 @@
 //! | [`scan`] | reads every event once, in the order of the log |
 //! | [`chunk`], [`pool`] | hashes and checks events on all cores |
 //! | [`chains`] | follows the chains of the events that were read |
+//! | [`dropped`] | compares what retention has dropped with what is recorded |
 //! | [`erasures`] | compares erased events with the erasures that are recorded |
 //! | [`rows`] | checks every row that follows from the events |
 //! | [`log`] | rebuilds the tree and compares it with the stored one |
@@ -20,6 +21,7 @@
 mod agent;
 mod chains;
 mod chunk;
+mod dropped;
 mod erasures;
 mod full;
 mod log;

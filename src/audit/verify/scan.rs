@@ -6,6 +6,7 @@
 use crossbeam_channel::Receiver;
 
 use super::chunk::{Chunk, ChunkEvent};
+use super::dropped::Dropped;
 use super::pool::Dispatcher;
 use super::rows::fault::RowFault;
 use super::rows::log::LogRuns;
@@ -51,9 +52,9 @@ impl<'s> Scan<'s> {
     ///
     /// # Errors
     /// When the database cannot be read, or the chunks are not received any more.
-    pub fn run(mut self, log: Option<&Progress>) -> Result<Leaves, StoreError> {
+    pub fn run(mut self, log: Option<&Progress>, dropped: &Dropped) -> Result<Leaves, StoreError> {
         let leaves = match log {
-            Some(progress) => self.scan_leaves(progress)?,
+            Some(progress) => self.scan_leaves(progress, dropped)?,
             None => Leaves::default(),
         };
         self.scan_others(&leaves.next)?;
@@ -62,9 +63,9 @@ impl<'s> Scan<'s> {
     }
 
     /// Reads the leaves, run by run, until a run does not continue the one before.
-    fn scan_leaves(&mut self, progress: &Progress) -> Result<Leaves, StoreError> {
+    fn scan_leaves(&mut self, progress: &Progress, dropped: &Dropped) -> Result<Leaves, StoreError> {
         let shards = progress.next.len();
-        let mut leaves = Leaves { next: vec![Position(0); shards], ..Leaves::default() };
+        let mut leaves = Leaves { count: dropped.first_leaf, next: dropped.all_first(shards), ..Leaves::default() };
         let mut events = Vec::new();
         for shard in LogRows::shards(&progress.next) {
             let mut shard_events = Events::scan(self.store, shards)?;
@@ -72,7 +73,14 @@ impl<'s> Scan<'s> {
             events.push(shard_events);
         }
         let mut runs = LogRuns::new(self.store, progress)?;
-        let mut shard = None;
+        let mut shard = match runs.begin(leaves.count, &leaves.next)? {
+            Some(shard) => shard,
+            None => {
+                leaves.broken = Some("its first run does not match what was dropped".to_owned());
+                leaves.count = progress.size;
+                None
+            }
+        };
         while leaves.count < progress.size {
             let Some((location, end)) = runs.next(leaves.count, &leaves.next, shard)? else {
                 leaves.broken = Some(format!("no run contains leaf {}", leaves.count));

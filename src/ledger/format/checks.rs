@@ -153,9 +153,9 @@ pub fn origin() -> CheckedRows {
 }
 
 /// Those that a ledger of an earlier version does not have although it has others.
-pub fn added() -> [CheckedRows; 2] {
-    use super::keys::meta_keys::{ERASED, HOLD};
-    [CheckedRows::meta(ERASED), CheckedRows::all_of(HOLD)]
+pub fn added() -> [CheckedRows; 3] {
+    use super::keys::meta_keys::{ERASED, FLOOR, HOLD};
+    [CheckedRows::meta(ERASED), CheckedRows::all_of(HOLD), CheckedRows::meta(FLOOR)]
 }
 
 /// Whether a ledger has one of these checks.

@@ -38,7 +38,7 @@ pub(super) fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 }
 
 /// Removes the first `N` bytes of `bytes` and returns them.
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*taken)
@@ -105,6 +105,14 @@ impl Run {
 
     fn take(bytes: &mut &[u8]) -> Option<(Location, u32)> {
         Some((Location::decode(&take::<10>(bytes)?)?, take(bytes).map(u32::from_be_bytes)?))
+    }
+
+    /// The part of the run that begins at `first` or later; `None` if there is none.
+    pub fn kept(self, first: Position) -> Option<Run> {
+        let dropped = first.0.saturating_sub(self.location.position.0);
+        let count = u32::try_from(u64::from(self.count).checked_sub(dropped)?).ok().filter(|count| *count > 0)?;
+        let location = Location { position: self.location.position.max(first), ..self.location };
+        Some(Run { first: Sequence(self.first.0 + dropped), location, count })
     }
 
     /// Whether an event of the agent at `location` continues the run.
@@ -222,6 +230,10 @@ pub mod meta_keys {
     pub const ERASED: &[u8] = b"erased";
     /// What the keys of holds begin with. The id of the hold follows, 16 bytes; the value is a JSON object.
     pub const HOLD: &[u8] = b"hold";
+    /// The first events that are kept: see [`super::super::floor`].
+    pub use crate::ledger::store::FLOOR;
+    /// What the keys of anchors begin with. The agent key follows, 16 bytes.
+    pub const ANCHOR: &[u8] = b"anchor";
     /// What the keys of reports of repairs begin with. The time in ms u64 follows; the value is a JSON object.
     pub const REPAIRED: &[u8] = b"repaired";
 }

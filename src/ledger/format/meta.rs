@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::checks::CheckedRows;
+use super::floor::{Anchor, Floor};
 use super::id_cursor;
 use super::keys::meta_keys::{
-    ERASED, FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED, SHARDS as SHARDS_KEY,
+    ANCHOR, ERASED, FLOOR, FORMAT as FORMAT_KEY, INSTANCE as INSTANCE_KEY, LABELS as LABELS_KEY, REPAIRED,
+    SHARDS as SHARDS_KEY,
 };
 use super::keys::{Position, ShardId, join};
 use crate::ledger::store::{Family, Store, StoreError};
@@ -21,6 +23,9 @@ use cairn_proof::chain::{DefaultLabels, Sequence};
 /// Format 4 compresses frames before the commit, and writes the ids of clients behind it. In format 5, events may have the fields
 /// `redactions` and `salt`, which earlier programs take for damage.
 const FORMAT: u32 = 5;
+/// The format of a ledger that has lost content or events: earlier programs take that for damage. A ledger gets it with the first
+/// erasure, or when retention drops events for the first time.
+const FORMAT_WITH_GAPS: u32 = 6;
 /// The formats before, which [`upgrade`] turns into the current one.
 const FORMER_FORMATS: [u32; 2] = [3, 4];
 /// The last format in which all ids of clients were written by the commit.
@@ -79,6 +84,8 @@ pub fn is_well_formed(key: &[u8], value: &[u8], shards: u16) -> bool {
         SHARDS_KEY => value == shards.to_be_bytes(),
         INSTANCE_KEY => Uuid::from_slice(value).is_ok(),
         ERASED => Position::decode(value).is_some(),
+        FLOOR => Floor::decode(value).is_some_and(|floor| floor.first.len() == usize::from(shards)),
+        key if key.starts_with(ANCHOR) => Anchor::decode(value).is_some(),
         LABELS_KEY => serde_json::from_slice::<BTreeSet<String>>(value).is_ok(),
         _ => true,
     }
@@ -119,7 +126,9 @@ impl Meta {
             let first = FORMER_FORMATS[0];
             return Err(StoreError::Mismatch {
                 path: store.path().to_owned(),
-                message: format!("its format is {format}, and this program supports formats {first} to {FORMAT}"),
+                message: format!(
+                    "its format is {format}, and this program supports formats {first} to {FORMAT_WITH_GAPS}"
+                ),
             });
         }
         let damaged = || store.damaged("its metadata cannot be read");
@@ -134,7 +143,7 @@ impl Meta {
 
     /// Whether the ledger has the format of an earlier program.
     pub fn is_former(&self) -> bool {
-        self.format != FORMAT
+        self.format < FORMAT
     }
 
     /// Whether the ids of clients were written by the commits, so that every event with one has its row.
@@ -171,7 +180,7 @@ impl Meta {
 
 /// The formats that this program can read.
 fn supported() -> impl Iterator<Item = u32> {
-    FORMER_FORMATS.into_iter().chain([FORMAT])
+    FORMER_FORMATS.into_iter().chain([FORMAT, FORMAT_WITH_GAPS])
 }
 
 /// Gives a ledger of the format `former` the current one. `ends` are the positions after the last events of its shards: in format
@@ -190,6 +199,19 @@ pub fn upgrade(store: &Store, former: u32, ends: &[Position]) -> Result<(), Stor
     store.write_synced(batch)?;
     tracing::info!("the ledger had format {former} and has format {FORMAT} now: earlier versions cannot open it");
     Ok(())
+}
+
+/// Gives a ledger the format that it has when content or events are missing, so that an earlier program does not open it.
+///
+/// # Errors
+/// When the database cannot be read or written.
+pub fn set_with_gaps(store: &Store) -> Result<(), StoreError> {
+    if Meta::read(store)?.is_some_and(|meta| meta.format == FORMAT_WITH_GAPS) {
+        return Ok(());
+    }
+    let mut batch = store.batch(0);
+    CheckedRows::meta(FORMAT_KEY).put_row(store, &mut batch, FORMAT_KEY, &FORMAT_WITH_GAPS.to_be_bytes())?;
+    store.write_synced(batch)
 }
 
 /// Returns the names of all current and former default labels, and stores those of `current`. The names distinguish

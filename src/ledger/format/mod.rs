@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod clock_step;
+pub mod floor;
 pub mod frame;
 pub mod id_cursor;
 pub mod keys;

@@ -14,7 +14,7 @@ mod memory;
 mod recovery;
 mod writer;
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -23,6 +23,7 @@ use uuid::Uuid;
 use self::memory::{Known, Memory, Sizes};
 use super::format::keys::{Location, Position, ShardId};
 use super::format::record::Record;
+use super::read::committed::Committed;
 use super::read::lookup;
 use super::store::{CommitError, Family, Store, StoreError};
 
@@ -34,6 +35,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The ids that clients sent. Shared by all threads; the lock is held for the ids of one commit or one lookup.
 pub struct ClientIds {
     shards: u16,
+    /// Tells which events retention has dropped: their ids are not known any more.
+    committed: Arc<Committed>,
     memory: Mutex<Memory>,
     /// Notified when a segment has been written.
     room: Condvar,
@@ -49,16 +52,23 @@ impl ClientIds {
     ///
     /// # Errors
     /// When the database cannot be read or written.
-    pub fn open(store: &Store, bytes: u64, ends: &[Position]) -> Result<ClientIds, StoreError> {
+    pub fn open(
+        store: &Store,
+        bytes: u64,
+        ends: &[Position],
+        committed: Arc<Committed>,
+    ) -> Result<ClientIds, StoreError> {
         let shards = ends.len() as u16;
         let mut next = Vec::with_capacity(ends.len());
         for shard in (0..shards).map(ShardId) {
-            next.push(writer::cursor(store, shard, ends[usize::from(shard.0)])?);
+            let cursor = writer::cursor(store, shard, ends[usize::from(shard.0)])?;
+            next.push(cursor.max(committed.first(shard)));
         }
         // One pending message is enough: the writer writes all full segments when it receives it.
         let (filled, is_filled) = crossbeam_channel::bounded(1);
         let ids = ClientIds {
             shards,
+            committed,
             memory: Mutex::new(Memory::new(Sizes::of(bytes), next.clone())),
             room: Condvar::new(),
             filled,
@@ -97,6 +107,12 @@ impl ClientIds {
         })
     }
 
+    /// The location, if retention has not dropped its event.
+    fn kept(&self, location: Location) -> Option<Location> {
+        let is_kept = location.shard.0 >= self.shards || location.position >= self.committed.first(location.shard);
+        is_kept.then_some(location)
+    }
+
     /// Waits until the ids of another commit fit into memory, for `timeout` at most. Returns whether they do.
     pub fn wait_for_room(&self, timeout: Duration) -> bool {
         let waited = self.room.wait_timeout_while(self.memory(), timeout, |memory| memory.is_full());
@@ -119,7 +135,7 @@ impl ClientIds {
             let memory = self.memory();
             for (index, id) in ids.iter().enumerate() {
                 found.push(Ok(match memory.find(*id) {
-                    Known::At(location) => Some(location),
+                    Known::At(location) => self.kept(location),
                     Known::Absent => None,
                     Known::Unknown => {
                         unknown.push((index, *id));
@@ -132,7 +148,8 @@ impl ClientIds {
         let keys: Vec<Uuid> = unknown.iter().map(|(_, id)| *id).collect();
         if !keys.is_empty() {
             for ((index, id), row) in unknown.into_iter().zip(store.get_many(Family::ClientIds, &keys)?) {
-                found[index] = row.and_then(|row| row.map(|row| decode(store, id, &row)).transpose());
+                let location = row.and_then(|row| row.map(|row| decode(store, id, &row)).transpose());
+                found[index] = location.map(|location| location.and_then(|location| self.kept(location)));
             }
         }
         Ok(found)
@@ -152,8 +169,8 @@ impl ClientIds {
                 store.get(Family::ClientIds, id.as_bytes())?.map(|row| decode(store, id, &row)).transpose()?
             }
         };
-        match location {
-            Some(location) => lookup::at(store, id, location).map(Some),
+        match location.and_then(|location| self.kept(location)) {
+            Some(location) => lookup::at(store, id, location),
             None => lookup::find_by_server_id(store, id, self.shards),
         }
     }

@@ -11,6 +11,8 @@ use crate::ledger::format::keys::{Position, ShardId};
 /// The progress of one shard.
 #[derive(Default)]
 struct Shard {
+    /// The position of the first event that retention has not dropped.
+    first: AtomicU64,
     next: AtomicU64,
     agents: AtomicU64,
     recent: Recent,
@@ -56,6 +58,16 @@ impl Committed {
         Position(self.shards[usize::from(shard.0)].next.load(Ordering::Acquire))
     }
 
+    /// The position of the first event of a shard that retention has not dropped.
+    pub fn first(&self, shard: ShardId) -> Position {
+        Position(self.shards[usize::from(shard.0)].first.load(Ordering::Acquire))
+    }
+
+    /// Publishes that retention has dropped the events of a shard before `first`.
+    pub fn drop_before(&self, shard: ShardId, first: Position) {
+        self.shards[usize::from(shard.0)].first.fetch_max(first.0, Ordering::Release);
+    }
+
     /// Where to read the committed event at a position.
     pub fn source(&self, shard: ShardId, position: Position) -> Source {
         self.shards[usize::from(shard.0)].recent.source(position)
@@ -66,7 +78,12 @@ impl Committed {
         (0..self.shards.len() as u16).map(ShardId)
     }
 
-    /// The number of committed events.
+    /// The number of committed events that retention has not dropped.
+    pub fn kept(&self) -> u64 {
+        self.shards().map(|shard| self.next(shard).0.saturating_sub(self.first(shard).0)).sum()
+    }
+
+    /// The number of committed events, including those that retention has dropped.
     pub fn events(&self) -> u64 {
         self.shards().map(|shard| self.next(shard).0).sum()
     }

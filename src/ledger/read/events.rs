@@ -1,7 +1,8 @@
-//! Iterates over stored events, across the frames that contain them.
+//! Iterates over stored events, across the frames that contain them. Events that retention has dropped are passed over, also while
+//! their rows are still there.
 
 use crate::ledger::format::frame::{self, Frame};
-use crate::ledger::format::keys::Location;
+use crate::ledger::format::keys::{Location, Position};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
 /// An event as it was read.
@@ -24,6 +25,7 @@ impl<'r> Event<'r> {
 
 /// An iterator over stored events.
 pub struct Events<'s> {
+    store: &'s Store,
     rows: Rows<'s>,
     at: At,
     /// The contents of the current row, if they are compressed there.
@@ -47,7 +49,7 @@ impl<'s> Events<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub fn new(store: &'s Store) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.rows(Family::Events)?, at: At::Unpositioned, unpacked: Vec::new() })
+        Ok(Events { store, rows: store.rows(Family::Events)?, at: At::Unpositioned, unpacked: Vec::new() })
     }
 
     /// Iterates once over a snapshot of the events, as one of `readers` parallel readers. Must be positioned with a
@@ -56,12 +58,18 @@ impl<'s> Events<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub fn scan(store: &'s Store, readers: usize) -> Result<Events<'s>, StoreError> {
-        Ok(Events { rows: store.scan_shared(Family::Events, readers)?, at: At::Unpositioned, unpacked: Vec::new() })
+        Ok(Events {
+            store,
+            rows: store.scan_shared(Family::Events, readers)?,
+            at: At::Unpositioned,
+            unpacked: Vec::new(),
+        })
     }
 
     /// Moves to the event at `location`, or to the first event after it. Moving within a frame, or to an adjacent one,
     /// is cheap.
     pub fn seek(&mut self, location: Location) {
+        let location = Location { position: location.position.max(self.first_kept(location)), ..location };
         if !self.has(location) {
             match self.at {
                 At::Frame { last, .. } if last.is_followed_by(location) => self.next_frame(),
@@ -80,6 +88,21 @@ impl<'s> Events<'s> {
             && let At::Frame { first, index, .. } = &mut self.at
         {
             *index = (location.position.0 - first.position.0) as usize;
+        }
+    }
+
+    /// The position of the first event of the shard of `location` that is kept.
+    fn first_kept(&self, location: Location) -> Position {
+        Position(self.store.expired().first_kept(location.shard.0))
+    }
+
+    /// Moves past the rows all of whose events were dropped.
+    fn skip_dropped(&mut self) {
+        while let Ok(Some((key, _))) = self.rows.row()
+            && let Some(last) = Location::decode(key)
+            && last.position < self.first_kept(last)
+        {
+            self.rows.seek(&Location { position: self.first_kept(last), ..last }.encode());
         }
     }
 
@@ -115,13 +138,15 @@ impl<'s> Events<'s> {
     /// Decompresses and decodes the current row. A frame that begins at or before `previous_last`, the last location of the row that was
     /// read before it, is damaged, because an event is stored in one frame only.
     fn load_frame(&mut self, previous_last: Option<Location>) {
+        self.skip_dropped();
         // A read error is reported by `event`.
         self.at = match self.rows.row() {
             Ok(Some((key, value))) => match frame::unpack(value, &mut self.unpacked)
                 .and_then(|()| Frame::decode(key, value, &self.unpacked))
             {
                 Some(frame) if previous_last.is_none_or(|previous_last| previous_last < frame.first) => {
-                    At::Frame { first: frame.first, last: frame.last(), index: 0 }
+                    let dropped = self.first_kept(frame.first).0.saturating_sub(frame.first.position.0);
+                    At::Frame { first: frame.first, last: frame.last(), index: dropped as usize }
                 }
                 _ => At::Damaged(previous_last),
             },
@@ -174,6 +199,7 @@ impl<'s> Events<'s> {
     /// When the database cannot be read.
     pub fn at(&mut self, location: Location) -> Result<Option<&[u8]>, StoreError> {
         self.seek(location);
+        // After a dropped event, it is at another one.
         Ok(self.event()?.filter(|event| event.location == Some(location)).map(|event| event.bytes))
     }
 }

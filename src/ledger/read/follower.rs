@@ -90,6 +90,15 @@ impl Follower {
         &self.committed
     }
 
+    /// The position of the next event of a shard that the consumer reads. Events that retention has dropped are skipped.
+    pub fn next(&self, shard: ShardId) -> Position {
+        let (next, first) = (self.cursor.next(shard), self.committed.first(shard));
+        if next < first {
+            self.cursor.set(shard, first);
+        }
+        next.max(first)
+    }
+
     /// The cursor of the consumer.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor
@@ -138,7 +147,7 @@ impl Follower {
         max_events: u64,
         mut take: impl FnMut(Location, Result<FollowedEvent<'_>, StoreError>) -> Result<ControlFlow<()>, E>,
     ) -> Result<Position, E> {
-        let mut next = self.cursor.next(shard);
+        let mut next = self.next(shard);
         let end = Position(self.committed.next(shard).0.min(next.0.saturating_add(max_events)));
         while next < end {
             let flow = match self.committed.source(shard, next) {

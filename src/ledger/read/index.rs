@@ -108,7 +108,7 @@ impl Index {
                 if stop.try_recv() == Err(TryRecvError::Disconnected) {
                     return Ok(());
                 }
-                let first = self.next(shard);
+                let first = follower.next(shard);
                 if first < follower.committed().next(shard) {
                     let next = add_batch(store, follower, shard, &mut terms)?;
                     self.cursor.set(shard, next);
@@ -128,7 +128,7 @@ fn add_batch(
     terms: &mut TermGroups,
 ) -> Result<Position, StoreError> {
     terms.clear();
-    let first = follower.cursor().next(shard);
+    let first = follower.next(shard);
     let next = follower.read(store, shard, BATCH_EVENTS, |location, event| {
         // Less than 4096, the bound of a batch.
         let offset = (location.position.0 - first.0) as u16;

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::events::Events;
+use crate::ledger::format::floor::Floor;
 use crate::ledger::format::keys::{Agent, Location, Position, ShardId, server_id, time_key};
 use crate::ledger::format::record::{Record, RecordRef};
 use crate::ledger::store::{Family, Store, StoreError};
@@ -37,13 +38,16 @@ pub fn id(record: RecordRef<'_>) -> Option<Uuid> {
     Uuid::try_parse(&text).ok()
 }
 
-/// The event with this id at the location that the ids of clients lead to.
+/// The event with this id at the location that the ids of clients lead to; `None` if retention has dropped it.
 ///
 /// # Errors
 /// When the database cannot be read, or there is no event with the id.
-pub fn at(store: &Store, id: Uuid, location: Location) -> Result<(Location, Record), StoreError> {
-    let found = record(store, location)?.filter(|record| self::id(record.as_ref()) == Some(id));
-    found.map(|record| (location, record)).ok_or_else(|| wrong_id_row(store, id))
+pub fn at(store: &Store, id: Uuid, location: Location) -> Result<Option<(Location, Record)>, StoreError> {
+    match record(store, location)?.filter(|record| self::id(record.as_ref()) == Some(id)) {
+        Some(record) => Ok(Some((location, record))),
+        None if location.position < Floor::of(store, location.shard)? => Ok(None),
+        None => Err(wrong_id_row(store, id)),
+    }
 }
 
 /// The error about a row of `client_ids` that cannot be decoded, or leads to another event.
@@ -116,10 +120,12 @@ pub fn count(store: &Store, shards: u16) -> Result<u64, StoreError> {
 pub fn end(store: &Store, shard: ShardId) -> Result<Position, StoreError> {
     let mut rows = store.rows(Family::Events)?;
     rows.seek_for_prev(&Location { shard, position: Position(u64::MAX) }.encode());
-    let Some((key, _)) = rows.row()? else { return Ok(Position(0)) };
+    // Retention may have dropped all events of a shard.
+    let floor = Floor::of(store, shard)?;
+    let Some((key, _)) = rows.row()? else { return Ok(floor) };
     let damaged = || store.damaged(format!("the key of a row in `events` is not a location: {key:02x?}"));
     let last = Location::decode(key).ok_or_else(damaged)?;
-    Ok(if last.shard == shard { last.position.next() } else { Position(0) })
+    Ok(if last.shard == shard { last.position.next().max(floor) } else { floor })
 }
 
 /// The position after the last event of a shard; `None` if the key of its last row is damaged.

@@ -11,7 +11,7 @@ use crate::ledger::store::{Store, StoreError};
 /// time of receipt, so that a session whose agents are in several shards remains in order, as far as times of receipt
 /// show it.
 ///
-/// For an event that cannot be read, `visit` gets `None`.
+/// For an event that cannot be read, `visit` gets `None`. Events that retention has dropped are skipped.
 ///
 /// # Errors
 /// When the database cannot be read, or `visit` fails. `next` is then after the last event that was visited
@@ -27,8 +27,9 @@ pub fn read(
     for shard in committed.shards() {
         // The end is read before the iterator is opened: an iterator sees only rows that were stored when it was
         // opened.
-        let (from, end) = (next[usize::from(shard.0)], committed.next(shard));
-        if from < end {
+        let (next, end) = (&mut next[usize::from(shard.0)], committed.next(shard));
+        *next = (*next).max(committed.first(shard));
+        if *next < end {
             shards.push(Shard { shard, end, events: Events::new(store)? });
         }
     }

@@ -27,7 +27,7 @@ pub fn clock_steps(store: &Store, shard: ShardId) -> Result<Vec<ClockStep>, Stor
     Ok(steps)
 }
 
-/// The positions before `end` of the events of a shard that were received at `since_ms` or later and before `until_ms`,
+/// The positions before `end`, and from the floor on, of the events of a shard that were received at `since_ms` or later and before `until_ms`,
 /// as ranges in ascending order. None of them is empty.
 ///
 /// # Errors
@@ -39,17 +39,19 @@ pub fn ranges(
     since_ms: Option<u64>,
     until_ms: Option<u64>,
 ) -> Result<Vec<Range<Position>>, StoreError> {
+    let floor = Position(store.expired().first_kept(shard.0));
     if since_ms.is_none() && until_ms.is_none() {
-        return Ok(if end > Position(0) { vec![Position(0)..end] } else { Vec::new() });
+        return Ok(if end > floor { vec![floor..end] } else { Vec::new() });
     }
     let steps = clock_steps(store, shard)?;
-    let mut starts = vec![Position(0)];
-    starts.extend(steps.iter().filter(|step| step.decreases() && step.position < end).map(|step| step.position));
+    let mut starts = vec![floor];
+    let steps = steps.iter().filter(|step| step.decreases()).map(|step| step.position);
+    starts.extend(steps.filter(|position| *position > floor && *position < end));
     let mut ranges = Vec::new();
     for (index, &start) in starts.iter().enumerate() {
         let stop = starts.get(index + 1).map_or(end, |&next| next.min(end));
         let first = |ms: u64| match starts.len() {
-            1 => Ok(first_in_times(store, shard, ms)?.unwrap_or(end).min(end)),
+            1 => Ok(first_in_times(store, shard, ms)?.unwrap_or(end).clamp(floor, end.max(floor))),
             _ => first_in_stretch(store, shard, start..stop, ms),
         };
         let low = since_ms.map_or(Ok(start), first)?;

@@ -4,11 +4,12 @@
 use cairn_proof::chain::{AgentKey, Sequence};
 
 use super::lookup;
-use crate::ledger::format::keys::Run;
+use crate::ledger::format::keys::{Position, Run};
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 
 /// Iterates over the runs of one agent's chain.
 pub struct Runs<'s> {
+    store: &'s Store,
     /// The rows of `chain`.
     rows: Rows<'s>,
     agent: AgentKey,
@@ -34,7 +35,7 @@ impl<'s> Runs<'s> {
     pub fn from(store: &'s Store, agent: AgentKey, from: Sequence) -> Result<Runs<'s>, StoreError> {
         // The agent's row is read before `chain`: a run that ends in the meantime is then seen twice, not missed.
         let last = lookup::agent(store, agent)?.map(|agent| agent.run);
-        let mut runs = Runs { rows: store.rows(Family::Chain)?, agent, last, at: At::Last };
+        let mut runs = Runs { store, rows: store.rows(Family::Chain)?, agent, last, at: At::Last };
         if last.is_some_and(|last| from < last.first) {
             let key = Run::key(agent, from);
             runs.at = At::Row;
@@ -43,20 +44,26 @@ impl<'s> Runs<'s> {
                 runs.rows.seek(&key);
                 runs.update_position()?;
             }
+            // Rows of dropped events are left out some time later.
+            while runs.at == At::Row && runs.run()?.is_none() {
+                runs.forward()?;
+            }
         }
         Ok(runs)
     }
 
-    /// The current run; `None` after the last one.
+    /// The current run, as far as retention has not dropped its events; `None` after the last one.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn run(&self) -> Result<Option<Run>, StoreError> {
-        match self.at {
-            At::Row => self.row(),
-            At::Last => Ok(self.last),
-            At::End => Ok(None),
-        }
+        let run = match self.at {
+            At::Row => self.row()?,
+            At::Last => self.last,
+            At::End => None,
+        };
+        let first = |run: &Run| Position(self.store.expired().first_kept(run.location.shard.0));
+        Ok(run.and_then(|run| run.kept(first(&run))))
     }
 
     /// The current row of `chain`, if it belongs to this agent and precedes the last run.

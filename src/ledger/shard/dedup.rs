@@ -173,7 +173,7 @@ impl Dedup {
             let found = match &entry.found {
                 Found::OnOtherShard => return Ok(IdLookup::InFlightOnOtherShard),
                 Found::Unreadable => self.stored.find(store, id)?,
-                Found::At(location) => Some(lookup::at(store, id, *location)?),
+                Found::At(location) => lookup::at(store, id, *location)?,
                 Found::Nothing => lookup::find_by_server_id(store, id, self.shards)?,
             };
             match found {

@@ -15,6 +15,12 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// The age of the last check of the data directory above which the process was stopped.
 const MAX_CHECK_AGE: Duration = Duration::from_secs(3);
 
+/// Four times the bytes per second, before compression, that a shard commits when half of the room for slower commits is used.
+const SLOW_RATE: f64 = 8e6;
+
+/// The longest pause after a commit.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
 /// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFull {
@@ -34,8 +40,12 @@ pub struct DiskSpace {
     checked_ms: AtomicU64,
     min_free_bytes: AtomicU64,
     max_bytes: AtomicU64,
+    /// The size from which on commits are slowed down.
+    slow_bytes: AtomicU64,
     free_bytes: AtomicU64,
     store_bytes: AtomicU64,
+    /// What was committed since the last measurement, before compression. Counted from `slow_bytes` on.
+    written_bytes: AtomicU64,
     /// Held for a few assignments.
     status: Mutex<Status>,
 }
@@ -62,8 +72,10 @@ impl DiskSpace {
             checked_ms: AtomicU64::new(0),
             min_free_bytes: AtomicU64::new(config.min_free_bytes.as_u64()),
             max_bytes: AtomicU64::new(config.max_bytes.as_u64()),
+            slow_bytes: AtomicU64::new(u64::MAX),
             free_bytes: AtomicU64::new(u64::MAX),
             store_bytes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
             status: Mutex::default(),
         };
         space.measure(&config.data_dir)?;
@@ -91,6 +103,7 @@ impl DiskSpace {
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         self.free_bytes.store(free_bytes, Ordering::Relaxed);
         self.store_bytes.store(directory_bytes(data_dir)?, Ordering::Relaxed);
+        self.written_bytes.store(0, Ordering::Relaxed);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.free_since =
             if free_bytes < self.min_free_bytes() { None } else { status.free_since.or_else(|| Some(Instant::now())) };
@@ -166,6 +179,26 @@ impl DiskSpace {
         self.max_bytes.load(Ordering::Relaxed)
     }
 
+    /// Slows commits down while the ledger is larger than this, because retention has to make room first.
+    pub fn slow_down_from(&self, bytes: u64) {
+        self.slow_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How long to wait after a commit of this many bytes: longer and longer between the size that retention keeps and the one at
+    /// which events are refused, so that senders wait a little instead of being refused.
+    pub fn pause_after(&self, bytes: u64) -> Duration {
+        let (slow, store) = (self.slow_bytes.load(Ordering::Relaxed), self.store_bytes());
+        if store < slow {
+            return Duration::ZERO;
+        }
+        let written = self.written_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let limit =
+            self.limit_bytes().min(store.saturating_add(self.free_bytes().saturating_sub(self.min_free_bytes())));
+        let used = (store - slow).saturating_add(written) as f64 / (limit.saturating_sub(slow).max(1)) as f64;
+        let rate = SLOW_RATE * (1.0 - used.min(1.0)).powi(3) / used.max(f64::MIN_POSITIVE);
+        Duration::try_from_secs_f64(bytes as f64 / rate).unwrap_or(MAX_PAUSE).min(MAX_PAUSE)
+    }
+
     /// Records that a commit succeeded.
     pub fn commit_succeeded(&self) {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).failing_since = None;
@@ -200,4 +233,36 @@ fn directory_bytes(path: &Path) -> std::io::Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_slower_the_less_room_is_left() {
+        let directory = tempfile::TempDir::new().unwrap();
+        std::fs::write(directory.path().join("LOCK"), vec![0; 1_000_000]).unwrap();
+        let config = StorageConfig {
+            data_dir: directory.path().to_owned(),
+            max_bytes: bytesize::ByteSize::b(2_000_000),
+            min_free_bytes: bytesize::ByteSize::b(1),
+            ..StorageConfig::default()
+        };
+        let space = DiskSpace::new(&config).unwrap();
+        let pause_from = |slow_bytes| {
+            space.slow_down_from(slow_bytes);
+            space.measure(directory.path()).unwrap();
+            space.pause_after(10_000)
+        };
+        assert_eq!(pause_from(u64::MAX), Duration::ZERO);
+        assert_eq!(pause_from(1_000_001), Duration::ZERO);
+        let (much, half) = (pause_from(900_000), pause_from(1));
+        assert!(Duration::ZERO < much && 4 * much < half && half < Duration::from_millis(10), "{much:?} {half:?}");
+        let more: Vec<Duration> = (0..200).map(|_| space.pause_after(10_000)).collect();
+        assert!(
+            more.is_sorted() && more.last() == Some(&MAX_PAUSE),
+            "what was written since the last measurement counts"
+        );
+    }
 }

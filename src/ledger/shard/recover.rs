@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::ledger::format::floor::Floor;
 use crate::ledger::format::keys::{Location, Position, ShardId, server_id, time_key, time_of};
 use crate::ledger::format::meta;
 use crate::ledger::read::lookup;
@@ -55,9 +56,14 @@ pub fn tail(store: &Store, shard: ShardId) -> Result<Tail, StoreError> {
         return Ok(Tail { next, received_ms: 0, id_ms: 0, first_of_ms: next, agents });
     };
     let damaged = |what: &str| store.damaged(format!("shard {}: {what}; run `cairn verify --all`", shard.0));
-    let record = lookup::record(store, Location { shard, position: last })?
-        .ok_or_else(|| damaged("the last event is missing"))?;
-    let received_ms = record.as_ref().received_ms().ok_or_else(|| damaged("the last event has no time of receipt"))?;
+    let received_ms = match lookup::record(store, Location { shard, position: last })? {
+        Some(record) => {
+            record.as_ref().received_ms().ok_or_else(|| damaged("the last event has no time of receipt"))?
+        }
+        // Retention has dropped it; its id time is not before its time of receipt.
+        None if next == Floor::of(store, shard)? => last_id_time(store, shard)?.map_or(0, |(id_ms, _)| id_ms),
+        None => return Err(damaged("the last event is missing")),
+    };
     let last_row = last_id_time(store, shard)?.filter(|&(id_ms, first)| id_ms >= received_ms && first <= last);
     let (id_ms, first_of_ms) = last_row.ok_or_else(|| damaged("the last event's time has no row in `times`"))?;
     Ok(Tail { next, received_ms, id_ms, first_of_ms, agents })
@@ -79,7 +85,8 @@ pub fn check(store: &Store, shard: ShardId, tail: &Tail) -> Result<(), StoreErro
     let damaged = |what: String| store.damaged(format!("shard {}: {what}; run `cairn verify --all`", shard.0));
     let mut checker = walk::Checker::default();
     let mut last: HashMap<AgentKey, (Sequence, Hash)> = HashMap::new();
-    for position in tail.next.0.saturating_sub(CHECKED_EVENTS)..tail.next.0 {
+    let first = Floor::of(store, shard)?.0.max(tail.next.0.saturating_sub(CHECKED_EVENTS));
+    for position in first..tail.next.0 {
         let location = Location { shard, position: Position(position) };
         let record =
             lookup::record(store, location)?.ok_or_else(|| damaged(format!("no event at position {position}")))?;

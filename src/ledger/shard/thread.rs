@@ -155,9 +155,16 @@ impl Shard {
             CommitError::NoSpace(_) => Refusal::NoSpace,
             CommitError::Failed(_) => Refusal::CommitFailed,
         });
+        let bytes = commit.record_bytes as u64;
         batch::answer(waiting, commit, refusal, &self.runtime);
         match result {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                let pause = self.space.pause_after(bytes);
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "commit failed: its events are refused with 503");
                 let resumed = self.resume(error, heads);

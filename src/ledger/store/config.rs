@@ -53,6 +53,18 @@ impl StorageConfig {
         self.memory_bytes.as_u64() - self.ids_bytes()
     }
 
+    /// The maximum size of the write-ahead log, so that a start after a crash has little to replay, and a small volume has room for
+    /// something else.
+    pub fn wal_bytes(&self) -> u64 {
+        (self.max_bytes.as_u64() / WAL_SHARE).clamp(MIN_WAL_BYTES, WAL_BYTES)
+    }
+
+    /// The size of a table file, small enough that a compaction fits into `min_free_bytes`, and that on a small volume the oldest
+    /// events are in files of their own.
+    pub fn table_bytes(&self) -> u64 {
+        (self.max_bytes.as_u64() / TABLE_SHARE).clamp(MIN_TABLE_BYTES, TABLE_BYTES)
+    }
+
     /// The expected value of each setting.
     pub const EXPECTED: Expectations = &[
         ("storage", Expected::Section),
@@ -75,6 +87,20 @@ impl StorageConfig {
 
 /// The part of `storage.memory_bytes` for the ids of clients.
 const IDS_SHARE: u64 = 2;
+
+/// The maximum size of the write-ahead log.
+const WAL_BYTES: u64 = 32 << 20;
+/// The least size of the write-ahead log.
+const MIN_WAL_BYTES: u64 = 1 << 20;
+/// The most of `storage.max_bytes` that the write-ahead log takes.
+const WAL_SHARE: u64 = 8;
+
+/// The size of a table file.
+const TABLE_BYTES: u64 = 32 << 20;
+/// The least size of a table file.
+const MIN_TABLE_BYTES: u64 = 1 << 20;
+/// The most of `storage.max_bytes` that a table file takes.
+const TABLE_SHARE: u64 = 32;
 
 /// The most files that the database has open.
 const OPEN_FILES: u16 = 512;

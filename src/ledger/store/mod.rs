@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod directory;
+mod expired;
 mod open;
 mod purge;
 pub mod snapshot;
@@ -11,10 +12,12 @@ pub mod tables;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options, ReadOptions, WriteBatch, WriteOptions};
 
 pub use config::{Compression, StorageConfig, open_files};
+pub use expired::{Expired, FLOOR};
 
 /// A column family. The table of their contents is in [`crate::ledger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +155,8 @@ pub struct Store {
     sync: bool,
     /// The options of the tables of `client_ids`, the only family to which tables are added.
     table_options: Options,
+    /// Which rows compactions leave out.
+    expired: Arc<Expired>,
 }
 
 /// No key is that long.
@@ -235,6 +240,12 @@ impl Store {
         Ok(())
     }
 
+    /// Adds the removal of the rows with keys from `start` to before `end` to a batch.
+    pub fn delete_range(&self, batch: &mut Batch, family: Family, start: &[u8], end: &[u8]) -> Result<(), StoreError> {
+        batch.rows.delete_range_cf(self.family(family)?, start, end);
+        Ok(())
+    }
+
     /// Adds the removal of every row of a family to a batch.
     pub fn delete_all(&self, batch: &mut Batch, family: Family) -> Result<(), StoreError> {
         batch.rows.delete_range_cf(self.family(family)?, &[][..], &AFTER_EVERY_KEY[..]);
@@ -288,9 +299,24 @@ impl Store {
         self.db.cancel_all_background_work(true);
     }
 
+    /// What retention has dropped.
+    pub fn expired(&self) -> &Expired {
+        &self.expired
+    }
+
+    /// Reads what retention has dropped.
+    fn read_floors(&self) -> Result<(), StoreError> {
+        let Some(row) = self.get(Family::Meta, FLOOR)? else { return Ok(()) };
+        // The first number is not a position.
+        let numbers = row.as_chunks::<8>().0.iter().skip(1);
+        self.expired.raise(&numbers.map(|floor| u64::from_be_bytes(*floor)).collect::<Vec<_>>());
+        Ok(())
+    }
+
     /// Reads what the primary has written since. For secondaries only.
     pub fn catch_up(&self) -> Result<(), StoreError> {
-        self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))
+        self.db.try_catch_up_with_primary().map_err(|error| self.failed(error.as_ref()))?;
+        self.read_floors()
     }
 }
 

@@ -2,23 +2,18 @@
 //! `docs/adr/0012-lz4-by-default.md` and `docs/adr/0013-database-settings-for-random-keys.md`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
-    LogLevel, LruCacheOptions, Options, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, CompactionDecision, DB, DBCompactionStyle,
+    DBCompressionType, LogLevel, LruCacheOptions, Options, WriteBufferManager,
 };
 use rustix::process::{Resource, getrlimit};
 
 use super::config::{Compression, StorageConfig, ZSTD_LEVEL, open_files};
 use super::directory::{LOCK_WAIT, create_directory, has_database, lock_directory};
-use super::{Family, Store, StoreError, snapshot, tables};
-
-/// The maximum size of the write-ahead log, so that a start after a crash has little to replay.
-const WAL_BYTES: u64 = 32 << 20;
-
-/// The size of a table file, small enough that a compaction fits into `storage.min_free_bytes`.
-const TABLE_FILE_BYTES: u64 = 32 << 20;
+use super::{Expired, Family, Store, StoreError, snapshot, tables};
 
 /// The number of shards of the block cache, as a power of 2: see [`Memory::new`].
 const CACHE_SHARD_BITS: i32 = 2;
@@ -57,9 +52,18 @@ impl Store {
         let deadline = Instant::now() + LOCK_WAIT;
         let lock = lock_directory(path, deadline)?;
         let memory = Memory::new(config.database_bytes());
+        let expired = Arc::new(Expired::default());
         let db = loop {
-            let families = Family::ALL.map(|family| descriptor(family, &memory, config.compression));
-            match open_in_own_thread(|| DB::open_cf_descriptors(&database_options(&memory), path, families)) {
+            let families = Family::ALL.map(|family| {
+                let mut options = options(family, &memory, config.compression);
+                options.set_target_file_size_base(config.table_bytes());
+                options.set_max_compaction_bytes(8 * config.table_bytes());
+                leave_out(family, &expired, &mut options);
+                ColumnFamilyDescriptor::new(family.name(), options)
+            });
+            let mut options = database_options(&memory);
+            options.set_max_total_wal_size(config.wal_bytes());
+            match open_in_own_thread(|| DB::open_cf_descriptors(&options, path, families)) {
                 Ok(db) => break db,
                 Err(error) if is_locked(error.as_ref()) && Instant::now() < deadline => {
                     std::thread::sleep(LOCK_WAIT / 50);
@@ -71,7 +75,9 @@ impl Store {
         tables::remove_left(path);
         snapshot::remove_left(path);
         let table_options = options(Family::ClientIds, &memory, config.compression);
-        Ok(Store { db, _lock: lock, path: path.clone(), sync: config.sync, table_options })
+        let store = Store { db, _lock: lock, path: path.clone(), sync: config.sync, table_options, expired };
+        store.read_floors()?;
+        Ok(store)
     }
 
     /// Opens the ledger's database for writing, if it exists.
@@ -113,7 +119,8 @@ impl Store {
         let families: Vec<_> = families.map(|family| descriptor(family, &memory, Compression::default())).collect();
         let db = DB::open_cf_descriptors_as_secondary(&options, path, private_dir, families).map_err(failed)?;
         let table_options = Options::default();
-        let store = Store { db, _lock: None, path: path.to_owned(), sync: true, table_options };
+        let expired = Arc::default();
+        let store = Store { db, _lock: None, path: path.to_owned(), sync: true, table_options, expired };
         store.catch_up()?;
         Ok(store)
     }
@@ -160,7 +167,6 @@ fn database_options(memory: &Memory) -> Options {
     options.set_write_buffer_manager(&memory.buffers);
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     options.set_max_open_files(open_files(limit).into());
-    options.set_max_total_wal_size(WAL_BYTES);
     options.set_max_background_jobs(2);
     // Spreads the writes of flushes and compactions, so that the sync of a commit does not wait for all of them.
     options.set_bytes_per_sync(1 << 20);
@@ -184,6 +190,22 @@ fn optimize_for_misses(options: &mut Options, table: &mut BlockBasedOptions) {
 
 fn descriptor(family: Family, memory: &Memory, event_compression: Compression) -> ColumnFamilyDescriptor {
     ColumnFamilyDescriptor::new(family.name(), options(family, memory, event_compression))
+}
+
+/// Lets compactions of a family leave out what retention has dropped, and what leads there.
+fn leave_out(family: Family, expired: &Arc<Expired>, options: &mut Options) {
+    let expired = Arc::clone(expired);
+    let is_expired: fn(&Expired, &[u8], &[u8]) -> bool = match family {
+        Family::Events => |expired, key, _| expired.is_expired_frame(key),
+        Family::Chain => |expired, _, value| expired.is_expired_run(value),
+        Family::ClientIds => Expired::is_expired_id,
+        Family::Index => Expired::is_expired_posting,
+        _ => return,
+    };
+    options.set_compaction_filter("expired", move |_, key, value| match is_expired(&expired, key, value) {
+        true => CompactionDecision::Remove,
+        false => CompactionDecision::Keep,
+    });
 }
 
 fn options(family: Family, memory: &Memory, event_compression: Compression) -> Options {
@@ -238,8 +260,6 @@ fn options(family: Family, memory: &Memory, event_compression: Compression) -> O
     }
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(memory.buffer_bytes.max(1 << 20));
-    options.set_target_file_size_base(TABLE_FILE_BYTES);
-    options.set_max_compaction_bytes(8 * TABLE_FILE_BYTES);
     // The same on every level, so that a table whose keys are in order moves down without being rewritten.
     options.set_compression_type(compression);
     options

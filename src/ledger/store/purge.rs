@@ -19,6 +19,26 @@ const DELETE_INTERVAL: Duration = Duration::from_millis(20);
 const REWRITES: u32 = 4;
 
 impl Store {
+    /// Deletes the files of a family all of whose keys are from `first` to `last`. The newest files, those of level 0, stay.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub fn delete_files(&self, family: Family, first: &[u8], last: &[u8]) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        self.db.delete_file_in_range_cf(handle, first, last).map_err(|error| self.failed(error.as_ref()))
+    }
+
+    /// Compacts the files of a family with keys from `first` to `last`, or all. Blocks.
+    ///
+    /// # Errors
+    /// When the column family is missing.
+    pub fn compact(&self, family: Family, first: Option<&[u8]>, last: Option<&[u8]>) -> Result<(), StoreError> {
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(self.family(family)?, first, last, &options);
+        Ok(())
+    }
+
     /// Writes the memtable of a family to a table: rows that are not in the write-ahead log are on disk then.
     ///
     /// # Errors

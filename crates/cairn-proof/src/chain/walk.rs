@@ -63,6 +63,8 @@ pub enum BreakKind {
     Unreadable(String),
     /// The content is missing and no erasure of it is recorded, or it is there although its erasure is recorded.
     Erasure(String),
+    /// Events are missing, and it is not recorded that retention has dropped them, or not these. Only in a ledger.
+    Dropped(String),
     /// The chain does not end where the stored head states. Only in a ledger.
     WrongHead(String),
 }
@@ -79,6 +81,7 @@ impl fmt::Display for Break {
             BreakKind::NotAnEvent(why) => write!(f, "not an event at sequence {sequence}: {why}"),
             BreakKind::Unreadable(why) => write!(f, "unreadable at sequence {sequence}: {why}"),
             BreakKind::Erasure(why) => write!(f, "wrong erasure at sequence {sequence}: {why}"),
+            BreakKind::Dropped(why) => write!(f, "{why}"),
             BreakKind::WrongHead(why) => write!(f, "wrong head at sequence {sequence}: {why}"),
         }
     }

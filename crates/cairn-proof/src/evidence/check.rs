@@ -4,18 +4,15 @@
 
 use tlog_tiles::{Hash as Node, record_hash};
 
-use super::claims::{Claims, EventProof};
+use super::claims::{Claims, EventProof, MAX_TREE_SIZE};
 use super::list_digest::{Comparison, ListDigest};
 use super::package_event::{PackageEvent, PackageEventReader};
 use super::recorded::{RecorderCheck, Stubs};
+use super::retained::AnchorProof;
 use super::verdict::{Finding, Verdict};
 use crate::chain::{AgentKey, Hash, Sequence, Walk, scan, time};
 use crate::plural::plural;
 use crate::tree::{Head, checkpoint, leaf};
-
-/// The maximum number of leaves of a tree. It bounds the arithmetic of proofs, which would overflow for some 64-bit
-/// sizes.
-const MAX_TREE_SIZE: u64 = 1 << 56;
 
 /// The checks of a package, while its events and then its proofs are read.
 pub struct PackageCheck {
@@ -39,6 +36,8 @@ pub struct PackageCheck {
     item: Vec<u8>,
     stubs: Stubs,
     recorder: RecorderCheck,
+    /// The member `retention`.
+    retention: Option<AnchorProof>,
     /// Whether the package has the member `recorder`.
     has_recorder: bool,
     /// When the first event was received, in ms since 1970.
@@ -64,7 +63,7 @@ impl PackageCheck {
         let reader = PackageEventReader::new(claims.is_first_version);
         PackageCheck {
             agent: AgentKey::of(&claims.filter.agent_id),
-            chain_error: start_error(&claims),
+            chain_error: start_error(&claims).or_else(|| hidden_start(&claims).filter(|_| !claims.has_retention)),
             walk: Walk { sequence: Sequence(claims.first_sequence.saturating_sub(1)), hash: claims.anchor_prev_hash },
             claims,
             tree: tree.filter(|_| tree_error.is_none()),
@@ -78,6 +77,7 @@ impl PackageCheck {
             item: Vec::new(),
             stubs: Stubs::default(),
             recorder: RecorderCheck::default(),
+            retention: None,
             has_recorder: false,
             first_ms: None,
         }
@@ -160,6 +160,12 @@ impl PackageCheck {
         self.claims.is_first_version
     }
 
+    /// Sets the member `retention`. Returns false if the version of the package does not have it.
+    pub fn set_retention(&mut self, proof: AnchorProof) -> bool {
+        self.retention = Some(proof);
+        self.claims.has_retention
+    }
+
     /// Starts with the events of the recorder.
     pub fn begin_recorder(&mut self) {
         self.has_recorder = true;
@@ -181,6 +187,11 @@ impl PackageCheck {
                 .or(lacks_proofs.then(|| format!("there are {events} events and {proofs} proofs")));
         }
         let (first, last) = (Sequence(self.claims.first_sequence), self.walk.sequence);
+        let start = (first, self.claims.anchor_prev_hash);
+        let retention = self.retention.as_ref().map(|proof| self.recorder.retention(proof, self.agent, start));
+        if retention.is_none() && package_error.is_none() {
+            self.chain_error = hidden_start(&self.claims).or(self.chain_error);
+        }
         // A layer is not shown without events, and in a truncated file.
         let finding = |error: Option<String>, holds: String| match error {
             Some(why) => Finding::Fails(why),
@@ -203,6 +214,7 @@ impl PackageCheck {
         Verdict {
             recorder,
             erasures,
+            retention,
             erased: self.stubs.count(),
             report: has_recorder.then(|| self.recorder.report().clone()),
             covers_period: self
@@ -253,9 +265,14 @@ fn start_error(claims: &Claims) -> Option<String> {
     if first == 1 && claims.anchor_prev_hash != Hash::GENESIS {
         return Some("anchor_prev_hash: expected 64 zeros before the first event".to_owned());
     }
-    // Without `since`, a package that begins later would hide the events before.
-    (first > 1 && claims.filter.since.is_none())
-        .then(|| format!("the package begins with sequence {first}, but its filter has no since"))
+    None
+}
+
+/// Why the package may hide events before its first one, if it does: it begins later although its filter has no `since`.
+fn hidden_start(claims: &Claims) -> Option<String> {
+    let first = claims.first_sequence;
+    let why = || format!("the package begins with sequence {first}, but its filter has no since");
+    (first > 1 && claims.filter.since.is_none()).then(why)
 }
 
 /// Verifies the signature of the checkpoint. Also returns its content, whether or not the signature holds.

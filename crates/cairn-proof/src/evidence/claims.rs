@@ -11,14 +11,19 @@ use tlog_tiles::{Hash as Node, check_record};
 
 use crate::chain::{Hash, link, time};
 
+/// The maximum number of leaves of a tree. It bounds the arithmetic of proofs, which would overflow for some 64-bit
+/// sizes.
+pub const MAX_TREE_SIZE: u64 = 1 << 56;
 /// The length of a proof in the greatest tree.
-const MAX_SIBLINGS: usize = 56;
+pub const MAX_SIBLINGS: usize = 56;
 
 /// The members before `events`.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     /// Whether the package has version 1.0, whose events have neither `redactions` nor `salt`.
     pub is_first_version: bool,
+    /// Whether it has the version with the member `retention`.
+    pub has_retention: bool,
     pub exported_at: Option<String>,
     pub filter: Filter,
     pub merkle_root: Option<Hash>,

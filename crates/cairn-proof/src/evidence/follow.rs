@@ -15,7 +15,7 @@ use super::monitor::{Monitor, MonitorState};
 use crate::chain::AgentKey;
 use crate::plural::plural;
 use crate::sanitize::sanitize;
-use crate::tree::{HEIGHT, Head, TilePath, WIDTH, checkpoint};
+use crate::tree::{Edge, HEIGHT, Head, TilePath, WIDTH, checkpoint};
 
 /// The maximum length of a bundle of 256 leaves, in bytes.
 const MAX_BUNDLE_BYTES: u64 = (WIDTH as u64) * (2 + u16::MAX as u64);
@@ -37,6 +37,14 @@ pub trait LogSource {
     /// # Errors
     /// When the file cannot be read, or is longer than `max_bytes`.
     fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, LogError>;
+
+    /// The first leaf that can be read, if the log has dropped those before it: the minimum index of C2SP tlog-tiles.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn minimum_index(&self) -> Result<u64, LogError> {
+        Ok(0)
+    }
 }
 
 /// Follows one log: reads new leaves, and checks each new checkpoint.
@@ -57,6 +65,8 @@ pub struct Follower<S> {
 /// The result of one reading.
 pub struct Report {
     head: Head,
+    /// The first leaf that was read; greater than 0 if the log had dropped those before it.
+    first_leaf: u64,
     new_events: u64,
     agents: usize,
     /// The requested agent and its last sequence; `None` if there is an error in its sequences.
@@ -113,6 +123,7 @@ impl<S: LogSource> Follower<S> {
     /// # Errors
     /// When the log cannot be read. Violations of its rules are in the report.
     pub fn read(&mut self, progress: impl FnMut(u64, u64)) -> Result<Report, LogError> {
+        let minimum = self.source.minimum_index()?;
         let note = self.source.read("checkpoint", MAX_SMALL_FILE_BYTES)?;
         let before = self.monitor.size();
         checkpoint::parse_unverified(&note).map_err(|why| format!("{}: checkpoint: {why}", self.source.name()))?;
@@ -134,6 +145,9 @@ impl<S: LogSource> Follower<S> {
                 return Ok(self.report(head, before, Some(why)));
             }
         }
+        if let Some(why) = self.skip_dropped(minimum, &head)? {
+            return Ok(self.report(head, before, Some(why)));
+        }
         if let Some(why) = self.read_leaves(&head, progress)? {
             return Ok(self.report(head, before, Some(why)));
         }
@@ -149,6 +163,33 @@ impl<S: LogSource> Follower<S> {
         {
             self.known_checkpoints.push((name.to_owned(), head));
         }
+    }
+
+    /// Continues at the first leaf that can be read, with the tree before it as the tiles above give it. That is right if the tree then
+    /// matches the checkpoint. Returns why the log does not extend the previous reading, if it does not.
+    fn skip_dropped(&mut self, minimum: u64, head: &Head) -> Result<Option<String>, LogError> {
+        if self.monitor.size() >= minimum {
+            return Ok(None);
+        }
+        if minimum > head.size || !minimum.is_multiple_of(WIDTH as u64) {
+            return Err(format!("the minimum index of the log cannot be {minimum}").into());
+        }
+        if let Some((last, _)) = &self.last_read
+            && let Some(why) = self.check_consistency("the previous reading", last, head)?
+        {
+            return Ok(Some(why));
+        }
+        let edge = Edge::rebuild(minimum, |level, first, count| {
+            let index = first / WIDTH as u64;
+            let on_level = head.size >> (HEIGHT * level);
+            let width = on_level.saturating_sub(index * WIDTH as u64).min(WIDTH as u64) as usize;
+            let path = TilePath { level: Some(level), index, width };
+            let mut tile = self.source.read(&format!("tile/{path}"), MAX_SMALL_FILE_BYTES)?;
+            tile.truncate(count * HASH_SIZE);
+            Ok::<_, LogError>(tile)
+        })?;
+        self.monitor.begin_after(edge);
+        Ok(None)
     }
 
     /// Reads the leaves up to a checkpoint. Returns why they do not match it, if they do not.
@@ -217,8 +258,9 @@ impl<S: LogSource> Follower<S> {
         findings.extend(self.monitor.findings.iter().cloned());
         let last_sequence = |agent_id: &String| self.monitor.last_sequence(AgentKey::of(agent_id));
         let agent = self.agent_id.as_ref().map(|agent_id| (agent_id.clone(), last_sequence(agent_id)));
-        let new_events = self.monitor.size().saturating_sub(before);
-        Report { head, new_events, agents: self.monitor.agents(), agent, broken, findings }
+        let first_leaf = self.monitor.first_leaf();
+        let new_events = self.monitor.size().saturating_sub(before.max(first_leaf));
+        Report { head, first_leaf, new_events, agents: self.monitor.agents(), agent, broken, findings }
     }
 }
 
@@ -257,7 +299,7 @@ impl Report {
     /// The report as JSON.
     pub fn to_json(&self) -> Value {
         json!({
-            "valid": self.is_valid(), "origin": self.head.origin, "tree_size": self.head.size,
+            "valid": self.is_valid(), "origin": self.head.origin, "tree_size": self.head.size, "first_leaf": self.first_leaf,
             "new_events": self.new_events, "agents": self.agents, "broken": self.broken, "findings": self.findings,
             "agent_id": self.agent.as_ref().map(|(agent_id, _)| agent_id),
             "last_sequence": self.agent.as_ref().and_then(|(_, last)| *last),
@@ -274,6 +316,9 @@ impl fmt::Display for Report {
             writeln!(f, "BROKEN: and {} more", self.broken - self.findings.len() as u64)?;
         }
         match &self.agent {
+            Some((agent_id, Some(0))) if self.first_leaf > 0 => {
+                writeln!(f, "agent {agent_id:?}: it has no leaf from leaf {} on", self.first_leaf)?;
+            }
             Some((agent_id, Some(last))) => writeln!(f, "agent {agent_id:?}: the last sequence in the log is {last}")?,
             Some((agent_id, None)) => writeln!(f, "agent {agent_id:?}: its sequences are not 1, 2, 3 ...")?,
             None => {}
@@ -282,6 +327,11 @@ impl fmt::Display for Report {
         let (events, agents) = (plural(head.size, "event"), plural(agents, "agent"));
         write!(f, "{}: {events} of {agents}, {new_events} new: ", sanitize(&head.origin))?;
         match broken {
+            0 if self.first_leaf > 0 => write!(
+                f,
+                "the leaves before leaf {} were dropped; after them the sequences of each agent are without gaps or repetitions: valid",
+                self.first_leaf
+            ),
             0 => f.write_str("the sequences of each agent are 1, 2, 3 ... without gaps or repetitions: valid"),
             broken => write!(f, "{broken} BROKEN"),
         }

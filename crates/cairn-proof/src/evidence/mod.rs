@@ -15,6 +15,7 @@
 //! | [`monitor`] | checks the sequences of all agents in the leaves of a log: [`Monitor`] |
 //! | `check` | the layers `events`, `chain`, `tree` and `checkpoint` |
 //! | `recorded` | the layers `recorder` and `erasures` |
+//! | `retained` | the layer `retention` |
 //! | `claims`, `package_event` | parse the members, events and proofs of a package |
 //! | `json_stream` | reads a JSON text of any size, value by value |
 //! | `list_digest` | compares two lists of any size with bounded memory |
@@ -30,10 +31,12 @@ pub mod package;
 mod package_event;
 mod recorded;
 pub mod recorder;
+mod retained;
 pub mod verdict;
 
 pub use erasures::{Erased, Erasures};
 pub use monitor::Monitor;
 pub use package::verify;
 pub use recorder::RecorderReport;
+pub use retained::anchor_leaf;
 pub use verdict::{Finding, Outcome, Verdict};

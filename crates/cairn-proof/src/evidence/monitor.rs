@@ -22,6 +22,8 @@ const MAX_FINDINGS: usize = 100;
 #[derive(Default)]
 pub struct Monitor {
     edge: Edge,
+    /// The first leaf that was read.
+    first_leaf: u64,
     /// The last sequence of each agent; `None` after the first error in its sequences.
     agents: HashMap<AgentKey, Option<u64>>,
     /// Descriptions of the errors found, at most 100.
@@ -43,6 +45,18 @@ impl Monitor {
     /// The number of leaves read.
     pub fn size(&self) -> u64 {
         self.edge.size()
+    }
+
+    /// The first leaf that was read: those before it could not be read any more.
+    pub fn first_leaf(&self) -> u64 {
+        self.first_leaf
+    }
+
+    /// Continues after a tree whose leaves cannot be read. Nothing is known of the agents then.
+    pub(super) fn begin_after(&mut self, edge: Edge) {
+        self.first_leaf = edge.size();
+        self.edge = edge;
+        self.agents.clear();
     }
 
     /// The last sequence of an agent: 0 if it has no leaf, `None` if there was an error in its sequences.
@@ -85,7 +99,9 @@ impl Monitor {
         let Some(LeafData { agent_id, sequence, .. }) = parse(data) else {
             return self.add_finding(format!("leaf {number} is not the canonical form of agent_id, hash and sequence"));
         };
-        let last = self.agents.entry(AgentKey::of(&agent_id)).or_insert(Some(0));
+        // Of leaves that were dropped, the sequences are not known.
+        let before = if self.first_leaf > 0 { sequence.saturating_sub(1) } else { 0 };
+        let last = self.agents.entry(AgentKey::of(&agent_id)).or_insert(Some(before));
         match *last {
             Some(before) if before.checked_add(1) == Some(sequence) => *last = Some(sequence),
             Some(before) => {
@@ -129,6 +145,9 @@ pub struct MonitorState {
     agents: HashMap<String, Option<u64>>,
     findings: Vec<String>,
     broken: u64,
+    /// The first leaf that was read; absent if it was the first of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_leaf: Option<u64>,
 }
 
 impl MonitorState {
@@ -142,6 +161,7 @@ impl MonitorState {
             agents: monitor.agents.iter().map(|(key, last)| (format!("{key:?}"), *last)).collect(),
             findings: monitor.findings.clone(),
             broken: monitor.broken,
+            first_leaf: Some(monitor.first_leaf).filter(|first| *first > 0),
         }
     }
 
@@ -168,7 +188,8 @@ impl MonitorState {
             Ok::<_, String>((AgentKey(key), last))
         };
         let agents = self.agents.into_iter().map(agent).collect::<Result<_, _>>()?;
-        let monitor = Monitor { edge, agents, findings: self.findings, broken: self.broken };
+        let first_leaf = self.first_leaf.unwrap_or(0);
+        let monitor = Monitor { edge, first_leaf, agents, findings: self.findings, broken: self.broken };
         if monitor.matches(head) {
             Ok(monitor)
         } else {

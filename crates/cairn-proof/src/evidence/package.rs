@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::check::PackageCheck;
 use super::claims::{Claims, EventProof, Filter, HexHash, StrictObject};
 use super::json_stream::{JsonStream, StreamError};
+use super::retained::AnchorProof;
 use super::verdict::Verdict;
 use crate::chain::time;
 
@@ -18,11 +19,14 @@ use crate::chain::time;
 /// Version 1.1 added the fields `redactions` and `salt` of events, erased events, and the member `recorder`.
 pub const VERSION: &str = "1.1";
 
+/// The version that is written if retention has dropped events before those of the package: it added the member `retention`.
+pub const RETENTION_VERSION: &str = "1.2";
+
 /// The first version of the format, which is read as well.
 const FIRST_VERSION: &str = "1.0";
 
 /// The members of a package, in the order of the format.
-pub const MEMBERS: [&str; 12] = [
+pub const MEMBERS: [&str; 13] = [
     "version",
     "exported_at",
     "filter",
@@ -35,6 +39,7 @@ pub const MEMBERS: [&str; 12] = [
     "events",
     "merkle_proofs",
     "recorder",
+    "retention",
 ];
 
 /// Verifies an evidence package.
@@ -132,11 +137,14 @@ impl<R: Read, P: FnMut()> PackageReader<'_, R, P> {
         match name {
             "version" => {
                 let version: String = self.parse_value()?;
-                if ![FIRST_VERSION, VERSION].contains(&version.as_str()) {
-                    let why = format!("unsupported version {version:?}, expected {FIRST_VERSION:?} or {VERSION:?}");
+                if ![FIRST_VERSION, VERSION, RETENTION_VERSION].contains(&version.as_str()) {
+                    let why = format!(
+                        "unsupported version {version:?}, expected {FIRST_VERSION:?}, {VERSION:?} or {RETENTION_VERSION:?}"
+                    );
                     return Err(self.json.invalid(&why));
                 }
                 self.claims.is_first_version = version == FIRST_VERSION;
+                self.claims.has_retention = version == RETENTION_VERSION;
             }
             "exported_at" => {
                 let exported_at: Option<String> = self.parse_value()?;
@@ -174,6 +182,13 @@ impl<R: Read, P: FnMut()> PackageReader<'_, R, P> {
                 });
                 self.check = Some(check);
                 read?;
+            }
+            "retention" => {
+                let proof: StrictObject<AnchorProof> = self.parse_value()?;
+                let Some(check) = self.check.as_mut() else { return Ok(()) };
+                if !check.set_retention(proof.0) {
+                    return Err(self.json.invalid("only version 1.2 has this member"));
+                }
             }
             _ => {
                 let Some(mut check) = self.check.take() else { return Ok(()) };

@@ -8,6 +8,7 @@ use super::claims::{Proof, StrictObject};
 use super::erasures::Erasures;
 use super::package_event::PackageEventReader;
 use super::recorder::RecorderReport;
+use super::retained::{AnchorProof, Retained};
 use super::verdict::Finding;
 use crate::chain::{AgentKey, ErasedBy, Field, Hash, RECORDER_PREFIX, Sequence, Stub, canonicalize, scan};
 use crate::plural::plural;
@@ -57,6 +58,7 @@ pub struct RecorderCheck {
     last_leaf_index: Option<u64>,
     events: u64,
     erasures: Erasures,
+    retained: Retained,
     report: RecorderReport,
     error: Option<String>,
 }
@@ -119,6 +121,7 @@ impl RecorderCheck {
         }
         self.report.add(event.canonical);
         self.erasures.add(event.canonical, sequence)?;
+        self.retained.add(event.canonical, sequence)?;
         self.agent_id = agent_id.into_owned();
         self.last = Some((sequence, hash));
         Ok(())
@@ -127,6 +130,12 @@ impl RecorderCheck {
     /// Whether the part without a gap begins with the first event of the recorder, or not after this time in ms since 1970.
     pub fn covers_from(&self, since_ms: u64) -> bool {
         self.unbroken_from == Sequence(1) || self.report.span_ms.is_some_and(|(first, _)| first <= since_ms)
+    }
+
+    /// The verdict on the proof that retention has dropped the events of `agent` before `start`: the sequence of its first event and
+    /// the hash before that.
+    pub fn retention(&self, proof: &AnchorProof, agent: AgentKey, start: (Sequence, Hash)) -> Finding {
+        self.retained.finding(proof, agent, start, &self.agent_id)
     }
 
     /// The sequence of the last event; 0 if there is none.

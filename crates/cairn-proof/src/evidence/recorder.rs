@@ -31,6 +31,8 @@ pub mod action {
     pub const ERASURE: &str = "recorder.erasure";
     /// A hold was added or lifted.
     pub const HOLD: &str = "recorder.hold";
+    /// Events were dropped.
+    pub const RETENTION: &str = "recorder.retention";
     /// The log can sign, or cannot any more.
     pub const SIGNING: &str = "recorder.signing";
 }
@@ -89,7 +91,7 @@ impl RecorderReport {
         }
         self.events += 1;
         // Erasures and holds are recorded whether or not the recorder is on, and may come after the stop.
-        if ![action::ERASURE, action::HOLD].contains(&&*name) {
+        if ![action::ERASURE, action::HOLD, action::RETENTION].contains(&&*name) {
             self.is_stopped = name == action::STOP;
         }
         self.span_ms = Some((self.span_ms.map_or(ms, |(first, _)| first), ms));

@@ -52,6 +52,8 @@ pub struct Verdict {
     pub checkpoint: Finding,
     /// The layer `erasures`: the erasure of each event without content is recorded. `None` if every event has its content.
     pub erasures: Option<Finding>,
+    /// The layer `retention`: the events before the first one were dropped, as is recorded. `None` if the package does not say so.
+    pub retention: Option<Finding>,
     /// The layer `recorder`: the events of the recorder. `None` if the package has none, and none were asked for.
     pub recorder: Option<Finding>,
     /// The number of events without content.
@@ -95,6 +97,7 @@ impl Verdict {
             tree: not_shown(),
             checkpoint: not_shown(),
             erasures: None,
+            retention: None,
             recorder: None,
             erased: 0,
             report: None,
@@ -115,6 +118,7 @@ impl Verdict {
             ("checkpoint", checkpoint),
         ];
         layers.extend(self.erasures.as_ref().map(|finding| ("erasures", finding)));
+        layers.extend(self.retention.as_ref().map(|finding| ("retention", finding)));
         layers.extend(self.recorder.as_ref().map(|finding| ("recorder", finding)));
         layers
     }

@@ -74,10 +74,28 @@ impl Edge {
     }
 
     /// Appends a leaf, and calls `on_full` with each tile that it completes.
-    pub fn push(&mut self, leaf: Hash, mut on_full: impl FnMut(FullTile)) {
+    pub fn push(&mut self, leaf: Hash, on_full: impl FnMut(FullTile)) {
         self.size += 1;
-        let mut hash = leaf;
-        for level in 0..LEVELS {
+        self.add(0, leaf, on_full);
+    }
+
+    /// Appends 256 leaves of which only the root is known, and calls `on_full` with each tile of a higher level that they complete.
+    /// Returns false, and appends nothing, if the last tile of level 0 is not full.
+    pub fn push_tile(&mut self, root: Hash, on_full: impl FnMut(FullTile)) -> bool {
+        if !self.hashes(0).is_empty() {
+            return false;
+        }
+        if self.levels.is_empty() {
+            self.levels.push(TileBytes::new());
+        }
+        self.size += WIDTH as u64;
+        self.add(1, root, on_full);
+        true
+    }
+
+    fn add(&mut self, first_level: u8, hash: Hash, mut on_full: impl FnMut(FullTile)) {
+        let mut hash = hash;
+        for level in first_level..LEVELS {
             let at = usize::from(level);
             if self.levels.len() == at {
                 self.levels.push(TileBytes::with_capacity(WIDTH * HASH_SIZE));
@@ -226,6 +244,14 @@ mod tests {
                 check_record(&proof, size, roots[&size], old - 1, leaf(old - 1)).unwrap();
             }
         }
+        let mut of_tiles = Edge::default();
+        for tile in 0..257 {
+            let root = Tile::subtree_hash(&tiles.0[&(0, tile)]);
+            assert!(of_tiles.push_tile(root, |tile| assert_eq!(tiles.0[&(tile.level, tile.index)], tile.bytes)));
+        }
+        (0..65_900 - 257 * 256).for_each(|n| of_tiles.push(leaf(257 * 256 + n), |_| {}));
+        assert_eq!((of_tiles.size(), of_tiles.root()), (edge.size(), edge.root()));
+        assert!(!of_tiles.push_tile(EMPTY_HASH, |_| {}), "the last tile is not full");
         for size in checked {
             let rebuilt = Edge::rebuild(size, |level, first, count| {
                 hashes.tile(level, first / WIDTH as u64, (first % WIDTH as u64) as usize + count)

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::report::Report;
 use super::fault::RowFault;
-use crate::ledger::format::keys::{Agent, Location, Position, Run};
+use crate::ledger::format::floor::{Anchor, Floor};
+use crate::ledger::format::keys::{Agent, Location, Position, Run, shard_of};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::read::events::Events;
 use crate::ledger::read::lookup;
@@ -69,8 +70,22 @@ fn expected_runs(store: &Store, agents: &HashSet<AgentKey>) -> Result<HashMap<Ag
 fn report_agent(store: &Store, agent: AgentKey, expected: &[Run], report: &mut Report<'_>) -> Result<(), StoreError> {
     let mut expected = expected.iter().map(|run| (Run::key(agent, run.first), run.encode())).peekable();
     let mut rows = store.rows(Family::Chain)?;
+    let floor = Floor::read(store).ok().flatten();
+    let first = floor.map_or(Position(0), |floor| floor.first(shard_of(agent, floor.first.len() as u16)));
     rows.seek(&agent.0);
-    while let Some((key, value)) = rows.row()?.filter(|(key, _)| key.starts_with(&agent.0)) {
+    while let Some((stored_key, value)) = rows.row()?.filter(|(key, _)| key.starts_with(&agent.0)) {
+        let run = Run::decode(stored_key, value).map(|(_, run)| run);
+        if run.is_some_and(|run| is_dropped(run, first)) {
+            rows.next();
+            continue;
+        }
+        // Of a run that begins with dropped events, the rest is compared.
+        let kept = run.and_then(|run| run.kept(first));
+        let (key, value) = kept.map_or_else(
+            || (stored_key.to_vec(), value.to_vec()),
+            |run| (Run::key(agent, run.first).to_vec(), run.encode().to_vec()),
+        );
+        let (key, value) = (&key[..], &value[..]);
         while let Some((key, value)) = expected.next_if(|(expected, _)| expected[..] < *key) {
             report.row(RowFault::expected(Family::Chain, &key, false, &value));
         }
@@ -99,6 +114,7 @@ fn check(
     agents.seek_first();
     runs.seek_first();
     let mut run_digests = 0u128;
+    let floor = Floor::read(store).ok().flatten();
     // Both families are in the order of agent keys, so one pass merges them.
     loop {
         let next_run = runs.row()?.map(|(key, _)| agent_of(key));
@@ -116,23 +132,35 @@ fn check(
         // A damaged row of `agents` was already reported.
         let head = head.flatten();
         let head_sequence = head.as_ref().map_or(0, |head| head.sequence.0);
+        // The chain of an agent that has lost events begins at its anchor.
+        let (covered, first) = match &floor {
+            None => (0, Position(0)),
+            Some(floor) => {
+                let anchor = Anchor::read(store, agent).ok().flatten();
+                let shard = shard_of(agent, floor.first.len() as u16);
+                (anchor.map_or(0, |anchor| anchor.sequence.0.saturating_sub(1)), floor.first(shard))
+            }
+        };
         let mut coverage = Coverage {
             store,
             report,
             agent,
             read_events,
             head: head_sequence,
-            covered: 0,
+            covered,
             first_wrong: None,
             last: None,
             run_digests: 0,
         };
         while let Some((key, value)) = runs.row()?.filter(|(key, _)| agent_of(key) == agent) {
-            coverage.take(Run::decode(key, value).map(|(_, run)| run))?;
+            let run = Run::decode(key, value).map(|(_, run)| run);
+            if run.is_none_or(|run| !is_dropped(run, first)) {
+                coverage.take(run.and_then(|run| run.kept(first)))?;
+            }
             runs.next();
         }
-        if let Some(head) = &head {
-            coverage.take(Some(head.run))?;
+        if let Some(run) = head.as_ref().and_then(|head| head.run.kept(first)) {
+            coverage.take(Some(run))?;
         }
         coverage.close_last();
         run_digests = run_digests.wrapping_add(coverage.run_digests);
@@ -145,6 +173,11 @@ fn check(
             report.broken(agent, &lookup::agent_name(store, agent), Sequence(sequence), kind);
         }
     }
+}
+
+/// Whether all events of a run were dropped: its row is left out some time later.
+fn is_dropped(run: Run, first: Position) -> bool {
+    run.count > 0 && run.location.position.0.saturating_add(run.count.into()) <= first.0
 }
 
 fn agent_of(key: &[u8]) -> AgentKey {

@@ -6,6 +6,7 @@
 
 use uuid::Uuid;
 
+use super::super::dropped::Dropped;
 use super::super::report::Report;
 use super::facts::{Digests, ReceiptTimes, facts};
 use super::fault::{FaultKind, Repair, RowFault};
@@ -27,6 +28,7 @@ pub struct IdsSnapshot<'s> {
     cursors: Vec<Option<Position>>,
     /// Whether the ledger has format 3, in which every event has its row and there are no cursors.
     has_ids_in_commits: bool,
+    dropped: Dropped,
 }
 
 impl<'s> IdsSnapshot<'s> {
@@ -47,7 +49,7 @@ impl<'s> IdsSnapshot<'s> {
                 None => Some(Position(0)),
             });
         }
-        Ok(IdsSnapshot { store, rows, cursors, has_ids_in_commits })
+        Ok(IdsSnapshot { store, rows, cursors, has_ids_in_commits, dropped: Dropped::read(store)? })
     }
 
     /// The position of the first event of each shard that has no row yet.
@@ -74,7 +76,9 @@ impl<'s> IdsSnapshot<'s> {
                 let (Ok(id), Some(location)) = (Uuid::from_slice(key), Location::decode(value)) else {
                     return Ok(None);
                 };
-                sum = sum.wrapping_add(digests.id(id, location));
+                if digests.is_kept(location) {
+                    sum = sum.wrapping_add(digests.id(id, location));
+                }
             }
             self.rows.next();
         }
@@ -109,7 +113,7 @@ impl<'s> IdsSnapshot<'s> {
                 report.row(RowFault::expected(Family::ClientIds, &key, is_stored, &expected));
             }
         }
-        report_missing(store, &self.cursors(), report)
+        report_missing(store, &self.cursors(), &self.dropped, report)
     }
 
     /// Reports the rows that lead to no event with their id. Returns for each shard whether a row leads to an event behind
@@ -126,6 +130,10 @@ impl<'s> IdsSnapshot<'s> {
                 continue;
             }
             let location = Location::decode(value);
+            if location.is_some_and(|location| self.dropped.has(location)) {
+                self.rows.next();
+                continue;
+            }
             let record = match location {
                 Some(location) => events.at(location)?.and_then(|bytes| RecordRef::parse(bytes).ok()),
                 None => None,
@@ -157,10 +165,18 @@ fn repair(store: &Store, location: Option<Location>) -> Result<Repair, StoreErro
     Ok(if is_last_trace { Repair::Impossible } else { Repair::Delete })
 }
 
-fn report_missing(store: &Store, cursors: &[Position], report: &mut Report<'_>) -> Result<(), StoreError> {
+fn report_missing(
+    store: &Store,
+    cursors: &[Position],
+    dropped: &Dropped,
+    report: &mut Report<'_>,
+) -> Result<(), StoreError> {
     let mut events = Events::scan(store, 1)?;
     let mut times = ReceiptTimes::default();
-    let mut id_times = vec![IdTime::START; cursors.len()];
+    let shards = (0..cursors.len() as u16).map(ShardId);
+    let id_times: Result<Vec<IdTime>, _> =
+        shards.map(|shard| IdTime::before(store, shard, dropped.first(shard))).collect();
+    let mut id_times = id_times?;
     events.seek_first();
     while let Some(event) = events.event()? {
         let found = event.location.zip(RecordRef::parse(event.bytes).ok());

@@ -95,12 +95,19 @@ pub struct Digests {
     seeds: [u64; 2],
     /// The position of the first event of each shard that is not in the index.
     indexed: Arc<[Position]>,
+    /// The position of the first event of each shard that retention has not dropped.
+    first: Arc<[Position]>,
 }
 
 impl Digests {
-    /// Digests under new seeds, for an index that has the events before these positions.
-    pub fn new(indexed: &[Position]) -> Digests {
-        Digests { seeds: [fastrand::u64(..), fastrand::u64(..)], indexed: indexed.into() }
+    /// Digests under new seeds, for an index that has the events before `indexed`, in a ledger that has lost those before `first`.
+    pub fn new(indexed: &[Position], first: &[Position]) -> Digests {
+        Digests { seeds: [fastrand::u64(..), fastrand::u64(..)], indexed: indexed.into(), first: first.into() }
+    }
+
+    /// Whether retention has not dropped the event at `location`: rows that lead to others are not removed at once.
+    pub fn is_kept(&self, location: Location) -> bool {
+        self.first.get(usize::from(location.shard.0)).is_none_or(|first| location.position >= *first)
     }
 
     /// Whether the index has the event at `location`.
@@ -113,8 +120,9 @@ impl Digests {
         self.of_key(id.as_u128()).wrapping_mul(self.of_location(location))
     }
 
-    /// The sum of the digests of the postings of a term at these locations.
+    /// The sum of the digests of the postings of a term at these locations, as far as their events are kept.
     pub fn row(&self, term: Term, locations: impl Iterator<Item = Location>) -> u128 {
+        let locations = locations.filter(|location| self.is_kept(*location));
         let sum = locations.fold(0u128, |sum, location| sum.wrapping_add(self.of_location(location)));
         self.of_key(term.0).wrapping_mul(sum)
     }

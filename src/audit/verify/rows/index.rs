@@ -4,10 +4,12 @@
 
 use serde_json::{Value, json};
 
+use super::super::dropped::Dropped;
 use super::super::erasures::ErasureCheck;
 use super::super::report::{Observer, Report};
 use super::facts::Digests;
 use super::fault::{FaultKind, Repair, RowFault};
+use crate::ledger::format::floor::Floor;
 use crate::ledger::format::keys::{Location, Position, ShardId, cursor_key};
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::format::terms::{self, Term};
@@ -28,6 +30,7 @@ pub struct IndexSnapshot<'s> {
     rows: Rows<'s>,
     /// The cursor of each shard; the start for a shard without one.
     cursors: Vec<Position>,
+    dropped: Dropped,
 }
 
 impl<'s> IndexSnapshot<'s> {
@@ -47,7 +50,7 @@ impl<'s> IndexSnapshot<'s> {
                 _ => Position(0),
             });
         }
-        Ok(IndexSnapshot { store, rows, cursors })
+        Ok(IndexSnapshot { store, rows, cursors, dropped: Dropped::read(store)? })
     }
 
     /// The position of the first event of each shard that is not in the index.
@@ -116,7 +119,7 @@ impl<'s> IndexSnapshot<'s> {
                 Some(IndexRow::Cursor(..)) => Some(FaultKind::Unexpected),
                 Some(IndexRow::Postings(term, first, offsets)) => {
                     let is_right = order.follows(term, first, offsets);
-                    let kind = posted_wrongly(&mut events, term, first, offsets)?;
+                    let kind = posted_wrongly(&mut events, term, first, offsets, &self.dropped)?;
                     let is_beyond = |at: Location| self.cursors.get(usize::from(first.shard.0)) <= Some(&at.position);
                     if kind.is_none() && IndexRow::locations(first, offsets).any(is_beyond) {
                         beyond.get_mut(usize::from(first.shard.0)).into_iter().for_each(|beyond| *beyond = true);
@@ -144,7 +147,7 @@ impl<'s> IndexSnapshot<'s> {
     }
 
     fn report_missing(&self, report: &mut Report<'_>, is_cancelled: impl Fn() -> bool) -> Result<(), StoreError> {
-        let digests = Digests::new(&self.cursors);
+        let digests = Digests::new(&self.cursors, &self.dropped.all_first(self.cursors.len()));
         let mut events = Events::scan(self.store, 1)?;
         events.seek_first();
         while let Some(event) = events.event()? {
@@ -208,9 +211,9 @@ impl Observer for FirstRows {
 /// # Errors
 /// When the database cannot be read, or `progress` returned false.
 pub fn check(store: &Store, shards: u16, progress: impl Fn(u64) -> bool) -> Result<IndexVerdict, StoreError> {
-    let erasures = ErasureCheck::read(store)?;
+    let (erasures, floor) = (ErasureCheck::read(store)?, Floor::read(store)?);
     let mut index = IndexSnapshot::take(store, shards)?;
-    let digests = Digests::new(index.cursors());
+    let digests = Digests::new(index.cursors(), &index.dropped.all_first(shards.into()));
     let (mut sum, mut events_read) = (0u128, 0u64);
     for (shard, &end) in (0..).map(ShardId).zip(index.cursors()) {
         let mut events = Events::scan(store, 1)?;
@@ -230,6 +233,9 @@ pub fn check(store: &Store, shards: u16, progress: impl Fn(u64) -> bool) -> Resu
     let mut report = Report::new(&mut first);
     let is_cancelled = || !progress(0);
     if index.stored_sum(&digests, is_cancelled)? != Some(sum) {
+        if Floor::read(store)? != floor {
+            return Err(store.failed("events are being dropped: verify the index again"));
+        }
         if ErasureCheck::read(store)?.has_changed_since(&erasures) {
             return Err(store.failed("events are being erased: verify the index when that is completed"));
         }
@@ -245,15 +251,17 @@ fn posted_wrongly(
     term: Term,
     first: Location,
     offsets: &[[u8; 2]],
+    dropped: &Dropped,
 ) -> Result<Option<FaultKind>, StoreError> {
-    let mut right = 0;
-    for location in IndexRow::locations(first, offsets) {
+    let (mut right, mut count) = (0, 0);
+    for location in IndexRow::locations(first, offsets).filter(|location| !dropped.has(*location)) {
+        count += 1;
         let record = events.at(location)?.and_then(|bytes| RecordRef::parse(bytes).ok());
         right += usize::from(record.is_some_and(|record| terms::of_event(record.canonical()).contains(&term)));
     }
     Ok(match right {
-        0 => Some(FaultKind::Unexpected),
-        right if right < offsets.len() => Some(FaultKind::Wrong),
+        0 if count > 0 => Some(FaultKind::Unexpected),
+        right if right < count => Some(FaultKind::Wrong),
         _ => None,
     })
 }

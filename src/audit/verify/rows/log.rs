@@ -11,7 +11,8 @@ use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::read::lookup;
 use crate::ledger::store::{Family, Rows, Store, StoreError};
 use crate::tlog::leaf;
-use crate::tlog::rows::{LogRows, ORIGIN, Progress, Run, SIZE, tile_key};
+use crate::tlog::prune::{FIRST, KNOWN_FROM};
+use crate::tlog::rows::{BASE, LogRows, ORIGIN, Progress, Run, SIZE, tile_key};
 use cairn_proof::tree::{FullTile, WIDTH};
 use tlog_tiles::HASH_SIZE;
 
@@ -21,8 +22,11 @@ use tlog_tiles::HASH_SIZE;
 /// # Errors
 /// When the database cannot be read.
 pub fn progress(store: &Arc<Store>, shards: u16, report: &mut Report<'_>) -> Result<Option<Progress>, StoreError> {
-    let sum = |next: &[Position]| next.iter().fold(0u64, |sum, next| sum.saturating_add(next.0));
-    let stored = match LogRows::new(Arc::clone(store)).progress() {
+    let rows = LogRows::new(Arc::clone(store));
+    // A log that began anew has none of the events that were dropped before.
+    let base: u64 = rows.base()?.iter().map(|first| first.0).fold(0, u64::saturating_add);
+    let sum = |next: &[Position]| next.iter().fold(0u64, |sum, next| sum.saturating_add(next.0)).saturating_sub(base);
+    let stored = match rows.progress() {
         Err(StoreError::Damaged { .. }) => None,
         stored => stored?,
     };
@@ -76,6 +80,27 @@ impl<'s> LogRuns<'s> {
             by_location.push(rows);
         }
         Ok(LogRuns { store, progress, by_leaf, by_location, faults: Vec::new() })
+    }
+
+    /// Begins with the leaf `first` instead, at these positions: what is before was dropped. Returns the shard of the run that has it,
+    /// if it begins before; `None` if the rows tell something else.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn begin(&mut self, first: u64, next: &[Position]) -> Result<Option<Option<ShardId>>, StoreError> {
+        let run = self.by_leaf.row()?.and_then(|(key, value)| Run::decode_by_leaf(key, value));
+        let Some(run) = run.filter(|run| run.leaf < first) else { return Ok(Some(None)) };
+        let shard = run.location.shard;
+        let position = run.location.position.0.checked_add(first - run.leaf).map(Position);
+        let rows = self.by_location.get_mut(usize::from(shard.0));
+        let (Some(rows), true) = (rows, position == next.get(usize::from(shard.0)).copied()) else { return Ok(None) };
+        let (key, value) = run.by_location();
+        if rows.row()?.is_none_or(|row| row != (&key[..], &value[..])) {
+            return Ok(None);
+        }
+        rows.next();
+        self.by_leaf.next();
+        Ok(Some(Some(shard)))
     }
 
     /// The location of the event of `leaf`, which follows the last run or begins another one, and the leaf at which its
@@ -284,7 +309,8 @@ impl<'s> LogRuns<'s> {
         rows.seek_first();
         while let Some((key, _)) = rows.row()? {
             match key {
-                SIZE | ORIGIN => rows.next(),
+                SIZE | ORIGIN | BASE | FIRST | KNOWN_FROM => rows.next(),
+                [b'c', size @ ..] if size.len() == 8 => rows.next(),
                 // The runs were compared one by one.
                 [b'l', ..] => rows.seek(b"m"),
                 [b'p', high, low, ..] if usize::from(u16::from_be_bytes([*high, *low])) < shards => {

@@ -5,6 +5,7 @@ use super::super::report::Report;
 use super::fault::{FaultKind, Repair, RowFault};
 use crate::ledger::format::checks::{self, CheckedRows};
 use crate::ledger::format::clock_step::ClockStep;
+use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Position, ShardId, meta_keys};
 use crate::ledger::format::meta::{self, agents_key};
 use crate::ledger::store::{Family, Store, StoreError};
@@ -65,7 +66,8 @@ fn report_unknown(
         let is_known = checked.iter().any(|rows| is_own(rows) || rows.key() == key)
             || (0..shards).any(|shard| agents_key(ShardId(shard)) == key || is_step(shard))
             || key.len() == meta_keys::REPAIRED.len() + 8 && key.starts_with(meta_keys::REPAIRED)
-            || key.len() == meta_keys::HOLD.len() + 16 && key.starts_with(meta_keys::HOLD);
+            || key.len() == meta_keys::HOLD.len() + 16 && key.starts_with(meta_keys::HOLD)
+            || key.len() == Anchor::KEY_LEN && key.starts_with(meta_keys::ANCHOR);
         if !is_known {
             report.row(RowFault::unexpected(Family::Meta, key));
         } else if !meta::is_well_formed(key, value, shards) {

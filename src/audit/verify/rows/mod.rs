@@ -26,6 +26,7 @@ use facts::{Digests, Facts};
 use index::IndexSnapshot;
 use times::ShardTimes;
 
+use super::dropped::Dropped;
 use super::report::Report;
 use crate::ledger::format::keys::{Location, Position, ShardId};
 use crate::ledger::store::{Store, StoreError};
@@ -89,9 +90,11 @@ impl<'s> RowCheck<'s> {
         shards: u16,
         digests: Digests,
         ids: &IdsSnapshot<'s>,
+        dropped: &Dropped,
     ) -> Result<RowCheck<'s>, StoreError> {
-        let times =
-            (0..shards).map(|shard| ShardTimes::new(store, ShardId(shard), shards)).collect::<Result<_, _>>()?;
+        let times = (0..shards)
+            .map(|shard| ShardTimes::new(store, ShardId(shard), shards, dropped))
+            .collect::<Result<_, _>>()?;
         Ok(RowCheck { store, shards: times, digests, id_cursors: ids.cursors(), ids: 0, postings: 0 })
     }
 

@@ -4,6 +4,7 @@ use std::iter::Peekable;
 
 use uuid::Uuid;
 
+use super::super::dropped::Dropped;
 use super::super::report::Report;
 use super::fault::RowFault;
 use crate::ledger::format::clock_step::ClockStep;
@@ -24,6 +25,21 @@ pub struct IdTime {
 impl IdTime {
     /// The id time before the first event.
     pub const START: IdTime = IdTime { ms: 0, first: Position(0) };
+
+    /// The id time of the first event of a shard that retention has kept, whose position is `first`, or of the one before it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn before(store: &Store, shard: ShardId, first: Position) -> Result<IdTime, StoreError> {
+        if first == Position(0) {
+            return Ok(IdTime::START);
+        }
+        let mut rows = store.rows(Family::Times)?;
+        rows.seek(&time_key(shard, 0));
+        let row = rows.row()?.and_then(|(key, value)| Some((time_of(shard, key)?, Position::decode(value)?)));
+        let row = row.filter(|(_, position)| *position <= first);
+        Ok(row.map_or(IdTime::START, |(ms, first)| IdTime { ms, first }))
+    }
 
     /// Whether this is the id that the server assigns to the event at `position`, except for its random bits.
     pub fn leads_to(&self, position: Position, id: Uuid) -> bool {
@@ -72,7 +88,7 @@ impl<'s> ShardTimes<'s> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn new(store: &'s Store, shard: ShardId, shards: u16) -> Result<ShardTimes<'s>, StoreError> {
+    pub fn new(store: &'s Store, shard: ShardId, shards: u16, dropped: &Dropped) -> Result<ShardTimes<'s>, StoreError> {
         let mut rows = store.scan(Family::Times)?;
         match shard.0 {
             0 => rows.seek_first(),
@@ -80,7 +96,13 @@ impl<'s> ShardTimes<'s> {
         }
         let end = (shard.0 + 1 < shards).then(|| (shard.0 + 1).to_be_bytes());
         let steps = clock_steps(store, shard)?.into_iter().peekable();
-        Ok(ShardTimes { shard, rows, end, id_time: IdTime::START, previous_ms: Some(0), steps })
+        let id_time = IdTime::before(store, shard, dropped.first(shard))?;
+        if id_time.ms > 0 {
+            rows.next();
+        }
+        // The time of the event before is not known if that was dropped.
+        let previous_ms = (dropped.first(shard) == Position(0)).then_some(0);
+        Ok(ShardTimes { shard, rows, end, id_time, previous_ms, steps })
     }
 
     /// Takes the next event. Without a time of receipt the event is damaged, and its rows are accepted as they are.

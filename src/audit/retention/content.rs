@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::holds;
-use super::routes::record_all;
-use super::select::{Kept, Selected, select_old};
 use crate::audit::context::Audit;
+use crate::audit::erasure::holds;
+use crate::audit::erasure::routes::record_all;
+use crate::audit::erasure::select::{Kept, Selected, select_old};
 use crate::ledger::format::keys::Position;
 use crate::ledger::store::StoreError;
 use crate::recorder;
