@@ -89,7 +89,9 @@ SOAK_SECONDS ?= 600
 soak: build setup-test
 	TEST_KILLS=$(KILLS) cargo test --release --locked --test promises -- --nocapture killed_at_any_time
 	TEST_ERASURE_KILLS=100 cargo test --release --locked --test promises -- --nocapture an_erasure_survives_a_kill
-	TEST_POWER_LOSSES=$(POWER_LOSSES) cargo test --release --locked --test promises -- --nocapture when_the_power_goes an_erasure_survives_a_loss
+	TEST_RETENTION_KILLS=100 cargo test --release --locked --test promises -- --nocapture a_drop_survives_a_kill
+	TEST_POWER_LOSSES=$(POWER_LOSSES) cargo test --release --locked --test promises -- --nocapture when_the_power_goes an_erasure_survives_a_loss a_drop_survives_a_loss
+	TEST_SMALL_VOLUME_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture a_small_volume
 	TEST_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture full_load_keeps
 
 # Real clients against a server of their own, and what it stored. Only installing them needs the network.

@@ -9,4 +9,5 @@ mod ingest;
 mod log;
 mod ops;
 mod relay;
+mod retention;
 mod support;

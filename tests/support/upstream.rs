@@ -72,6 +72,8 @@ pub struct UpstreamState {
     pub violations: Mutex<Vec<String>>,
     /// Disables the schema check: the SDKs send members that the published schema does not have.
     pub accepts_anything: AtomicBool,
+    /// Keeps no request, because there are too many.
+    pub forgets: AtomicBool,
     choose_reply: Mutex<Box<ChooseReply>>,
     in_flight: AtomicUsize,
     /// The highest number of concurrent requests.
@@ -107,6 +109,7 @@ impl Upstream {
             bodies: Mutex::default(),
             violations: Mutex::default(),
             accepts_anything: AtomicBool::default(),
+            forgets: AtomicBool::default(),
             choose_reply: Mutex::new(Box::new(choose_reply)),
             in_flight: AtomicUsize::new(0),
             max_in_flight: AtomicUsize::new(0),
@@ -205,7 +208,10 @@ impl UpstreamState {
         let path = head.uri.path().to_owned();
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
         let text = String::from_utf8(body.collect().await.map_err(|_| ConnectionReset)?.to_bytes().to_vec()).unwrap();
-        self.bodies.lock().unwrap().push(text.clone());
+        let forgets = self.forgets.load(Ordering::SeqCst);
+        if !forgets {
+            self.bodies.lock().unwrap().push(text.clone());
+        }
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
         let is_checked = !self.accepts_anything.load(Ordering::SeqCst);
         if let Err(reason) = check(&path, &head.method, &header("x-org-id"), &header("content-type"), &body)
@@ -218,6 +224,9 @@ impl UpstreamState {
         let id = if path == EVENT { "event_id" } else { "session_id" };
         let answer = json!({ id: body[id] });
         let record = |is_answered| {
+            if forgets {
+                return;
+            }
             let (org, version) = (header("x-org-id"), head.version);
             self.accepted.lock().unwrap().push(AcceptedRequest { path, body, org, version, is_answered });
         };
