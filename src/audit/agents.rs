@@ -112,7 +112,7 @@ fn totals(audit: &Audit, turn: &Turn) -> Result<serde_json::Value, ApiError> {
     }
     Ok(json!({
         "total_events": total,
-        "events_dropped": ledger.committed().events() - ledger.committed().kept(),
+        "events_dropped": ledger.committed().dropped(),
         "events_last_24h": last_day,
         "active_agents": active,
         "chain_health": audit.verdicts.health(),

@@ -36,7 +36,7 @@ pub fn check(config: &Config, scope: Scope) -> Vec<InvalidSetting> {
     checks.extend(config.ingest.check(&config.limits));
     checks.extend(config.redaction.check());
     checks.extend(config.relay.check());
-    checks.extend(config.retention.check(config.relay.all().next().is_some(), config.storage.max_bytes));
+    checks.extend(config.retention.check(config.relay.all().next().is_some(), &config.storage));
     checks.extend(auth::check(&config.auth));
     checks.extend(config.tls.check());
     checks.extend(config.http.check());

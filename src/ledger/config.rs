@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::store::StorageConfig;
 use crate::text::settings::{Checks, Expectations, Expected, InvalidSetting};
 use crate::text::units;
 
@@ -81,9 +82,8 @@ impl RetentionConfig {
         ("retention.unrelayed", Expected::Bool),
     ];
 
-    /// Returns the settings that contradict each other. `has_relay` tells whether the relay has a destination, and `store_bytes` is
-    /// `storage.max_bytes`.
-    pub fn check(&self, has_relay: bool, store_bytes: ByteSize) -> Vec<InvalidSetting> {
+    /// Returns the settings that contradict each other. `has_relay` tells whether the relay has a destination.
+    pub fn check(&self, has_relay: bool, storage: &StorageConfig) -> Vec<InvalidSetting> {
         let (mut checks, max_bytes) = (Checks::default(), self.events.max_bytes);
         let is_safe = !self.after.is_empty() || self.unrelayed;
         checks.require(
@@ -92,8 +92,16 @@ impl RetentionConfig {
             "retention.after: [relay] beside it, or retention.unrelayed: true if events may be lost that nobody else has",
             max_bytes,
         );
+        // What the log and the newest files take is not freed by dropping events.
+        let least = ByteSize::b(2 * (storage.wal_bytes() + storage.table_bytes()));
         checks.require(
-            max_bytes < store_bytes,
+            max_bytes.as_u64() == 0 || max_bytes >= least,
+            "retention.events.max_bytes",
+            format!("at least {least}, for storage.max_bytes of {}", storage.max_bytes),
+            max_bytes,
+        );
+        checks.require(
+            max_bytes < storage.max_bytes,
             "retention.events.max_bytes",
             "less than storage.max_bytes, above which new events are refused",
             max_bytes,

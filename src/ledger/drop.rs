@@ -4,8 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use super::format::checks::{Check, CheckedRows};
-use super::format::clock_step::ClockStep;
 use super::format::floor::{Anchor, Floor};
 use super::format::keys::{Location, Position, ShardId, time_key, time_of};
 use super::store::{Batch, Family, Store, StoreError};
@@ -25,7 +23,6 @@ pub fn drop_events(
     for shard in (0..shards).map(ShardId) {
         let first = Location { shard, position: floor.first(shard) };
         drop_times(store, batch, first)?;
-        drop_clock_steps(store, batch, first)?;
     }
     for (agent, anchor) in anchors {
         anchor.put(store, batch, *agent)?;
@@ -78,28 +75,5 @@ fn drop_times(store: &Store, batch: &mut Batch, first: Location) -> Result<(), S
     match kept {
         Some(ms) => store.delete_range(batch, Family::Times, &time_key(first.shard, 0), &time_key(first.shard, ms)),
         None => Ok(()),
-    }
-}
-
-/// Removes the steps of the clock before the second event that is kept.
-fn drop_clock_steps(store: &Store, batch: &mut Batch, first: Location) -> Result<(), StoreError> {
-    let prefix = ClockStep::prefix(first.shard);
-    let (mut check, mut is_changed) = (Check::default(), false);
-    let mut rows = store.rows(Family::Meta)?;
-    rows.seek(&prefix);
-    while let Some((key, value)) = rows.row()?.filter(|(key, _)| key.starts_with(&prefix)) {
-        match ClockStep::decode(first.shard, key, value).filter(|step| step.position <= first.position) {
-            Some(_) => {
-                store.delete(batch, Family::Meta, key)?;
-                is_changed = true;
-            }
-            None => check.add(key, value),
-        }
-        rows.next();
-    }
-    let checked = CheckedRows::all_of(&prefix);
-    match is_changed && checked.stored(store)?.is_some() {
-        true => checked.put(store, batch, check),
-        false => Ok(()),
     }
 }

@@ -45,7 +45,12 @@ pub fn read(
             continue;
         }
         let location = Location { position: Position(run.location.position.0 + offset), ..run.location };
-        visit(location, lookup::parse(store, location, events.at(location)?.ok_or_else(missing)?)?)?;
+        match events.at(location)? {
+            Some(record) => visit(location, lookup::parse(store, location, record)?)?,
+            // Dropped meanwhile.
+            None if location.position.0 < store.expired().first_kept(location.shard.0) => {}
+            None => return Err(missing()),
+        }
         sequence = sequence.next();
     }
     Ok(())

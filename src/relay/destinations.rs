@@ -1,7 +1,7 @@
 //! All destinations: starts, changes and stops them together.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub struct Relay {
     /// Reads for operators, and the memory of their responses.
     pub readers: Arc<Readers>,
     destinations: RwLock<Vec<Arc<DestinationHandle>>>,
+    /// The number of configured destinations. Some of them may not run while they change.
+    configured: AtomicUsize,
     /// Whether destinations may not change any more. Locked while they change.
     is_stopped: Mutex<bool>,
 }
@@ -71,7 +73,13 @@ impl Relay {
     /// # Errors
     /// When a setting cannot be used, the ledger cannot be read or written, or a thread cannot be started.
     pub fn start(config: &RelayConfig, ledger: Arc<Ledger>, readers: Arc<Readers>) -> Result<Arc<Relay>, RelayError> {
-        let relay = Relay { ledger, readers, destinations: RwLock::default(), is_stopped: Mutex::new(false) };
+        let relay = Relay {
+            ledger,
+            readers,
+            destinations: RwLock::default(),
+            configured: AtomicUsize::new(0),
+            is_stopped: Mutex::new(false),
+        };
         relay.apply(relay.prepare(config)?)?;
         for name in backlog::names(relay.ledger.store())? {
             if !config.all().any(|(_, configured)| configured.name == name) {
@@ -90,9 +98,12 @@ impl Relay {
     /// # Errors
     /// When the database cannot be read.
     pub fn accepted(&self) -> Result<Vec<Position>, StoreError> {
-        let committed = self.ledger.committed();
+        let (committed, handles) = (self.ledger.committed(), self.handles());
+        if handles.len() < self.configured.load(Ordering::Acquire) {
+            return Ok(committed.shards().map(|_| Position(0)).collect());
+        }
         let mut accepted: Vec<Position> = committed.shards().map(|shard| committed.next(shard)).collect();
-        for handle in self.handles() {
+        for handle in handles {
             let backlog = &handle.shared.backlog;
             let mut lower = |shard: ShardId, position: Position| {
                 if let Some(accepted) = accepted.get_mut(usize::from(shard.0)) {
@@ -139,6 +150,7 @@ impl Relay {
         if *is_stopped {
             return Ok(());
         }
+        self.configured.store(names.len(), Ordering::Release);
         let deadline = Instant::now() + CHANGE_GRACE;
         ended.iter().for_each(|handle| handle.request_stop(deadline));
         for handle in &ended {

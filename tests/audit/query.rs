@@ -218,7 +218,7 @@ async fn agents_and_totals_are_counted() {
     }
     assert_eq!(seen.len(), 3);
     let stats = server.get("/v1/stats").await.json();
-    let expected = json!({"total_events": 25, "events_last_24h": 25, "active_agents": 3, "chain_health": null});
+    let expected = json!({"total_events": 25, "events_dropped": 0, "events_last_24h": 25, "active_agents": 3, "chain_health": null});
     assert_eq!(stats, expected);
 
     let verdict = server.get("/v1/verify?agent_id=agent-1").await.json();

@@ -195,7 +195,9 @@ fn forge(package: &Value, key: &str) {
 async fn held_events_and_all_after_them_stay_until_the_hold_is_lifted() {
     let data = TempDir::new().unwrap();
     let server = start(&config(&data, Duration::from_secs(1))).await;
-    let held = server.store(&json!({"agent_id": "held", "action_output": "evidence"})).await;
+    // Under a checkpoint, so that its leaf is before those of the other shards.
+    let held = json!({"agent_id": "held", "action_output": "evidence"});
+    let held = server.send("/v1/events?wait=checkpoint", &held).await.json();
     let hold = server.send("/v1/holds", &json!({"agent_id": "held", "reason": "a case"})).await.json();
     store(&server, 1000, "x").await;
     let by_hold = r#"cairn_retention_blocked{by="hold"}"#;
@@ -274,15 +276,18 @@ fn dropping_by_size_needs_a_consumer_or_consent() {
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let max_bytes = ("CAIRN_RETENTION__EVENTS__MAX_BYTES", "100MiB");
+    let max_bytes = ("CAIRN_RETENTION__EVENTS__MAX_BYTES", "200MiB");
     let (is_valid, errors) = validate(&[max_bytes]);
     assert!(!is_valid && errors.contains("retention.unrelayed: true"), "{errors}");
     assert_eq!(validate(&[max_bytes, ("CAIRN_RETENTION__UNRELAYED", "true")]), (true, String::new()));
     let (is_valid, errors) = validate(&[max_bytes, ("CAIRN_RETENTION__AFTER", "[relay]")]);
     assert!(!is_valid && errors.contains("a destination of the relay"), "{errors}");
     let (is_valid, errors) =
-        validate(&[max_bytes, ("CAIRN_RETENTION__UNRELAYED", "true"), ("CAIRN_STORAGE__MAX_BYTES", "100MiB")]);
+        validate(&[max_bytes, ("CAIRN_RETENTION__UNRELAYED", "true"), ("CAIRN_STORAGE__MAX_BYTES", "200MiB")]);
     assert!(!is_valid && errors.contains("less than storage.max_bytes"), "{errors}");
+    let (is_valid, errors) =
+        validate(&[("CAIRN_RETENTION__EVENTS__MAX_BYTES", "32MiB"), ("CAIRN_RETENTION__UNRELAYED", "true")]);
+    assert!(!is_valid && errors.contains("at least 128"), "{errors}");
 }
 
 /// A client with the key of these tests.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::erasure::requests::start;
 use crate::log::checkpoints::copy;
 use crate::retention::dropping::{config, dropped, store, verify_all};
-use crate::support::harness::eventually;
+use crate::support::harness::{eventually, run_text};
 
 fn open(ledger: &Path) -> Store {
     Store::open(&StorageConfig { data_dir: ledger.to_owned(), ..StorageConfig::default() }).unwrap()
@@ -91,5 +91,8 @@ async fn a_floor_and_anchors_other_than_the_recorded_ones_are_broken() {
         drop(store);
         let (status, out) = verify_all(forged.path(), None);
         assert!(status == 1 && out.contains(expected), "{what}: {out}");
+        let (status, out, errors) =
+            run_text(&["verify", "--agent-id", "a1", "--data-dir", forged.path().to_str().unwrap()]);
+        assert_eq!(status, 1, "{what}: {out}{errors}");
     }
 }

@@ -4,7 +4,7 @@
 //! process ends is carried out by the next start. `docs/retention.md` describes it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ const MIN_AGE_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_AGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long to wait after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// How long to wait after a drop that has not made the ledger smaller.
+const FREE_DELAY: Duration = Duration::from_millis(500);
 /// The interval of log lines about what cannot be dropped.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The part of the events that is dropped at a time when the ledger is too large.
@@ -58,6 +60,8 @@ pub struct Dropper {
     throttle: LogThrottle,
     /// The number of events that were dropped since rows that lead to them were left out.
     expired: u64,
+    /// Until then nothing is dropped for the size of the ledger.
+    not_before: Instant,
 }
 
 /// What is to be dropped, and why.
@@ -101,7 +105,7 @@ impl Dropper {
         if settings.max_bytes.as_u64() > 0 {
             audit.ledger.space().slow_down_from(settings.max_bytes.as_u64());
         }
-        Dropper { audit, settings, relayed, metrics, throttle, expired: 0 }
+        Dropper { audit, settings, relayed, metrics, throttle, expired: 0, not_before: Instant::now() }
     }
 
     /// Drops what is too old or too much, until `stopping` is true.
@@ -169,7 +173,7 @@ impl Dropper {
             self.metrics.set_blocked(None);
             return Ok(false);
         };
-        if self.expired >= self.audit.ledger.committed().kept() / EXPIRED_SHARE {
+        if self.expired > 0 && self.expired >= self.audit.ledger.committed().kept() / EXPIRED_SHARE {
             // What was dropped may take more space than is missing.
             self.leave_out_expired().await?;
             return Ok(true);
@@ -195,12 +199,20 @@ impl Dropper {
         let floor = self.carry_out(plan, record.as_ref().sequence()).await?;
         drop(turn);
         let audit = Arc::clone(&self.audit);
-        blocking(move || {
+        let is_smaller = blocking(move || {
             let store = audit.ledger.store();
+            let before = store.live_bytes()?;
             delete_files(store, &floor)?;
-            if is_by_age { rewrite_files(store, &floor) } else { Ok(()) }
+            if is_by_age {
+                rewrite_files(store, &floor)?;
+            }
+            Ok::<_, StoreError>(store.live_bytes()? < before)
         })
         .await?;
+        if !is_smaller {
+            // More must not be dropped only because the space of this is not free yet.
+            self.not_before = Instant::now() + FREE_DELAY;
+        }
         Ok(true)
     }
 
@@ -208,13 +220,14 @@ impl Dropper {
     async fn target(&self, signed: &Arc<SignedTree>) -> Result<Option<Target>, StoreError> {
         let EventRetention { max_age, max_bytes } = self.settings;
         let (audit, rows, signed) = (Arc::clone(&self.audit), self.rows(), Arc::clone(signed));
+        let not_before = self.not_before;
         blocking(move || {
             let (store, space) = (audit.ledger.store(), audit.ledger.space());
             let first = Pruned::read(store)?.first;
             if max_bytes.as_u64() > 0 {
                 // A failed measurement leaves the last one.
                 let _ = space.measure(store.path());
-                if space.store_bytes() > max_bytes.as_u64() {
+                if Instant::now() >= not_before && store.live_bytes()? > max_bytes.as_u64() {
                     let events = (audit.ledger.committed().kept() / STEPS).clamp(256, MAX_EVENTS);
                     let reason = format!("retention.events.max_bytes: {max_bytes}");
                     return Ok(Some(Target { first_leaf: first + events, reason, is_by_age: false }));

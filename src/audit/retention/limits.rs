@@ -43,8 +43,10 @@ impl Blocked {
 pub fn first_leaf(rows: &LogRows, signed: &SignedTree, next: &[Position]) -> Result<u64, StoreError> {
     let mut first = signed.size;
     for (shard, position) in (0..).map(ShardId).zip(next) {
-        let location = Location { shard, position: *position };
-        if signed.covers(location) && *position < lookup::end(rows.store(), shard)? {
+        // A consumer may be behind what was dropped.
+        let position = (*position).max(Position(rows.store().expired().first_kept(shard.0)));
+        let location = Location { shard, position };
+        if signed.covers(location) && position < lookup::end(rows.store(), shard)? {
             first = first.min(rows.leaf_of(location)?);
         }
     }

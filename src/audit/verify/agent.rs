@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::dropped::walk_from;
+use super::dropped::{Dropped, walk_from};
 use super::erasures::ErasureCheck;
 use crate::ledger::format::floor::Anchor;
 use crate::ledger::format::keys::{Agent, Location};
@@ -72,6 +72,11 @@ pub fn agent(
     let mut erasures = ErasureCheck::read(store)?;
     let mut runs = Runs::from(store, key, Sequence(1))?;
     let anchor = Anchor::read(store, key)?;
+    let unrecorded = match anchor {
+        // A second time, because a drop in between shows only half of it.
+        Some(_) => unrecorded(store)?.and(unrecorded(store)?),
+        None => None,
+    };
     let mut walk = anchor.as_ref().map_or(Walk::default(), walk_from);
     let start = walk.sequence;
     let mut checker = Checker::default();
@@ -107,6 +112,7 @@ pub fn agent(
         return Err(store.failed("events of the agent were dropped meanwhile: verify it again"));
     }
     let broken = broken.or_else(|| check_head(&walk, &head));
+    let broken = unrecorded.map(|why| Break { sequence: start, kind: BreakKind::Dropped(why) }).or(broken);
     let agent_id = head.agent_id.into();
     Ok(Some(ChainVerdict {
         agent_id,
@@ -115,6 +121,14 @@ pub fn agent(
         head_hash: walk.hash,
         broken,
     }))
+}
+
+/// Why the anchors are not those that the recorder has recorded, if they are not.
+fn unrecorded(store: &Store) -> Result<Option<String>, StoreError> {
+    let dropped = Dropped::read(store)?;
+    let why = || "events are missing, and nothing records that retention has dropped them".to_owned();
+    let has_none = dropped.events() == 0;
+    Ok(dropped.broken.or_else(|| has_none.then(why)))
 }
 
 /// Verifies one event.

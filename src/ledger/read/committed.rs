@@ -78,6 +78,11 @@ impl Committed {
         (0..self.shards.len() as u16).map(ShardId)
     }
 
+    /// The number of events that retention has dropped.
+    pub fn dropped(&self) -> u64 {
+        self.shards().map(|shard| self.first(shard).0).sum()
+    }
+
     /// The number of committed events that retention has not dropped.
     pub fn kept(&self) -> u64 {
         self.shards().map(|shard| self.next(shard).0.saturating_sub(self.first(shard).0)).sum()

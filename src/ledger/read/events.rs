@@ -146,7 +146,9 @@ impl<'s> Events<'s> {
             {
                 Some(frame) if previous_last.is_none_or(|previous_last| previous_last < frame.first) => {
                     let dropped = self.first_kept(frame.first).0.saturating_sub(frame.first.position.0);
-                    At::Frame { first: frame.first, last: frame.last(), index: dropped as usize }
+                    // The floor may have risen just now.
+                    let index = (dropped as usize).min(frame.count() - 1);
+                    At::Frame { first: frame.first, last: frame.last(), index }
                 }
                 _ => At::Damaged(previous_last),
             },

@@ -44,6 +44,8 @@ pub fn ranges(
         return Ok(if end > floor { vec![floor..end] } else { Vec::new() });
     }
     let steps = clock_steps(store, shard)?;
+    // After a step that retention has dropped, id times are ahead of the times of receipt.
+    let is_cut = floor > Position(0);
     let mut starts = vec![floor];
     let steps = steps.iter().filter(|step| step.decreases()).map(|step| step.position);
     starts.extend(steps.filter(|position| *position > floor && *position < end));
@@ -51,7 +53,7 @@ pub fn ranges(
     for (index, &start) in starts.iter().enumerate() {
         let stop = starts.get(index + 1).map_or(end, |&next| next.min(end));
         let first = |ms: u64| match starts.len() {
-            1 => Ok(first_in_times(store, shard, ms)?.unwrap_or(end).clamp(floor, end.max(floor))),
+            1 if !is_cut => Ok(first_in_times(store, shard, ms)?.unwrap_or(end).clamp(floor, end.max(floor))),
             _ => first_in_stretch(store, shard, start..stop, ms),
         };
         let low = since_ms.map_or(Ok(start), first)?;

@@ -9,13 +9,14 @@ use crate::ledger::store::{Family, Rows, Store, StoreError};
 
 /// Iterates over the runs of one agent's chain.
 pub struct Runs<'s> {
-    store: &'s Store,
     /// The rows of `chain`.
     rows: Rows<'s>,
     agent: AgentKey,
     /// The last run, from the row of the agent; `None` if the agent has no event.
     last: Option<Run>,
     at: At,
+    /// The first event of the shard that was kept when the iterator was made, as its rows are of that time.
+    first: Position,
 }
 
 /// The position of the iterator.
@@ -35,7 +36,8 @@ impl<'s> Runs<'s> {
     pub fn from(store: &'s Store, agent: AgentKey, from: Sequence) -> Result<Runs<'s>, StoreError> {
         // The agent's row is read before `chain`: a run that ends in the meantime is then seen twice, not missed.
         let last = lookup::agent(store, agent)?.map(|agent| agent.run);
-        let mut runs = Runs { store, rows: store.rows(Family::Chain)?, agent, last, at: At::Last };
+        let first = last.map_or(0, |last| store.expired().first_kept(last.location.shard.0));
+        let mut runs = Runs { rows: store.rows(Family::Chain)?, agent, last, at: At::Last, first: Position(first) };
         if last.is_some_and(|last| from < last.first) {
             let key = Run::key(agent, from);
             runs.at = At::Row;
@@ -62,8 +64,7 @@ impl<'s> Runs<'s> {
             At::Last => self.last,
             At::End => None,
         };
-        let first = |run: &Run| Position(self.store.expired().first_kept(run.location.shard.0));
-        Ok(run.and_then(|run| run.kept(first(&run))))
+        Ok(run.and_then(|run| run.kept(self.first)))
     }
 
     /// The current row of `chain`, if it belongs to this agent and precedes the last run.

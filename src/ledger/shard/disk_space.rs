@@ -188,7 +188,7 @@ impl DiskSpace {
     /// which events are refused, so that senders wait a little instead of being refused.
     pub fn pause_after(&self, bytes: u64) -> Duration {
         let (slow, store) = (self.slow_bytes.load(Ordering::Relaxed), self.store_bytes());
-        if store < slow {
+        if store < slow || bytes == 0 {
             return Duration::ZERO;
         }
         let written = self.written_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;

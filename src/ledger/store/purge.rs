@@ -28,6 +28,27 @@ impl Store {
         self.db.delete_file_in_range_cf(handle, first, last).map_err(|error| self.failed(error.as_ref()))
     }
 
+    /// The size of the files that the database uses, in bytes. Files that were replaced, and are open because somebody still reads
+    /// them, do not count.
+    ///
+    /// # Errors
+    /// When the database or its directory cannot be read.
+    pub fn live_bytes(&self) -> Result<u64, StoreError> {
+        let tables = self.db.live_files().map_err(|error| self.failed(error.as_ref()))?;
+        let tables: BTreeSet<&str> = tables.iter().map(|file| file.name.trim_start_matches('/')).collect();
+        let failed = |source| StoreError::Directory { path: self.path.clone(), source };
+        let mut bytes = 0;
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".sst") || tables.contains(&*name) {
+                // A file may have just been removed.
+                bytes += entry.metadata().map_or(0, |metadata| metadata.len());
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Compacts the files of a family with keys from `first` to `last`, or all. Blocks.
     ///
     /// # Errors

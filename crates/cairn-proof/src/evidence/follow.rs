@@ -185,6 +185,9 @@ impl<S: LogSource> Follower<S> {
             let width = on_level.saturating_sub(index * WIDTH as u64).min(WIDTH as u64) as usize;
             let path = TilePath { level: Some(level), index, width };
             let mut tile = self.source.read(&format!("tile/{path}"), MAX_SMALL_FILE_BYTES)?;
+            if tile.len() != width * HASH_SIZE {
+                return Err(format!("tile/{path} has {} bytes, expected {}", tile.len(), width * HASH_SIZE).into());
+            }
             tile.truncate(count * HASH_SIZE);
             Ok::<_, LogError>(tile)
         })?;

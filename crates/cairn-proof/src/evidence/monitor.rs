@@ -26,6 +26,8 @@ pub struct Monitor {
     first_leaf: u64,
     /// The last sequence of each agent; `None` after the first error in its sequences.
     agents: HashMap<AgentKey, Option<u64>>,
+    /// The same as of leaves that could not be read, for the agents that have no later leaf yet.
+    before_gap: HashMap<AgentKey, Option<u64>>,
     /// Descriptions of the errors found, at most 100.
     pub findings: Vec<String>,
     /// The number of errors found. Of each agent, only the first error in its sequences counts.
@@ -52,16 +54,16 @@ impl Monitor {
         self.first_leaf
     }
 
-    /// Continues after a tree whose leaves cannot be read. Nothing is known of the agents then.
+    /// Continues after a tree whose last leaves cannot be read. The next leaf of an agent may have any sequence after its last one.
     pub(super) fn begin_after(&mut self, edge: Edge) {
         self.first_leaf = edge.size();
         self.edge = edge;
-        self.agents.clear();
+        self.before_gap.extend(self.agents.drain());
     }
 
     /// The last sequence of an agent: 0 if it has no leaf, `None` if there was an error in its sequences.
     pub fn last_sequence(&self, agent: AgentKey) -> Option<u64> {
-        self.agents.get(&agent).copied().unwrap_or(Some(0))
+        self.agents.get(&agent).or_else(|| self.before_gap.get(&agent)).copied().unwrap_or(Some(0))
     }
 
     /// The number of agents that have leaves.
@@ -99,9 +101,13 @@ impl Monitor {
         let Some(LeafData { agent_id, sequence, .. }) = parse(data) else {
             return self.add_finding(format!("leaf {number} is not the canonical form of agent_id, hash and sequence"));
         };
-        // Of leaves that were dropped, the sequences are not known.
-        let before = if self.first_leaf > 0 { sequence.saturating_sub(1) } else { 0 };
-        let last = self.agents.entry(AgentKey::of(&agent_id)).or_insert(Some(before));
+        let agent = AgentKey::of(&agent_id);
+        let last =
+            self.agents.entry(agent).or_insert_with(|| match self.before_gap.remove(&agent).unwrap_or(Some(0)) {
+                // Of leaves that were dropped, the sequences are not known.
+                Some(before) if self.first_leaf > 0 => Some(before.max(sequence.saturating_sub(1))),
+                before => before,
+            });
         match *last {
             Some(before) if before.checked_add(1) == Some(sequence) => *last = Some(sequence),
             Some(before) => {
@@ -148,6 +154,9 @@ pub struct MonitorState {
     /// The first leaf that was read; absent if it was the first of the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_leaf: Option<u64>,
+    /// As `agents`, of leaves that could not be read; absent if there are none.
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    before_gap: HashMap<String, Option<u64>>,
 }
 
 impl MonitorState {
@@ -158,10 +167,11 @@ impl MonitorState {
         MonitorState {
             checkpoint,
             edge: monitor.edge.levels().iter().map(hashes).collect(),
-            agents: monitor.agents.iter().map(|(key, last)| (format!("{key:?}"), *last)).collect(),
+            agents: by_text(&monitor.agents),
             findings: monitor.findings.clone(),
             broken: monitor.broken,
             first_leaf: Some(monitor.first_leaf).filter(|first| *first > 0),
+            before_gap: by_text(&monitor.before_gap),
         }
     }
 
@@ -188,14 +198,20 @@ impl MonitorState {
             Ok::<_, String>((AgentKey(key), last))
         };
         let agents = self.agents.into_iter().map(agent).collect::<Result<_, _>>()?;
+        let before_gap = self.before_gap.into_iter().map(agent).collect::<Result<_, _>>()?;
         let first_leaf = self.first_leaf.unwrap_or(0);
-        let monitor = Monitor { edge, first_leaf, agents, findings: self.findings, broken: self.broken };
+        let monitor = Monitor { edge, first_leaf, agents, before_gap, findings: self.findings, broken: self.broken };
         if monitor.matches(head) {
             Ok(monitor)
         } else {
             Err("the edge of the tree does not match the checkpoint".to_owned())
         }
     }
+}
+
+/// Agent keys in hex.
+fn by_text(agents: &HashMap<AgentKey, Option<u64>>) -> HashMap<String, Option<u64>> {
+    agents.iter().map(|(key, last)| (format!("{key:?}"), *last)).collect()
 }
 
 #[cfg(test)]
@@ -232,6 +248,21 @@ mod tests {
             let monitor = read(leaves);
             assert_eq!((monitor.broken, &*monitor.findings), (1, &[found.to_owned()][..]));
         }
+    }
+
+    #[test]
+    fn after_leaves_that_cannot_be_read_the_sequences_of_an_agent_still_rise() {
+        let after_gap = |leaves: &[(&str, u64)]| {
+            let mut monitor = read(&[("a", 1), ("a", 2), ("b", 1), ("c", 2)]);
+            let whole: Vec<(&str, u64)> = (1..=512).map(|n| ("d", n)).collect();
+            monitor.begin_after(read(&whole).edge);
+            monitor.read_bundle(&bundle(leaves), leaves.len(), 0).unwrap();
+            (monitor.broken, monitor.last_sequence(AgentKey::of("a")), monitor.last_sequence(AgentKey::of("b")))
+        };
+        assert_eq!(after_gap(&[("a", 7), ("a", 8), ("e", 9)]), (1, Some(8), Some(1)), "the error of c stays");
+        assert_eq!(after_gap(&[("a", 7), ("a", 9)]), (2, None, Some(1)));
+        assert_eq!(after_gap(&[("a", 1)]), (2, None, Some(1)), "a second chain");
+        assert_eq!(after_gap(&[("c", 9)]), (1, Some(2), Some(1)), "the first error of an agent is reported once");
     }
 
     #[test]

@@ -95,7 +95,9 @@ impl<'s> ShardTimes<'s> {
             _ => rows.seek(&shard.0.to_be_bytes()),
         }
         let end = (shard.0 + 1 < shards).then(|| (shard.0 + 1).to_be_bytes());
-        let steps = clock_steps(store, shard)?.into_iter().peekable();
+        // Those before the first event that is kept stay, and cannot be compared.
+        let steps = clock_steps(store, shard)?.into_iter().filter(|step| step.position >= dropped.first(shard));
+        let steps = steps.collect::<Vec<_>>().into_iter().peekable();
         let id_time = IdTime::before(store, shard, dropped.first(shard))?;
         if id_time.ms > 0 {
             rows.next();
