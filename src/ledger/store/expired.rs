@@ -1,4 +1,4 @@
-//! Events that retention has dropped, and rows that lead only to them. Nothing is deleted row by row: the floor rises, readers ignore
+//! Events that retention has dropped, and rows that lead only to them. These are not deleted row by row: the floor rises, readers ignore
 //! what is before it, whole files of events are deleted, and compactions leave out the rest. So dropping costs no writes that could
 //! fill a disk, and old events are not rewritten together with new ones.
 
