@@ -1,6 +1,6 @@
 //! The member `retention` of an evidence package: proves that retention has dropped the events before the first one.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::package_parts::location;
 use super::retention::AnchorTree;
@@ -10,7 +10,8 @@ use crate::ledger::read::lookup;
 use crate::ledger::store::StoreError;
 use crate::recorder;
 use crate::tlog::SignedTree;
-use cairn_proof::chain::{AgentKey, Field, Hash, Sequence};
+use cairn_proof::chain::{AgentKey, Hash, Sequence};
+use cairn_proof::evidence::{Dropped, HexHash};
 
 /// The member `retention`.
 pub struct RetentionPart {
@@ -35,10 +36,9 @@ impl RetentionPart {
             return Ok(None);
         }
         let event = lookup::record(store, at)?.ok_or_else(meanwhile)?;
-        let output = event.as_ref().value(Field::ActionOutput).unwrap_or_default();
-        let output: Value = serde_json::from_slice(output).unwrap_or_default();
+        let recorded = Dropped::read(|field| event.as_ref().value(field)).map_err(|why| store.damaged(why))?;
         let tree = AnchorTree::read(store, &Default::default(), Some(agent))?;
-        if output["anchors"] != Hash(tree.root().0).to_string() {
+        if recorded.is_none_or(|recorded| recorded.anchors != HexHash(Hash(tree.root().0))) {
             return Err(meanwhile());
         }
         let failed = |error: tlog_tiles::Error| store.damaged(format!("the anchors cannot be read: {error}"));

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_proof::chain::{AgentKey, Field, Sequence, scan};
@@ -151,7 +152,7 @@ fn follow(reader: &Reader, args: &EventsArgs, mut next: Vec<Position>, out: &mut
     let agent = args.agent_id.as_deref().map(AgentKey::of);
     loop {
         reader.refresh()?;
-        let committed = Committed::new(reader.meta.shards);
+        let committed = Committed::new(reader.meta.shards, Arc::clone(reader.store.expired()));
         for (shard, end) in committed.shards().zip(ends(reader)?) {
             committed.publish(shard, end, 0, None);
         }

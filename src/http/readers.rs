@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::memory_budget::MemoryBudget;
 use super::response::{ApiError, json_response};
+use crate::runtime::blocking;
 
 /// Most reads of a kind at once. More would only wait for each other and slow down ingest.
 const READS: usize = 4;
@@ -72,7 +73,7 @@ impl Readers {
         let permit = permit
             .map_err(|_| ApiError::unavailable("other reads took all of limits.read_timeout: try again later"))?;
         let _cancel_on_drop = CancelOnDrop(Arc::clone(&turn.is_cancelled));
-        let read = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let _permit = permit;
             let result = work(&turn);
             if turn.is_over() {
@@ -81,9 +82,8 @@ impl Readers {
                 )));
             }
             result
-        });
-        // A panic is a bug and is propagated.
-        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        })
+        .await
     }
 
     /// Keeps the memory of a body reserved until it is sent.

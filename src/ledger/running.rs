@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::config::LedgerConfig;
 use super::format::checks;
-use super::format::floor::Floor;
 use super::format::frame::FrameBuilder;
 use super::format::keys::{Location, ShardId, shard_of};
 use super::format::meta::{self, Meta};
@@ -79,10 +78,7 @@ impl Ledger {
         checks::write_if_none(&store, shards)?;
         let directory = |source| StoreError::Directory { path: store.path().to_owned(), source };
         let space = Arc::new(DiskSpace::new(storage).map_err(directory)?);
-        let committed = Arc::new(Committed::new(shards));
-        if let Some(floor) = Floor::read(&store)? {
-            committed.shards().for_each(|shard| committed.drop_before(shard, floor.first(shard)));
-        }
+        let committed = Arc::new(Committed::new(shards, Arc::clone(store.expired())));
         let in_flight = IdsInFlight::default();
         let ends = (0..shards).map(|shard| lookup::end(&store, ShardId(shard))).collect::<Result<Vec<_>, _>>()?;
         if meta.is_former() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::erasure::recorder;
-use crate::support::harness::{Answer, TestServer, cairn, eventually};
+use crate::support::harness::{Answer, TestServer, cairn, eventually_within};
 
 /// A key with all scopes.
 pub const KEY: &str = "eraser-key";
@@ -258,7 +258,10 @@ async fn content_is_erased_by_its_age_unless_it_is_held() {
         server.store(&json!({"agent_id": format!("a{}", n % 3), "session_id": session, "action_output": n})).await;
     }
     assert_eq!(server.list("session_id=free").await.len(), 16, "it is too young");
-    eventually("erased", async || server.list("session_id=free").await.is_empty()).await;
+    eventually_within(std::time::Duration::from_secs(150), "erased", async || {
+        server.list("session_id=free").await.is_empty()
+    })
+    .await;
     assert_eq!(server.list("session_id=held").await.len(), 4);
     let records = server.get("/v1/erasures").await.json();
     let sum: u64 = records.as_array().unwrap().iter().map(|record| record["events"].as_u64().unwrap()).sum();

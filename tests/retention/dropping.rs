@@ -15,8 +15,11 @@ use crate::erasure::requests::{KEY, client_with_key, config as config_with_key, 
 use crate::log::checkpoints::{verifier_keys, wait_until_signed};
 use crate::relay::delivery::destination;
 use crate::support::forger::{serialize, verify};
-use crate::support::harness::{TestServer, eventually, metric, reference, run_text};
+use crate::support::harness::{TestServer, eventually, eventually_within, metric, reference, run_text};
 use crate::support::upstream::{Reply, Upstream};
+
+/// How long to wait for retention: it rests for up to a minute.
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A configuration that drops events of this age, of a ledger with three shards.
 pub fn config(data: &TempDir, max_age: Duration) -> Config {
@@ -90,7 +93,7 @@ async fn what_is_left_after_a_drop_verifies_and_so_does_what_was_kept_elsewhere(
     let (status, out, errors) = follow(&server.url, &["--state", state.to_str().unwrap()]);
     assert_eq!(status, 0, "{out}{errors}");
     assert!(!files_with(&ledger, &canary, &[]).is_empty(), "the search finds what is there");
-    eventually("most of the old events are dropped", async || dropped(&server).await >= 1792).await;
+    eventually_within(PATIENCE, "most of the old events are dropped", async || dropped(&server).await >= 1792).await;
     server.stop().await.unwrap();
     // Nothing more is dropped, so that what follows has a fixed end.
     config.retention.events.max_age = Duration::ZERO;
@@ -137,7 +140,7 @@ async fn what_is_left_after_a_drop_verifies_and_so_does_what_was_kept_elsewhere(
         reference("package", &package.to_string()).unwrap();
     }
     forge(&after, &key);
-    eventually("no byte of them is left in files of events", async || {
+    eventually_within(PATIENCE, "no byte of them is left in files of events", async || {
         // Other files are replaced with the write-ahead log.
         files_with(&ledger, &format!("{canary} 0\""), &[]).iter().all(|file| !file.ends_with(".sst"))
     })
@@ -206,7 +209,7 @@ async fn held_events_and_all_after_them_stay_until_the_hold_is_lifted() {
     assert_eq!(dropped(&server).await, 0);
     let path = format!("{}/v1/holds/{}?reason=over", server.url, hold["id"].as_str().unwrap());
     assert_eq!(server.client.delete(path).send().await.unwrap().status(), 200);
-    eventually("it is dropped", async || dropped(&server).await >= 768).await;
+    eventually_within(PATIENCE, "it is dropped", async || dropped(&server).await >= 768).await;
     assert_eq!(metric(&server.metrics().await, by_hold), Some(0.0));
     server.stop().await.unwrap();
     let (status, out) = verify_all(&data.path().join("ledger"), None);
@@ -232,7 +235,7 @@ async fn an_event_is_dropped_only_after_every_destination_has_it() {
     eventually("it is blocked", async || metric(&server.metrics().await, by_relay) == Some(1.0)).await;
     assert_eq!(dropped(&server).await, 0);
     is_up.store(true, Ordering::Relaxed);
-    eventually("it is dropped", async || dropped(&server).await >= 768).await;
+    eventually_within(PATIENCE, "it is dropped", async || dropped(&server).await >= 768).await;
     eventually("everything is relayed", async || upstream.events().len() == 1000).await;
     server.stop().await.unwrap();
 }
@@ -250,7 +253,7 @@ async fn what_was_dropped_before_it_was_relayed_is_counted() {
     config.relay.agnost = None;
     config.retention.events.max_age = Duration::from_millis(100);
     let server = start(&config).await;
-    eventually("they are dropped", async || dropped(&server).await >= 2560).await;
+    eventually_within(PATIENCE, "they are dropped", async || dropped(&server).await >= 2560).await;
     server.stop().await.unwrap();
     // The upstream is back, and gets what is left.
     let upstream = Upstream::start().await;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::durability::disk::{Call, Disk, TRACE, read_trace};
-use crate::retention::dropping::{client, verify_all};
-use crate::support::harness::{Process, cairn, eventually};
+use crate::retention::dropping::{PATIENCE, client, verify_all};
+use crate::support::harness::{Process, cairn, eventually, eventually_within};
 
 /// Events of this age are dropped.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -98,7 +98,10 @@ async fn a_drop_survives_a_loss_of_power_at_any_moment() {
     let batch: Vec<Value> = (0..600).map(|n| json!({"agent_id": format!("a{}", n % 5), "action_output": n})).collect();
     let request = client().post(format!("{}/v1/batch", process.url)).header("content-type", "application/json");
     assert_eq!(request.body(json!(batch).to_string()).send().await.unwrap().status(), 201);
-    eventually("they are dropped", async || get(&process.url, "/v1/stats").await["events_dropped"] == 512).await;
+    eventually_within(PATIENCE, "they are dropped", async || {
+        get(&process.url, "/v1/stats").await["events_dropped"] == 512
+    })
+    .await;
     process.kill();
     let path = file.path().to_owned();
     eventually("the end of the trace", async || std::fs::read_to_string(&path).unwrap().contains("+++ killed")).await;
@@ -118,7 +121,10 @@ async fn a_drop_survives_a_loss_of_power_at_any_moment() {
         }
         let mut process = server(cairn(), image.path());
         // They are old by now, so it drops them, whatever of that was done.
-        eventually("they are dropped", async || get(&process.url, "/v1/stats").await["events_dropped"] == 512).await;
+        eventually_within(PATIENCE, "they are dropped", async || {
+            get(&process.url, "/v1/stats").await["events_dropped"] == 512
+        })
+        .await;
         process.kill();
         let (status, out) = verify_all(image.path(), None);
         assert_eq!(status, 0, "call {at}: {out}");

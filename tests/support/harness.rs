@@ -168,10 +168,15 @@ pub fn metric(text: &str, name_and_labels: &str) -> Option<f64> {
 }
 
 /// Polls `condition` every 10 ms until it is true. Panics with `what` if it is false for [`TIMEOUT`].
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(TIMEOUT, what, condition).await;
+}
+
+/// As [`eventually`], for what may take longer.
+pub async fn eventually_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}");
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

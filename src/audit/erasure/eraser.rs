@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use rustix::process::setpriority_process;
 use tokio::sync::watch;
 
 use crate::ledger::Ledger;
@@ -26,6 +27,8 @@ use cairn_proof::evidence::recorder::action;
 const STEP_EVENTS: usize = 65_536;
 /// How long to wait before an erasure that could not be completed is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
+/// The priority of the thread: the least.
+const NICE: i32 = 19;
 /// The interval at which the index is asked whether it has all events.
 const INDEX_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -158,6 +161,8 @@ struct Pending {
 impl Context {
     /// Carries out erasures until the sender of `stop` is dropped.
     fn run(&self) -> Result<(), StoreError> {
+        // The priority of this thread alone: answers do not wait for it. If it cannot be lowered, erasures are only less polite.
+        let _ = setpriority_process(None, NICE);
         loop {
             let is_complete = self.complete()?;
             let retry = if is_complete { crossbeam_channel::never() } else { crossbeam_channel::after(RETRY_DELAY) };
@@ -196,7 +201,7 @@ impl Context {
         }
         let Some(last) = last else { return Ok(true) };
         (self.relay.drop_letters)()?;
-        let keys: Vec<[u8; 10]> = rewritten.into_iter().collect();
+        let (keys, started) = (rewritten.into_iter().collect::<Vec<[u8; 10]>>(), Instant::now());
         let is_stopping = || self.stop.try_recv() == Err(TryRecvError::Disconnected);
         if !store.purge(&keys, &[Family::Index, Family::Relay, Family::Meta], &is_stopping)? {
             tracing::warn!(
@@ -208,7 +213,8 @@ impl Context {
         self.done.send_replace(last);
         self.metrics.erased.increment(events);
         self.metrics.pending.set(0.0);
-        tracing::info!(events, record = last.0, "the content of events was erased");
+        let purged_in = started.elapsed();
+        tracing::info!(events, record = last.0, frames = keys.len(), ?purged_in, "the content of events was erased");
         Ok(true)
     }
 

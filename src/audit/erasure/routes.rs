@@ -23,6 +23,7 @@ use crate::http::{ApiError, PathSegments, QueryParams, Read, json_response, pars
 use crate::ledger::format::record::RecordRef;
 use crate::ledger::store::StoreError;
 use crate::recorder::{self, NotRecorded};
+use crate::runtime::blocking;
 use cairn_proof::chain::{Field, Sequence, scan, time};
 use cairn_proof::evidence::recorder::action;
 
@@ -330,9 +331,7 @@ fn record_of(hold: &Hold, change: &str, reason: &str, key: Option<&str>) -> Valu
 /// All holds. Not among the reads that are bounded in time: what was begun has to be completed.
 async fn read_holds(audit: &Arc<Audit>) -> Result<Vec<Hold>, ApiError> {
     let audit = Arc::clone(audit);
-    let read = tokio::task::spawn_blocking(move || holds::all(audit.ledger.store()).map_err(store_failed)).await;
-    // A panic is a bug and is propagated.
-    read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(move || holds::all(audit.ledger.store()).map_err(store_failed)).await
 }
 
 /// Changes the stored holds.
@@ -343,8 +342,5 @@ async fn change_holds(
     let mut all = read_holds(audit).await?;
     change(&mut all);
     let audit = Arc::clone(audit);
-    let stored =
-        tokio::task::spawn_blocking(move || holds::store_all(audit.ledger.store(), &all).map_err(store_failed));
-    // A panic is a bug and is propagated.
-    stored.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(move || holds::store_all(audit.ledger.store(), &all).map_err(store_failed)).await
 }

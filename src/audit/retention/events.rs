@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::limits::{self, Blocked};
+use super::pace::rest;
 use super::plan::{Plan, plan};
 use crate::audit::context::Audit;
 use crate::audit::erasure::holds;
@@ -21,12 +22,13 @@ use crate::ledger::format::keys::Position;
 use crate::ledger::format::meta;
 use crate::ledger::store::{Family, StoreError};
 use crate::recorder;
-use crate::runtime::{LogThrottle, now_ms};
+use crate::runtime::{LogThrottle, blocking, now_ms};
 use crate::tlog::prune::{Pruned, prune};
 use crate::tlog::rows::LogRows;
 use crate::tlog::{SignedTree, State};
-use cairn_proof::chain::{Field, Hash, Sequence, scan};
+use cairn_proof::chain::{Hash, Sequence};
 use cairn_proof::evidence::recorder::action;
+use cairn_proof::evidence::{Dropped, HexHash};
 
 /// The interval at which the size of the ledger is compared with its limit.
 const SIZE_INTERVAL: Duration = Duration::from_millis(250);
@@ -44,8 +46,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const STEPS: u64 = 8;
 /// The part of the rows of `client_ids`, `index` and `chain` that may lead to dropped events: leaving them out rewrites all of them.
 const EXPIRED_SHARE: u64 = 4;
-/// The most events that are dropped at a time.
+/// The most events that are dropped at a time for the size of the ledger, and for their age.
 const MAX_EVENTS: u64 = 1 << 20;
+const MAX_OLD_EVENTS: u64 = 1 << 16;
 
 /// The positions of each shard after the events that consumers have accepted.
 pub type Accepted = Arc<dyn Fn() -> Result<Vec<Position>, StoreError> + Send + Sync>;
@@ -60,8 +63,10 @@ pub struct Dropper {
     throttle: LogThrottle,
     /// The number of events that were dropped since rows that lead to them were left out.
     expired: u64,
-    /// Until then nothing is dropped for the size of the ledger.
+    /// Until then nothing is dropped for the size of the ledger, because space is not free yet.
     not_before: Instant,
+    /// Until then nothing is dropped for its age, so that answers are fast.
+    rests_until: Instant,
 }
 
 /// What is to be dropped, and why.
@@ -69,8 +74,19 @@ struct Target {
     /// The first leaf that should be kept.
     first_leaf: u64,
     reason: String,
-    /// Whether it is for the age of the events: they are removed from all files then.
-    is_by_age: bool,
+    by: Limit,
+}
+
+/// The limit for which events are dropped.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// Until the ledger is small enough, senders wait.
+    Size,
+    /// Nobody waits for it. The events are removed from all files.
+    Age {
+        /// Whether there are more events that are too old.
+        is_behind: bool,
+    },
 }
 
 /// What operators see. `docs/metrics.md` lists it.
@@ -105,7 +121,8 @@ impl Dropper {
         if settings.max_bytes.as_u64() > 0 {
             audit.ledger.space().slow_down_from(settings.max_bytes.as_u64());
         }
-        Dropper { audit, settings, relayed, metrics, throttle, expired: 0, not_before: Instant::now() }
+        let now = Instant::now();
+        Dropper { audit, settings, relayed, metrics, throttle, expired: 0, not_before: now, rests_until: now }
     }
 
     /// Drops what is too old or too much, until `stopping` is true.
@@ -114,15 +131,24 @@ impl Dropper {
         let interval = if self.settings.max_bytes.as_u64() > 0 { SIZE_INTERVAL } else { age };
         let mut is_resumed = false;
         while !*stopping.borrow() {
+            let started = Instant::now();
             let done = match is_resumed {
                 true if !self.settings.is_set() => return,
                 true => self.pass().await,
                 // Also without settings: what is recorded is carried out.
-                false => self.resume().await.inspect(|done| is_resumed = *done),
+                false => self.resume().await.map(|done| {
+                    is_resumed = done;
+                    done.then_some(Limit::Size)
+                }),
             };
             let pause = match done {
-                Ok(true) => continue,
-                Ok(false) => interval,
+                Ok(Some(Limit::Size)) => continue,
+                Ok(Some(Limit::Age { is_behind })) => {
+                    let rest = rest(started.elapsed(), self.settings.max_age, is_behind);
+                    self.rests_until = Instant::now() + rest;
+                    rest.min(interval)
+                }
+                Ok(None) => interval,
                 Err(error) => {
                     tracing::warn!(%error, retry_after = ?RETRY_DELAY, "old events could not be dropped");
                     RETRY_DELAY
@@ -145,17 +171,17 @@ impl Dropper {
             last_recorded(&audit)
         })
         .await?;
-        let Some((record, output)) = recorded else { return Ok(true) };
+        let Some((record, recorded)) = recorded else { return Ok(true) };
         let _turn = Arc::clone(&self.audit.erasing).lock_owned().await;
         let audit = Arc::clone(&self.audit);
         if blocking(move || is_erasing(&audit)).await? {
             return Ok(false);
         }
         let rows = self.rows();
-        let first_leaf = output["first_leaf"].as_u64().unwrap_or(0);
+        let first_leaf = recorded.first_leaf;
         let planned = blocking(move || plan(&rows, first_leaf, &[])).await?;
         match planned {
-            Ok(Some(plan)) if described(&plan) == output => self.carry_out(plan, record).await.map(|_| true),
+            Ok(Some(plan)) if described(&plan) == recorded => self.carry_out(plan, record).await.map(|_| true),
             _ => {
                 tracing::error!(
                     record = record.0,
@@ -166,17 +192,17 @@ impl Dropper {
         }
     }
 
-    /// Drops the next events, if there are any to drop. Returns whether it did.
-    async fn pass(&mut self) -> Result<bool, StoreError> {
-        let State::Signed(signed) = self.audit.log.state() else { return Ok(false) };
-        let Some(Target { first_leaf, reason, is_by_age }) = self.target(&signed).await? else {
+    /// Drops the next events, if there are any to drop. Returns for which limit.
+    async fn pass(&mut self) -> Result<Option<Limit>, StoreError> {
+        let State::Signed(signed) = self.audit.log.state() else { return Ok(None) };
+        let Some(Target { first_leaf, reason, by }) = self.target(&signed).await? else {
             self.metrics.set_blocked(None);
-            return Ok(false);
+            return Ok(None);
         };
         if self.expired > 0 && self.expired >= self.audit.ledger.committed().kept() / EXPIRED_SHARE {
             // What was dropped may take more space than is missing.
             self.leave_out_expired().await?;
-            return Ok(true);
+            return Ok(Some(by));
         }
         let turn = Arc::clone(&self.audit.erasing).lock_owned().await;
         let (audit, rows) = (Arc::clone(&self.audit), self.rows());
@@ -189,12 +215,12 @@ impl Dropper {
         });
         let plan = match planned.await? {
             Ok(Some(plan)) => plan,
-            Ok(None) => return Ok(self.is_blocked(why)),
-            Err(why) => return Ok(self.is_blocked(why)),
+            Ok(None) => return Ok(self.blocked(why)),
+            Err(why) => return Ok(self.blocked(why)),
         };
         self.metrics.set_blocked(None);
         let input = json!({"reason": reason});
-        let record = self.audit.eraser.recorder.record(action::RETENTION, &input, Some(&described(&plan))).await;
+        let record = self.audit.eraser.recorder.record(action::RETENTION, &input, Some(&json!(described(&plan)))).await;
         let record = record.map_err(|error| self.audit.ledger.store().failed(&error.to_string()))?;
         let floor = self.carry_out(plan, record.as_ref().sequence()).await?;
         drop(turn);
@@ -203,7 +229,7 @@ impl Dropper {
             let store = audit.ledger.store();
             let before = store.live_bytes()?;
             delete_files(store, &floor)?;
-            if is_by_age {
+            if matches!(by, Limit::Age { .. }) {
                 rewrite_files(store, &floor)?;
             }
             Ok::<_, StoreError>(store.live_bytes()? < before)
@@ -213,32 +239,33 @@ impl Dropper {
             // More must not be dropped only because the space of this is not free yet.
             self.not_before = Instant::now() + FREE_DELAY;
         }
-        Ok(true)
+        Ok(Some(by))
     }
 
     /// What is to be dropped; `None` if nothing is.
     async fn target(&self, signed: &Arc<SignedTree>) -> Result<Option<Target>, StoreError> {
         let EventRetention { max_age, max_bytes } = self.settings;
         let (audit, rows, signed) = (Arc::clone(&self.audit), self.rows(), Arc::clone(signed));
-        let not_before = self.not_before;
+        let (may_shrink, is_rested) = (Instant::now() >= self.not_before, Instant::now() >= self.rests_until);
         blocking(move || {
             let (store, space) = (audit.ledger.store(), audit.ledger.space());
             let first = Pruned::read(store)?.first;
             if max_bytes.as_u64() > 0 {
                 // A failed measurement leaves the last one.
                 let _ = space.measure(store.path());
-                if Instant::now() >= not_before && store.live_bytes()? > max_bytes.as_u64() {
+                if may_shrink && store.live_bytes()? > max_bytes.as_u64() {
                     let events = (audit.ledger.committed().kept() / STEPS).clamp(256, MAX_EVENTS);
                     let reason = format!("retention.events.max_bytes: {max_bytes}");
-                    return Ok(Some(Target { first_leaf: first + events, reason, is_by_age: false }));
+                    return Ok(Some(Target { first_leaf: first + events, reason, by: Limit::Size }));
                 }
             }
-            if !max_age.is_zero() {
+            if is_rested && !max_age.is_zero() {
                 let until_ms = now_ms().saturating_sub(u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX));
                 let old = limits::first_leaf(&rows, &signed, &limits::received_before(&audit.ledger, until_ms)?)?;
                 if old >= first + 256 {
                     let reason = format!("retention.events.max_age: {}", humantime::format_duration(max_age));
-                    return Ok(Some(Target { first_leaf: old.min(first + MAX_EVENTS), reason, is_by_age: true }));
+                    let by = Limit::Age { is_behind: old > first + MAX_OLD_EVENTS };
+                    return Ok(Some(Target { first_leaf: old.min(first + MAX_OLD_EVENTS), reason, by }));
                 }
             }
             Ok(None)
@@ -264,7 +291,7 @@ impl Dropper {
     }
 
     /// Reports that events have to be dropped and cannot be.
-    fn is_blocked(&self, by: Blocked) -> bool {
+    fn blocked(&self, by: Blocked) -> Option<Limit> {
         self.metrics.set_blocked(Some(by));
         if by != Blocked::Log
             && let Some(more) = self.throttle.allow()
@@ -275,7 +302,7 @@ impl Dropper {
                 "retention cannot drop old events: see docs/retention.md"
             );
         }
-        false
+        None
     }
 
     /// Removes what was planned and recorded. Returns the new floor.
@@ -290,8 +317,6 @@ impl Dropper {
             let size = rows.progress()?.map_or(0, |progress| progress.size);
             let tiles = prune(&rows, &mut batch, plan.first_leaf, size)?;
             store.write_synced(batch)?;
-            let committed = audit.ledger.committed();
-            committed.shards().for_each(|shard| committed.drop_before(shard, floor.first(shard)));
             store.expired().raise(&floor.first.iter().map(|first| first.0).collect::<Vec<_>>());
             store.compact(Family::Tiles, Some(&tiles.start), Some(&tiles.end))?;
             Ok::<_, StoreError>(floor)
@@ -321,12 +346,6 @@ impl Dropper {
     }
 }
 
-/// Runs work that blocks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    // A panic is a bug and is propagated.
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
 /// Whether an erasure is recorded and not completed: it must find its events.
 fn is_erasing(audit: &Audit) -> Result<bool, StoreError> {
     let pending = recorder::erasures(audit.ledger.store(), audit.ledger.instance(), audit.eraser.done().next())?;
@@ -334,27 +353,25 @@ fn is_erasing(audit: &Audit) -> Result<bool, StoreError> {
 }
 
 /// What the record of a plan says.
-fn described(plan: &Plan) -> Value {
+fn described(plan: &Plan) -> Dropped {
     let (agents, root) = plan.all_anchors;
-    json!({
-        "first_leaf": plan.first_leaf,
-        "first_positions": plan.first.iter().map(|first| first.0).collect::<Vec<_>>(),
-        "events": plan.events,
-        "agents": agents,
-        "anchors": Hash(root.0).to_string(),
-    })
+    Dropped {
+        first_leaf: plan.first_leaf,
+        first_positions: plan.first.iter().map(|first| first.0).collect(),
+        events: plan.events,
+        agents,
+        anchors: HexHash(Hash(root.0)),
+    }
 }
 
-/// The last record of dropped events and its output, if it is not carried out.
-fn last_recorded(audit: &Audit) -> Result<Option<(Sequence, Value)>, StoreError> {
+/// The last record of dropped events, if it is not carried out.
+fn last_recorded(audit: &Audit) -> Result<Option<(Sequence, Dropped)>, StoreError> {
     let store = audit.ledger.store();
     let done = Floor::read(store)?.map_or(Sequence(0), |floor| floor.record);
     let mut last = None;
     recorder::read(store, audit.ledger.instance(), done.next(), |_, record| {
-        if record.value(Field::ActionName).and_then(scan::text).as_deref() == Some(action::RETENTION) {
-            let output = record.value(Field::ActionOutput).unwrap_or_default();
-            last = Some((record.sequence(), serde_json::from_slice(output).unwrap_or_default()));
-        }
+        let dropped = Dropped::read(|field| record.value(field)).map_err(|why| store.damaged(why))?;
+        last = dropped.map(|dropped| (record.sequence(), dropped)).or(last.take());
         Ok(())
     })?;
     Ok(last)

@@ -7,11 +7,13 @@
 //! | [`plan`] | what is to be dropped |
 //! | [`anchors`] | where the chains begin then |
 //! | [`limits`] | how far events may be dropped |
+//! | [`pace`] | how much of the time both take |
 
 mod anchors;
 mod content;
 mod events;
 mod limits;
+mod pace;
 mod plan;
 
 pub use anchors::AnchorTree;

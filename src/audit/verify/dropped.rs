@@ -1,8 +1,6 @@
 //! What retention has dropped: the first events that are kept, the anchors at which chains begin, and whether the recorder's chain says
 //! the same.
 
-use serde_json::{Value, json};
-
 use super::pool::Share;
 use crate::audit::retention::AnchorTree;
 use crate::ledger::format::floor::{Anchor, Floor};
@@ -11,8 +9,8 @@ use crate::ledger::format::meta;
 use crate::ledger::store::{Store, StoreError};
 use crate::recorder;
 use crate::tlog::prune::Pruned;
-use cairn_proof::chain::{AgentKey, AgentMap, Field, Hash, Sequence, Walk, scan};
-use cairn_proof::evidence::recorder::action;
+use cairn_proof::chain::{AgentKey, AgentMap, Hash, Sequence, Walk};
+use cairn_proof::evidence::{self, HexHash};
 
 /// What retention has dropped.
 #[derive(Default)]
@@ -69,12 +67,10 @@ impl Dropped {
 /// Compares the floor and the anchors with the record in the recorder's chain. Returns what differs.
 fn check_record(store: &Store, floor: &Floor, first_leaf: u64) -> Result<Option<String>, StoreError> {
     let instance = meta::instance(store)?.unwrap_or_default();
-    let mut output = None;
+    let mut recorded = None;
     let read = recorder::read(store, instance, floor.record, |_, record| {
-        if record.sequence() == floor.record
-            && record.value(Field::ActionName).and_then(scan::text).as_deref() == Some(action::RETENTION)
-        {
-            output = serde_json::from_slice::<Value>(record.value(Field::ActionOutput).unwrap_or_default()).ok();
+        if record.sequence() == floor.record {
+            recorded = evidence::Dropped::read(|field| record.value(field)).ok().flatten();
         }
         // The first one is all that is needed.
         Err(StoreError::Cancelled)
@@ -84,17 +80,17 @@ fn check_record(store: &Store, floor: &Floor, first_leaf: u64) -> Result<Option<
         Err(error) => return Err(error),
     }
     let record = floor.record;
-    let Some(output) = output else {
+    let Some(recorded) = recorded else {
         return Ok(Some(format!("events were dropped, and event {record} of the recorder does not record it")));
     };
     let tree = AnchorTree::read(store, &Default::default(), None)?;
     let first: Vec<u64> = floor.first.iter().map(|first| first.0).collect();
     // A log that began anew has other leaves.
-    let has_leaf = first_leaf == 0 || output["first_leaf"] == first_leaf;
-    if !has_leaf || output["first_positions"] != json!(first) {
+    let has_leaf = first_leaf == 0 || recorded.first_leaf == first_leaf;
+    if !has_leaf || recorded.first_positions != first {
         return Ok(Some(format!("other events were dropped than event {record} of the recorder says")));
     }
-    let has_anchors = output["agents"] == tree.size() && output["anchors"] == Hash(tree.root().0).to_string();
+    let has_anchors = recorded.agents == tree.size() && recorded.anchors == HexHash(Hash(tree.root().0));
     Ok((!has_anchors).then(|| format!("chains begin elsewhere than event {record} of the recorder says")))
 }
 

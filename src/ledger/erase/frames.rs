@@ -14,9 +14,10 @@ use cairn_proof::chain::ErasedBy;
 pub type Rewritten = BTreeSet<[u8; 10]>;
 
 /// The most bytes of frames that are written at a time, so that commits wait for little.
-const BATCH_BYTES: usize = 2 << 20;
+const BATCH_BYTES: usize = 256 << 10;
 
-/// Puts a stub in the place of each event at these locations, which are sorted. Erased ones are left as they are.
+/// Puts a stub in the place of each event at these locations, which are sorted. Erased ones are left as they are. A loss of power may
+/// bring the last ones back until [`Store::purge`] has returned.
 pub fn rewrite(
     store: &Store,
     locations: &[Location],
@@ -52,7 +53,7 @@ pub fn rewrite(
         batch_bytes += value.len();
         rest = after;
         if batch_bytes >= BATCH_BYTES || rest.is_empty() {
-            store.write_synced(std::mem::replace(&mut batch, store.batch(0)))?;
+            store.write(std::mem::replace(&mut batch, store.batch(0)))?;
             batch_bytes = 0;
         }
     }

@@ -6,8 +6,8 @@
 //!
 //! 1. postings are removed, in memory: after a crash the index has them again, and the events still have their terms;
 //! 2. the index is on disk: its rows are not in the write-ahead log;
-//! 3. frames are rewritten and synced, some hundred at a time: the events in them have no content and no terms any more;
-//! 4. [`Store::purge`](super::store::Store::purge) has removed the former rows from all files.
+//! 3. frames are rewritten, some at a time: the events in them have no content and no terms any more;
+//! 4. [`Store::purge`](super::store::Store::purge) has synced the frames, and removed the former rows from all files.
 
 mod frames;
 mod postings;

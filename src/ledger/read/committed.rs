@@ -1,18 +1,17 @@
 //! The progress of all shards, which readers and consumers follow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use super::recent::{CommittedBatch, Recent, Source};
 use crate::ledger::format::keys::{Position, ShardId};
+use crate::ledger::store::Expired;
 
 /// The progress of one shard.
 #[derive(Default)]
 struct Shard {
-    /// The position of the first event that retention has not dropped.
-    first: AtomicU64,
     next: AtomicU64,
     agents: AtomicU64,
     recent: Recent,
@@ -21,14 +20,15 @@ struct Shard {
 /// The progress of all shards. Written by each shard after each commit, before it answers; read by all threads.
 pub struct Committed {
     shards: Box<[Shard]>,
+    expired: Arc<Expired>,
     /// Write-locked only while a consumer subscribes.
     wake_senders: RwLock<Vec<Sender<()>>>,
 }
 
 impl Committed {
-    /// The progress of `shards` shards without events.
-    pub fn new(shards: u16) -> Committed {
-        Committed { shards: (0..shards).map(|_| Shard::default()).collect(), wake_senders: RwLock::default() }
+    /// The progress of `shards` shards without events, given the floors of the store.
+    pub fn new(shards: u16, expired: Arc<Expired>) -> Committed {
+        Committed { shards: (0..shards).map(|_| Shard::default()).collect(), expired, wake_senders: RwLock::default() }
     }
 
     /// Subscribes a consumer. The receiver gets a message after new commits.
@@ -60,12 +60,7 @@ impl Committed {
 
     /// The position of the first event of a shard that retention has not dropped.
     pub fn first(&self, shard: ShardId) -> Position {
-        Position(self.shards[usize::from(shard.0)].first.load(Ordering::Acquire))
-    }
-
-    /// Publishes that retention has dropped the events of a shard before `first`.
-    pub fn drop_before(&self, shard: ShardId, first: Position) {
-        self.shards[usize::from(shard.0)].first.fetch_max(first.0, Ordering::Release);
+        Position(self.expired.first_kept(shard.0))
     }
 
     /// Where to read the committed event at a position.

@@ -19,14 +19,14 @@ impl Expired {
     pub fn raise(&self, floors: &[u64]) {
         let known = self.floors.get_or_init(|| floors.iter().map(|_| AtomicU64::new(0)).collect());
         for (known, floor) in known.iter().zip(floors) {
-            known.fetch_max(*floor, Ordering::Relaxed);
+            known.fetch_max(*floor, Ordering::Release);
         }
     }
 
     /// The position of the first event of a shard that is kept.
     pub fn first_kept(&self, shard: u16) -> u64 {
         let floor = self.floors.get().and_then(|floors| floors.get(usize::from(shard)));
-        floor.map_or(0, |floor| floor.load(Ordering::Relaxed))
+        floor.map_or(0, |floor| floor.load(Ordering::Acquire))
     }
 
     /// Whether the event at this position of a shard was dropped.

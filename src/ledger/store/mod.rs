@@ -300,7 +300,7 @@ impl Store {
     }
 
     /// What retention has dropped.
-    pub fn expired(&self) -> &Expired {
+    pub fn expired(&self) -> &Arc<Expired> {
         &self.expired
     }
 

@@ -105,7 +105,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for StrictObject<T> {
 }
 
 /// A hash, written as 64 lower-case hex digits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HexHash(pub Hash);
 
 /// A time in milliseconds since 1970, written as RFC 3339.
@@ -132,6 +132,12 @@ impl<'de> serde::Deserialize<'de> for HexHash {
         deserializer.deserialize_str(StrVisitor(|text| {
             text.parse().map(HexHash).map_err(|error: link::ParseHashError| error.to_string())
         }))
+    }
+}
+
+impl serde::Serialize for HexHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 

@@ -34,9 +34,10 @@ pub mod recorder;
 mod retained;
 pub mod verdict;
 
+pub use claims::HexHash;
 pub use erasures::{Erased, Erasures};
 pub use monitor::Monitor;
 pub use package::verify;
 pub use recorder::RecorderReport;
-pub use retained::anchor_leaf;
+pub use retained::{Dropped, anchor_leaf};
 pub use verdict::{Finding, Outcome, Verdict};

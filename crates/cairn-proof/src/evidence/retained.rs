@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tlog_tiles::{Hash as Node, check_record, record_hash};
 
 use super::claims::{HexHash, MAX_SIBLINGS, MAX_TREE_SIZE};
@@ -35,6 +35,35 @@ pub struct AnchorProof {
     pub siblings: Vec<HexHash>,
 }
 
+/// What retention has dropped: the member `action_output` of its record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The first leaf of the log that is kept.
+    pub first_leaf: u64,
+    /// The position of the first event of each shard that is kept.
+    pub first_positions: Vec<u64>,
+    /// The number of events that were dropped with this record.
+    pub events: u64,
+    /// The number of agents that have lost events, now or before.
+    pub agents: u64,
+    /// The root of the tree of their anchors.
+    pub anchors: HexHash,
+}
+
+impl Dropped {
+    /// Reads an event of the recorder; `None` if it does not record dropped events.
+    ///
+    /// # Errors
+    /// When it does and cannot be read.
+    pub fn read<'a>(value: impl Fn(Field) -> Option<&'a [u8]>) -> Result<Option<Dropped>, String> {
+        if value(Field::ActionName).and_then(scan::text).as_deref() != Some(action::RETENTION) {
+            return Ok(None);
+        }
+        let dropped = serde_json::from_slice(value(Field::ActionOutput).unwrap_or_default());
+        dropped.map(Some).map_err(|error| format!("action_output: {error}"))
+    }
+}
+
 /// What the events of the recorder in a package say about dropped events.
 #[derive(Default)]
 pub struct Retained(BTreeMap<u64, Record>);
@@ -42,14 +71,7 @@ pub struct Retained(BTreeMap<u64, Record>);
 /// The record of dropped events.
 struct Record {
     received_at: String,
-    anchors: Anchors,
-}
-
-/// The tree of anchors, as a record states it.
-#[derive(Deserialize)]
-struct Anchors {
-    agents: u64,
-    anchors: HexHash,
+    dropped: Dropped,
 }
 
 impl Retained {
@@ -58,14 +80,10 @@ impl Retained {
     /// # Errors
     /// When it records dropped events and cannot be read.
     pub fn add(&mut self, canonical: &[u8], sequence: Sequence) -> Result<(), String> {
-        let text = |field: Field| scan::member(canonical, field.name()).and_then(scan::text);
-        if text(Field::ActionName).as_deref() != Some(action::RETENTION) {
-            return Ok(());
-        }
-        let output = scan::member(canonical, Field::ActionOutput.name()).unwrap_or_default();
-        let anchors = serde_json::from_slice(output).map_err(|error| format!("action_output: {error}"))?;
-        let received_at = text(Field::ReceivedAt).unwrap_or_default().into_owned();
-        self.0.insert(sequence.0, Record { received_at, anchors });
+        let value = |field: Field| scan::member(canonical, field.name());
+        let Some(dropped) = Dropped::read(value)? else { return Ok(()) };
+        let received_at = value(Field::ReceivedAt).and_then(scan::text).unwrap_or_default().into_owned();
+        self.0.insert(sequence.0, Record { received_at, dropped });
         Ok(())
     }
 
@@ -79,7 +97,7 @@ impl Retained {
         recorder: &str,
     ) -> Finding {
         let sequence = proof.record;
-        let Some(Record { received_at, anchors }) = self.0.get(&sequence) else {
+        let Some(Record { received_at, dropped }) = self.0.get(&sequence) else {
             return Finding::Fails(format!(
                 "event {sequence} of the recorder, which records it, is not in the package"
             ));
@@ -87,8 +105,8 @@ impl Retained {
         let leaf = record_hash(&anchor_leaf(agent, first, &prev_hash));
         let siblings = proof.siblings.iter().map(|hash| Node(hash.0.0)).collect();
         let is_in_tree = proof.siblings.len() <= MAX_SIBLINGS
-            && anchors.agents <= MAX_TREE_SIZE
-            && check_record(&siblings, anchors.agents, Node(anchors.anchors.0.0), proof.index, leaf).is_ok();
+            && dropped.agents <= MAX_TREE_SIZE
+            && check_record(&siblings, dropped.agents, Node(dropped.anchors.0.0), proof.index, leaf).is_ok();
         match is_in_tree {
             true => Finding::Holds(format!(
                 "{} before sequence {first} dropped on {received_at} or earlier, as recorded in {recorder}, sequence {sequence}",
