@@ -3,7 +3,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/cairn/target
 RELEASE := $(CARGO_TARGET_DIR)/release
 
-.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-otlp bench-peers interop openapi deploy-check chart-docs image-check kube-test release aarch64 \
+.PHONY: run build install test clippy deny bench profile bench-micro bench-relay bench-grpc bench-otlp bench-peers interop openapi deploy-check chart-docs image-check kube-test release aarch64 \
 	fuzz memory soak setup-build setup-test setup-interop setup-deploy setup-release setup-aarch64 setup-image setup-kube setup-bench
 
 PREFIX ?= $(HOME)/.cargo
@@ -71,6 +71,12 @@ bench-otlp: setup-build setup-bench setup-interop
 	sh tests/interop/install.sh $(INTEROP)
 	$(INTEROP)/python/bin/python benches/otlp.py $(RELEASE)/cairn
 
+# Exports over gRPC beside the same ones over HTTP: three minutes.
+bench-grpc: setup-build setup-interop
+	cargo build --release --locked --bins --benches
+	sh tests/interop/install.sh $(INTEROP)
+	$(INTEROP)/python/bin/python benches/grpc.py $(RELEASE)/cairn
+
 # Cairn beside the OpenTelemetry Collector, which is built from its modules: spans in exports of 1, 20, 512 and 2,000, interleaved in one
 # run of ten minutes, as the table of docs/performance.md. Needs Go 1.26 or later, and 20 GB of disk. The configurations are in
 # benches/peers.
@@ -94,11 +100,13 @@ soak: build setup-test
 	TEST_SMALL_VOLUME_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture a_small_volume
 	TEST_SOAK_SECONDS=$(SOAK_SECONDS) cargo test --release --locked --test promises -- --nocapture full_load_keeps
 
-# Real clients against a server of their own, and what it stored. Only installing them needs the network.
+# Real clients against a server of their own, and what it stored: SDKs, a browser, and the OpenTelemetry Collector. Only installing them
+# needs the network. Needs Go 1.26 or later.
 INTEROP ?= $(HOME)/.cache/cairn/interop
 interop: build setup-interop
 	sh tests/interop/install.sh $(INTEROP)
-	python3 tests/interop/check.py $(RELEASE)/cairn $(INTEROP)
+	sh benches/peers/build.sh $(PEERS)
+	python3 tests/interop/check.py $(RELEASE)/cairn $(INTEROP) $(PEERS)/otelcol
 
 # Clients generated from openapi.json by three generators, and every call of it, in ways that it allows and in ways that it does not,
 # against a running server. The generator for Go needs Go 1.24 or later.

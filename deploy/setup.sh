@@ -37,6 +37,8 @@ for group in "$@"; do
         ;;
     interop)
         need chromium chromium
+        need javac default-jdk-headless
+        need mvn maven
         need node nodejs
         need npm npm
         need python3 python3

@@ -132,14 +132,14 @@ async fn listen_for_hangup(mut hangup: Signal, args: ConfigArgs, live: Arc<Live>
 fn announce(loaded: &Loaded, server: &Server, log: &ProcessLog) -> io::Result<()> {
     let addresses = Addresses(server.addresses());
     let admin = server.admin_address()?;
-    let otlp = server.otlp_address();
+    let otlp = Some(Addresses(server.otlp_addresses())).filter(|addresses| !addresses.0.is_empty());
     let data_dir = std::path::absolute(&loaded.config.storage.data_dir)?;
     tracing::info!(
         name: FOR_COLLECTOR,
         version = env!("CARGO_PKG_VERSION"),
         config_file = loaded.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string()),
         instance = %server.ledger().instance(),
-        listen = addresses.0.iter().map(Address::to_string).collect::<Vec<_>>().join(","),
+        listen = %addresses,
         tls = server.is_tls(),
         admin = %admin,
         otlp = otlp.as_ref().map(tracing::field::display),
@@ -163,7 +163,8 @@ fn greeting(loaded: &Loaded, server: &Server, admin: &Address, data_dir: &Path) 
         .iter()
         .map(|address| if address.tcp().is_some() { format!("{scheme}://{address}") } else { address.to_string() })
         .collect();
-    let otlp = server.otlp_address().map(|address| format!("  OTLP     {scheme}://{address}\n")).unwrap_or_default();
+    let otlp = server.otlp_addresses();
+    let otlp: String = otlp.iter().map(|address| format!("  OTLP     {scheme}://{address}\n")).collect();
     let config = loaded.file.as_ref().map_or("none, only defaults".to_owned(), |file| file.display().to_string());
     let mut text = format!(
         "\n  cairn {} is listening on {}\n{otlp}  metrics  http://{admin}/metrics\n  data     {}, {}\n  config   {config}\n\n",
@@ -195,6 +196,7 @@ fn warn_if_unreachable(addresses: &Addresses) {
 /// Warns if keys are sent unencrypted, or if files with secrets are readable by every user. Neither prevents the start.
 fn warn_of_exposed_secrets(loaded: &Loaded, addresses: &Addresses, is_tls: bool) {
     let config = &loaded.config;
+    // The standard ports are local.
     let mut receiving = addresses.0.iter().chain(&config.ingest.otlp.listen);
     if config.auth.has_keys() && !is_tls && receiving.any(|address| !address.is_local()) {
         tracing::warn!("keys and events are sent unencrypted: set tls.cert_file and tls.key_file");

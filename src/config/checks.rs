@@ -47,9 +47,9 @@ pub fn check(config: &Config, scope: Scope) -> Vec<InvalidSetting> {
 /// explicitly allows anonymous callers.
 fn check_addresses(config: &Config, checks: &mut Checks) {
     let may_be_remote = config.auth.has_keys() || config.tls.client_ca_file.is_some() || config.auth.allow_anonymous;
-    let otlp = config.ingest.otlp.listen.as_ref();
+    let otlp: Vec<_> = config.ingest.otlp.addresses().collect();
     let public = config.listen.0.iter().map(|address| ("listen", address));
-    for (key, address) in public.chain(otlp.map(|address| ("ingest.otlp.listen", address))) {
+    for (key, address) in public.chain(otlp.iter().map(|(key, address)| (*key, address))) {
         let expected = "a loopback address, or auth.api_keys, or tls.client_ca_file, or auth.allow_anonymous: true";
         checks.require(address.is_local() || may_be_remote, key, expected, address);
     }
@@ -61,8 +61,10 @@ fn check_addresses(config: &Config, checks: &mut Checks) {
         let is_unique = config.listen.0[..index].iter().all(|other| address.can_coexist_with(other));
         checks.require(is_unique, "listen", "each address once", address);
     }
-    if let Some(otlp) = otlp {
-        let is_free = config.listen.0.iter().chain([admin]).all(|other| otlp.can_coexist_with(other));
-        checks.require(is_free, "ingest.otlp.listen", "an address other than listen and admin.listen", otlp);
+    for (index, (key, address)) in otlp.iter().enumerate() {
+        let is_free = config.listen.0.iter().chain([admin]).all(|other| address.can_coexist_with(other));
+        checks.require(is_free, key, "an address other than listen and admin.listen", address);
+        let is_unique = otlp[..index].iter().all(|(_, other)| address.can_coexist_with(other));
+        checks.require(is_unique, key, "an address other than ingest.otlp.listen", address);
     }
 }

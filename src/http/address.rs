@@ -113,6 +113,13 @@ impl From<SocketAddr> for Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses(pub Vec<Address>);
 
+impl fmt::Display for Addresses {
+    /// Writes the addresses separated by commas.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(index, one)| write!(f, "{}{one}", if index > 0 { "," } else { "" }))
+    }
+}
+
 impl FromStr for Addresses {
     type Err = ();
 

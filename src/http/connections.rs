@@ -239,7 +239,7 @@ async fn serve_connection(
             })
         }
     });
-    let builder = limits.protocols.builder();
+    let builder = limits.protocols.builder(&limits.timeouts.load());
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // The connection task checks its activity when a time-out may be due, not at every read and write.
@@ -250,16 +250,19 @@ async fn serve_connection(
             biased;
             // Errors are caused by the peer: it disconnected, or it does not use HTTP.
             _ = connection.as_mut() => return,
-            Some((wake_up, stopping)) = wake_ups.next() => match (wake_up, activity.check(&limits.timeouts.load())) {
-                (WakeUp::Timer, Ok(next)) => (stopping, next),
-                (WakeUp::Timer, Err(TimedOut::Slow)) => return,
-                (WakeUp::Timer, Err(TimedOut::Idle)) if is_closing => return,
-                (WakeUp::Timer, Err(TimedOut::Idle)) | (WakeUp::Stop, _) => {
-                    is_closing = true;
-                    connection.as_mut().graceful_shutdown();
-                    (None, limits.timeouts.load().shortest())
+            Some((wake_up, stopping)) = wake_ups.next() => {
+                let timeouts = limits.timeouts.load();
+                match (wake_up, activity.check(&timeouts)) {
+                    (WakeUp::Timer, Ok(next)) if is_closing || !activity.is_old(&timeouts) => (stopping, next),
+                    (WakeUp::Timer, Err(TimedOut::Slow)) => return,
+                    (WakeUp::Timer, Err(TimedOut::Idle)) if is_closing => return,
+                    (WakeUp::Timer, _) | (WakeUp::Stop, _) => {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                        (None, timeouts.shortest())
+                    }
                 }
-            },
+            }
         };
         wake_ups.push(next_wake_up(stopping, timer));
     }

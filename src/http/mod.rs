@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod error_chain;
 mod front;
+pub mod grpc;
 mod listener;
 mod memory_budget;
 mod protocols;

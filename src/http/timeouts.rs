@@ -27,6 +27,10 @@ pub struct Timeouts {
     pub body: Duration,
     /// Between requests. `limits.idle_timeout`.
     pub idle: Duration,
+    /// For the connection, which is then closed in order; `None` if it may stay. `limits.connection_age`.
+    pub age: Option<Duration>,
+    /// Between signs of life that a peer over HTTP/2 is asked for. `limits.keepalive_interval`.
+    pub keepalive: Option<Duration>,
 }
 
 impl Timeouts {
@@ -82,6 +86,11 @@ impl Activity {
             unread_since: Mutex::default(),
             next_wait: AtomicU32::new(0),
         })
+    }
+
+    /// Whether the connection has been open for longer than it may be.
+    pub fn is_old(&self, timeouts: &Timeouts) -> bool {
+        timeouts.age.is_some_and(|age| self.opened.elapsed() >= age)
     }
 
     fn restart_timeout(&self) {

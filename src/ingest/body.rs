@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body::Frame;
@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 
 use super::config::LimitsConfig;
 use super::request_memory::RequestMemory;
-use crate::http::{ApiError, Reserved};
+use crate::http::{ApiError, Reserved, grpc};
 
 /// The time after which a peer that sends nothing is compared with [`MIN_BYTES_PER_SECOND`].
 const STALL: Duration = Duration::from_millis(500);
@@ -55,7 +55,8 @@ pub async fn read(
     limits: &LimitsConfig,
     memory: &RequestMemory,
 ) -> Result<(Bytes, Reserved), ApiError> {
-    let encoding = encoding(headers)?;
+    let is_grpc = grpc::is_grpc(headers);
+    let encoding = encoding(headers, if is_grpc { grpc::ENCODING } else { header::CONTENT_ENCODING })?;
     let limit = usize::try_from(limits.body_bytes.as_u64()).unwrap_or(usize::MAX);
     let content_length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = content_length.filter(|length| *length > limit as u64) {
@@ -70,11 +71,7 @@ pub async fn read(
         let mut reserved = memory.admit(content_length, !matches!(encoding, Encoding::Identity)).await?;
         let sent =
             with_timeout(limits.body_timeout, collect(&mut body, (limit, content_length), &mut reserved, memory));
-        let sent = sent.await?;
-        if matches!(encoding, Encoding::Identity) {
-            reserved.end_turn();
-        }
-        Ok((sent, reserved))
+        Ok((sent.await?, reserved))
     };
     let collected: Result<_, ApiError> = collected.await;
     if let Err(error) = &collected
@@ -83,8 +80,19 @@ pub async fn read(
         Box::pin(skip(headers, &mut body, limits)).await;
     }
     let (sent, mut reserved) = collected?;
+    let received = sent.len();
+    let (encoding, sent) = match is_grpc {
+        true => grpc::message(sent).map(|(sent, is_compressed)| match is_compressed {
+            true => (encoding, sent),
+            false => (Encoding::Identity, sent),
+        })?,
+        false => (encoding, sent),
+    };
     let decompressed = match encoding {
-        Encoding::Identity => return Ok((sent, reserved)),
+        Encoding::Identity => {
+            reserved.end_turn();
+            return Ok((sent, reserved));
+        }
         Encoding::Gzip => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::gzip(&sent, limit, &mut reserved)),
         Encoding::Zstd => run_blocking(sent.len() * ASSUMED_RATIO, || decompress::zstd(&sent, limit, &mut reserved)),
         Encoding::Deflate => {
@@ -92,7 +100,7 @@ pub async fn read(
         }
     };
     let decompressed = Bytes::from(decompressed?);
-    reserved.shrink(sent.len());
+    reserved.shrink(received);
     memory.settle(&mut reserved, decompressed.len() as u64).await?;
     reserved.end_turn();
     Ok((decompressed, reserved))
@@ -158,19 +166,28 @@ fn too_large(limit: usize) -> ApiError {
     ApiError::too_large(format!("the body is larger than {limit} bytes (limits.body_bytes)"))
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+/// The encoding that the header `name` names.
+fn encoding(headers: &HeaderMap, name: HeaderName) -> Result<Encoding, ApiError> {
+    let mut encodings = headers.get_all(&name).iter();
     let sent = encodings.next().map(|value| value.to_str().unwrap_or("?").trim());
     match sent.map(str::to_ascii_lowercase).as_deref() {
-        _ if encodings.next().is_some() => Err(ApiError::unsupported("Content-Encoding: expected at most one")),
+        _ if encodings.next().is_some() => {
+            Err(ApiError::unsupported(format!("{}: expected at most one", title(&name))))
+        }
         None | Some("" | "identity") => Ok(Encoding::Identity),
         Some("gzip" | "x-gzip") => Ok(Encoding::Gzip),
         Some("zstd") => Ok(Encoding::Zstd),
         Some("deflate") => Ok(Encoding::Deflate),
         Some(other) => Err(ApiError::unsupported(format!(
-            "Content-Encoding: expected gzip, zstd, deflate or identity, found {other}"
+            "{}: expected gzip, zstd, deflate or identity, found {other}",
+            title(&name)
         ))),
     }
+}
+
+/// The name of a header that names an encoding, as people know it.
+fn title(name: &HeaderName) -> &str {
+    if *name == header::CONTENT_ENCODING { "Content-Encoding" } else { name.as_str() }
 }
 
 /// Waits for `collecting`, but not longer than `limit`.

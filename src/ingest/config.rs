@@ -15,6 +15,8 @@ use cairn_proof::chain::{DEFAULT_LABELS_MAX, DefaultLabels, is_agent_id};
 
 /// The maximum length that default labels may add to each event, in bytes.
 const DEFAULT_LABELS_BYTES: u64 = 1024;
+/// The ports that are registered for OTLP over gRPC and over HTTP.
+const STANDARD_PORTS: [u16; 2] = [4317, 4318];
 /// The requirement for an agent id, for messages.
 const AGENT_ID: &str = "1 to 256 bytes without control characters";
 
@@ -60,6 +62,12 @@ pub struct LimitsConfig {
     /// The maximum time that a connection stays open between requests.
     #[serde(with = "units::time")]
     pub idle_timeout: Duration,
+    /// The time after which a connection is closed in order; never if it is 0.
+    #[serde(with = "units::time")]
+    pub connection_age: Duration,
+    /// The interval at which a peer over HTTP/2 is asked for a sign of life; never if it is 0.
+    #[serde(with = "units::time")]
+    pub keepalive_interval: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -79,6 +87,8 @@ impl Default for LimitsConfig {
             body_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
+            connection_age: Duration::ZERO,
+            keepalive_interval: Duration::from_secs(60),
         }
     }
 }
@@ -101,6 +111,8 @@ impl LimitsConfig {
         ("limits.body_timeout", Expected::Duration),
         ("limits.read_timeout", Expected::Duration),
         ("limits.idle_timeout", Expected::Duration),
+        ("limits.connection_age", Expected::Duration),
+        ("limits.keepalive_interval", Expected::Duration),
     ];
 
     /// Returns the settings with invalid values.
@@ -135,7 +147,7 @@ pub struct IngestConfig {
     pub default_labels: BTreeMap<String, String>,
     /// The Agnost API.
     pub agnost: AgnostConfig,
-    /// OTLP/HTTP.
+    /// OTLP/HTTP and OTLP/gRPC.
     pub otlp: OtlpConfig,
 }
 
@@ -151,6 +163,7 @@ impl IngestConfig {
         ("ingest.otlp", Expected::Section),
         ("ingest.otlp.enabled", Expected::Bool),
         ("ingest.otlp.listen", Address::EXPECTED),
+        ("ingest.otlp.standard_ports", Expected::Bool),
         ("ingest.otlp.agent_id", Expected::String),
         ("ingest.otlp.select", Expected::Choice(&["all", "agent"])),
         ("ingest.otlp.metrics", Expected::Choice(&["discard", "refuse"])),
@@ -163,6 +176,8 @@ impl IngestConfig {
         let mut checks = Checks::default();
         let is_served = self.otlp.enabled || self.otlp.listen.is_none();
         checks.require(is_served, "ingest.otlp.enabled", "true, or no ingest.otlp.listen", false);
+        let is_served = self.otlp.enabled || !self.otlp.standard_ports;
+        checks.require(is_served, "ingest.otlp.enabled", "true, or no ingest.otlp.standard_ports", false);
         for (key, agent_id) in
             [("ingest.agnost.agent_id", &self.agnost.agent_id), ("ingest.otlp.agent_id", &self.otlp.agent_id)]
         {
@@ -206,6 +221,8 @@ pub struct OtlpConfig {
     pub enabled: bool,
     /// A second address that serves only these calls, usually with port 4318, to which exporters send by default.
     pub listen: Option<Address>,
+    /// Whether the ports 4317 and 4318 of the loopback interface serve only these calls: exporters send there by default.
+    pub standard_ports: bool,
     /// The agent of events for which neither the span or log record nor its resource names one.
     pub agent_id: String,
     /// Which spans become events.
@@ -236,11 +253,25 @@ pub enum MetricsExports {
     Refuse,
 }
 
+impl OtlpConfig {
+    /// The addresses that serve only these calls, each with its setting.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, Address)> + '_ {
+        let standard = STANDARD_PORTS.into_iter().filter(|_| self.standard_ports);
+        let standard = standard.map(|port| ("ingest.otlp.standard_ports", Address::Localhost(port)));
+        self.listen
+            .iter()
+            .map(|address| ("ingest.otlp.listen", address.clone()))
+            .chain(standard)
+            .filter(|_| self.enabled)
+    }
+}
+
 impl Default for OtlpConfig {
     fn default() -> OtlpConfig {
         OtlpConfig {
             enabled: true,
             listen: None,
+            standard_ports: false,
             agent_id: "unknown-agent".to_owned(),
             select: Select::All,
             metrics: MetricsExports::Discard,

@@ -38,9 +38,7 @@ pub struct Admin {
 impl Admin {
     /// Creates the state and registers its metrics.
     pub fn new(
-        ledger: Arc<Ledger>,
-        relay: Arc<Relay>,
-        log: Arc<Log>,
+        (ledger, relay, log): (Arc<Ledger>, Arc<Relay>, Arc<Log>),
         metrics: Arc<Metrics>,
         (request_memory, readers): (Arc<RequestMemory>, Arc<Readers>),
         connections: Arc<ConnectionLimits>,
@@ -58,7 +56,7 @@ impl Admin {
             );
             describe_gauge!(
                 "cairn_connections",
-                "Open connections to listen and ingest.otlp.listen, bounded by limits.connections."
+                "Open connections to listen and to the addresses of OTLP, bounded by limits.connections."
             );
             describe_gauge!("cairn_ready", "1 if the server accepts events, otherwise 0.");
             describe_gauge!("cairn_build_info", Unit::Count, "Always 1. The labels contain version and revision.");
@@ -91,9 +89,14 @@ impl Admin {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the process is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// The reason why the server does not accept events; `None` if it does.
-    fn not_ready(&self) -> Option<String> {
-        if self.draining.load(Ordering::Relaxed) {
+    pub fn not_ready(&self) -> Option<String> {
+        if self.is_draining() {
             return Some("shutting down".to_owned());
         }
         let space = self.ledger.space();

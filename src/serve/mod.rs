@@ -4,6 +4,7 @@
 mod admin;
 mod error;
 mod file_handles;
+mod health;
 mod metrics;
 mod ports;
 mod recorded;

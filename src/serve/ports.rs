@@ -9,8 +9,8 @@ use super::error::ServeError;
 pub struct Ports {
     /// The addresses of `listen`, which receive events and serve reads.
     pub public: Vec<Listener>,
-    /// The separate address for OpenTelemetry exporters, if configured.
-    pub otlp: Option<Listener>,
+    /// The addresses that serve OpenTelemetry exporters only.
+    pub otlp: Vec<Listener>,
     /// The address of metrics and probes; `None` once it is being served.
     pub admin: Option<Listener>,
 }
@@ -30,10 +30,10 @@ impl Ports {
             public.push(bind("listen", address, tls).await?);
         }
         let admin = bind("admin.listen", &config.admin.listen, None).await?;
-        let otlp = match config.ingest.otlp.listen.as_ref().filter(|_| config.ingest.otlp.enabled) {
-            Some(address) => Some(bind("ingest.otlp.listen", address, tls).await?),
-            None => None,
-        };
+        let mut otlp = Vec::new();
+        for (key, address) in config.ingest.otlp.addresses() {
+            otlp.push(bind(key, &address, tls).await?);
+        }
         Ok(Ports { public, otlp, admin: Some(admin) })
     }
 

@@ -18,6 +18,7 @@ use crate::ingest::{Ingest, LimitsConfig};
 use crate::ledger::Ledger;
 use crate::recorder::Notes;
 use crate::relay::Relay;
+use crate::runtime::blocking;
 use cairn_proof::evidence::recorder::action;
 
 /// The interval at which files with keys and certificates are polled.
@@ -152,9 +153,7 @@ impl Live {
         loop {
             tokio::time::sleep(FILES_INTERVAL).await;
             let live = Arc::clone(&self);
-            let poll = tokio::task::spawn_blocking(move || live.reload_changed_files()).await;
-            // A panic is a bug, and must not be swallowed.
-            poll.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            blocking(move || live.reload_changed_files()).await;
         }
     }
 
@@ -197,7 +196,13 @@ pub fn connections(limits: &LimitsConfig) -> (usize, usize) {
 
 /// The timeouts of connections.
 pub fn timeouts(limits: &LimitsConfig) -> Timeouts {
-    Timeouts { header: limits.header_timeout, body: limits.body_timeout, idle: limits.idle_timeout }
+    Timeouts {
+        header: limits.header_timeout,
+        body: limits.body_timeout,
+        idle: limits.idle_timeout,
+        age: Some(limits.connection_age).filter(|age| !age.is_zero()),
+        keepalive: Some(limits.keepalive_interval).filter(|interval| !interval.is_zero()),
+    }
 }
 
 /// The settings that differ, by whether they can be applied without a restart.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{Response, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
 use crate::audit::{self, Audit};
 use crate::auth::{self, Guard, RequiredScopes, Scopes};
-use crate::http::{ApiError, json_response};
+use crate::http::{ApiError, grpc, json_response};
 use crate::ingest::{self, Ingest};
 use crate::relay::{self, Relay};
 use crate::text::did_you_mean;
@@ -68,12 +68,16 @@ pub fn with_fallbacks(routes: Router) -> Router {
 }
 
 /// The paths of the public addresses, for the counts of refused requests and for suggestions.
-pub const PATHS: [&str; 21] = [
+pub const PATHS: [&str; 25] = [
     "/api/v1/capture-event",
     "/api/v1/capture-session",
     "/api/public/otel/v1/traces",
+    "/grpc.health.v1.Health",
     "/log",
     "/openapi.json",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "/v1/agents",
     "/v1/backup",
     "/v1/batch",
@@ -93,10 +97,12 @@ pub const PATHS: [&str; 21] = [
 ];
 
 /// Those that carry events.
-pub const EVENT_PATHS: [&str; 7] = [
+pub const EVENT_PATHS: [&str; 9] = [
     "/api/v1/capture-event",
     "/api/v1/capture-session",
     "/api/public/otel/v1/traces",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "/v1/batch",
     "/v1/events",
     "/v1/logs",
@@ -104,9 +110,9 @@ pub const EVENT_PATHS: [&str; 7] = [
 ];
 
 async fn unknown_path(request: Request) -> Response<Body> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if content_type.starts_with(b"application/grpc") {
-        return grpc_unimplemented();
+    if grpc::is_grpc(request.headers()) {
+        let message = "there is no such call of gRPC: there are Export of the OTLP services and grpc.health.v1.Health";
+        return grpc::failure(ApiError::not_found(message));
     }
     let path = request.uri().path();
     // Exporters are often given a prefix, or none: the end of the path tells what was meant.
@@ -115,20 +121,6 @@ async fn unknown_path(request: Request) -> Response<Body> {
     let hint = known.copied().or_else(|| did_you_mean(path, &PATHS)).map(|known| format!(": did you mean {known}?"));
     let message = format!("there is no such path{}; /openapi.json describes all", hint.unwrap_or_default());
     ApiError::not_found(message).into_response()
-}
-
-/// The answer to an export by OTLP/gRPC: status UNIMPLEMENTED, with a message that gRPC clients print. The front counts
-/// and logs it as 415.
-fn grpc_unimplemented() -> Response<Body> {
-    const MESSAGE: &str =
-        "this is gRPC, but OTLP is received over HTTP here: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf";
-    let mut response = Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static("12"));
-    headers.insert("grpc-message", HeaderValue::from_static(MESSAGE));
-    response.extensions_mut().insert(ApiError::unsupported(MESSAGE));
-    response
 }
 
 async fn unknown_method() -> impl IntoResponse {

@@ -113,10 +113,9 @@ impl Server {
         tokio::spawn(recording.run(stopping))
     }
 
-    /// Serves the public addresses and the address for OpenTelemetry until `stopping` is true.
+    /// Serves the public addresses and those for OpenTelemetry until `stopping` is true.
     fn serve_public(&mut self, stopping: watch::Receiver<bool>) -> JoinHandle<()> {
-        let listeners = std::mem::take(&mut self.ports.public);
-        let otlp = self.ports.otlp.take();
+        let (listeners, otlp) = (std::mem::take(&mut self.ports.public), std::mem::take(&mut self.ports.otlp));
         let limits = &self.limits;
         let public = listeners.into_iter().map(|listener| {
             let front = self.front(&listener).with_refusals(&routes::PATHS, self.count_refusals());
@@ -124,12 +123,13 @@ impl Server {
             http::serve(listener, front, routes, Arc::clone(limits), stopping.clone())
         });
         let public = join_all(public.collect::<Vec<_>>());
-        let otlp = otlp.map(|listener| {
+        let otlp = otlp.into_iter().map(|listener| {
             let front = self.front(&listener).with_refusals(&routes::PATHS, self.count_refusals());
-            http::serve(listener, front, ((), self.otlp_routes.clone()), Arc::clone(limits), stopping)
+            http::serve(listener, front, ((), self.otlp_routes.clone()), Arc::clone(limits), stopping.clone())
         });
+        let otlp = join_all(otlp.collect::<Vec<_>>());
         tokio::spawn(async move {
-            tokio::join!(public, OptionFuture::from(otlp));
+            tokio::join!(public, otlp);
         })
     }
 

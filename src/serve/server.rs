@@ -9,6 +9,7 @@ use axum::Router;
 use super::admin::Admin;
 use super::error::ServeError;
 use super::file_handles::ADMIN_CONNECTIONS;
+use super::health;
 use super::metrics::Metrics;
 use super::ports::Ports;
 use super::reload::{self, Live, ReloadTargets};
@@ -71,17 +72,15 @@ impl Server {
         let live = Arc::new(Live::new(config, files, ports.receiving(), targets));
         let Stages { guard, readers, ledger, ingest, relay, log, audit, .. } = &stages;
         let memory = (Arc::clone(ingest.memory()), Arc::clone(readers));
+        let (shared, open) = ((Arc::clone(ledger), Arc::clone(relay), Arc::clone(log)), Arc::clone(&limits));
+        let admin = Admin::new(shared, Arc::clone(&metrics), memory, open);
+        let health = if config.ingest.otlp.enabled { health::route(Arc::clone(&admin)) } else { Router::new() };
+        let public = routes::public(Arc::clone(ingest), Arc::clone(relay), Arc::clone(audit), guard);
+        let otlp_routes = routes::with_fallbacks(routes::otlp(Arc::clone(ingest), guard));
         Ok(Server {
-            admin: Admin::new(
-                Arc::clone(ledger),
-                Arc::clone(relay),
-                Arc::clone(log),
-                Arc::clone(&metrics),
-                memory,
-                Arc::clone(&limits),
-            ),
-            routes: routes::public(Arc::clone(ingest), Arc::clone(relay), Arc::clone(audit), guard),
-            otlp_routes: routes::with_fallbacks(routes::otlp(Arc::clone(ingest), guard)),
+            admin,
+            routes: public.merge(health.clone()),
+            otlp_routes: otlp_routes.merge(health),
             fast_path: IngestFastPath::new(Arc::clone(ingest), Arc::clone(guard)),
             announce_interval: config.log.announce_interval,
             content_retention: config.retention.content,
@@ -120,9 +119,9 @@ impl Server {
         Ok(self.ports.admin.as_ref().ok_or(io::ErrorKind::NotConnected)?.address())
     }
 
-    /// The separate address for OpenTelemetry exporters, if configured.
-    pub fn otlp_address(&self) -> Option<Address> {
-        self.ports.otlp.as_ref().map(Listener::address)
+    /// The addresses that serve OpenTelemetry exporters only.
+    pub fn otlp_addresses(&self) -> Vec<Address> {
+        self.ports.otlp.iter().map(Listener::address).collect()
     }
 
     /// The settings that can be changed while the server runs.

@@ -3,6 +3,7 @@
 pub mod agnost;
 pub mod allocations;
 pub mod events;
+mod grpc;
 pub mod labels;
 pub mod limits;
 pub mod otlp;

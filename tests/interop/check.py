@@ -1,12 +1,13 @@
 """Runs real clients against a new Cairn server each, and checks the stored events. Uses only the loopback interface.
 
-Usage: check.py CAIRN FOLDER, with the program and the folder with the installed clients.
+Usage: check.py CAIRN FOLDER COLLECTOR, with the program, the folder with the installed clients, and the OpenTelemetry Collector.
 """
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 ORG = "00000000-0000-4000-8000-000000000001"
+COLLECTOR = sys.argv[3]
 
 
 class Server:
@@ -31,13 +33,19 @@ class Server:
             entry = json.loads(line)
             if entry.get("message") == "cairn is ready":
                 self.listen, self.admin = entry["listen"], entry["admin"]
-                self.url = f"http://{self.listen}"
+                self.url, self.instance = f"http://{self.listen}", entry["instance"]
                 return
         raise SystemExit("the server did not start")
 
     def restart_with_defaults(self):
         """Restarts the server on the same data and address with default settings."""
         self.stop()
+        self.start(self.listen, {})
+
+    def kill_and_restart(self):
+        self.process.kill()
+        self.process.communicate()
+        time.sleep(0.3)  # the time without a server is the subject
         self.start(self.listen, {})
 
     def stop(self):
@@ -49,11 +57,20 @@ class Server:
             lines = answer.read().decode().splitlines()
         return sum(int(line.split()[-1]) for line in lines if line.startswith(name))
 
+    def stats(self):
+        with urllib.request.urlopen(f"{self.url}/v1/stats") as answer:
+            return json.load(answer)
+
     def events(self, **query):
         query = urllib.parse.urlencode({"order": "asc", "limit": 1000, **query})
         with urllib.request.urlopen(f"{self.url}/v1/events?{query}") as answer:
             # The server's own events are not those of the clients.
             return [event for event in json.load(answer) if event["capture_method"] != "recorder"]
+
+    def recorded(self):
+        """The server's own events."""
+        with urllib.request.urlopen(f"{self.url}/v1/events?agent_id=cairn/{self.instance}&limit=1000") as answer:
+            return json.load(answer)
 
     def post(self, event):
         body, headers = json.dumps(event).encode(), {"content-type": "application/json"}
@@ -136,9 +153,9 @@ def agnost_node(server, folder):
     return f"{len(found)} events"
 
 
-def otel_python(server, folder, compression="none"):
+def otel_python(server, folder, *options):
     """Spans that are exported twice are stored once; two equal log records are two events."""
-    client(f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, compression)
+    client(f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, *(options or ["none"]))
     return otel_python_events(server)
 
 
@@ -146,9 +163,21 @@ def otel_python_gzip(server, folder):
     return otel_python(server, folder, "gzip")
 
 
-def otel_python_503(server, folder):
+def otel_python_grpc(server, folder):
+    return otel_python(server, folder, "none", "grpc")
+
+
+def otel_python_grpc_gzip(server, folder):
+    return otel_python(server, folder, "gzip", "grpc")
+
+
+def otel_python_grpc_unavailable(server, folder):
+    return otel_python_503(server, folder, "grpc")
+
+
+def otel_python_503(server, folder, *protocol):
     """The server has no disk space at first; the exporters retry until it accepts."""
-    command = [f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, "none"]
+    command = [f"{folder}/python/bin/python", HERE / "otel_client.py", server.url, "none", *protocol]
     sending = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     refused = 0
     while refused < 4:
@@ -199,8 +228,13 @@ def otel_python_events(server):
     return f"{len(events)} events"
 
 
-def otel_node(server, folder):
-    client("node", HERE / "otel_client.cjs", server.url, env={**os.environ, "NODE_PATH": f"{folder}/node_modules"})
+def otel_node_grpc(server, folder):
+    return otel_node(server, folder, "grpc")
+
+
+def otel_node(server, folder, *protocol):
+    environment = {**os.environ, "NODE_PATH": f"{folder}/node_modules"}
+    client("node", HERE / "otel_client.cjs", server.url, *protocol, env=environment)
     by_type = {event["action_type"]: event for event in server.events()}
     expect(sorted(by_type), ["AGENT_TURN", "LLM_CALL", "TOOL_CALL"], "types")
     root, model, tool = by_type["AGENT_TURN"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
@@ -224,6 +258,34 @@ def otel_node(server, folder):
     return f"{len(by_type)} events"
 
 
+def otel_go_grpc(server, folder):
+    client(f"{folder}/otel_client", server.url)
+    return otel_turn(server)
+
+
+def otel_java_grpc(server, folder):
+    client("java", "-cp", f"{folder}/java/target/classes:{folder}/java/target/dependency/*", "OtelClient", server.url)
+    return otel_turn(server)
+
+
+def otel_turn(server):
+    """The spans that the clients for Go and Java export."""
+    by_type = {event["action_type"]: event for event in server.events()}
+    expect(sorted(by_type), ["AGENT_TURN", "LLM_CALL", "TOOL_CALL"], "types")
+    root, model, tool = by_type["AGENT_TURN"], by_type["LLM_CALL"], by_type["TOOL_CALL"]
+    common = {"agent_id": "travel-agent", "session_id": "s-1", "source": "otlp", "capture_method": "otlp"}
+    for event, more in ((root, {"action_type": "AGENT_TURN", "action_name": "invoke_agent travel-agent"}),
+                        (model, {"action_type": "LLM_CALL", "action_name": "m-1"}),
+                        (tool, {"action_type": "TOOL_CALL", "action_name": "book", "action_input": {"to": "Rome"},
+                                "action_status": "error"})):
+        expect(select(event), {**common, **more, "duration_ms": event["duration_ms"]}, more["action_type"])
+    expect(model["metadata"]["attributes"], {"ratio": 0.25, "big": 2**53 + 1, "list": ["a", "b"], "flag": False}, "attributes")
+    expect(model["metadata"]["kind"], "client", "kind")
+    expect(tool["error_message"], "no seats", "error")
+    expect({event["metadata"]["parent_id"] for event in (model, tool)}, {root["id"]}, "parents")
+    return f"{len(by_type)} events"
+
+
 def pydantic_ai(server, folder):
     client(f"{folder}/python/bin/python", HERE / "pydantic_client.py", server.url)
     ok, failed = server.events(agent_id="weather_agent"), server.events(agent_id="failing_agent")
@@ -240,6 +302,50 @@ def pydantic_ai(server, folder):
     expect([(event["action_type"], event.get("action_status")) for event in failed],
            [("LLM_CALL", None), ("TOOL_CALL", "error"), ("AGENT_TURN", "error")], "failing run")
     return f"{len(ok) + len(failed)} events"
+
+
+def collector_grpc(server, folder):
+    """The Collector has acknowledged every span, and Cairn is killed again and again: nothing is lost, and nothing is stored twice."""
+    exports, spans, kills = 300, 50, 5
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        listen = "{}:{}".format(*free.getsockname())
+    with tempfile.TemporaryDirectory() as queue:
+        environment = {**os.environ, "COLLECTOR_DATA": queue, "COLLECTOR_LISTEN": listen, "CAIRN_ADDRESS": server.listen}
+        command = [COLLECTOR, "--config", HERE / "collector_grpc.yaml"]
+        collector = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait(lambda: is_open(listen), "the Collector")
+            for n in range(exports):
+                body = {"resourceSpans": [{"scopeSpans": [{"spans": [
+                    {"traceId": f"{n + 1:032x}", "spanId": f"{m + 1:016x}", "name": f"{n} {m}"} for m in range(spans)]}]}]}
+                request = urllib.request.Request(f"http://{listen}/v1/traces", json.dumps(body).encode(),
+                                                 {"content-type": "application/json"})
+                with urllib.request.urlopen(request) as answer:
+                    assert answer.status == 200
+                if n % (exports // kills) == exports // kills // 2:
+                    server.kill_and_restart()
+            recorded = len(server.recorded())
+            wait(lambda: server.stats()["total_events"] - recorded >= exports * spans, "all spans")
+        finally:
+            collector.terminate()
+            collector.wait(timeout=30)
+    found = server.stats()["total_events"] - len(server.recorded())
+    expect(found, exports * spans, "spans")
+    return f"{found} spans, {kills} kills"
+
+
+def is_open(address):
+    host, port = address.split(":")
+    with socket.socket() as connection:
+        return connection.connect_ex((host, int(port))) == 0
+
+
+def wait(condition, what, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.1)  # polls the condition
 
 
 def browser(server, folder):
@@ -271,8 +377,10 @@ def main():
     # More free space than any disk has.
     no_space = {"CAIRN_STORAGE__MIN_FREE_BYTES": "1000PiB"}
     checks = [(check, relay) for check in (agnost_python, agnost_node)]
-    checks += [(check, {}) for check in (otel_python, otel_python_gzip, otel_node, pydantic_ai, browser)]
-    for check, environment in [*checks, (otel_python_503, no_space)]:
+    over_http = (otel_python, otel_python_gzip, otel_node, pydantic_ai, browser)
+    over_grpc = (otel_python_grpc, otel_python_grpc_gzip, otel_node_grpc, otel_go_grpc, otel_java_grpc, collector_grpc)
+    checks += [(check, {}) for check in (*over_http, *over_grpc)]
+    for check, environment in [*checks, (otel_python_503, no_space), (otel_python_grpc_unavailable, no_space)]:
         with tempfile.TemporaryDirectory() as data:
             server = Server(cairn, data, **environment)
             try:

@@ -1,10 +1,11 @@
-// Exports spans with the OpenTelemetry SDK for Node, in JSON. Usage: otel_client.cjs ENDPOINT
+// Exports spans with the OpenTelemetry SDK for Node, in JSON or over gRPC. Usage: otel_client.cjs ENDPOINT [grpc]
 const { context, trace, SpanKind, SpanStatusCode } = require("@opentelemetry/api");
-const { OTLPTraceExporter } = require("@opentelemetry/exporter-trace-otlp-http");
+const isGrpc = process.argv[3] === "grpc";
+const { OTLPTraceExporter } = require(`@opentelemetry/exporter-trace-otlp-${isGrpc ? "grpc" : "http"}`);
 const { resourceFromAttributes } = require("@opentelemetry/resources");
 const { BatchSpanProcessor, NodeTracerProvider } = require("@opentelemetry/sdk-trace-node");
 
-const exporter = new OTLPTraceExporter({ url: `${process.argv[2]}/v1/traces` });
+const exporter = new OTLPTraceExporter({ url: isGrpc ? process.argv[2] : `${process.argv[2]}/v1/traces` });
 const provider = new NodeTracerProvider({
   resource: resourceFromAttributes({ "service.name": "booker" }),
   spanProcessors: [new BatchSpanProcessor(exporter)],

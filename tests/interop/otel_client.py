@@ -1,18 +1,29 @@
-"""Exports spans and log records with the OpenTelemetry SDK for Python. Usage: otel_client.py ENDPOINT COMPRESSION"""
+"""Exports spans and log records with the OpenTelemetry SDK for Python. Usage: otel_client.py ENDPOINT COMPRESSION [grpc]"""
 import sys
 
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
-endpoint, compression = sys.argv[1], Compression(sys.argv[2])
+endpoint = sys.argv[1]
+if sys.argv[3:] == ["grpc"]:
+    from grpc import Compression
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    compression = {"none": Compression.NoCompression, "gzip": Compression.Gzip}[sys.argv[2]]
+    endpoints = {"traces": endpoint, "logs": endpoint}
+else:
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    compression = Compression(sys.argv[2])
+    endpoints = {"traces": f"{endpoint}/v1/traces", "logs": f"{endpoint}/v1/logs"}
 resource = Resource.create({"service.name": "planner", "deployment.environment.name": "test"})
 
 
@@ -30,7 +41,7 @@ class Twice(SpanExporter):
         self.exporter.shutdown()
 
 
-exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", compression=compression, timeout=60)
+exporter = OTLPSpanExporter(endpoint=endpoints["traces"], compression=compression, timeout=60)
 traces = TracerProvider(resource=resource)
 traces.add_span_processor(BatchSpanProcessor(Twice(exporter)))
 tracer = traces.get_tracer("interop", "1.0")
@@ -62,7 +73,7 @@ for n in range(600):
     tracer.start_span(f"step {n}").end()
 logs = LoggerProvider(resource=resource)
 logs.add_log_record_processor(
-    BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"{endpoint}/v1/logs", compression=compression, timeout=60)))
+    BatchLogRecordProcessor(OTLPLogExporter(endpoint=endpoints["logs"], compression=compression, timeout=60)))
 logger = logs.get_logger("interop")
 for _ in range(2):
     # Two equal records are two events.

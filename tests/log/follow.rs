@@ -126,7 +126,7 @@ impl Fake {
             .route("/log/tile/entries/000.p/{width}", get(bundle))
             .with_state(fake.clone());
         let second = std::time::Duration::from_secs(1);
-        let timeouts = cairn::http::Timeouts { header: second, body: second, idle: second };
+        let timeouts = cairn::http::Timeouts { header: second, body: second, idle: second, age: None, keepalive: None };
         let limits = cairn::http::ConnectionLimits::new(timeouts, (100, 100), cairn::http::Protocols::Http1And2);
         tokio::spawn(async move {
             let (_stop, stopping) = tokio::sync::watch::channel(false);

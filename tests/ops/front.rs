@@ -96,10 +96,9 @@ async fn every_refusal_says_what_to_do_and_is_counted_and_logged() {
     }
     assert_eq!(post("/v1/logs/", "application/json", "identity", b"{}".to_vec()).await.status, 200);
     // gRPC is named in the form of gRPC.
-    let grpc = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    let answer = post(grpc, "application/grpc", "identity", vec![0; 5]).await;
+    let answer = post("/google.Echo/Echo", "application/grpc", "identity", vec![0; 5]).await;
     assert_eq!((answer.status.as_u16(), answer.headers["grpc-status"].to_str().unwrap()), (200, "12"));
-    assert!(answer.headers["grpc-message"].to_str().unwrap().contains("http/protobuf"));
+    assert!(answer.headers["grpc-message"].to_str().unwrap().contains("grpc.health.v1"));
     // Encodings.
     let event = br#"{"agent_id":"deflated"}"#;
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -125,9 +124,8 @@ async fn every_refusal_says_what_to_do_and_is_counted_and_logged() {
     assert_eq!(answer.json()["partialSuccess"]["rejectedSpans"], "3");
     let text = client.get(format!("{}/metrics", server.admin_url)).send().await.unwrap().text().await.unwrap();
     let counted = |labels: &str| metric(&text, &format!("cairn_http_responses_total{{{labels}}}"));
-    assert_eq!(counted(r#"code="404",route="other""#), Some(5.0), "{text}");
+    assert_eq!(counted(r#"code="404",route="other""#), Some(6.0), "with gRPC: {text}");
     assert_eq!(counted(r#"code="415",route="/v1/events""#), Some(1.0));
-    assert_eq!(counted(r#"code="415",route="other""#), Some(1.0), "gRPC");
     assert_eq!(metric(&text, r#"cairn_ingest_refused_events_total{reason="invalid"}"#), Some(4.0));
     eventually("the log lines", async || {
         let log = server.log();

@@ -18,10 +18,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-pub const SETTINGS: u8 = 4;
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const CONTINUATION: u8 = 9;
 pub const END_HEADERS: u8 = 0x4;
+/// The flag of a PING that answers one.
+const ACK: u8 = 1;
 /// END_STREAM, too.
 pub const END: u8 = END_HEADERS | 0x1;
 
@@ -34,6 +39,13 @@ pub fn get(path: &str) -> Vec<u8> {
 pub fn post_of_events() -> Vec<u8> {
     let path = [&[0x83, 0x86, 0x04, 10], &b"/v1/events"[..]].concat();
     [&path[..], &[0x01, 9], b"localhost", &[0x0f, 0x10, 16], b"application/json"].concat()
+}
+
+/// The fields of a call of gRPC that exports spans.
+pub fn call_of_traces() -> Vec<u8> {
+    let path = b"/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    let path = [&[0x83, 0x86, 0x04, path.len() as u8], &path[..], &[0x01, 9], b"localhost"].concat();
+    [&path[..], &[0x0f, 0x10, 16], b"application/grpc", &[0x00, 2], b"te", &[8], b"trailers"].concat()
 }
 
 async fn connect(url: &str) -> TcpStream {
@@ -147,4 +159,86 @@ async fn a_flood_of_pings_and_settings_does_not_delay_others() {
     println!("{slowest:?} at most");
     // The promise is 100 ms; the floods of this test share the cores with the server and with other tests.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+/// Reads the next frame: its kind, its flags and its payload; `None` at the end of the connection.
+async fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((head[3], head[4], payload))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_gives_no_sign_of_life_is_disconnected() {
+    let data = TempDir::new().unwrap();
+    let mut config = config(data.path());
+    config.limits.keepalive_interval = Duration::from_millis(200);
+    config.limits.header_timeout = Duration::from_millis(400);
+    let server = TestServer::start(&config).await;
+    for is_alive in [true, false] {
+        let mut stream = connect(&server.url).await;
+        // A request whose body does not end, so that the connection is not idle.
+        let request = frame(HEADERS, END_HEADERS, 1, &post_of_events());
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &request].concat()).await.unwrap();
+        let (started, mut pings) = (Instant::now(), 0);
+        while let Some((kind, flags, payload)) = read_frame(&mut stream).await {
+            if kind == PING && flags & ACK == 0 {
+                pings += 1;
+                if is_alive {
+                    stream.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+                }
+            }
+            if pings == 6 {
+                break;
+            }
+        }
+        let expected = if is_alive { 6 } else { 1 };
+        assert_eq!(pings, expected, "alive: {is_alive}, {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_connection_is_closed_in_order() {
+    const GOAWAY: u8 = 7;
+    let data = TempDir::new().unwrap();
+    let mut config = config(data.path());
+    config.limits.connection_age = Duration::from_millis(300);
+    // A connection is looked at as often as the shortest of the time-outs.
+    config.limits.header_timeout = Duration::from_millis(200);
+    let server = TestServer::start(&config).await;
+    let mut stream = connect(&server.url).await;
+    let mut answers = String::new();
+    let started = Instant::now();
+    while !answers.contains("connection: close") {
+        assert!(started.elapsed() < Duration::from_secs(10), "{answers}");
+        let sent = stream.write_all(b"GET /v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        let mut bytes = vec![0; 4096];
+        let read = stream.read(&mut bytes).await.unwrap_or(0);
+        if sent.is_err() || read == 0 {
+            // It was closed between two requests.
+            break;
+        }
+        answers += &String::from_utf8_lossy(&bytes[..read]);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(answers.matches("HTTP/1.1 200").count() > 5 && !answers.contains("HTTP/1.1 4"), "{answers}");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    let mut stream = connect(&server.url).await;
+    let request = frame(HEADERS, END, 1, &get("/v1/stats"));
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &request].concat()).await.unwrap();
+    let mut is_told = false;
+    let limit = Duration::from_secs(10);
+    while let Some((kind, flags, payload)) = tokio::time::timeout(limit, read_frame(&mut stream)).await.unwrap() {
+        is_told |= kind == GOAWAY;
+        // The server waits for what the peer has sent before it was told.
+        if kind == PING && flags & ACK == 0 {
+            stream.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+        }
+    }
+    assert!(is_told, "GOAWAY before the end");
+    server.stop().await.unwrap();
 }

@@ -12,7 +12,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::ops::http2::{END, END_HEADERS, HEADERS, PING, PREFACE, SETTINGS, frame, get, post_of_events};
+use crate::ops::http2::{
+    CONTINUATION, DATA, END, END_HEADERS, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, call_of_traces, frame, get,
+    post_of_events,
+};
 use crate::support::harness::{Process, run_text};
 use crate::support::load::{Kind, send};
 use crate::support::machine::Cgroup;
@@ -128,7 +131,7 @@ async fn repeat(url: &str, connections: usize, path: &'static str, body: Option<
     }
 }
 
-const ATTACKS: [&str; 9] = [
+const ATTACKS: [&str; 14] = [
     "batches of 512 events over 16 connections",
     "exports of 512 spans over 64 connections",
     "HTTP/2 reads with a window of zero",
@@ -138,6 +141,11 @@ const ATTACKS: [&str; 9] = [
     "waiting for checkpoints",
     "scans that find nothing",
     "bodies that do not go on",
+    "gRPC calls that are reset at once",
+    "100,000 streams of gRPC calls whose messages do not come",
+    "gRPC metadata without end",
+    "gRPC messages without end",
+    "gRPC calls with trailers only, and a window of zero",
 ];
 
 async fn attack(url: &str, what: &str) {
@@ -180,6 +188,50 @@ async fn attack(url: &str, what: &str) {
             let post = b"POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                          content-length: 10000000\r\n\r\n[";
             write_without_reading(url, 500, post.to_vec(), Vec::new()).await;
+        }
+        other => attack_by_grpc(url, other).await,
+    }
+}
+
+async fn attack_by_grpc(url: &str, what: &str) {
+    let settings = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
+    let call = call_of_traces();
+    let streams = |count: u32| (0..count).map(|number| 2 * number + 1);
+    match what {
+        "gRPC calls that are reset at once" => {
+            let reset =
+                |stream| [frame(HEADERS, END_HEADERS, stream, &call), frame(RST_STREAM, 0, stream, &[0; 4])].concat();
+            let first = [settings, streams(20_000).flat_map(reset).collect()].concat();
+            write_without_reading(url, 32, first, frame(PING, 0, 0, &[0; 8])).await;
+        }
+        "100,000 streams of gRPC calls whose messages do not come" => {
+            // The prefix of a message of 4 GiB.
+            let prefix = [0, 0xff, 0xff, 0xff, 0xff];
+            let open = |stream| [frame(HEADERS, END_HEADERS, stream, &call), frame(DATA, 0, stream, &prefix)].concat();
+            let first = [settings, streams(1000).flat_map(open).collect()].concat();
+            write_without_reading(url, 100, first, Vec::new()).await;
+        }
+        "gRPC metadata without end" => {
+            let field = [&[0x00, 1], &b"a"[..], &[100], &[b'x'; 100]].concat();
+            let first = [settings, frame(HEADERS, 0, 1, &call)].concat();
+            write_without_reading(url, 64, first, frame(CONTINUATION, 0, 1, &field.repeat(100))).await;
+        }
+        "gRPC messages without end" => {
+            let message = [0, 0xff, 0xff, 0xff, 0xff];
+            let first = [settings, frame(HEADERS, END_HEADERS, 1, &call), frame(DATA, 0, 1, &message)].concat();
+            write_without_reading(url, 64, first, frame(DATA, 0, 1, &[0x0a; 16_000])).await;
+        }
+        "gRPC calls with trailers only, and a window of zero" => {
+            let zero_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+            let ended = |stream| frame(HEADERS, END, stream, &call);
+            let with_trailers = |stream| {
+                let trailers = [&[0x00, 1], &b"t"[..], &[1], b"x"].concat();
+                [frame(HEADERS, END_HEADERS, stream, &call), frame(HEADERS, END, stream, &trailers)].concat()
+            };
+            let calls =
+                streams(200).flat_map(|stream| if stream % 4 == 1 { ended(stream) } else { with_trailers(stream) });
+            let first = [PREFACE, &zero_window, &calls.collect::<Vec<u8>>()].concat();
+            write_without_reading(url, 100, first, Vec::new()).await;
         }
         other => panic!("{other}"),
     }

@@ -95,7 +95,7 @@ impl TestServer {
         let server = Server::start(config, commit, clock).await?;
         let url = format!("http://{}", server.addresses()[0]);
         let admin_url = format!("http://{}", server.admin_address().unwrap());
-        let otlp_url = server.otlp_address().map(|address| format!("http://{address}"));
+        let otlp_url = server.otlp_addresses().first().map(|address| format!("http://{address}"));
         let live = Arc::downgrade(server.live());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async {

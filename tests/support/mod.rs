@@ -2,6 +2,7 @@
 //! and what tests require of the machine.
 
 pub mod forger;
+pub mod grpc;
 pub mod harness;
 pub mod load;
 pub mod machine;

@@ -1,14 +1,14 @@
-//! The responses of OTLP/HTTP, in the encoding of the request.
+//! The responses of OTLP/HTTP and OTLP/gRPC, in the encoding of the request.
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use axum::middleware::Next;
 use buffa::types::{put_int32_field, put_int64_field, put_len_delimited_header, put_string_field};
 use serde_json::json;
 
 use super::request::Signal;
-use crate::http::ApiError;
+use crate::http::{ApiError, grpc};
 
 /// What became of the items of a request that are not simply stored.
 #[derive(Debug, Default)]
@@ -80,6 +80,8 @@ pub enum Encoding {
     Protobuf,
     /// `application/json`
     Json,
+    /// Protobuf, as a message of gRPC.
+    Grpc,
 }
 
 impl Encoding {
@@ -96,16 +98,24 @@ impl Encoding {
         if essence.eq_ignore_ascii_case("application/json") {
             return Ok(Encoding::Json);
         }
+        if grpc::is_grpc(headers) {
+            return Ok(Encoding::Grpc);
+        }
         let found = if sent.is_empty() { "none" } else { sent };
         let message = format!("Content-Type: expected application/x-protobuf or application/json, found {found}");
         Err(ApiError::unsupported(message))
     }
 
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+    /// A response with a body in this encoding.
+    fn response(self, body: Vec<u8>) -> Response<Body> {
+        let content_type = HeaderValue::from_static(match self {
+            Encoding::Grpc => return grpc::success(&body),
             Encoding::Protobuf => "application/x-protobuf",
             Encoding::Json => "application/json",
-        })
+        });
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
     }
 }
 
@@ -118,13 +128,12 @@ pub fn success(encoding: Encoding, signal: Signal, remarks: &Remarks) -> Respons
         Signal::Logs => "rejectedLogRecords",
     };
     let body = match encoding {
-        _ if message.is_empty() && encoding == Encoding::Protobuf => Vec::new(),
-        Encoding::Json if message.is_empty() => b"{}".to_vec(),
+        _ if message.is_empty() => return empty(encoding),
         // In ProtoJSON, 64-bit integers are strings.
         Encoding::Json => {
             json!({ "partialSuccess": { name: count.to_string(), "errorMessage": message } }).to_string().into()
         }
-        Encoding::Protobuf => {
+        Encoding::Protobuf | Encoding::Grpc => {
             let mut partial = Vec::new();
             put_int64_field(1, i64::try_from(count).unwrap_or(i64::MAX), &mut partial);
             put_string_field(2, &message, &mut partial);
@@ -134,41 +143,42 @@ pub fn success(encoding: Encoding, signal: Signal, remarks: &Remarks) -> Respons
             body
         }
     };
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
-    response
+    encoding.response(body)
 }
 
 /// 200 and an empty response message.
 pub fn empty(encoding: Encoding) -> Response<Body> {
-    let body: &[u8] = if encoding == Encoding::Json { b"{}" } else { b"" };
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, encoding.content_type());
-    response
+    encoding.response(if encoding == Encoding::Json { b"{}".to_vec() } else { Vec::new() })
 }
 
-/// Middleware that writes errors as the exporters expect them: a `google.rpc.Status` in the encoding of the request, in
-/// JSON if the request has neither encoding.
+/// Middleware that writes errors as the exporters expect them: as the status of a call of gRPC, or as a `google.rpc.Status` in the
+/// encoding of the request, in JSON if the request has neither encoding.
 pub async fn with_status(request: Request, next: Next) -> Response<Body> {
     let encoding = Encoding::of(request.headers()).unwrap_or(Encoding::Json);
-    let mut response = next.run(request).await;
-    if let Some(error) = response.extensions().get::<ApiError>().cloned() {
-        let code = rpc_code(error.status);
-        let body = match encoding {
-            Encoding::Json => json!({ "code": code, "message": error.message }).to_string().into(),
-            Encoding::Protobuf => {
-                let mut body = Vec::new();
-                put_int32_field(1, code, &mut body);
-                put_string_field(2, &error.message, &mut body);
-                body
-            }
-        };
-        *response.body_mut() = Body::from(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, encoding.content_type());
-        headers.remove(header::CONTENT_LENGTH);
+    if encoding == Encoding::Grpc && request.version() != Version::HTTP_2 {
+        return grpc::failure(ApiError::unsupported("gRPC needs HTTP/2"));
     }
-    response
+    let response = next.run(request).await;
+    let Some(error) = response.extensions().get::<ApiError>().cloned() else { return response };
+    let code = rpc_code(error.status);
+    let body = match encoding {
+        Encoding::Json => json!({ "code": code, "message": error.message }).to_string().into(),
+        Encoding::Protobuf => {
+            let mut body = Vec::new();
+            put_int32_field(1, code, &mut body);
+            put_string_field(2, &error.message, &mut body);
+            body
+        }
+        Encoding::Grpc => {
+            let mut failed = grpc::failure(error);
+            failed.extensions_mut().extend(response.into_parts().0.extensions);
+            return failed;
+        }
+    };
+    let (mut parts, (with_type, body)) = (response.into_parts().0, encoding.response(body).into_parts());
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(with_type.headers);
+    Response::from_parts(parts, body)
 }
 
 /// The `google.rpc.Code` for an HTTP status.

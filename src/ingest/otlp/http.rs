@@ -1,4 +1,4 @@
-//! The handlers of `POST /v1/traces` and `POST /v1/logs`.
+//! The handlers of `POST /v1/traces` and `POST /v1/logs`, and of the calls of gRPC.
 
 use std::iter::Enumerate;
 use std::sync::Arc;
@@ -33,11 +33,15 @@ use crate::ledger::shard::queue::Refusal;
 use cairn_proof::chain::EventSource;
 
 /// The second path is what exporters build from a base URL that already ends with the path of a signal.
-const TRACES: [&str; 3] = ["/v1/traces", "/v1/traces/v1/traces", LANGFUSE];
-const LOGS: [&str; 2] = ["/v1/logs", "/v1/logs/v1/logs"];
-const METRICS: [&str; 2] = ["/v1/metrics", "/v1/metrics/v1/metrics"];
+const TRACES: [&str; 4] = ["/v1/traces", "/v1/traces/v1/traces", LANGFUSE, GRPC_TRACES];
+const LOGS: [&str; 3] = ["/v1/logs", "/v1/logs/v1/logs", GRPC_LOGS];
+const METRICS: [&str; 3] = ["/v1/metrics", "/v1/metrics/v1/metrics", GRPC_METRICS];
 /// The path that the SDKs of Langfuse append to the base URL that they are given.
 const LANGFUSE: &str = "/api/public/otel/v1/traces";
+/// The calls of gRPC.
+const GRPC_TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const GRPC_LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const GRPC_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 /// The maximum number of events in a part of a request.
 const PART_EVENTS: usize = 2048;
@@ -48,7 +52,7 @@ const PART_BYTES: usize = request_memory::PART_BYTES as usize;
 /// events of the maximum length.
 const EXPANSION: usize = 16;
 
-/// The routes of OTLP/HTTP.
+/// The routes of OTLP/HTTP and OTLP/gRPC.
 pub fn routes() -> Router<Arc<Ingest>> {
     let routes = TRACES.into_iter().fold(Router::new(), |routes, path| routes.route(path, post(traces)));
     let routes = LOGS.into_iter().fold(routes, |routes, path| routes.route(path, post(logs)));
@@ -126,7 +130,9 @@ async fn store(
     let encoding = Encoding::of(request.headers()).map_err(|error| (error, Reason::Invalid))?;
     let (sent, mut reserved) = receive_any(ingest, metrics, client, request).await?;
     let converted = match encoding {
-        Encoding::Protobuf => Converted { protobuf: sent, has_items_field: true, ..Converted::default() },
+        Encoding::Protobuf | Encoding::Grpc => {
+            Converted { protobuf: sent, has_items_field: true, ..Converted::default() }
+        }
         Encoding::Json => from_json(signal, sent, &mut reserved)?,
     };
     if !converted.has_items_field {

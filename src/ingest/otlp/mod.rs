@@ -1,6 +1,6 @@
-//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs`, in protobuf or JSON. One span or log record is one event.
+//! OTLP/HTTP: `POST /v1/traces` and `POST /v1/logs`, in protobuf or JSON; and OTLP/gRPC. One span or log record is one event.
 //!
-//! The protocol is the OpenTelemetry Protocol Specification 1.x, section "OTLP/HTTP"; the mapping is specified in
+//! The protocol is the OpenTelemetry Protocol Specification 1.x, sections "OTLP/HTTP" and "OTLP/gRPC"; the mapping is specified in
 //! `docs/otlp.md`. A request is checked as a whole before any of it is stored. It is then stored in parts, so that it
 //! takes little more memory than its body. A repeated export stores nothing twice.
 //!
