@@ -35,8 +35,8 @@ pub struct Loaded {
 /// When values cannot be read or are invalid: all of them. Each message names the key, its value, its source, and the
 /// expected value.
 pub fn load(file: Option<&Path>, flags: &Flags, scope: Scope) -> Result<Loaded, ConfigError> {
-    let Merged { sources, mut errors, is_file_blank } = sources::merged(file, flags, scope)?;
-    errors.extend(placeholders::find(&sources));
+    let Merged { sources, mut errors, substituted, is_file_blank } = sources::merged(file, flags, scope)?;
+    errors.extend(placeholders::find(&sources, &substituted));
     // The defaults of some settings depend on others.
     let mut defaults = Config::default();
     defaults.limits.memory = ByteSize(memory::default_bytes());

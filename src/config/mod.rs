@@ -17,6 +17,7 @@ mod provenance;
 mod schema;
 mod settings;
 mod sources;
+mod substitution;
 
 pub use environment::{allows_colors, is_lone_container, state_directories};
 pub use input::{ConfigError, Flags, Scope, StorageFlags};

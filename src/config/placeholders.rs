@@ -1,6 +1,8 @@
 //! Finds values that a shell or Kubernetes would have replaced: a `~` at the beginning of a path, and `$(NAME)` or
 //! `${NAME}` anywhere. Without this, a ledger is created in a directory that is named `~` or `$(POD_NAME)`.
 
+use std::collections::HashSet;
+
 use figment::value::{Dict, Value};
 use figment::{Figment, Provider};
 
@@ -8,12 +10,13 @@ use super::provenance::{metadata_of, source_name};
 use super::settings::Config;
 use crate::text::settings::Expected;
 
-/// A message for each such value. It contains the name, never the value, which may be a secret.
-pub fn find(sources: &Figment) -> Vec<String> {
+/// A message for each such value, except those under the keys in `substituted`, which are what a file or a variable contains. The message
+/// contains the name, never the value, which may be a secret.
+pub fn find(sources: &Figment, substituted: &HashSet<String>) -> Vec<String> {
     let mut found = Vec::new();
     for settings in sources.data().unwrap_or_default().into_values() {
         in_section(&settings, "", &mut |key, text| {
-            let Some(problem) = problem(key, text) else { return };
+            let Some(problem) = problem(key, text).filter(|_| !substituted.contains(key)) else { return };
             let source = metadata_of(sources, key).map(|metadata| format!(" (in {})", source_name(metadata, key)));
             found.push(format!("{key}: {problem}{}", source.unwrap_or_default()));
         });

@@ -31,10 +31,13 @@ fn section() -> Value {
     json!({"type": ["object", "null"], "additionalProperties": false, "properties": {}})
 }
 
+/// A value that is put in when the file is loaded.
+const PLACEHOLDER: &str = r"^\$\{(env|file):[^}]+\}$";
+
 /// The types of settings whose values are described in words.
 const DESCRIBED: [(&str, &[&str]); 6] = [
     ("admin.listen", &["string"]),
-    ("limits.events_per_second", &["integer", "null"]),
+    ("limits.events_per_second", &["integer", "string", "null"]),
     ("listen", &["string", "array"]),
     ("log.level", &["string", "null"]),
     ("ingest.default_labels", &["object", "null"]),
@@ -46,21 +49,26 @@ fn of(key: &str, expected: &Expected) -> Value {
     let described = DESCRIBED.iter().find(|(name, _)| *name == key).map(|(_, types)| json!(types));
     let types = match expected {
         Expected::Section => return section(),
-        Expected::Choice(words) => return json!({"description": expected.to_string(), "enum": with_null(words)}),
+        Expected::Choice(words) => {
+            let placeholder = json!({"type": "string", "pattern": PLACEHOLDER});
+            return json!({"description": expected.to_string(), "anyOf": [{"enum": with_null(words)}, placeholder]});
+        }
         Expected::Text(_) => described,
-        Expected::Number(_) => Some(json!(["integer", "null"])),
+        Expected::Number(_) => Some(json!(["integer", "string", "null"])),
         Expected::Size => Some(json!(["integer", "string", "null"])),
         Expected::Duration | Expected::String | Expected::Path => Some(json!(["string", "null"])),
         Expected::Strings => Some(json!(["array", "null"])),
-        Expected::Bool => Some(json!(["boolean", "null"])),
+        Expected::Bool => Some(json!(["boolean", "string", "null"])),
     };
     let mut schema = json!({"description": expected.to_string()});
     if let Some(types) = types {
         schema["type"] = types;
     }
-    if matches!(expected, Expected::Size | Expected::Duration) {
+    match expected {
         // At least a number, such as that of .5GiB.
-        schema["pattern"] = json!("[0-9]");
+        Expected::Size | Expected::Duration => schema["pattern"] = json!(format!("[0-9]|{PLACEHOLDER}")),
+        Expected::Number(_) | Expected::Bool => schema["pattern"] = json!(PLACEHOLDER),
+        _ => {}
     }
     schema
 }

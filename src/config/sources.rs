@@ -2,7 +2,7 @@
 //!
 //! This is the only code that reads settings from the environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use figment::providers::{Env, Format, Serialized, Yaml};
@@ -13,6 +13,7 @@ use super::duplicate_keys;
 use super::input::{ConfigError, Flags, Scope};
 use super::provenance::ENV_PREFIX;
 use super::settings::Config;
+use super::substitution::{self, Substituted};
 
 /// The variable that names the configuration file, without [`ENV_PREFIX`]: the default of `--config`.
 const FILE_VARIABLE: &str = "CONFIG";
@@ -25,6 +26,8 @@ pub struct Merged {
     pub sources: Figment,
     /// What is wrong with the file beside its values.
     pub errors: Vec<String>,
+    /// The keys of the values in the file in which something was put in place of a placeholder.
+    pub substituted: HashSet<String>,
     /// Whether the file sets nothing.
     pub is_file_blank: bool,
 }
@@ -34,14 +37,17 @@ pub struct Merged {
 /// # Errors
 /// When the file cannot be read, or is not YAML with settings.
 pub fn merged(file: Option<&Path>, flags: &Flags, scope: Scope) -> Result<Merged, ConfigError> {
-    let (mut sources, mut errors, mut is_file_blank) = (Figment::new(), Vec::new(), false);
+    let (mut sources, mut is_file_blank) = (Figment::new(), false);
+    let (mut errors, mut substituted) = (Vec::new(), HashSet::new());
     if let Some(file) = file {
         let name = file.display();
         let text = std::fs::read_to_string(file).map_err(|error| ConfigError(vec![format!("{name}: {error}")]))?;
         is_file_blank = is_blank(file, &text)?;
         let duplicates = duplicate_keys::find(&text).into_iter();
         errors.extend(duplicates.map(|key| format!("{key}: expected once, found more than once (in {name})")));
-        sources = sources.merge(Part(FileText { path: file.to_owned(), text }, scope));
+        let (settings, placeholders) = FileSettings::read(file, &text, scope)?;
+        errors.extend(placeholders.errors.iter().map(|error| format!("{error} (in {name})")));
+        (sources, substituted) = (sources.merge(settings), placeholders.keys);
     }
     let is_setting = |key: &UncasedStr| {
         !is_kubernetes_service_variable(key.as_str()) && !key.starts_with(LABEL_PREFIX) && key != FILE_VARIABLE
@@ -49,7 +55,7 @@ pub fn merged(file: Option<&Path>, flags: &Flags, scope: Scope) -> Result<Merged
     let env = Env::prefixed(ENV_PREFIX).filter(is_setting).split("__");
     sources = EnvText::all().fold(sources.merge(Part(env, scope)), |sources, text| sources.merge(Part(text, scope)));
     let sources = sources.merge(Part(EnvLabels, scope)).merge(Serialized::defaults(flags));
-    Ok(Merged { sources, errors, is_file_blank })
+    Ok(Merged { sources, errors, substituted, is_file_blank })
 }
 
 /// Whether a file contains nothing but comments.
@@ -71,19 +77,31 @@ fn is_blank(file: &Path, text: &str) -> Result<bool, ConfigError> {
     }
 }
 
-/// The configuration file, as it was read once: it may be a pipe.
-struct FileText {
+/// The settings of the configuration file that a command needs. The file is read once: it may be a pipe.
+struct FileSettings {
     path: PathBuf,
-    text: String,
+    settings: Dict,
 }
 
-impl Provider for FileText {
+impl FileSettings {
+    /// Reads the settings in a text, and replaces the placeholders in them.
+    fn read(path: &Path, text: &str, scope: Scope) -> Result<(FileSettings, Substituted), ConfigError> {
+        let name = path.display();
+        let read = Yaml::string(text).data().map_err(|error| ConfigError(vec![format!("{name}: {error}")]))?;
+        let mut settings = read.into_values().next().unwrap_or_default();
+        scope.retain(&mut settings);
+        let substituted = substitution::apply(&mut settings);
+        Ok((FileSettings { path: path.to_owned(), settings }, substituted))
+    }
+}
+
+impl Provider for FileSettings {
     fn metadata(&self) -> Metadata {
         Metadata::from("YAML file", self.path.as_path())
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Yaml::string(&self.text).data()
+        Ok(Map::from([(Profile::Default, self.settings.clone())]))
     }
 }
 
@@ -102,13 +120,20 @@ impl<P: Provider> Provider for Part<P> {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut data = self.0.data()?;
-        let sections = match self.1 {
-            Scope::Server => return Ok(data),
+        data.values_mut().for_each(|settings| self.1.retain(settings));
+        Ok(data)
+    }
+}
+
+impl Scope {
+    /// Removes the sections that a command does not need.
+    fn retain(self, settings: &mut Dict) {
+        let sections = match self {
+            Scope::Server => return,
             Scope::Ledger => &LEDGER_SECTIONS[..],
             Scope::Redaction => &["redaction"],
         };
-        data.values_mut().for_each(|settings| settings.retain(|section, _| sections.contains(&section.as_str())));
-        Ok(data)
+        settings.retain(|section, _| sections.contains(&section.as_str()));
     }
 }
 

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod commands;
 pub mod config;
 pub mod config_file;
+mod config_placeholders;
 pub mod documents;
 pub mod fairness;
 pub mod front;
