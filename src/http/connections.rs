@@ -239,7 +239,8 @@ async fn serve_connection(
             })
         }
     });
-    let builder = limits.protocols.builder(&limits.timeouts.load());
+    let timeouts = limits.timeouts.load();
+    let builder = limits.protocols.builder(timeouts.keepalive, timeouts.header);
     let connection = builder.serve_connection(stream, service);
     tokio::pin!(connection);
     // The connection task checks its activity when a time-out may be due, not at every read and write.

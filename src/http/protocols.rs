@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-
-use super::timeouts::Timeouts;
 
 /// The largest head of a request of HTTP/1.1, in bytes; also the most that is read at a time.
 const HEAD_BYTES: usize = 16 << 10;
@@ -35,15 +34,16 @@ pub enum Protocols {
 }
 
 impl Protocols {
-    /// A server for connections.
-    pub fn builder(self, timeouts: &Timeouts) -> Builder<TokioExecutor> {
+    /// A server for connections. Over HTTP/2 a peer is asked for a sign of life every `keepalive`, and disconnected if it gives none within
+    /// `answer`.
+    pub fn builder(self, keepalive: Option<Duration>, answer: Duration) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
         // A client may close its half of the connection once its request is sent.
         builder.http1().max_buf_size(HEAD_BYTES).half_close(true);
         let mut http2 = builder.http2();
         http2.max_concurrent_streams(STREAMS).max_header_list_size(HEADER_LIST_BYTES).max_send_buf_size(SEND_BYTES);
         http2.initial_connection_window_size(WINDOW_BYTES).initial_stream_window_size(WINDOW_BYTES);
-        http2.timer(TokioTimer::new()).keep_alive_interval(timeouts.keepalive).keep_alive_timeout(timeouts.header);
+        http2.timer(TokioTimer::new()).keep_alive_interval(keepalive).keep_alive_timeout(answer);
         match self {
             Protocols::Http1 => builder.http1_only(),
             Protocols::Http1And2 => builder,

@@ -88,7 +88,7 @@ impl Default for LimitsConfig {
             read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             connection_age: Duration::ZERO,
-            keepalive_interval: Duration::from_secs(60),
+            keepalive_interval: Duration::ZERO,
         }
     }
 }
