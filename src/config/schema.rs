@@ -68,6 +68,8 @@ fn of(key: &str, expected: &Expected) -> Value {
         // At least a number, such as that of .5GiB.
         Expected::Size | Expected::Duration => schema["pattern"] = json!(format!("[0-9]|{PLACEHOLDER}")),
         Expected::Number(_) | Expected::Bool => schema["pattern"] = json!(PLACEHOLDER),
+        // A number, described in words.
+        Expected::Text(_) if key == "limits.events_per_second" => schema["pattern"] = json!(PLACEHOLDER),
         _ => {}
     }
     schema

@@ -207,8 +207,10 @@ impl Config {
     /// The configuration with a mask in the place of each secret.
     pub fn masked(&self) -> Config {
         let mut config = self.clone();
-        let org_ids = config.relay.all_mut().filter_map(|destination| destination.org_id.as_mut());
-        config.auth.api_keys.iter_mut().chain(org_ids).for_each(|secret| *secret = "********".to_owned());
+        let relay = config.relay.all_mut().flat_map(|destination| {
+            destination.org_id.iter_mut().chain(&mut destination.secret).chain(destination.headers.values_mut())
+        });
+        config.auth.api_keys.iter_mut().chain(relay).for_each(|secret| *secret = "********".to_owned());
         config
     }
 
@@ -220,7 +222,10 @@ impl Config {
 
     /// The files with keys and certificates that the settings name.
     pub fn secret_files(&self) -> Vec<&Path> {
-        let relay = self.relay.all().flat_map(|(_, destination)| [&destination.org_id_file, &destination.ca_file]);
+        let relay = self
+            .relay
+            .all()
+            .flat_map(|(_, destination)| [&destination.org_id_file, &destination.secret_file, &destination.ca_file]);
         let others = self.auth.api_keys_file.as_deref().into_iter().chain(relay.flatten().map(PathBuf::as_path));
         self.tls.files().chain(others).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! A session that fails backs off alone. Failures of several sessions in a row open the circuit: only one request at a
 //! time is sent, as a probe, with a back-off that grows in the same way, until one succeeds. Specified in
-//! `docs/agnost.md`, section "Failures".
+//! `docs/relay.md`, section "Failures".
 //!
 //! A session is *fresh* if its last request did not fail.
 

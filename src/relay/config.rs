@@ -1,16 +1,13 @@
 //! The configuration section `relay`, specified in `docs/configuration.md`, section "Relay".
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Display;
-use std::io;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Certificate, Url};
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::text::settings::{Expectations, Expected, InvalidSetting};
+use crate::text::settings::{Expectations, Expected};
 use crate::text::units;
 
 /// The configuration section `relay`.
@@ -42,10 +39,21 @@ impl RelayConfig {
         ("relay.destinations", Expected::Text("a list of destinations")),
         ("relay.agnost", Expected::Section),
         ("relay.agnost.name", Expected::String),
-        ("relay.agnost.type", Expected::Choice(&["agnost"])),
+        ("relay.agnost.type", Expected::Choice(&["agnost", "webhook", "file"])),
         ("relay.agnost.endpoint", Expected::String),
         ("relay.agnost.org_id", Expected::String),
         ("relay.agnost.org_id_file", Expected::Path),
+        ("relay.agnost.secret", Expected::String),
+        ("relay.agnost.secret_file", Expected::Path),
+        ("relay.agnost.headers", Expected::Text("names with texts")),
+        ("relay.agnost.path", Expected::Path),
+        ("relay.agnost.rotate", Expected::Section),
+        ("relay.agnost.rotate.bytes", Expected::Size),
+        ("relay.agnost.rotate.files", ROTATED_FILES),
+        ("relay.agnost.batch", Expected::Section),
+        ("relay.agnost.batch.events", BATCH_EVENTS),
+        ("relay.agnost.batch.bytes", Expected::Size),
+        ("relay.agnost.batch.wait", Expected::Duration),
         ("relay.agnost.concurrency", CONCURRENCY),
         ("relay.agnost.timeout", Expected::Duration),
         ("relay.agnost.retry", Expected::Section),
@@ -59,20 +67,6 @@ impl RelayConfig {
         ("relay.agnost.content", Expected::Choice(&["full", "metadata-only"])),
         ("relay.agnost.ca_file", Expected::Path),
     ];
-
-    /// The settings of the section that cannot be used. Reads the files that they name.
-    pub fn check(&self) -> Vec<InvalidSetting> {
-        let mut names = HashSet::new();
-        let mut invalid = Vec::new();
-        for (key, config) in self.all() {
-            invalid.extend(config.check(&key));
-            if !names.insert(&config.name) {
-                let expected = "a name that no other destination has";
-                invalid.push(InvalidSetting::new(format!("{key}.name"), expected, &config.name));
-            }
-        }
-        invalid
-    }
 }
 
 /// The settings of one destination.
@@ -84,12 +78,24 @@ pub struct DestinationConfig {
     /// Its protocol.
     #[serde(rename = "type")]
     pub kind: DestinationType,
-    /// Its base URL.
-    pub endpoint: String,
+    /// Its URL: that of the API at Agnost, or where a webhook is.
+    pub endpoint: Option<String>,
     /// The organization at the upstream.
     pub org_id: Option<String>,
     /// A file that contains the organization.
     pub org_id_file: Option<PathBuf>,
+    /// The key of the signatures of a webhook.
+    pub secret: Option<String>,
+    /// A file that contains it.
+    pub secret_file: Option<PathBuf>,
+    /// Headers that a webhook needs.
+    pub headers: BTreeMap<String, String>,
+    /// The file that events are appended to; `-` is standard output.
+    pub path: Option<PathBuf>,
+    /// When another file begins.
+    pub rotate: RotateConfig,
+    /// How many events are sent together.
+    pub batch: BatchConfig,
     /// Most requests in flight.
     pub concurrency: usize,
     /// The time-out of a request.
@@ -112,9 +118,15 @@ impl Default for DestinationConfig {
         DestinationConfig {
             name: "agnost".to_owned(),
             kind: DestinationType::Agnost,
-            endpoint: "https://api.agnost.ai".to_owned(),
+            endpoint: None,
             org_id: None,
             org_id_file: None,
+            secret: None,
+            secret_file: None,
+            headers: BTreeMap::new(),
+            path: None,
+            rotate: RotateConfig::default(),
+            batch: BatchConfig::default(),
             concurrency: 8,
             timeout: Duration::from_secs(5),
             retry: RetryConfig::default(),
@@ -132,6 +144,20 @@ impl Default for DestinationConfig {
 pub enum DestinationType {
     /// Agnost AI's capture-event API.
     Agnost,
+    /// Batches of events as JSON lines over HTTP, signed.
+    Webhook,
+    /// Events as JSON lines in a file or on standard output.
+    File,
+}
+
+impl std::fmt::Display for DestinationType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DestinationType::Agnost => "agnost",
+            DestinationType::Webhook => "webhook",
+            DestinationType::File => "file",
+        })
+    }
 }
 
 /// Where a new destination starts reading.
@@ -169,6 +195,43 @@ pub struct RetryConfig {
 impl Default for RetryConfig {
     fn default() -> RetryConfig {
         RetryConfig { initial: Duration::from_secs(1), max: Duration::from_secs(30) }
+    }
+}
+
+/// `batch.*` of a destination: how many events are sent together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// The most events of a request.
+    pub events: usize,
+    /// The most bytes of their canonical forms. An event that alone is longer is sent alone.
+    #[serde(with = "units::size")]
+    pub bytes: ByteSize,
+    /// How long to wait for more events.
+    #[serde(with = "units::time")]
+    pub wait: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> BatchConfig {
+        BatchConfig { events: 512, bytes: ByteSize::mib(1), wait: Duration::from_millis(200) }
+    }
+}
+
+/// `rotate.*` of a destination of type `file`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotateConfig {
+    /// The length at which another file begins; never if it is 0.
+    #[serde(with = "units::size")]
+    pub bytes: ByteSize,
+    /// The number of full files that are kept.
+    pub files: usize,
+}
+
+impl Default for RotateConfig {
+    fn default() -> RotateConfig {
+        RotateConfig { bytes: ByteSize::mib(100), files: 5 }
     }
 }
 
@@ -211,106 +274,8 @@ impl LabelValue {
 }
 
 /// The permitted values of `concurrency`.
-const CONCURRENCY: Expected = Expected::Number(1..=1024);
-/// The expected form of a name.
-const NAME: &str = "1 to 64 of a-z, A-Z, 0-9, dot, dash and underscore";
-/// The expected form of an endpoint.
-const ENDPOINT: &str = "an http or https URL without user, query and fragment, such as https://api.agnost.ai";
-
-impl DestinationConfig {
-    fn check(&self, key: &str) -> Vec<InvalidSetting> {
-        let mut invalid = Vec::new();
-        let mut require = |is_valid: bool, name: &str, expected: &dyn Display, found: &dyn Display| {
-            if !is_valid {
-                invalid.push(InvalidSetting::new(format!("{key}.{name}"), expected, found));
-            }
-        };
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let is_name = (1..=64).contains(&self.name.len()) && self.name.chars().all(is_plain);
-        require(is_name, "name", &NAME, &format!("{:?}", self.name));
-        let concurrency = &CONCURRENCY;
-        require(concurrency.allows(self.concurrency as u64), "concurrency", concurrency, &self.concurrency);
-        let time = |time: Duration| humantime::format_duration(time).to_string();
-        require(!self.timeout.is_zero(), "timeout", &"more than 0s", &time(self.timeout));
-        let RetryConfig { initial, max } = self.retry;
-        require(!initial.is_zero(), "retry.initial", &"more than 0s", &time(initial));
-        require(max >= initial, "retry.max", &format!("at least retry.initial, {}", time(initial)), &time(max));
-        invalid.extend(self.url(key).err());
-        invalid.extend(self.org(key).err());
-        invalid.extend(self.certificates(key).err());
-        invalid
-    }
-
-    /// The base URL, without a slash at the end.
-    ///
-    /// # Errors
-    /// When the URL cannot be used. The error does not contain the URL, because it may have a password.
-    pub fn url(&self, key: &str) -> Result<Url, InvalidSetting> {
-        let url = Url::parse(self.endpoint.trim_end_matches('/')).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.username().is_empty()
-                && url.password().is_none()
-                && url.query().is_none()
-                && url.fragment().is_none()
-        });
-        url.ok_or_else(|| InvalidSetting::new(format!("{key}.endpoint"), ENDPOINT, "a value that is not shown"))
-    }
-
-    /// The organization at the upstream, and the key of the setting that it was read from.
-    ///
-    /// # Errors
-    /// When it is missing, set twice, or not a UUID.
-    pub fn org(&self, key: &str) -> Result<(Uuid, String), InvalidSetting> {
-        let (text, key) = match (&self.org_id, &self.org_id_file) {
-            (Some(text), None) => (text.clone(), format!("{key}.org_id")),
-            (None, Some(path)) => {
-                let key = format!("{key}.org_id_file");
-                let read = std::fs::read_to_string(path);
-                (read.map_err(|error| cannot_read(&key, "a file with a UUID", path, &error))?, key)
-            }
-            (None, None) => {
-                return Err(InvalidSetting::new(
-                    format!("{key}.org_id"),
-                    "a UUID, or org_id_file with the path of a file that contains one",
-                    "nothing",
-                ));
-            }
-            (Some(_), Some(_)) => {
-                return Err(InvalidSetting::new(format!("{key}.org_id"), "either org_id or org_id_file", "both"));
-            }
-        };
-        // Only the hyphenated form: the library also accepts braces and more.
-        let org = Some(text.trim()).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-        match org {
-            Some(org) => Ok((org, key)),
-            None if text.trim().is_empty() => Err(InvalidSetting::new(key, "a UUID with hyphens", "nothing")),
-            // The value is not shown: it may be a secret that was set in the wrong place.
-            None => Err(InvalidSetting::new(key, "a UUID with hyphens", "a value that is not shown")),
-        }
-    }
-
-    /// The certificates of `ca_file`.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or contains no certificate.
-    pub fn certificates(&self, key: &str) -> Result<Vec<Certificate>, InvalidSetting> {
-        const EXPECTED: &str = "a file with certificates (PEM)";
-        let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
-        let key = format!("{key}.ca_file");
-        let pem = std::fs::read(path).map_err(|error| cannot_read(&key, EXPECTED, path, &error))?;
-        let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if found.is_empty() {
-            return Err(InvalidSetting::new(
-                key,
-                EXPECTED,
-                format!("{}: the file contains no certificate", path.display()),
-            ));
-        }
-        Ok(found)
-    }
-}
-
-fn cannot_read(key: &str, expected: &str, path: &std::path::Path, error: &io::Error) -> InvalidSetting {
-    InvalidSetting::new(key.to_owned(), expected, format!("{}: {error}", path.display()))
-}
+pub const CONCURRENCY: Expected = Expected::Number(1..=1024);
+/// The permitted values of `batch.events`.
+pub const BATCH_EVENTS: Expected = Expected::Number(1..=10_000);
+/// The permitted values of `rotate.files`.
+pub const ROTATED_FILES: Expected = Expected::Number(1..=1000);

@@ -17,15 +17,13 @@ use super::backlog::{Backlog, RelayCursor, RowChanges};
 use super::circuit::Circuit;
 use super::commands::Command;
 use super::config::DestinationConfig;
-use super::destination::{Destination, Reason, SendResult};
+use super::destination::{Destination, SendResult};
 use super::event::{EventFilter, RelayEvent};
-use super::metrics::DestinationMetrics;
-use super::report::FailureReporter;
+use super::report::{FailureReporter, report_damaged};
 use super::sessions::{Sessions, Turn};
 use super::status::Shared;
 use crate::ledger::format::keys::Location;
 use crate::ledger::read::follower::Follower;
-use crate::ledger::read::lookup;
 use crate::ledger::read::merge;
 use crate::ledger::store::{Store, StoreError};
 use crate::runtime::now_ms;
@@ -40,13 +38,6 @@ const MAX_SESSIONS: usize = 16_384;
 pub const DEBOUNCE: Duration = Duration::from_millis(5);
 /// How long to wait before a failed write is retried.
 const WRITE_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Reports an event that cannot be read. It is skipped; the other events are relayed.
-fn report_damaged(location: Location, metrics: &DestinationMetrics) {
-    let (shard, position) = (location.shard.0, location.position.0);
-    tracing::error!(shard, position, "an event cannot be read and is not relayed: run `cairn verify --all`");
-    metrics.failed(Reason::Damaged);
-}
 
 /// What a consumer uses of its surroundings. It outlives restarts of the consumer.
 pub struct RelayContext {
@@ -73,8 +64,11 @@ pub struct RelayContext {
 /// The result of a request, with its context.
 pub(super) struct RequestEnd {
     pub turn: Turn,
-    /// The event's id, for a dead letter.
+    /// The number of events in the request.
+    pub events: usize,
+    /// The first of them: its id, for a dead letter, and its location.
     pub id: Uuid,
+    pub location: Location,
     /// The request announced the session; its first event is still to be sent.
     pub is_announcement: bool,
     /// The request sent an event that also announces its session.
@@ -99,12 +93,12 @@ pub struct Consumer<'o> {
     pub(super) changes: RowChanges,
     /// Whether the cursor has changed since it was written.
     pub(super) is_cursor_changed: bool,
-    filter: EventFilter,
+    pub(super) filter: EventFilter,
     /// The time before which nothing is read.
     pub(super) read_at: Instant,
-    results: (Sender<RequestEnd>, Receiver<RequestEnd>),
+    pub(super) results: (Sender<RequestEnd>, Receiver<RequestEnd>),
     /// Requests in flight. They are aborted when the consumer is dropped; its successor sends them again.
-    requests: JoinSet<()>,
+    pub(super) requests: JoinSet<()>,
 }
 
 impl<'o> Consumer<'o> {
@@ -118,7 +112,7 @@ impl<'o> Consumer<'o> {
         let Some(cursor) = backlog.cursor()? else {
             return Err(store.damaged("the cursor row of a relay destination is missing"));
         };
-        let mut sessions = Sessions::default();
+        let mut sessions = Sessions::new(destination.batch().events);
         backlog.for_each_waiting(|session, event| {
             sessions.push(session, event, || backlog.is_announced(session, destination.recipient()))
         })?;
@@ -216,12 +210,17 @@ impl<'o> Consumer<'o> {
 
     /// Whether events of more sessions are needed than are in memory.
     fn wants_events(&self) -> bool {
-        let in_flight = self.sessions.in_flight();
+        let (in_flight, concurrency) = (self.sessions.in_flight(), self.context.config.concurrency);
+        let batch = self.context.destination.batch().events;
+        if batch > 1 {
+            // Enough for as many full requests as may be in flight.
+            return self.sessions.waiting() < (batch * concurrency) as u64;
+        }
         self.sessions.len() < MAX_SESSIONS
             && match self.circuit.is_open() {
                 // A probe should be made by a fresh session.
                 true => !self.sessions.has_fresh() && self.circuit.allows(true, in_flight, Instant::now()),
-                false => self.sessions.ready(self.retry_slots()) + in_flight < self.context.config.concurrency,
+                false => self.sessions.ready(self.retry_slots()) + in_flight < concurrency,
             }
     }
 
@@ -318,47 +317,13 @@ impl<'o> Consumer<'o> {
             && self.circuit.allows(self.sessions.has_fresh(), self.sessions.in_flight(), Instant::now())
             && let Some(turn) = self.sessions.next(self.retry_slots())
         {
-            match lookup::record(&self.context.store, turn.event.location) {
-                // Erased since it was read.
-                Ok(Some(record)) if record.as_ref().is_erased() => self.finish(turn)?,
-                Ok(Some(record)) => {
-                    let event = RelayEvent::new(record.as_ref());
-                    // The filter may have become stricter since the event was read.
-                    match self.filter.passes(&event) {
-                        true => self.request(turn, &event),
-                        false => self.finish(turn)?,
-                    }
-                }
-                Ok(None) | Err(StoreError::Damaged { .. }) => {
-                    let Location { shard, position } = turn.event.location;
-                    match position < self.context.follower.committed().first(shard) {
-                        true => self.context.shared.metrics.dropped(1),
-                        false => report_damaged(turn.event.location, &self.context.shared.metrics),
-                    }
-                    self.finish(turn)?;
-                }
-                Err(error) => return Err(error),
+            let (turn, records) = self.records_of(turn)?;
+            match records.is_empty() {
+                true => self.finish(&turn)?,
+                false => self.request(turn, &records),
             }
         }
         Ok(())
-    }
-
-    fn request(&mut self, turn: Turn, event: &RelayEvent<'_>) {
-        let destination = &self.context.destination;
-        let announces = destination.announces(event);
-        let announcement = if turn.is_announced || announces { None } else { destination.announce(event) };
-        let is_announcement = announcement.is_some();
-        let sending = announcement.unwrap_or_else(|| destination.send(event));
-        let id = lookup::id(event.record).unwrap_or_default();
-        let (is_probe, results) = (self.circuit.is_open(), self.results.0.clone());
-        let request = async move {
-            let sent = sending.await;
-            // The receiver is gone if the consumer has ended.
-            let _ = results.send(RequestEnd { turn, id, is_announcement, announces, is_probe, sent });
-        };
-        self.requests.spawn_on(request, &self.context.runtime);
-        // Only frees the finished tasks: their results are sent through the channel.
-        while self.requests.try_join_next().is_some() {}
     }
 
     /// Publishes the state that other threads read.

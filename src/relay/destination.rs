@@ -1,4 +1,4 @@
-//! The trait of destinations: it maps one event at a time to a request, and reports the outcome.
+//! The trait of destinations: it maps events to a request, and reports the outcome.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::event::RelayEvent;
 
-/// Identifies a session: events of one session are sent one after the other.
+/// Identifies a session: events of one session are sent in their order, one request after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub [u8; 16]);
 
@@ -21,18 +21,41 @@ pub trait Destination: Send + Sync {
     fn session(&self, event: &RelayEvent<'_>) -> SessionKey;
 
     /// Announces a session before its first event is sent; `None` if sessions are not announced.
-    fn announce(&self, first: &RelayEvent<'_>) -> Option<SendFuture>;
+    fn announce(&self, _first: &RelayEvent<'_>) -> Option<SendFuture> {
+        None
+    }
 
     /// Whether sending this event also announces its session.
     fn announces(&self, _event: &RelayEvent<'_>) -> bool {
         false
     }
 
-    /// Sends an event.
-    fn send(&self, event: &RelayEvent<'_>) -> SendFuture;
+    /// How much a request may hold.
+    fn batch(&self) -> BatchLimits {
+        BatchLimits::ONE
+    }
+
+    /// Sends events of one session, as many as [`Destination::batch`] permits and at least one, in one request.
+    fn send(&self, events: &[RelayEvent<'_>]) -> SendFuture;
 
     /// Identifies the receiving account. A session that was announced to another recipient is announced again.
-    fn recipient(&self) -> [u8; 8];
+    fn recipient(&self) -> [u8; 8] {
+        [0; 8]
+    }
+}
+
+/// How much a request may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The most events.
+    pub events: usize,
+    /// The most bytes of their canonical forms, unless the first event alone is longer.
+    pub bytes: usize,
+}
+
+impl BatchLimits {
+    /// One event in each request.
+    pub const ONE: BatchLimits = BatchLimits { events: 1, bytes: usize::MAX };
 }
 
 /// The result of a request.
@@ -95,11 +118,13 @@ pub enum Reason {
     Damaged,
     /// Retention dropped the event before it was accepted.
     Dropped,
+    /// The file cannot be written.
+    Write,
 }
 
 impl Reason {
     /// Every reason, and its label.
-    pub const ALL: [(Reason, &str); 11] = [
+    pub const ALL: [(Reason, &str); 12] = [
         (Reason::Connect, "connect"),
         (Reason::Timeout, "timeout"),
         (Reason::Broken, "broken"),
@@ -111,5 +136,6 @@ impl Reason {
         (Reason::Refused, "refused"),
         (Reason::Damaged, "damaged"),
         (Reason::Dropped, "dropped"),
+        (Reason::Write, "write"),
     ];
 }

@@ -35,6 +35,19 @@ impl<'a> RelayEvent<'a> {
         self.value(field).and_then(scan::text)
     }
 
+    /// Identifies the session of the event within the ledger: the canonical JSON of `[agent_id, session_id]`, or of
+    /// `[agent_id]`.
+    pub fn session_name(&self) -> Vec<u8> {
+        let mut name = vec![b'['];
+        name.extend_from_slice(self.value(Field::AgentId).unwrap_or_default());
+        if let Some(session) = self.value(Field::SessionId) {
+            name.push(b',');
+            name.extend_from_slice(session);
+        }
+        name.push(b']');
+        name
+    }
+
     /// The canonical value of a label.
     pub fn label(&self, name: &str) -> Option<&'a [u8]> {
         self.value(Field::Labels).and_then(|labels| member(labels, name))

@@ -1,7 +1,7 @@
 //! A running destination: its specification, its thread, and how to stop it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,11 +16,13 @@ use super::backlog::{Backlog, RelayCursor, RowChanges};
 use super::commands::Command;
 use super::config::{self, DestinationConfig};
 use super::consumer::{Consumer, DEBOUNCE, RelayContext};
-use super::destination::Destination;
+use super::destination::{BatchLimits, Destination};
 use super::error::RelayError;
+use super::file::Lines;
 use super::metrics::DestinationMetrics;
 use super::status::{Shared, Status};
 use super::upstream::Upstream;
+use super::webhook::Webhook;
 use crate::ledger::Ledger;
 use crate::ledger::format::keys::Position;
 use crate::ledger::read::committed::Committed;
@@ -45,7 +47,8 @@ impl DestinationSpec {
     /// The specification of the settings under `key`. Reads the files.
     pub fn of(key: String, config: &DestinationConfig) -> DestinationSpec {
         let read = |path: &PathBuf| std::fs::read(path).map_err(|error| error.kind());
-        let files = [&config.org_id_file, &config.ca_file].into_iter().flatten().map(read).collect();
+        let files = [&config.org_id_file, &config.secret_file, &config.ca_file].into_iter().flatten();
+        let files = files.map(read).collect();
         DestinationSpec { key, config: config.clone(), files }
     }
 
@@ -108,16 +111,18 @@ impl DestinationHandle {
         let shared = Arc::new(Shared {
             name: config.name.clone(),
             kind: config.kind,
-            endpoint: config.endpoint.clone(),
+            endpoint: config.target(),
             identity_key,
             backlog,
             metrics: DestinationMetrics::register(&config.name),
             status: Mutex::new(Status::default()),
             is_ending: AtomicBool::new(false),
         });
+        // A destination that sends events together waits for more of them.
+        let wait = if destination.batch() == BatchLimits::ONE { DEBOUNCE } else { config.batch.wait };
         let context = RelayContext {
             store: Arc::clone(ledger.store()),
-            follower: Follower::new(ledger.committed(), Arc::new(Cursor::new(cursor.next.clone())), DEBOUNCE),
+            follower: Follower::new(ledger.committed(), Arc::new(Cursor::new(cursor.next.clone())), wait),
             runtime: Handle::current(),
             destination: Arc::clone(&destination),
             commands: received,
@@ -127,7 +132,7 @@ impl DestinationHandle {
             config: config.clone(),
         };
         let unread = ledger.committed().lag(&cursor.next);
-        tracing::info!(destination = config.name, endpoint = config.endpoint, unread, "relay destination started");
+        tracing::info!(destination = config.name, endpoint = shared.endpoint, unread, "relay destination started");
         let (stopping, ending) = (context.stop.clone(), Arc::clone(&shared));
         // The consumer that failed may have received the request to stop.
         let wait = move |pause| {
@@ -169,8 +174,19 @@ fn build_destination(config: &DestinationConfig, key: &str) -> Result<(Arc<dyn D
             let value = HeaderValue::try_from(org.hyphenated().to_string());
             headers
                 .extend(value.ok().map(|value| (reqwest::header::HeaderName::from_static(agnost::ORG_HEADER), value)));
-            let upstream = Upstream::new(config, key, headers, &org.hyphenated().to_string())?;
+            let upstream = Upstream::new(config, key, headers, vec![org.hyphenated().to_string()])?;
             Ok((Arc::new(Agnost { org, content: config.content, upstream }), identity_key))
+        }
+        config::DestinationType::Webhook => {
+            let (signing_key, batch) = (config.signing_key(key)?, config.batch_limits());
+            let secrets = config.headers.values().filter(|value| !value.is_empty()).cloned().collect();
+            let upstream = Upstream::new(config, key, config.header_map(key)?, secrets)?;
+            Ok((Arc::new(Webhook { key: signing_key, batch, upstream }), format!("{key}.headers")))
+        }
+        config::DestinationType::File => {
+            let path = config.path.as_deref().unwrap_or(Path::new("-"));
+            let lines = Lines::new(path, config.rotate, config.batch_limits());
+            Ok((Arc::new(lines), format!("{key}.path")))
         }
     }
 }

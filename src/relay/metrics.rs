@@ -74,9 +74,9 @@ impl DestinationMetrics {
         }
     }
 
-    /// Counts an acknowledged event.
-    pub fn sent(&self) {
-        self.sent.increment(1);
+    /// Counts acknowledged events.
+    pub fn sent(&self, events: u64) {
+        self.sent.increment(events);
     }
 
     /// Counts a failed request.

@@ -20,30 +20,35 @@ impl Consumer<'_> {
         let context = self.context;
         let shared = &context.shared;
         shared.metrics.record_request(end.sent.status, end.sent.duration);
-        let Turn { session, event, .. } = end.turn;
+        let (session, location) = (end.turn.session, end.location);
         match end.sent.outcome {
             Outcome::Delivered if end.is_announcement => {
                 self.on_available();
-                self.set_announced(session, event.location);
+                self.set_announced(session, location);
                 self.sessions.on_announced(session);
                 Ok(())
             }
             Outcome::Delivered => {
                 self.on_available();
-                shared.metrics.sent();
-                self.cursor.sent += 1;
+                shared.metrics.sent(end.events as u64);
+                self.cursor.sent += end.events as u64;
                 self.last_sent_ms = Some(now_ms());
                 self.is_cursor_changed = true;
                 if end.announces {
-                    self.set_announced(session, event.location);
+                    self.set_announced(session, location);
                     self.sessions.set_announced(session);
                 }
-                self.finish(end.turn)
+                self.finish(&end.turn)
             }
-            Outcome::Refused { .. } if self.is_erased(event.location) => {
+            Outcome::Refused { .. } if end.events > 1 => {
+                self.on_available();
+                self.sessions.split(session, end.events);
+                Ok(())
+            }
+            Outcome::Refused { .. } if self.is_erased(location) => {
                 // The answer may quote the event, which was erased while the request was in flight.
                 self.on_available();
-                self.finish(end.turn)
+                self.finish(&end.turn)
             }
             Outcome::Refused { status, ref answer } => {
                 self.on_available();
@@ -52,10 +57,9 @@ impl Consumer<'_> {
                 self.dead_letters += 1;
                 self.reporter.refused(end.id, status, answer);
                 self.set_last_error(format!("{status}: {answer}"));
-                let letter =
-                    DeadLetter::new(event.location, session, status, answer.clone(), now_ms(), end.is_announcement);
+                let letter = DeadLetter::new(location, session, status, answer.clone(), now_ms(), end.is_announcement);
                 self.backlog.insert_dead_letter(&mut self.changes, end.id, &letter);
-                self.finish(end.turn)
+                self.finish(&end.turn)
             }
             Outcome::Failed { reason, message, retry_after } => {
                 shared.metrics.failed(reason);
@@ -88,11 +92,13 @@ impl Consumer<'_> {
         record.is_some_and(|record| record.as_ref().is_erased())
     }
 
-    /// Removes an event that does not wait any more.
-    pub(super) fn finish(&mut self, turn: Turn) -> Result<(), StoreError> {
-        self.backlog.remove_waiting(&mut self.changes, turn.session, turn.event);
-        let backlog = &self.backlog;
-        self.sessions.done(turn.session, |ticket, count| backlog.waiting_after(turn.session, ticket, count))
+    /// Removes events that do not wait any more.
+    pub(super) fn finish(&mut self, turn: &Turn) -> Result<(), StoreError> {
+        for event in &turn.events {
+            self.backlog.remove_waiting(&mut self.changes, turn.session, *event);
+        }
+        let (backlog, session) = (&self.backlog, turn.session);
+        self.sessions.done(session, turn.events.len(), |ticket, count| backlog.waiting_after(session, ticket, count))
     }
 
     /// Records that the upstream is available.

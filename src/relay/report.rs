@@ -5,6 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::destination::Reason;
+use super::metrics::DestinationMetrics;
+use crate::ledger::format::keys::Location;
 use crate::runtime::LogThrottle;
 
 /// The shortest time between two log lines about the same condition.
@@ -14,6 +16,13 @@ const STUCK_FAILURES: u32 = 5;
 
 /// Most characters of an upstream's message in a log line.
 const LOGGED_CHARS: usize = 200;
+
+/// Reports an event that cannot be read. It is skipped; the other events are relayed.
+pub fn report_damaged(location: Location, metrics: &DestinationMetrics) {
+    let (shard, position) = (location.shard.0, location.position.0);
+    tracing::error!(shard, position, "an event cannot be read and is not relayed: run `cairn verify --all`");
+    metrics.failed(Reason::Damaged);
+}
 
 /// Logs the failures of one destination.
 pub struct FailureReporter {

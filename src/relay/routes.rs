@@ -1,5 +1,5 @@
 //! `GET /v1/relay`, and the calls for dead letters under `/v1/relay/{destination}/dead-letters`. Specified in
-//! `docs/agnost.md`, sections "Status" and "Dead letters".
+//! `docs/relay.md`, sections "Status" and "Dead letters".
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The sessions that have events to send, in memory, and the order in which they send.
 //!
-//! The events of a session are sent one after the other; sessions are sent concurrently. Only the first events of each
+//! The requests of a session are sent one after the other; sessions are sent concurrently. Only the first events of each
 //! session are in memory, the others wait on disk ([`super::backlog`]), so that a session that is stuck for a day needs
 //! little memory.
 //!
@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::destination::SessionKey;
 use crate::ledger::format::keys::Location;
 
-/// Most events of a session in memory.
+/// Most events of a session in memory, unless a request holds more.
 pub const MAX_IN_MEMORY: usize = 16;
 
 /// An event that waits to be sent.
@@ -32,22 +32,25 @@ struct Session {
     is_announced: bool,
     /// Failed requests in a row.
     failures: u32,
+    /// The most events of the next request: fewer after a request was refused, to find the event that is the reason.
+    at_most: usize,
 }
 
-/// An event that may be sent now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Events that may be sent now.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     /// The session.
     pub session: SessionKey,
-    /// The first waiting event of the session.
-    pub event: WaitingEvent,
+    /// The first waiting events of the session, at least one.
+    pub events: Vec<WaitingEvent>,
     /// Whether the session was announced to the upstream.
     pub is_announced: bool,
 }
 
 /// All sessions that have events to send.
-#[derive(Default)]
 pub struct Sessions {
+    /// The most events of a request.
+    batch: usize,
     all: HashMap<SessionKey, Session>,
     /// Ready sessions whose last request did not fail.
     fresh: VecDeque<SessionKey>,
@@ -65,6 +68,27 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// No sessions. A request holds at most `batch` events.
+    pub fn new(batch: usize) -> Sessions {
+        Sessions {
+            batch,
+            all: HashMap::new(),
+            fresh: VecDeque::new(),
+            retry: VecDeque::new(),
+            backing_off: BTreeSet::new(),
+            fronts: BTreeMap::new(),
+            in_flight: 0,
+            retries_in_flight: 0,
+            waiting: 0,
+            turns: 0,
+        }
+    }
+
+    /// Most events of a session in memory.
+    fn in_memory(&self) -> usize {
+        self.batch.max(MAX_IN_MEMORY)
+    }
+
     /// The number of sessions.
     pub fn len(&self) -> usize {
         self.all.len()
@@ -105,8 +129,9 @@ impl Sessions {
         event: WaitingEvent,
         is_announced: impl FnOnce() -> Result<bool, E>,
     ) -> Result<(), E> {
+        let in_memory = self.in_memory();
         if let Some(entry) = self.all.get_mut(&session) {
-            if entry.on_disk == 0 && entry.first.len() < MAX_IN_MEMORY {
+            if entry.on_disk == 0 && entry.first.len() < in_memory {
                 entry.first.push_back(event);
             } else {
                 entry.on_disk += 1;
@@ -119,7 +144,7 @@ impl Sessions {
         self.fronts.insert(event.ticket, event.location);
         self.fresh.push_back(session);
         let first = VecDeque::from([event]);
-        self.all.insert(session, Session { first, on_disk: 0, is_announced, failures: 0 });
+        self.all.insert(session, Session { first, on_disk: 0, is_announced, failures: 0, at_most: self.batch });
         Ok(())
     }
 
@@ -144,8 +169,8 @@ impl Sessions {
         self.backing_off.first().map(|(until, _)| *until)
     }
 
-    /// Takes the next event to send. Its request is in flight until [`Sessions::done`], [`Sessions::on_announced`] or
-    /// [`Sessions::failed`].
+    /// Takes the next events to send. Their request is in flight until [`Sessions::done`], [`Sessions::on_announced`],
+    /// [`Sessions::split`] or [`Sessions::failed`].
     ///
     /// Fresh sessions and those that failed alternate. Requests of the latter may hang again, so at most `retry_slots`
     /// of them are in flight, and many of them hold up no other session.
@@ -159,7 +184,8 @@ impl Sessions {
         let entry = self.all.get(&session)?;
         self.in_flight += 1;
         self.retries_in_flight += usize::from(entry.failures > 0);
-        Some(Turn { session, event: *entry.first.front()?, is_announced: entry.is_announced })
+        let events = entry.first.iter().take(entry.at_most).copied().collect();
+        Some(Turn { session, events, is_announced: entry.is_announced })
     }
 
     /// Records that the request of a session has ended.
@@ -194,30 +220,45 @@ impl Sessions {
         })
     }
 
+    /// A request with this number of events, more than one, was refused: the next one holds half as many, until the event
+    /// that is the reason is alone.
+    pub fn split(&mut self, session: SessionKey, events: usize) {
+        self.end(session);
+        if let Some(entry) = self.all.get_mut(&session) {
+            entry.at_most = (events / 2).max(1);
+            entry.failures = 0;
+            self.fresh.push_front(session);
+        }
+    }
+
     /// Puts the session into back-off.
     pub fn back_off(&mut self, session: SessionKey, until: Instant) {
         self.backing_off.insert((until, session));
     }
 
-    /// The first event of the session is done. If no other event of it is in memory, `read` reads the given number of
-    /// events after a ticket from disk.
+    /// The first `events` events of the session are done. If no other event of it is in memory, `read` reads the given number
+    /// of events after a ticket from disk.
     ///
     /// # Errors
     /// The error of `read`.
     pub fn done<E>(
         &mut self,
         session: SessionKey,
+        events: usize,
         read: impl FnOnce(u64, usize) -> Result<VecDeque<WaitingEvent>, E>,
     ) -> Result<(), E> {
         self.end(session);
+        let (batch, in_memory) = (self.batch, self.in_memory() as u64);
         let Some(entry) = self.all.get_mut(&session) else { return Ok(()) };
-        let Some(done) = entry.first.pop_front() else { return Ok(()) };
-        self.waiting -= 1;
-        self.fronts.remove(&done.ticket);
+        let done: Vec<WaitingEvent> = entry.first.drain(..events.min(entry.first.len())).collect();
+        let (Some(first), Some(last)) = (done.first(), done.last()) else { return Ok(()) };
+        self.waiting -= done.len() as u64;
+        self.fronts.remove(&first.ticket);
         entry.failures = 0;
+        entry.at_most = entry.at_most.saturating_mul(2).min(batch);
         if entry.first.is_empty() && entry.on_disk > 0 {
-            let count = entry.on_disk.min(MAX_IN_MEMORY as u64);
-            entry.first = read(done.ticket, count as usize)?;
+            let count = entry.on_disk.min(in_memory);
+            entry.first = read(last.ticket, count as usize)?;
             entry.on_disk -= count;
         }
         match entry.first.front() {
@@ -234,114 +275,4 @@ impl Sessions {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::ledger::format::keys::{Position, ShardId};
-
-    const A: SessionKey = SessionKey([1; 16]);
-    const B: SessionKey = SessionKey([2; 16]);
-
-    fn event(ticket: u64) -> WaitingEvent {
-        WaitingEvent { ticket, location: Location { shard: ShardId(0), position: Position(ticket) } }
-    }
-
-    fn push(sessions: &mut Sessions, session: SessionKey, event: WaitingEvent, is_announced: bool) {
-        sessions.push(session, event, || Ok::<_, Infallible>(is_announced)).unwrap();
-    }
-
-    fn nothing(_: u64, _: usize) -> Result<VecDeque<WaitingEvent>, Infallible> {
-        Ok(VecDeque::new())
-    }
-
-    #[test]
-    fn events_of_a_session_are_sent_one_after_the_other_and_sessions_concurrently() {
-        let mut sessions = Sessions::default();
-        push(&mut sessions, A, event(0), false);
-        push(&mut sessions, A, event(1), false);
-        push(&mut sessions, B, event(2), true);
-        let first = sessions.next(1).unwrap();
-        assert_eq!((first.session, first.event.ticket, first.is_announced), (A, 0, false));
-        let second = sessions.next(1).unwrap();
-        assert_eq!((second.session, second.event.ticket, second.is_announced), (B, 2, true));
-        assert_eq!((sessions.next(1), sessions.in_flight()), (None, 2));
-        sessions.on_announced(A);
-        let first = sessions.next(1).unwrap();
-        assert_eq!((first.event.ticket, first.is_announced), (0, true));
-        sessions.done(A, nothing).unwrap();
-        assert_eq!(sessions.next(1).unwrap().event.ticket, 1);
-        assert_eq!(sessions.oldest(), Some(event(1).location));
-        sessions.done(A, nothing).unwrap();
-        sessions.done(B, nothing).unwrap();
-        assert_eq!((sessions.len(), sessions.waiting(), sessions.in_flight()), (0, 0, 0));
-        assert_eq!(sessions.oldest(), None);
-    }
-
-    #[test]
-    fn a_session_in_back_off_holds_up_no_other_session_and_keeps_its_first_event() {
-        let mut sessions = Sessions::default();
-        let now = Instant::now();
-        push(&mut sessions, A, event(0), true);
-        push(&mut sessions, B, event(1), true);
-        sessions.next(1).unwrap();
-        assert_eq!(sessions.failed(A), 1);
-        sessions.back_off(A, now + Duration::from_secs(9));
-        assert_eq!(sessions.next(1).unwrap().session, B);
-        sessions.wake(now);
-        assert_eq!((sessions.next(1), sessions.wake_at()), (None, Some(now + Duration::from_secs(9))));
-        sessions.done(B, nothing).unwrap();
-        push(&mut sessions, B, event(2), true);
-        sessions.wake(now + Duration::from_secs(9));
-        let turns = [sessions.next(1).unwrap(), sessions.next(1).unwrap()];
-        assert!(turns.iter().any(|turn| turn.event == event(0)) && turns.iter().any(|turn| turn.session == B));
-        assert_eq!(sessions.failed(A), 2);
-        sessions.back_off(A, now);
-        assert_eq!(sessions.in_flight(), 1);
-    }
-
-    #[test]
-    fn sessions_that_failed_use_at_most_their_slots() {
-        let mut sessions = Sessions::default();
-        let now = Instant::now();
-        for n in 0..20 {
-            push(&mut sessions, SessionKey([n; 16]), event(u64::from(n)), true);
-        }
-        let bad: Vec<SessionKey> = (0..10).map(|_| sessions.next(2).unwrap().session).collect();
-        for session in &bad {
-            sessions.failed(*session);
-            sessions.back_off(*session, now);
-        }
-        sessions.wake(now);
-        let turns: Vec<SessionKey> = (0..8).map(|_| sessions.next(2).unwrap().session).collect();
-        assert_eq!(turns.iter().filter(|session| bad.contains(session)).count(), 2);
-        // Without fresh sessions they still get no more slots, so that a new session finds a free one.
-        while sessions.has_fresh() {
-            sessions.next(2).unwrap();
-        }
-        assert_eq!(sessions.next(2), None);
-        sessions.done(bad[0], nothing).unwrap();
-        assert!(bad.contains(&sessions.next(2).unwrap().session));
-    }
-
-    #[test]
-    fn events_that_do_not_fit_into_memory_are_read_from_disk_in_order() {
-        let mut sessions = Sessions::default();
-        let total = 3 * MAX_IN_MEMORY as u64 + 5;
-        for ticket in 0..total {
-            push(&mut sessions, A, event(ticket), true);
-        }
-        assert_eq!(sessions.all[&A].first.len(), MAX_IN_MEMORY);
-        for ticket in 0..total {
-            assert_eq!(sessions.waiting(), total - ticket);
-            assert_eq!(sessions.next(1).unwrap().event.ticket, ticket);
-            let read = |after: u64, count: usize| {
-                assert_eq!((after, count), (ticket, MAX_IN_MEMORY.min((total - ticket - 1) as usize)));
-                Ok::<_, Infallible>((after + 1..total).take(count).map(event).collect())
-            };
-            sessions.done(A, read).unwrap();
-        }
-        assert_eq!((sessions.len(), sessions.waiting()), (0, 0));
-    }
-}
+mod tests;

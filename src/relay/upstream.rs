@@ -20,12 +20,12 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 pub struct Upstream {
     client: Client,
     endpoint: String,
-    /// The secret that is replaced in responses, because an upstream may repeat it.
-    secret: Arc<str>,
+    /// The secrets that are replaced in responses, because an upstream may repeat them.
+    secrets: Arc<[String]>,
 }
 
 impl Upstream {
-    /// The upstream of a destination. `headers` are sent with every request; `secret` is replaced in responses.
+    /// The upstream of a destination. `headers` are sent with every request; `secrets` are replaced in responses.
     ///
     /// Connections are kept alive and use HTTP/2 where TLS negotiates it. Proxies are those of the usual environment
     /// variables.
@@ -36,9 +36,9 @@ impl Upstream {
         config: &DestinationConfig,
         key: &str,
         mut headers: HeaderMap,
-        secret: &str,
+        secrets: Vec<String>,
     ) -> Result<Upstream, InvalidSetting> {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         let endpoint = config.url(key)?.as_str().trim_end_matches('/').to_owned();
         let client = Client::builder()
             .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
@@ -53,7 +53,7 @@ impl Upstream {
         let unusable = |error: reqwest::Error| {
             InvalidSetting::new(format!("{key}.ca_file"), "valid certificates", ErrorChain(&error))
         };
-        Ok(Upstream { client: client.map_err(unusable)?, endpoint, secret: secret.into() })
+        Ok(Upstream { client: client.map_err(unusable)?, endpoint, secrets: secrets.into() })
     }
 
     /// The base URL.
@@ -63,23 +63,28 @@ impl Upstream {
 
     /// Posts a JSON body.
     pub fn post(&self, path: &str, body: Vec<u8>) -> SendFuture {
-        self.send(self.client.post(format!("{}{path}", self.endpoint)).body(body), Arc::clone(&self.secret))
+        self.send(self.client.post(format!("{}{path}", self.endpoint)).body(body), Arc::clone(&self.secrets))
+    }
+
+    /// Posts a body with further headers.
+    pub fn post_with(&self, headers: HeaderMap, body: Vec<u8>) -> SendFuture {
+        self.send(self.client.post(&self.endpoint).headers(headers).body(body), Arc::clone(&self.secrets))
     }
 
     /// Posts a JSON body for another organization: `header` is sent with the value `secret`, which is replaced in the
     /// response.
     pub fn post_as(&self, header: &'static str, secret: &str, path: &str, body: Vec<u8>) -> SendFuture {
         let request = self.client.post(format!("{}{path}", self.endpoint)).header(header, secret).body(body);
-        self.send(request, secret.into())
+        self.send(request, Arc::new([secret.to_owned()]))
     }
 
-    fn send(&self, request: RequestBuilder, secret: Arc<str>) -> SendFuture {
+    fn send(&self, request: RequestBuilder, secrets: Arc<[String]>) -> SendFuture {
         Box::pin(async move {
             let started = Instant::now();
             let (outcome, status) = match request.send().await {
                 Ok(response) => {
                     let status = response.status();
-                    (classify(response, &secret).await, Some(status.as_u16()))
+                    (classify(response, &secrets).await, Some(status.as_u16()))
                 }
                 Err(error) => (transport_failure(&error), None),
             };
@@ -98,11 +103,11 @@ fn transport_failure(error: &reqwest::Error) -> Outcome {
 }
 
 /// Classifies a response: 2xx is an acknowledgement; 4xx is permanent except 401, 403, 408 and 429.
-async fn classify(response: Response, secret: &str) -> Outcome {
+async fn classify(response: Response, secrets: &[String]) -> Outcome {
     let status = response.status();
     let retry_after = retry_after(response.headers(), SystemTime::now());
     let answer = match read_start(response).await {
-        Ok(answer) => answer.replace(secret, "[REDACTED]"),
+        Ok(answer) => secrets.iter().fold(answer, |answer, secret| answer.replace(secret, "[REDACTED]")),
         // The status alone acknowledges the event, even if the body cannot be read.
         Err(_) if status.is_success() => String::new(),
         Err(error) => return transport_failure(&error),

@@ -161,7 +161,7 @@ async fn an_upstream_that_hangs_does_not_delay_answers() {
     let upstream = Upstream::start_with(|_, _| Reply::Hang).await;
     let mut config = config(data.path());
     config.relay.agnost = Some(cairn::relay::DestinationConfig {
-        endpoint: upstream.url(),
+        endpoint: Some(upstream.url()),
         org_id: Some(ORG.to_owned()),
         ..cairn::relay::DestinationConfig::default()
     });
@@ -184,7 +184,7 @@ async fn requests_of_the_agnost_api_are_relayed_as_they_were_sent() {
     upstream.state.accepts_anything.store(true, std::sync::atomic::Ordering::SeqCst);
     let mut config = config(data.path());
     config.relay.agnost = Some(cairn::relay::DestinationConfig {
-        endpoint: upstream.url(),
+        endpoint: Some(upstream.url()),
         org_id: Some(ORG.to_owned()),
         ..cairn::relay::DestinationConfig::default()
     });

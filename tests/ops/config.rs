@@ -45,19 +45,27 @@ fn the_example_file_documents_every_key_with_its_default() {
 }
 
 #[test]
-fn the_relay_example_documents_every_key_of_a_destination_with_its_default() {
-    let path = repository("config/relay-agnost.yaml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
-    let mut defaults = serde_json::to_value(DestinationConfig::default()).unwrap();
-    // The only key without a default.
-    defaults["org_id"] = file["relay"]["destinations"][0]["org_id"].clone();
-    assert_eq!(file["relay"]["destinations"], Value::from(vec![defaults.clone()]));
-    assert_eq!(run_text(&["config", "validate", "--config", path.to_str().unwrap()]).0, 0);
-    let mut defined = Vec::new();
+fn the_relay_examples_document_every_key_of_a_destination_with_its_default() {
+    let defaults = serde_json::to_value(DestinationConfig::default()).unwrap();
+    // Those without a default, or with one that depends on the type.
+    let differ = ["name", "type", "endpoint", "org_id", "path"];
+    let (mut documented, mut defined) = (Vec::new(), Vec::new());
+    for name in ["config/relay-agnost.yaml", "config/relay-others.yaml"] {
+        let path = repository(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file: Value = Figment::from(Yaml::string(&text)).extract().unwrap();
+        for destination in file["relay"]["destinations"].as_array().unwrap() {
+            keys(destination, "", &mut documented);
+            for (key, value) in destination.as_object().unwrap() {
+                assert!(differ.contains(&key.as_str()) || *value == defaults[key], "{name}: {key}");
+            }
+        }
+        assert_eq!(run_text(&["config", "validate", "--config", path.to_str().unwrap()]).0, 0, "{name}");
+    }
     keys(&defaults, "", &mut defined);
     let reference = std::fs::read_to_string(repository("docs/configuration.md")).unwrap();
     for key in defined {
+        assert!(documented.contains(&key), "no example has {key}");
         assert!(reference.contains(&format!("`{key}`")), "docs/configuration.md does not describe {key}");
     }
 }
@@ -204,7 +212,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
                 "limits.batch_events: expected a number",
                 "limits.idle_timeout: expected a duration",
                 "relay.destinations[0].nam: unknown key; did you mean name? (in ",
-                "relay.destinations[0].type: expected agnost, found \"kafka\"",
+                "relay.destinations[0].type: expected agnost, webhook or file, found \"kafka\"",
                 "shutdown.grace: expected at most 1day",
                 "storage.sync: expected true or false, found \"maybe\" (in CAIRN_STORAGE__SYNC)",
                 "nonsense: unknown key",
@@ -223,7 +231,7 @@ fn a_mistake_is_reported_with_its_key_value_source_and_a_suggestion() {
         (
             "relay:\n  destinations:\n    - type: kafka\n",
             &[],
-            &["relay.destinations[0].type: expected agnost, found \"kafka\"", "my.yaml"],
+            &["relay.destinations[0].type: expected agnost, webhook or file, found \"kafka\"", "my.yaml"],
         ),
         (
             "relay:\n  destinations: [{name: a}]\n",

@@ -16,7 +16,8 @@ use crate::support::upstream::{EVENT, ORG, Reply, Upstream};
 
 /// A destination for the upstream of a test, with short waits between retries.
 pub fn destination(upstream: &Upstream) -> DestinationConfig {
-    let mut config = DestinationConfig { endpoint: upstream.url(), org_id: Some(ORG.to_owned()), ..Default::default() };
+    let mut config =
+        DestinationConfig { endpoint: Some(upstream.url()), org_id: Some(ORG.to_owned()), ..Default::default() };
     config.retry.initial = Duration::from_millis(10);
     config.retry.max = Duration::from_millis(100);
     config

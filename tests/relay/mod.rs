@@ -5,5 +5,7 @@ pub mod agnost_mapping;
 pub mod chaos;
 pub mod delivery;
 pub mod faults;
+mod file;
 pub mod isolation;
 pub mod shutdown;
+mod webhook;

@@ -39,14 +39,14 @@ impl Destination for Agnost {
     fn session(&self, event: &RelayEvent<'_>) -> SessionKey {
         if let Some(passthrough) = PassthroughRequest::of(event) {
             let org = passthrough.org().unwrap_or_default();
-            let digest = Sha256::new().chain_update(session_name(event)).chain_update(org.as_bytes()).finalize();
+            let digest = Sha256::new().chain_update(event.session_name()).chain_update(org.as_bytes()).finalize();
             return SessionKey(first_bytes(&digest));
         }
         // This is not the session's id at Agnost: events may wait under this key while the operator corrects the
         // organization.
         match session_uuid(event) {
             Some(id) => SessionKey(id.into_bytes()),
-            None => SessionKey(first_bytes(&Sha256::digest(session_name(event)))),
+            None => SessionKey(first_bytes(&Sha256::digest(event.session_name()))),
         }
     }
 
@@ -57,7 +57,9 @@ impl Destination for Agnost {
         })
     }
 
-    fn send(&self, event: &RelayEvent<'_>) -> SendFuture {
+    /// The API takes one event in each request.
+    fn send(&self, events: &[RelayEvent<'_>]) -> SendFuture {
+        let event = &events[0];
         let Some(passthrough) = PassthroughRequest::of(event) else {
             return self.upstream.post(EVENT_PATH, self.event_body(event));
         };
@@ -100,19 +102,6 @@ fn session_uuid(event: &RelayEvent<'_>) -> Option<Uuid> {
     event.text(Field::SessionId).and_then(|text| uuid(&text))
 }
 
-/// Identifies a session whose `session_id` is not a UUID: the canonical JSON of `[agent_id, session_id]`, or of
-/// `[agent_id]`.
-fn session_name(event: &RelayEvent<'_>) -> Vec<u8> {
-    let mut name = vec![b'['];
-    name.extend_from_slice(event.value(Field::AgentId).unwrap_or_default());
-    if let Some(session) = event.value(Field::SessionId) {
-        name.push(b',');
-        name.extend_from_slice(session);
-    }
-    name.push(b']');
-    name
-}
-
 impl Agnost {
     /// Sends an event that came by the Agnost API under the organization that it came with.
     fn post_as(&self, passthrough: &PassthroughRequest<'_, '_>, path: &str, body: Vec<u8>) -> SendFuture {
@@ -125,7 +114,7 @@ impl Agnost {
     fn session_id(&self, event: &RelayEvent<'_>) -> SessionId {
         match session_uuid(event) {
             Some(id) => SessionId { id, is_derived: false },
-            None => SessionId { id: Uuid::new_v5(&self.org, &session_name(event)), is_derived: true },
+            None => SessionId { id: Uuid::new_v5(&self.org, &event.session_name()), is_derived: true },
         }
     }
 
