@@ -93,6 +93,9 @@ fn zstd(message: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What is wrong, the method, the fields and the body of a call, and the code and a part of the message of its status.
+type Case<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], Vec<u8>, u32, &'c str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_call_has_the_status_that_exporters_act_upon() {
     let data = TempDir::new().unwrap();
@@ -105,7 +108,7 @@ async fn a_failed_call_has_the_status_that_exporters_act_upon() {
     let valid = export("svc", [span(1, "n", &[])]);
     let large = vec![0; 2 << 20];
     let (valid, twice) = (framed(false, &valid), framed(false, &valid).repeat(2));
-    let cases: [(&str, &str, &[(&str, &str)], Vec<u8>, u32, &str); 13] = [
+    let cases: [Case; 13] = [
         ("no key", TRACES, &[], valid.clone(), 16, "an%20API%20key%20is%20required"),
         ("an unknown key", TRACES, &[("authorization", "Bearer other")], valid.clone(), 16, "unknown"),
         ("another scope", TRACES, &[("authorization", "Bearer reader")], valid.clone(), 7, "ingest"),
